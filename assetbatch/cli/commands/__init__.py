@@ -1,0 +1,16 @@
+"""One module a group of commands; what a command needs is imported when it runs, so that each starts fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assetbatch.cli.commands import configuration, installation, priority, sandbox, status
+
+if TYPE_CHECKING:
+    import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add all commands to the command line, in the order of `--help`."""
+    for module in (priority, status, installation, configuration, sandbox):
+        module.register(app)

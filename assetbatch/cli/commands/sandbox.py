@@ -1,0 +1,66 @@
+"""`sandbox`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.options import AsJson
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("sandbox")(sandbox)
+
+
+def sandbox(
+    as_json: AsJson = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
+    plan: Annotated[
+        str, typer.Option(help="The plan that the key has: free, starter, developer, advanced, business.")
+    ] = "starter",
+    limit: Annotated[int | None, typer.Option(min=1, help="Calls in any window; without it no limit.")] = None,
+    window: Annotated[float, typer.Option(min=0.01, help="Seconds of that window.")] = 60.0,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND[:MATCH][@P]",
+            help="Misbehave, e.g. 500, timeout, garbage, zero:XAU, 503@0.1; may be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Answer as the API does, with invented prices, for trying things out without a key.
+
+    The key that it accepts is $SANDBOX_KEY, or the word sandbox. It prints its address and answers until it is ended.
+
+    Example: assetbatch sandbox --plan starter --limit 5
+    """
+    current.json = as_json
+
+    from assetbatch.sandbox.server import Sandbox
+
+    try:
+        server = Sandbox(
+            port=port,
+            key=os.environ.get("SANDBOX_KEY") or "sandbox",
+            plan=plan,
+            limit=limit,
+            window_seconds=window,
+            fail=fail or (),
+            keep_arrivals=False,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if as_json:
+        print_json({"url": server.url, "plan": plan, "limit": limit, "window_seconds": window})
+    else:
+        sys.stdout.write(f"{server.url}\n")
+    sys.stdout.flush()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

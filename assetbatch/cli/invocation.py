@@ -1,0 +1,139 @@
+"""What every command shares: the global options, the log, the configuration, the connection."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assetbatch import config as configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+
+# A job that cron started waits for a PostgreSQL that is just restarting; a person at a terminal wants to be told.
+JOB_PATIENCE_SECONDS = 10.0
+
+
+class LogFormat(StrEnum):
+    """How lines of the log look."""
+
+    PLAIN = "plain"
+    JSON = "json"
+    JOURNALD = "journald"
+
+
+# Priorities of syslog, which journald reads at the beginning of a line.
+SYSLOG_PRIORITIES = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
+
+
+@dataclass(slots=True)
+class Invocation:
+    """The global options of this command line, and the secrets that nothing it prints may contain."""
+
+    config_file: Path | None = None
+    verbosity: int = 0
+    quiet: bool = False
+    log_format: LogFormat = LogFormat.PLAIN
+    command: str = ""
+    json: bool = False
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def mask(self, text: str) -> str:
+        """Blot out secrets. None should ever get here; this is the net below."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def load_config(self) -> Config:
+        """Read the configuration. Raises ConfigurationError with all faults."""
+        config = configuration.load(file=self.config_file, environ=os.environ, cwd=Path.cwd())
+        self.secrets = config.secrets
+        return config
+
+    @contextmanager
+    def connected(self, config: Config, *, patience_seconds: float = 0, create: bool = False) -> Iterator[Connection]:
+        """Open the database for the block, and let its errors leave as ours."""
+        from assetbatch.database import connection
+
+        with (
+            connection.translated_errors(config.database.described),
+            connection.connect(
+                config.database,
+                configuration.data_folder(os.environ),
+                job=self.command,
+                patience_seconds=patience_seconds,
+                create=create,
+            ) as opened,
+        ):
+            yield opened
+
+
+current = Invocation()
+
+
+def host() -> str:
+    """Name this machine in the records."""
+    return socket.gethostname()
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print a command's answer, in the form of its contract: times RFC 3339 UTC, prices as strings."""
+    sys.stdout.write(json.dumps({"schema": f"assetbatch.{current.command}/1"} | document, default=_jsonable) + "\n")
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = current.mask(super().format(record))
+        match current.log_format:
+            case LogFormat.JSON:
+                moment = datetime.fromtimestamp(record.created, UTC)
+                return json.dumps(
+                    {
+                        "time": moment.isoformat(),
+                        "level": record.levelname.lower(),
+                        "logger": record.name,
+                        "message": text,
+                    }
+                )
+            case LogFormat.JOURNALD:
+                prefix = f"<{SYSLOG_PRIORITIES.get(record.levelno, 6)}>"
+                return "\n".join(prefix + line for line in text.splitlines())
+        return f"assetbatch: {text}"
+
+
+def configure_log() -> None:
+    """Send the log to stderr, as loud as the options say; a run that goes well says nothing."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(message)s"))
+    level = {0: logging.WARNING, 1: logging.INFO}.get(current.verbosity, logging.DEBUG)
+    package = logging.getLogger("assetbatch")
+    package.handlers = [handler]
+    package.setLevel(logging.ERROR if current.quiet else level)
+    package.propagate = False

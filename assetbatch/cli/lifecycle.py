@@ -1,0 +1,61 @@
+"""How a command ends: by a signal within two seconds, and in any case within its hard end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from assetbatch.errors import EXIT_UNAVAILABLE, Interrupted
+from assetbatch.jobs.clock import Stop
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+# What is in flight may come home; then the main thread is interrupted wherever it is.
+FORCED_AFTER_SECONDS = 1.5
+HARD_END_SECONDS = 30.0
+
+
+def stop_on_signals() -> Stop:
+    """Answer SIGTERM and SIGINT with a clean stop; a second one, or too long a wait, interrupts by force."""
+    signum = signal.SIGTERM
+
+    def interrupt() -> Interrupted:
+        return Interrupted(signum)
+
+    stop = Stop(interrupt)
+
+    def ask(received: int, _frame: FrameType | None) -> None:
+        nonlocal signum
+        signum = signal.Signals(received)
+        if stop.requested.is_set():
+            force(received, _frame)
+        stop.requested.set()
+        signal.setitimer(signal.ITIMER_REAL, FORCED_AFTER_SECONDS)
+
+    def force(_signum: int, _frame: FrameType | None) -> NoReturn:
+        raise interrupt()
+
+    signal.signal(signal.SIGALRM, force)
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return stop
+
+
+def end_by(seconds: float) -> None:
+    """End the process by force that long after its own limit of `seconds`, by a clock that also counts a laptop's sleep."""
+    limit = seconds + HARD_END_SECONDS
+    end = time.clock_gettime(time.CLOCK_BOOTTIME) + limit
+
+    def watch() -> None:
+        while time.clock_gettime(time.CLOCK_BOOTTIME) < end:
+            time.sleep(1)
+        sys.stderr.write(f"assetbatch: ended by force after {limit:.0f} s: something it waited for never came\n")
+        sys.stderr.flush()
+        os._exit(EXIT_UNAVAILABLE)
+
+    threading.Thread(target=watch, name="hard end", daemon=True).start()

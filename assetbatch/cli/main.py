@@ -1,0 +1,78 @@
+"""The `assetbatch` command: global options, the list of commands, and how a command's errors leave."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assetbatch import __version__
+from assetbatch.cli import commands, trouble
+from assetbatch.cli.invocation import LogFormat, configure_log, current
+from assetbatch.errors import EXIT_BUG, AssetbatchError
+
+log = logging.getLogger(__name__)
+
+EXIT_CODES = """Exit codes: 0 done (also when nothing was due, or another run of the same job is going on); 1 an unexpected
+error; 2 wrong usage; 3 done, but a priority asset failed; 69 the database or the API could not be reached; 77 the API
+refused the key; 78 the configuration or the schema is wrong; 130, 143 ended by a signal. `status --check` has its own."""
+
+app = typer.Typer(
+    name="assetbatch",
+    help="Keeps a PostgreSQL trading database fresh from the Polygon.io (Massive.com) REST API on a small call budget.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+commands.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"assetbatch {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Configuration file; else $ASSETBATCH_CONFIG, ./config.yaml, the user's and the system's folder."
+        ),
+    ] = None,
+    verbose: Annotated[
+        int,
+        typer.Option("--verbose", "-v", count=True, help="Tell the story; twice: every call and statement."),
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No warnings on stderr, errors only.")] = False,
+    log_format: Annotated[LogFormat, typer.Option(help="How lines on stderr look.")] = LogFormat.PLAIN,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Read the global options."""
+    del version
+    current.config_file = config
+    current.verbosity = verbose
+    current.quiet = quiet
+    current.log_format = log_format
+    current.command = context.invoked_subcommand or ""
+    configure_log()
+
+
+def main() -> None:
+    """Run the command line; the exit code says how it went."""
+    try:
+        app()
+    except AssetbatchError as error:
+        trouble.tell_error(error)
+        sys.exit(error.exit_code)
+    except Exception:
+        log.exception("an unexpected error: this is a bug")
+        sys.exit(EXIT_BUG)

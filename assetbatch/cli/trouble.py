@@ -1,0 +1,69 @@
+"""Trouble, told in one block on stderr: what failed, for which assets, why, and what to do next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from assetbatch.cli.invocation import current
+from assetbatch.errors import EXIT_KEY_REFUSED, KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from assetbatch.errors import AssetbatchError, FailureKind
+    from assetbatch.model import RunResult
+
+
+def _print(lines: Sequence[str], facts: dict[str, object]) -> None:
+    if current.json:
+        text = json.dumps({"schema": "assetbatch.trouble/1", "command": current.command} | facts)
+    else:
+        text = "\n  ".join(line for line in lines if line)
+    sys.stderr.write(current.mask(text) + "\n")
+
+
+def tell_error(error: AssetbatchError) -> None:
+    """Tell of an error that ended the command."""
+    command = f"assetbatch {current.command}".strip()
+    _print(
+        [f"{command}: {_indented(error.reason)}", f"Next: {_indented(error.hint)}" if error.hint else ""],
+        {"exit_code": error.exit_code, "reason": error.reason, "hint": error.hint},
+    )
+
+
+def tell_failures(result: RunResult, warnings: Sequence[str]) -> None:
+    """Tell of the assets that a run could not update, those of one cause together, and of what else went wrong."""
+    if not result.failed and not warnings:
+        return
+    causes: dict[tuple[FailureKind, str], list[str]] = {}
+    for failure in result.failed:
+        causes.setdefault((failure.kind, failure.error), []).append(failure.symbol)
+    lines = [f"assetbatch {result.job}: {_summary(result)}"]
+    for (kind, error), symbols in causes.items():
+        lines += [f"{', '.join(symbols)}: {kind}: {error}", f"Next: {KINDS[kind].hint}"]
+    lines += warnings
+    _print(
+        lines,
+        {
+            "exit_code": result.exit_code,
+            "failed": [{"symbol": one.symbol, "kind": one.kind, "error": one.error} for one in result.failed],
+            "warnings": list(warnings),
+        },
+    )
+
+
+def _summary(result: RunResult) -> str:
+    if result.exit_code == EXIT_KEY_REFUSED:
+        return "the API refused the key"
+    good = len(result.updated) + len(result.unchanged)
+    if not result.failed:
+        return f"{good} assets are well, but"
+    return f"{len(result.failed)} of {len(result.failed) + good} assets failed" + (
+        ", the others are stored" if good else ""
+    )
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n  ")

@@ -1,0 +1,84 @@
+"""The catalogue: which assets there are, and what is known of the last attempt to update each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from assetbatch.errors import FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.model import Asset
+
+# Assets that left config.yaml are kept, disabled: their history stays readable.
+SYNC_WITH_CONFIG = """
+with listed as (
+  select * from unnest(
+    %(symbols)s::text[], %(tickers)s::text[], %(types)s::text[], %(roles)s::text[], %(ranks)s::int[],
+    %(frequencies)s::int[], %(names)s::text[], %(enabled)s::boolean[]
+  ) as l (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name, enabled)
+), gone as (
+  update assetbatch.assets a set enabled = false
+  where a.origin = 'config' and a.enabled and a.symbol not in (select symbol from listed)
+)
+insert into assetbatch.assets as a
+select l.*, 'config' from listed l
+on conflict (symbol) do update
+set polygon_ticker = excluded.polygon_ticker, asset_type = excluded.asset_type, role = excluded.role,
+    rank = excluded.rank, update_frequency_seconds = excluded.update_frequency_seconds, name = excluded.name,
+    enabled = excluded.enabled, origin = excluded.origin
+where a is distinct from excluded
+"""
+
+READ_SYNC_STATE = """
+select symbol, served_at, succeeded_at, failing_since, error_kind, error
+from assetbatch.sync_state
+where symbol = any(%(symbols)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncState:
+    """What is known of an asset's updates. `served_at` is the start of the run that last served it."""
+
+    served_at: datetime | None = None
+    succeeded_at: datetime | None = None
+    failing_since: datetime | None = None
+    error_kind: FailureKind | None = None
+    error: str = ""
+
+
+def sync_with_config(connection: Connection, assets: Sequence[Asset]) -> None:
+    """Make the catalogue's part that comes from config.yaml what config.yaml says."""
+    connection.execute(
+        SYNC_WITH_CONFIG,
+        {
+            "symbols": [asset.symbol for asset in assets],
+            "tickers": [asset.polygon_ticker for asset in assets],
+            "types": [asset.asset_type.value for asset in assets],
+            "roles": [asset.role.value for asset in assets],
+            "ranks": [asset.rank for asset in assets],
+            "frequencies": [asset.update_frequency_seconds for asset in assets],
+            "names": [asset.name for asset in assets],
+            "enabled": [asset.enabled for asset in assets],
+        },
+    )
+
+
+def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, SyncState]:
+    """Read what is known of the last updates; an asset that was never tried has an empty state."""
+    known = {
+        row["symbol"]: SyncState(
+            row["served_at"],
+            row["succeeded_at"],
+            row["failing_since"],
+            FailureKind(row["error_kind"]) if row["error_kind"] else None,
+            row["error"] or "",
+        )
+        for row in connection.execute(READ_SYNC_STATE, {"symbols": list(symbols)})
+    }
+    return {symbol: known.get(symbol, SyncState()) for symbol in symbols}

@@ -1,0 +1,155 @@
+"""Connections: how one is opened, what bounds it, and what its errors mean.
+
+Nothing here depends on a session, so that PgBouncer in transaction mode will do: no prepared statements, no LISTEN, no
+session advisory locks; what a transaction needs is set locally in it.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+    wait_random,
+)
+
+from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.errors import DatabaseUnavailableError, SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from assetbatch import config
+
+T = TypeVar("T")
+Row = dict[str, Any]
+Connection = psycopg.Connection[Row]
+
+CONNECT_TIMEOUT_SECONDS = 5
+TCP_USER_TIMEOUT_MS = 30_000
+
+LIMIT_TRANSACTION = """
+select set_config('lock_timeout', %(lock_timeout)s, true), set_config('statement_timeout', %(statement_timeout)s, true)
+"""
+
+
+def _open(conninfo: str, application_name: str) -> Connection:
+    connection: Connection = psycopg.connect(
+        conninfo,
+        autocommit=True,
+        prepare_threshold=None,
+        row_factory=dict_row,
+        application_name=application_name,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        keepalives=1,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=TCP_USER_TIMEOUT_MS,
+    )
+    # A price's digits survive only as Decimal.
+    set_json_loads(partial(json.loads, parse_float=Decimal), connection)
+    return connection
+
+
+def connect(
+    database: config.Database,
+    data_folder: Path,
+    *,
+    job: str,
+    patience_seconds: float = 0,
+    create: bool = False,
+) -> Connection:
+    """Open a connection for `job`; an embedded server that is not running is started.
+
+    PostgreSQL that is away is waited for with backoff, `patience_seconds` in all. With `create`, an embedded server and
+    its database are made when they are not there yet.
+
+    Raises DatabaseUnavailableError with PostgreSQL's own words, and SchemaError where an embedded server or its database
+    was never made.
+    """
+    application_name = f"assetbatch {job}"
+    if database.embedded:
+        server = EmbeddedServer(data_folder)
+        conninfo = server.conninfo(database.name)
+        if not create:
+            try:
+                return _open(conninfo, application_name)
+            except psycopg.OperationalError:
+                # Not running, or the database is not there: starting it tells which.
+                pass
+        server.start(create=create)
+        if create:
+            server.create_database(database.name)
+    else:
+        assert database.conninfo is not None  # noqa: S101 - a database is embedded or has one
+        conninfo = database.conninfo.reveal()
+    waiting = Retrying(
+        retry=retry_if_exception_type(psycopg.OperationalError),
+        stop=stop_after_delay(patience_seconds),
+        wait=wait_exponential_jitter(initial=0.2, max=3),
+        reraise=True,
+    )
+    try:
+        return waiting(_open, conninfo, application_name)
+    except psycopg.OperationalError as error:
+        if database.embedded and f'"{database.name}" does not exist' in str(error):
+            raise SchemaError(
+                f"the embedded server has no database {database.name}", hint="run `assetbatch init`"
+            ) from None
+        raise DatabaseUnavailableError(
+            f"{database.described}: {str(error).strip()}",
+            hint="is PostgreSQL running, and are host, user and password right?",
+        ) from None
+
+
+@contextmanager
+def translated_errors(described: str) -> Iterator[None]:
+    """Let psycopg's errors leave as the tool's own: lost connections, missing schema, missing privileges."""
+    try:
+        yield
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        raise SchemaError(
+            f"{described} has no schema for assetbatch ({_words(error)})", hint="run `assetbatch init`"
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SchemaError(
+            f"{described}: {_words(error)}",
+            hint="grant what `assetbatch init --grants ROLE` prints, as the tables' owner",
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise DatabaseUnavailableError(f"{described}: {_words(error)}", hint="the next run carries on") from error
+
+
+def _words(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error)).strip()
+
+
+@contextmanager
+def transaction(connection: Connection, *, lock_timeout: str = "5s", statement_timeout: str = "30s") -> Iterator[None]:
+    """Run the block as one transaction whose locks and statements end in bounded time."""
+    with connection.transaction():
+        connection.execute(LIMIT_TRANSACTION, {"lock_timeout": lock_timeout, "statement_timeout": statement_timeout})
+        yield
+
+
+def repeated(work: Callable[[], T]) -> T:
+    """Run `work`, a whole transaction; deadlocks and serialisation failures repeat it, 3 times at most."""
+    return Retrying(
+        retry=retry_if_exception_type((psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)),
+        stop=stop_after_attempt(4),
+        wait=wait_random(0.01, 0.1),
+        reraise=True,
+    )(work)

@@ -1,0 +1,87 @@
+-- What assetbatch keeps for itself, keyed by symbol.
+create table assetbatch.assets (
+  symbol                   text primary key,
+  polygon_ticker           text not null,
+  asset_type               text not null check (asset_type in ('forex', 'crypto')),
+  role                     text not null check (role in ('priority', 'secondary')),
+  rank                     int not null,
+  update_frequency_seconds int not null check (update_frequency_seconds > 0),
+  name                     text not null default '',
+  enabled                  boolean not null default true,
+  origin                   text not null
+);
+comment on column assetbatch.assets.rank is 'priority assets: their order, 1 first; secondary assets: 1 CRITICAL to 4 LOW';
+comment on column assetbatch.assets.origin is 'config: follows config.yaml; symbols: added by a command';
+
+create table assetbatch.sync_state (
+  symbol        text primary key,
+  served_at     timestamptz,
+  succeeded_at  timestamptz,
+  failing_since timestamptz,
+  error_kind    text,
+  error         text,
+  event_seq     bigint not null default 0
+);
+comment on column assetbatch.sync_state.served_at is 'start of the run that last served the asset: decides when it is due again';
+comment on column assetbatch.sync_state.succeeded_at is 'when the vendor last answered with a price for it';
+comment on column assetbatch.sync_state.event_seq is 'seq of the newest event; never goes back';
+
+create table assetbatch.runs (
+  id               bigint generated always as identity primary key,
+  job              text not null,
+  host             text not null,
+  version          text not null,
+  plan             text not null,
+  calls_per_window int,
+  started_at       timestamptz not null default clock_timestamp(),
+  finished_at      timestamptz,
+  status           text not null default 'running' check (status in ('running', 'ok', 'partial', 'failed', 'skipped')),
+  exit_code        int,
+  updated          int not null default 0,
+  unchanged        int not null default 0,
+  deferred         int not null default 0,
+  failed           int not null default 0,
+  api_calls        int not null default 0,
+  rate_limit_waits int not null default 0,
+  waited_seconds   numeric not null default 0,
+  error_kind       text,
+  error            text
+);
+create index runs_job_started_at on assetbatch.runs (job, started_at);
+
+create table assetbatch.api_calls (
+  id              bigint generated always as identity primary key,
+  run_id          bigint not null,
+  at              timestamptz not null default clock_timestamp(),
+  kind            text not null,
+  outcome         text not null,
+  http_status     int,
+  latency_ms      int not null,
+  waited_ms       int not null,
+  assets          int not null,
+  calls_in_window int
+);
+create index api_calls_at on assetbatch.api_calls (at);
+comment on column assetbatch.api_calls.outcome is 'ok, or the kind of failure';
+comment on column assetbatch.api_calls.calls_in_window is 'calls of ours that were in the window when this one was allowed';
+
+create table assetbatch.outbox (
+  id           bigint generated always as identity primary key,
+  symbol       text not null,
+  seq          bigint not null,
+  payload      jsonb not null,
+  created_at   timestamptz not null default clock_timestamp(),
+  published_at timestamptz,
+  dropped      boolean not null default false
+);
+create index outbox_pending on assetbatch.outbox (id) where published_at is null;
+create index outbox_pending_symbol on assetbatch.outbox (symbol, id) where published_at is null;
+create index outbox_created_at on assetbatch.outbox (created_at);
+comment on column assetbatch.outbox.dropped is 'too old to be news when it could have been published: a newer one of its symbol was sent instead';
+
+create table assetbatch.leases (
+  name       text primary key,
+  holder     uuid not null,
+  held_until timestamptz not null
+);
+comment on table assetbatch.leases is 'one run of a job, one publisher at a time';

@@ -1,0 +1,367 @@
+-- The budget of calls, shared by every process and host that uses a key.
+--
+-- At most `max_calls` requests may be counted by the vendor in any span of `window_length`. There are `max_calls` slots; a
+-- request needs one. Let A be the instant at which the vendor counts a request. A lies before the answer is read; without
+-- an answer it lies before grant + hold, where hold bounds everything that a request may take. `counted_by` is that bound,
+-- by this database's clock, and a slot is free again at counted_by + window_length + margin. Two requests of one slot are
+-- therefore counted more than a window apart, and `max_calls` slots can put at most `max_calls` into any window, whatever
+-- the delays on the way. Stamping when a request is sent does not do: delays differ, and the answer alone bounds them.
+-- When the limit shrinks, no slot is dropped, since it may hold a request that still counts: of n slots fewer may be busy.
+--
+-- Every function locks the key's row first and reads the clock after that: a statement's snapshot is older than the lock
+-- that it waited for, so nothing may be decided from what the locking statement itself has read, but for the locked row.
+create table assetbatch.rate_limits (
+  key_fingerprint  text primary key,
+  max_calls        int,
+  window_length    interval not null,
+  margin           interval not null,
+  min_spacing      interval not null,
+  blocked_until    timestamptz not null default 'epoch',
+  refused_at       timestamptz not null default 'epoch',
+  spaced_until     timestamptz not null default 'epoch',
+  last_answer_at   timestamptz not null default 'epoch',
+  next_call_at     timestamptz not null default 'epoch',
+  last_ticket      bigint not null default 0,
+  running_calls    int not null default 0,
+  running_until    timestamptz not null default 'epoch',
+  foreseen_calls   int not null default 0,
+  foreseen_due     timestamptz not null default 'epoch',
+  priority_every   interval not null default '5 minutes',
+  priority_grace   interval not null default '10 seconds',
+  priority_seen_at timestamptz not null default 'epoch'
+) with (fillfactor = 50);
+comment on column assetbatch.rate_limits.max_calls is 'null: unlimited';
+comment on column assetbatch.rate_limits.blocked_until is 'after a refusal the whole key waits';
+comment on column assetbatch.rate_limits.spaced_until is 'after an unforeseen refusal calls are spaced evenly until then';
+comment on column assetbatch.rate_limits.next_call_at is 'unlimited plans: politeness, so many calls a second';
+comment on column assetbatch.rate_limits.running_calls is 'calls that a priority run going on still means to make';
+comment on column assetbatch.rate_limits.foreseen_calls is 'calls that the next priority run is expected to make at foreseen_due';
+
+create table assetbatch.rate_limit_slots (
+  key_fingerprint text not null,
+  slot            int not null,
+  counted_by      timestamptz not null default 'epoch',
+  hold            interval not null default '0',
+  granted_at      timestamptz not null default 'epoch',
+  token           uuid,
+  primary key (key_fingerprint, slot)
+) with (fillfactor = 50);
+comment on column assetbatch.rate_limit_slots.counted_by is 'the latest instant at which the vendor can have counted the last request of the slot';
+comment on column assetbatch.rate_limit_slots.token is 'set while a request is on its way';
+
+create table assetbatch.rate_limit_waiters (
+  key_fingerprint text not null,
+  ticket          bigint not null,
+  lane            text not null,
+  wake_at         timestamptz not null,
+  primary key (key_fingerprint, ticket)
+);
+
+create table assetbatch.rate_limit_hosts (
+  key_fingerprint text not null,
+  host            text not null,
+  max_calls       int,
+  window_length   interval not null,
+  margin          interval not null,
+  min_spacing     interval not null,
+  seen_at         timestamptz not null,
+  primary key (key_fingerprint, host)
+);
+comment on table assetbatch.rate_limit_hosts is 'the rules by host: while hosts disagree, the strictest hold';
+
+
+-- A key that is seen for the first time: the slots of the key it replaces stay busy, since the vendor may count an account.
+create function assetbatch.adopt_key(
+  p_key text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval
+) returns void language plpgsql as $$
+declare
+  old assetbatch.rate_limits;
+begin
+  insert into assetbatch.rate_limits (key_fingerprint, max_calls, window_length, margin, min_spacing)
+  values (p_key, p_max_calls, p_window, p_margin, p_spacing)
+  on conflict do nothing;
+  if not found then
+    return;
+  end if;
+  -- One order of locks for all who adopt; who does not holds one row only.
+  perform from assetbatch.rate_limits order by key_fingerprint for update;
+  select k.* into old
+  from assetbatch.rate_limits k left join assetbatch.rate_limit_slots s using (key_fingerprint)
+  where k.key_fingerprint <> p_key
+  group by k.key_fingerprint
+  order by greatest(k.next_call_at, max(s.granted_at)) desc
+  limit 1;
+  insert into assetbatch.rate_limit_slots (key_fingerprint, slot, counted_by, hold)
+  select p_key, n,
+         coalesce(s.counted_by, case when old.max_calls is null and old.next_call_at > clock_timestamp() - p_window
+                                     then old.next_call_at else 'epoch' end),
+         coalesce(s.hold, '0')
+  from generate_series(1, greatest(p_max_calls, (select count(*) from assetbatch.rate_limit_slots
+                                                 where key_fingerprint = old.key_fingerprint))) n
+  left join (
+    select row_number() over (order by counted_by desc) as n, counted_by, hold
+    from assetbatch.rate_limit_slots where key_fingerprint = old.key_fingerprint
+  ) s using (n);
+  update assetbatch.rate_limits k
+  set blocked_until = old.blocked_until, refused_at = old.refused_at, spaced_until = old.spaced_until,
+      last_answer_at = old.last_answer_at, next_call_at = old.next_call_at,
+      foreseen_calls = old.foreseen_calls, foreseen_due = old.foreseen_due,
+      priority_every = old.priority_every, priority_grace = old.priority_grace, priority_seen_at = old.priority_seen_at
+  where k.key_fingerprint = p_key and old.key_fingerprint is not null;
+end
+$$;
+
+
+-- The rules in force: the strictest of the hosts seen in the last 10 minutes. A change is taken over without a burst.
+-- The caller holds the key's row.
+create function assetbatch.apply_rules(
+  r assetbatch.rate_limits, p_host text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval, t timestamptz
+) returns assetbatch.rate_limits language plpgsql as $$
+declare
+  was assetbatch.rate_limits := r;
+begin
+  insert into assetbatch.rate_limit_hosts as h
+  values (r.key_fingerprint, p_host, p_max_calls, p_window, p_margin, p_spacing, t)
+  on conflict (key_fingerprint, host) do update
+  set max_calls = excluded.max_calls, window_length = excluded.window_length, margin = excluded.margin,
+      min_spacing = excluded.min_spacing, seen_at = excluded.seen_at
+  where (h.max_calls, h.window_length, h.margin, h.min_spacing)
+          is distinct from (excluded.max_calls, excluded.window_length, excluded.margin, excluded.min_spacing)
+     or h.seen_at not between t - interval '1 minute' and t;
+
+  select min(max_calls), max(window_length), max(margin), max(min_spacing)
+  into r.max_calls, r.window_length, r.margin, r.min_spacing
+  from assetbatch.rate_limit_hosts
+  where key_fingerprint = r.key_fingerprint and seen_at > t - interval '10 minutes';
+  if (was.max_calls, was.window_length, was.margin, was.min_spacing)
+       is not distinct from (r.max_calls, r.window_length, r.margin, r.min_spacing) then
+    return r;
+  end if;
+
+  insert into assetbatch.rate_limit_slots (key_fingerprint, slot)
+  select r.key_fingerprint, n from generate_series(1, r.max_calls) n
+  on conflict do nothing;
+  -- A slot remembers its last request only. What a longer window or an unlimited time before holds is not known: full.
+  if was.max_calls is null or r.window_length > was.window_length then
+    update assetbatch.rate_limit_slots s set counted_by = greatest(s.counted_by, t) where s.key_fingerprint = r.key_fingerprint;
+  end if;
+  update assetbatch.rate_limits k
+  set max_calls = r.max_calls, window_length = r.window_length, margin = r.margin, min_spacing = r.min_spacing
+  where k.key_fingerprint = r.key_fingerprint;
+  return r;
+end
+$$;
+
+
+-- Asks for a slot. The answer is one of
+--   granted: send now (unlimited plans: after `wait_seconds`), then report with release_slot;
+--   wait:    sleep `wait_seconds`, then ask again with `ticket`, which keeps the place in its lane;
+--   refused: it would take longer than `p_max_wait`; nothing is left behind.
+-- `wait_seconds` is never longer than until the slot can come free, so nobody oversleeps.
+-- Lanes: `priority` goes before `queue`. Of the slots that come free by the next due time of the priority job (plus grace),
+-- `queue` leaves as many as that job is going to need.
+create function assetbatch.acquire_slot(
+  p_key text, p_host text,
+  p_max_calls int, p_window_seconds float8, p_margin_seconds float8, p_spacing_seconds float8, p_calls_per_second float8,
+  p_hold_seconds float8, p_lane text, p_ticket bigint, p_max_wait_seconds float8, p_calls_after int,
+  out verdict text, out token uuid, out ticket bigint, out wait_seconds float8, out calls_in_window int
+) language plpgsql set lock_timeout = '5s' as $$
+declare
+  r assetbatch.rate_limits;
+  t timestamptz;
+  lease constant interval := make_interval(secs => p_hold_seconds);
+  cooldown interval;       -- from the answer until the slot is free again
+  gap interval;            -- between an answer and the next request, when calls are spaced
+  ahead_priority int;      -- live tickets that go before this one
+  ahead_queue int;
+  ahead int;
+  surplus int;             -- slots beyond the limit, left from a larger one
+  free int;                -- slots that are free now, less the surplus
+  in_flight int;
+  free_by_deadline int;    -- the same, by the priority job's deadline
+  keep int := 0;           -- slots that the priority job is going to need
+  due timestamptz;
+  deadline timestamptz;
+  ready_at timestamptz;    -- the earliest instant at which this request can have its turn
+  wake_at timestamptz;
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'acquire_slot needs READ COMMITTED: an older snapshot would not see the slots taken meanwhile';
+  end if;
+  select * into r from assetbatch.rate_limits k where k.key_fingerprint = p_key for update;
+  if not found then
+    perform assetbatch.adopt_key(p_key, p_max_calls, make_interval(secs => p_window_seconds),
+                                 make_interval(secs => p_margin_seconds), make_interval(secs => p_spacing_seconds));
+    select * into r from assetbatch.rate_limits k where k.key_fingerprint = p_key for update;
+  end if;
+  t := clock_timestamp();
+  r := assetbatch.apply_rules(r, p_host, p_max_calls, make_interval(secs => p_window_seconds),
+                              make_interval(secs => p_margin_seconds), make_interval(secs => p_spacing_seconds), t);
+  cooldown := r.window_length + r.margin;
+
+  -- Stamps in the future can only come from a clock that was set back: they are cut to what is possible.
+  r.blocked_until := least(r.blocked_until, t + greatest(cooldown, interval '90 seconds'));
+  r.last_answer_at := least(r.last_answer_at, t + lease);
+  update assetbatch.rate_limit_slots s set counted_by = t + s.hold
+  where s.key_fingerprint = p_key and s.counted_by > t + s.hold;
+
+  if r.max_calls is null then
+    ready_at := greatest(r.next_call_at, t);
+    wake_at := greatest(ready_at, r.blocked_until);
+    wait_seconds := extract(epoch from wake_at - t);
+    if wait_seconds > p_max_wait_seconds then
+      verdict := 'refused';
+    elsif r.blocked_until > t then
+      verdict := 'wait';
+    else
+      verdict := 'granted';
+      update assetbatch.rate_limits k
+      set next_call_at = ready_at + coalesce(make_interval(secs => 1 / p_calls_per_second), '0')
+      where k.key_fingerprint = p_key;
+    end if;
+    wait_seconds := least(wait_seconds, 15);
+    return;
+  end if;
+
+  delete from assetbatch.rate_limit_waiters w
+  where w.key_fingerprint = p_key and w.wake_at < t - interval '5 seconds' and w.ticket is distinct from p_ticket;
+  select count(*) filter (where w.lane = 'priority' and (p_lane <> 'priority' or w.ticket < coalesce(p_ticket, 9e18))),
+         count(*) filter (where w.lane = 'queue' and p_lane = 'queue' and w.ticket < coalesce(p_ticket, 9e18))
+  into ahead_priority, ahead_queue
+  from assetbatch.rate_limit_waiters w
+  where w.key_fingerprint = p_key and w.ticket is distinct from p_ticket;
+  ahead := ahead_priority + ahead_queue;
+
+  -- What the priority job is going to need, and by when.
+  if p_lane = 'queue' then
+    if t <= r.running_until then
+      keep := r.running_calls;
+      due := t;
+    else
+      due := r.foreseen_due;
+      if t > due + r.priority_grace then
+        due := due + r.priority_every * ceil(extract(epoch from t - r.priority_grace - due) / extract(epoch from r.priority_every));
+      end if;
+      if due <= r.priority_seen_at + 2 * r.priority_every + r.priority_grace then
+        keep := least(r.foreseen_calls, r.max_calls - 1);
+      end if;
+    end if;
+    deadline := due + r.priority_grace;
+    keep := greatest(keep, ahead_priority);
+  end if;
+
+  gap := greatest(r.min_spacing, case when t < r.spaced_until then r.window_length / r.max_calls end, '0');
+  select count(*) - r.max_calls,
+         count(*) filter (where s.counted_by + cooldown <= t),
+         count(*) filter (where s.token is not null and s.counted_by > t),
+         count(*) filter (where s.counted_by + r.window_length > t),
+         count(*) filter (where case when s.token is not null then least(s.counted_by, t) else s.counted_by end + cooldown <= deadline),
+         greatest(r.last_answer_at, max(s.counted_by) filter (where s.token is not null and s.counted_by <= t))
+  into surplus, free, in_flight, calls_in_window, free_by_deadline, r.last_answer_at
+  from assetbatch.rate_limit_slots s where s.key_fingerprint = p_key;
+  free := free - surplus;
+  free_by_deadline := free_by_deadline - surplus;
+
+  -- The turn after all who are ahead: the next free slot but `ahead`, each slot once more a cooldown later. A request on
+  -- its way can be answered now at the earliest.
+  select f.free_at + (ahead / r.max_calls) * cooldown into ready_at
+  from (
+    select greatest(t, case when s.token is not null and s.counted_by > t then t else s.counted_by end + cooldown) as free_at
+    from assetbatch.rate_limit_slots s where s.key_fingerprint = p_key
+  ) f order by f.free_at offset surplus + ahead % r.max_calls limit 1;
+  ready_at := greatest(ready_at, r.blocked_until);
+  if gap > '0' then
+    ready_at := greatest(ready_at, case when in_flight > 0 then t else r.last_answer_at end + gap + ahead * gap);
+  end if;
+  wake_at := ready_at;
+
+  if ready_at <= t and free > ahead then
+    if p_lane = 'priority'
+       or t + cooldown + r.priority_grace / 2 <= deadline
+       or free_by_deadline - 1 - ahead_queue >= keep then
+      token := gen_random_uuid();
+      update assetbatch.rate_limit_slots s
+      set counted_by = t + lease, hold = lease, granted_at = t, token = acquire_slot.token
+      where s.key_fingerprint = p_key
+        and s.slot = (select f.slot from assetbatch.rate_limit_slots f
+                      where f.key_fingerprint = p_key and f.counted_by + cooldown <= t order by f.counted_by limit 1);
+      delete from assetbatch.rate_limit_waiters w where w.key_fingerprint = p_key and w.ticket = p_ticket;
+      if p_lane = 'priority' then
+        update assetbatch.rate_limits k
+        set running_calls = p_calls_after, running_until = t + lease, priority_seen_at = t
+        where k.key_fingerprint = p_key;
+      end if;
+      verdict := 'granted';
+      wait_seconds := 0;
+      return;
+    end if;
+    -- Its turn, but the free slots are the priority job's. That job begins when it is due and says what it needs.
+    ready_at := deadline;
+    wake_at := case when t < due then due else t + r.priority_grace / 10 end;
+  end if;
+
+  if extract(epoch from ready_at - t) > p_max_wait_seconds then
+    delete from assetbatch.rate_limit_waiters w where w.key_fingerprint = p_key and w.ticket = p_ticket;
+    verdict := 'refused';
+    wait_seconds := extract(epoch from ready_at - t);
+    return;
+  end if;
+  -- Short sleeps, so that what others give back is noticed; never none at all, which would spin.
+  wake_at := least(greatest(wake_at, t + interval '1 millisecond'), t + interval '15 seconds');
+  ticket := p_ticket;
+  if ticket is null then
+    update assetbatch.rate_limits k set last_ticket = k.last_ticket + 1 where k.key_fingerprint = p_key returning k.last_ticket into ticket;
+  end if;
+  insert into assetbatch.rate_limit_waiters values (p_key, ticket, p_lane, wake_at)
+  on conflict on constraint rate_limit_waiters_pkey do update set wake_at = excluded.wake_at;
+  verdict := 'wait';
+  wait_seconds := extract(epoch from wake_at - t);
+end
+$$;
+
+
+-- Reports what became of a request. Outcomes:
+--   ok:      answered, so counted by now;
+--   unsent:  it never left: the slot is free at once;
+--   unknown: no answer: the vendor may count it until the hold ends, so the slot stays as it was granted;
+--   limited: refused with 429: the whole key waits, for `p_retry_after_seconds` (1 to 90) or a whole window.
+-- `known` is false when the slot was lost meanwhile: the hold is too short. `foreseen` is false for a refusal of a
+-- request that was allowed after the last one: somebody else uses the key, or the vendor counts otherwise. Calls are then
+-- spaced for an hour.
+create function assetbatch.release_slot(
+  p_key text, p_token uuid, p_outcome text, p_retry_after_seconds float8,
+  out known boolean, out foreseen boolean
+) language plpgsql set lock_timeout = '5s' as $$
+declare
+  r assetbatch.rate_limits;
+  t timestamptz;
+  s assetbatch.rate_limit_slots;
+begin
+  select * into strict r from assetbatch.rate_limits k where k.key_fingerprint = p_key for update;
+  t := clock_timestamp();
+  update assetbatch.rate_limit_slots f
+  set token = null,
+      counted_by = case p_outcome when 'unsent' then 'epoch' when 'unknown' then f.counted_by else t end,
+      hold = case p_outcome when 'unknown' then f.hold else '0' end
+  where f.key_fingerprint = p_key and f.token = p_token
+  returning f.* into s;
+  known := p_token is null or s.slot is not null;
+  foreseen := true;
+  if p_outcome = 'unsent' then
+    return;
+  end if;
+  if p_outcome = 'limited' then
+    foreseen := coalesce(s.granted_at, t) <= r.refused_at;
+    r.blocked_until := greatest(r.blocked_until, t + coalesce(make_interval(secs => least(greatest(p_retry_after_seconds, 1), 90)),
+                                                              r.window_length + r.margin));
+    r.refused_at := t;
+    if not foreseen then
+      r.spaced_until := t + interval '1 hour';
+    end if;
+  end if;
+  update assetbatch.rate_limits k
+  set last_answer_at = greatest(k.last_answer_at, s.counted_by),
+      blocked_until = r.blocked_until, refused_at = r.refused_at, spaced_until = r.spaced_until
+  where k.key_fingerprint = p_key;
+end
+$$;

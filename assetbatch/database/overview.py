@@ -1,0 +1,116 @@
+"""What `status` reads: a handful of statements, none of which looks at more than an hour of calls or a day of runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from assetbatch.database.connection import Connection, Row
+
+READ_PRICES = """
+select s.symbol,
+       s.metadata -> 'last_update' ->> 'last_price' as last_price,
+       s.metadata -> 'last_update' ->> 'daily_open' as daily_open,
+       s.metadata -> 'last_update' ->> 'timestamp' as data_timestamp
+from trading.symbols s
+where s.symbol = any(%(symbols)s)
+"""
+
+READ_JOBS = """
+with day as (
+  select *, started_at - lag(started_at) over (partition by job order by started_at) as gap
+  from assetbatch.runs
+  where job = any(%(jobs)s) and started_at > clock_timestamp() - interval '24 hours'
+)
+select j.job, l.started_at as last_run, l.status as last_status, l.exit_code, l.error_kind, l.error,
+       d.runs, d.partial, d.failed, d.longest_gap_seconds, d.last_failure
+from unnest(%(jobs)s::text[]) as j (job)
+left join lateral (
+  select * from assetbatch.runs r where r.job = j.job and r.status <> 'skipped' order by r.started_at desc limit 1
+) l on true
+cross join lateral (
+  select count(*) as runs,
+         count(*) filter (where status = 'partial') as partial,
+         count(*) filter (where status = 'failed') as failed,
+         extract(epoch from max(gap))::float8 as longest_gap_seconds,
+         max(finished_at) filter (where status in ('partial', 'failed')) as last_failure
+  from day where day.job = j.job
+) d
+"""
+
+READ_HOUR = """
+select r.*, c.*, (select count(*) from assetbatch.outbox where published_at is null) as events_pending,
+       (select min(created_at) from assetbatch.outbox where published_at is null) as oldest_event_at,
+       clock_timestamp() as now
+from (
+  select count(*) filter (where status = 'ok') as priority_ok,
+         count(*) filter (where status in ('ok', 'partial', 'failed')) as priority_finished,
+         avg(extract(epoch from finished_at - started_at) * 1000) filter (where status <> 'skipped')::float8 as priority_latency_ms,
+         coalesce(sum(rate_limit_waits), 0)::int as rate_limit_waits
+  from assetbatch.runs
+  where job = 'run-priority' and started_at > clock_timestamp() - interval '1 hour' and finished_at is not null
+) r
+cross join (
+  select count(*) as calls, count(*) filter (where outcome = 'rate_limited') as refusals
+  from assetbatch.api_calls where at > clock_timestamp() - interval '1 hour'
+) c
+"""
+
+# The key that was used last, where none is at hand.
+READ_BUDGET = """
+select k.max_calls, extract(epoch from k.window_length)::float8 as window_seconds,
+       count(s.slot) filter (where s.counted_by + k.window_length + k.margin > clock_timestamp()) as busy,
+       min(s.counted_by + k.window_length + k.margin) as next_free_at,
+       k.blocked_until, k.spaced_until
+from assetbatch.rate_limits k
+left join assetbatch.rate_limit_slots s using (key_fingerprint)
+where k.key_fingerprint = coalesce(
+  (select key_fingerprint from assetbatch.rate_limits where key_fingerprint = %(key)s),
+  (select key_fingerprint from assetbatch.rate_limits order by greatest(last_answer_at, next_call_at) desc limit 1)
+)
+group by k.key_fingerprint
+"""
+
+READ_DISAGREEING_HOSTS = """
+select host, max_calls, extract(epoch from window_length)::float8 as window_seconds
+from assetbatch.rate_limit_hosts h
+where seen_at > clock_timestamp() - interval '10 minutes'
+  and exists (
+    select from assetbatch.rate_limit_hosts o
+    where o.key_fingerprint = h.key_fingerprint and o.seen_at > clock_timestamp() - interval '10 minutes'
+      and (o.max_calls, o.window_length, o.margin, o.min_spacing)
+            is distinct from (h.max_calls, h.window_length, h.margin, h.min_spacing)
+  )
+order by host
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Rows as they were read; `now` is the database's time."""
+
+    now: datetime
+    prices: dict[str, Row]
+    jobs: list[Row]
+    hour: dict[str, Any]
+    budget: Row | None
+    disagreeing_hosts: list[Row]
+
+
+def read(connection: Connection, *, symbols: Sequence[str], jobs: Sequence[str], key: str | None) -> Overview:
+    """Read all that `status` tells of, for these assets and jobs; `key` is the fingerprint of the key in use."""
+    prices = {row["symbol"]: row for row in connection.execute(READ_PRICES, {"symbols": list(symbols)})}
+    hour = connection.execute(READ_HOUR).fetchone()
+    assert hour is not None  # noqa: S101 - an aggregate has one row
+    return Overview(
+        now=hour["now"],
+        prices=prices,
+        jobs=connection.execute(READ_JOBS, {"jobs": list(jobs)}).fetchall(),
+        hour=hour,
+        budget=connection.execute(READ_BUDGET, {"key": key}).fetchone(),
+        disagreeing_hosts=connection.execute(READ_DISAGREEING_HOSTS).fetchall(),
+    )

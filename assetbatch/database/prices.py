@@ -1,0 +1,280 @@
+"""Storing what a call brought: prices, sync status, events and the call's record, in one transaction.
+
+Order of locks, the same for all who write: symbols by name, then status, then outbox. An older quote never overwrites a
+newer one, whoever brings it. Where the platform's own constraints refuse an asset, that asset fails alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from assetbatch.database import runs
+from assetbatch.database.connection import repeated, transaction
+from assetbatch.errors import KINDS, FailureKind, SyncStatus
+from assetbatch.model import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.model import Quote
+
+ADD_SYMBOLS = """
+insert into trading.symbols (symbol, metadata)
+select symbol, '{}' from unnest(%(symbols)s::text[]) as missing (symbol)
+where not exists (select from trading.symbols s where s.symbol = missing.symbol)
+order by symbol
+on conflict (symbol) do nothing
+"""
+
+LOCK_SYMBOLS = """
+select symbol, metadata -> 'last_update' as last_update
+from trading.symbols where symbol = any(%(symbols)s)
+order by symbol
+for update
+"""
+
+WRITE_PRICES = """
+update trading.symbols s
+set metadata = coalesce(s.metadata, '{}') || jsonb_build_object('last_update', q.last_update), updated_at = clock_timestamp()
+from (
+  select symbol, jsonb_build_object(
+           'bid', bid, 'ask', ask, 'last_price', last_price,
+           'daily_open', daily_open, 'daily_high', daily_high, 'daily_low', daily_low, 'daily_close', daily_close,
+           'timestamp', timestamp, 'updated_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+         ) as last_update
+  from unnest(
+    %(symbols)s::text[], %(bid)s::numeric[], %(ask)s::numeric[], %(last_price)s::numeric[], %(daily_open)s::numeric[],
+    %(daily_high)s::numeric[], %(daily_low)s::numeric[], %(daily_close)s::numeric[], %(timestamps)s::text[]
+  ) as v (symbol, bid, ask, last_price, daily_open, daily_high, daily_low, daily_close, timestamp)
+) q
+where s.symbol = q.symbol
+"""
+
+# The time of the last sync stays what it was when this one failed.
+WRITE_SYNC_STATUS = """
+insert into data_sources.data_sync_status as d (ticker_id, provider_id, last_sync_timestamp, sync_status, updated_at)
+select s.id, p.id, case when v.sync_status = 'success' then clock_timestamp() end, v.sync_status, clock_timestamp()
+from unnest(%(symbols)s::text[], %(sync_statuses)s::text[]) as v (symbol, sync_status)
+join trading.symbols s using (symbol)
+cross join (select id from data_sources.api_providers where code = 'polygon') p
+order by v.symbol
+on conflict (ticker_id, provider_id) do update
+set last_sync_timestamp = coalesce(excluded.last_sync_timestamp, d.last_sync_timestamp),
+    sync_status = excluded.sync_status, updated_at = excluded.updated_at
+"""
+
+# A symbol's seq never goes back, not even after an old backup was restored: the clock is ahead of any number given then.
+WRITE_SYNC_STATE_AND_EVENTS = """
+with v as (
+  select * from unnest(
+    %(symbols)s::text[], %(error_kinds)s::text[], %(errors)s::text[], %(changed)s::boolean[], %(payloads)s::jsonb[]
+  ) as v (symbol, error_kind, error, changed, payload)
+), state as (
+  insert into assetbatch.sync_state as s (symbol, served_at, succeeded_at, failing_since, error_kind, error, event_seq)
+  select v.symbol,
+         case when v.error_kind is null then %(served_at)s end,
+         case when v.error_kind is null then %(answered_at)s end,
+         case when v.error_kind is not null then %(answered_at)s end,
+         v.error_kind, v.error,
+         case when v.changed then (extract(epoch from clock_timestamp()) * 1000000)::bigint else 0 end
+  from v order by v.symbol
+  on conflict (symbol) do update
+  set served_at = coalesce(excluded.served_at, s.served_at),
+      succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
+      failing_since = case when excluded.error_kind is not null then coalesce(s.failing_since, excluded.failing_since) end,
+      error_kind = excluded.error_kind, error = excluded.error,
+      event_seq = case when excluded.event_seq > 0 then greatest(s.event_seq + 1, excluded.event_seq) else s.event_seq end
+  returning symbol, event_seq
+)
+insert into assetbatch.outbox (symbol, seq, payload)
+select v.symbol, state.event_seq, v.payload || jsonb_build_object('seq', state.event_seq)
+from v join state using (symbol)
+where v.changed
+order by v.symbol
+"""
+
+# What a constraint, a trigger or a column's type of the platform raises.
+REFUSALS = (psycopg.errors.IntegrityError, psycopg.errors.DataError, psycopg.errors.RaiseException)
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What a call brought for one asset: a quote, or why there is none."""
+
+    symbol: str
+    quote: Quote | None = None
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class Stored:
+    """What became of it: symbols whose price changed, symbols for which nothing newer came, failures."""
+
+    updated: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write an aware UTC time as the vendor's documents and ours do: `2026-11-22T08:00:00.123Z`."""
+    text = moment.isoformat(timespec="microseconds" if moment.microsecond % 1000 else "milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def last_update(quote: Quote) -> dict[str, Decimal | str | None]:
+    """Lay out a quote as `metadata.last_update` holds it."""
+    return {
+        "bid": quote.bid,
+        "ask": quote.ask,
+        "last_price": quote.last_price,
+        "daily_open": quote.daily_open,
+        "daily_high": quote.daily_high,
+        "daily_low": quote.daily_low,
+        "daily_close": quote.daily_close,
+        "timestamp": rfc3339(quote.timestamp),
+    }
+
+
+def supersedes(quote: Quote, stored: object) -> bool:
+    """Tell whether `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
+
+    It does when it is newer, or of the same time but not the same. What is stored may have been written by others: what
+    cannot be read as a time gives way.
+    """
+    if not isinstance(stored, dict):
+        return True
+    try:
+        stored_at = datetime.fromisoformat(stored["timestamp"])
+        if stored_at != quote.timestamp:
+            return stored_at < quote.timestamp
+    except (KeyError, TypeError, ValueError):
+        return True
+    return any(stored.get(key) != value for key, value in last_update(quote).items() if key != "timestamp")
+
+
+def store(
+    connection: Connection,
+    brought: Sequence[Brought],
+    call: runs.CallRecord | None,
+    *,
+    served_at: datetime,
+    answered_at: datetime,
+) -> Stored:
+    """Store what one call brought, with its record, in one transaction.
+
+    `served_at` is the start of the run, `answered_at` the time of its answer.
+    """
+
+    def attempt() -> Stored:
+        with transaction(connection):
+            stored = _write(connection, brought, served_at, answered_at)
+            if call is not None:
+                runs.record_call(connection, call)
+            return stored
+
+    return repeated(attempt)
+
+
+def _write(connection: Connection, brought: Sequence[Brought], served_at: datetime, answered_at: datetime) -> Stored:
+    try:
+        with connection.transaction():
+            return _write_together(connection, brought, served_at, answered_at)
+    except REFUSALS as error:
+        if len(brought) == 1:
+            return _write_refusal(connection, brought[0].symbol, error, served_at, answered_at)
+    together = Stored()
+    for one in sorted(brought, key=lambda one: one.symbol):
+        alone = _write(connection, [one], served_at, answered_at)
+        together.updated += alone.updated
+        together.unchanged += alone.unchanged
+        together.failed += alone.failed
+    return together
+
+
+def _write_refusal(
+    connection: Connection, symbol: str, error: psycopg.Error, served_at: datetime, answered_at: datetime
+) -> Stored:
+    reason = (error.diag.message_primary or str(error)).strip()
+    failure = Failure(symbol, FailureKind.REFUSED_BY_DATABASE, reason)
+    _write_states(connection, [Brought(symbol, failure=failure)], {}, served_at, answered_at)
+    return Stored(failed=[failure])
+
+
+def _write_together(
+    connection: Connection, brought: Sequence[Brought], served_at: datetime, answered_at: datetime
+) -> Stored:
+    symbols = {"symbols": [one.symbol for one in brought]}
+    locked = {row["symbol"]: row["last_update"] for row in connection.execute(LOCK_SYMBOLS, symbols)}
+    if len(locked) < len(brought):
+        connection.execute(ADD_SYMBOLS, symbols)
+        locked = {row["symbol"]: row["last_update"] for row in connection.execute(LOCK_SYMBOLS, symbols)}
+    if len(locked) < len(brought):
+        raise psycopg.errors.RaiseException("a trigger kept its row out of trading.symbols")
+    changed = {
+        one.symbol: one.quote for one in brought if one.quote is not None and supersedes(one.quote, locked[one.symbol])
+    }
+    if changed:
+        connection.execute(WRITE_PRICES, _columns(changed))
+    connection.execute(
+        WRITE_SYNC_STATUS,
+        symbols
+        | {
+            "sync_statuses": [
+                KINDS[one.failure.kind].sync_status.value if one.failure else SyncStatus.SUCCESS.value
+                for one in brought
+            ]
+        },
+    )
+    _write_states(connection, brought, changed, served_at, answered_at)
+    return Stored(
+        updated=list(changed),
+        unchanged=[one.symbol for one in brought if one.quote is not None and one.symbol not in changed],
+        failed=[one.failure for one in brought if one.failure is not None],
+    )
+
+
+def _write_states(
+    connection: Connection,
+    brought: Sequence[Brought],
+    changed: Mapping[str, Quote],
+    served_at: datetime,
+    answered_at: datetime,
+) -> None:
+    connection.execute(
+        WRITE_SYNC_STATE_AND_EVENTS,
+        {
+            "symbols": [one.symbol for one in brought],
+            "error_kinds": [one.failure.kind.value if one.failure else None for one in brought],
+            "errors": [one.failure.error if one.failure else None for one in brought],
+            "changed": [one.symbol in changed for one in brought],
+            "payloads": [_event(one.symbol, changed.get(one.symbol)) for one in brought],
+            "served_at": served_at,
+            "answered_at": answered_at,
+        },
+    )
+
+
+def _columns(quotes: Mapping[str, Quote]) -> dict[str, list[Any]]:
+    values = [last_update(quote) for quote in quotes.values()]
+    columns = {key: [value[key] for value in values] for key in values[0]}
+    return columns | {"symbols": list(quotes), "timestamps": columns["timestamp"]}
+
+
+def _event(symbol: str, quote: Quote | None) -> str | None:
+    """Write an event as JSON, but for its seq; numbers keep the vendor's digits."""
+    if quote is None:
+        return None
+    fields = last_update(quote)
+    numbers = ", ".join(f'"{key}": {_number(fields[key])}' for key in ("bid", "ask", "last_price"))
+    return f'{{"symbol": {json.dumps(symbol)}, {numbers}, "timestamp": "{fields["timestamp"]}"}}'
+
+
+def _number(value: object) -> str:
+    return f"{value:f}" if isinstance(value, Decimal) else "null"

@@ -1,0 +1,222 @@
+"""The budget of calls, shared by all processes and hosts that use a key; design and proof are in migration 0003.
+
+    slot = limiter.acquire(max_wait_seconds=60)
+    ... send, read the answer ...
+    limiter.release(slot, Outcome.OK)
+
+The database alone decides who may send when; a process only sleeps for as long as it is told, by its own monotonic clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from assetbatch.errors import CallError, FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from uuid import UUID
+
+    from assetbatch.database.connection import Connection
+
+ACQUIRE = """
+select verdict, token, ticket, wait_seconds, calls_in_window
+from assetbatch.acquire_slot(
+  %(key)s, %(host)s,
+  %(max_calls)s::int, %(window)s::float8, %(margin)s::float8, %(spacing)s::float8, %(calls_per_second)s::float8,
+  %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8, %(calls_after)s::int
+)
+"""
+
+RELEASE = """
+select known, foreseen
+from assetbatch.release_slot(%(key)s, %(token)s::uuid, %(outcome)s, %(retry_after)s::float8)
+"""
+
+WITHDRAW = "delete from assetbatch.rate_limit_waiters where key_fingerprint = %(key)s and ticket = %(ticket)s"
+
+FORESEE = """
+update assetbatch.rate_limits
+set running_calls = 0, running_until = 'epoch', foreseen_calls = %(calls)s, foreseen_due = %(due)s,
+    priority_every = make_interval(secs => %(every)s), priority_grace = make_interval(secs => %(grace)s),
+    priority_seen_at = clock_timestamp()
+where key_fingerprint = %(key)s
+"""
+
+REFUSALS_IN_LAST_HOUR = """
+select count(*) as refusals from assetbatch.api_calls
+where outcome = 'rate_limited' and at > clock_timestamp() - interval '1 hour'
+"""
+
+# Beyond the whole time-out: what the kernel and proxies may still deliver of a request that was given up.
+DELIVERY_GRACE_SECONDS = 10
+
+
+class Lane(StrEnum):
+    """Who goes first."""
+
+    PRIORITY = "priority"
+    QUEUE = "queue"
+
+
+class Outcome(StrEnum):
+    """What became of a request, as far as the vendor's count goes."""
+
+    OK = "ok"
+    UNSENT = "unsent"
+    UNKNOWN = "unknown"
+    LIMITED = "limited"
+
+    @classmethod
+    def of(cls, error: CallError) -> Outcome:
+        """Tell the outcome of a call that failed."""
+        if error.kind is FailureKind.RATE_LIMITED:
+            return cls.LIMITED
+        if not error.sent:
+            return cls.UNSENT
+        return cls.OK if error.answered else cls.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limit as this host's configuration has it; where hosts disagree, the strictest holds."""
+
+    max_calls: int | None
+    window_seconds: float
+    margin_seconds: float
+    min_spacing_seconds: float
+    max_calls_per_second: float | None
+    request_seconds: float
+    """The most that a request takes, from connecting to its last byte."""
+
+    @property
+    def hold_seconds(self) -> float:
+        """From the grant of a slot to the last instant at which its request can still be counted."""
+        return self.request_seconds + DELIVERY_GRACE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Permission to send one request now. `token` is None on an unlimited plan."""
+
+    token: UUID | None
+    waited_seconds: float
+    calls_in_window: int | None
+    asked_at: float
+    """Seconds of `boot_time()`: when the question was sent that was answered with this slot."""
+
+
+def key_fingerprint(api_key: str) -> str:
+    """Name a key in the database without telling it."""
+    return hashlib.sha256(api_key.encode()).hexdigest()[:16]
+
+
+def boot_time() -> float:
+    """Seconds that also pass while a laptop sleeps or a virtual machine is paused."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class RateLimiter:
+    """Slots for one process: `pause(seconds)` sleeps, and may raise to end the run."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        key: str,
+        host: str,
+        rules: Rules,
+        lane: Lane,
+        pause: Callable[[float], None],
+    ) -> None:
+        self._connection = connection
+        self._key = key
+        self._host = host
+        self._rules = rules
+        self._lane = lane
+        self._pause = pause
+
+    def acquire(self, *, max_wait_seconds: float = math.inf, calls_after: int = 0) -> Slot:
+        """Wait for a slot; `calls_after` tells how many calls this run still means to make after this one.
+
+        Raises CallError (no_slot) at once when it would take longer than `max_wait_seconds`.
+        """
+        started = time.monotonic()
+        ticket = None
+        try:
+            while True:
+                asked_at = boot_time()
+                answer = self._ask(ticket, max_wait_seconds - (time.monotonic() - started), calls_after)
+                ticket = answer["ticket"]
+                if answer["verdict"] == "refused":
+                    raise CallError(
+                        FailureKind.NO_SLOT,
+                        f"no call is free for another {answer['wait_seconds']:.0f} s",
+                        sent=False,
+                    )
+                if answer["wait_seconds"] > 0:
+                    self._pause(answer["wait_seconds"])
+                if answer["verdict"] == "granted":
+                    slot = Slot(answer["token"], time.monotonic() - started, answer["calls_in_window"], asked_at)
+                    if self.in_time(slot):
+                        return slot
+                    self.release(slot, Outcome.UNSENT)
+        except BaseException:
+            if ticket is not None:
+                with suppress(psycopg.Error):
+                    self._connection.execute(WITHDRAW, {"key": self._key, "ticket": ticket})
+            raise
+
+    def in_time(self, slot: Slot) -> bool:
+        """Tell whether a request sent now ends within the slot's hold: not when the machine slept in between."""
+        return boot_time() - slot.asked_at < self._rules.hold_seconds - self._rules.request_seconds
+
+    def _ask(self, ticket: int | None, max_wait_seconds: float, calls_after: int) -> dict[str, Any]:
+        row = self._connection.execute(
+            ACQUIRE,
+            {
+                "key": self._key,
+                "host": self._host,
+                "max_calls": self._rules.max_calls,
+                "window": self._rules.window_seconds,
+                "margin": self._rules.margin_seconds,
+                "spacing": self._rules.min_spacing_seconds,
+                "calls_per_second": self._rules.max_calls_per_second,
+                "hold": self._rules.hold_seconds,
+                "lane": self._lane,
+                "ticket": ticket,
+                "max_wait": max_wait_seconds,
+                "calls_after": calls_after,
+            },
+        ).fetchone()
+        assert row is not None  # noqa: S101 - a function answers with a row
+        return row
+
+    def release(self, slot: Slot, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
+        """Report what became of the request, as soon as it is known; return False for an unforeseen refusal."""
+        row = self._connection.execute(
+            RELEASE,
+            {"key": self._key, "token": slot.token, "outcome": outcome, "retry_after": retry_after_seconds},
+        ).fetchone()
+        return row is None or bool(row["foreseen"])
+
+    def foresee(self, *, calls: int, due: datetime, every_seconds: float, grace_seconds: float) -> None:
+        """At the end of a priority run: keep `calls` slots for the next one, at `due`."""
+        self._connection.execute(
+            FORESEE,
+            {"key": self._key, "calls": calls, "due": due, "every": every_seconds, "grace": grace_seconds},
+        )
+
+    def refusals_in_last_hour(self) -> int:
+        """How often the vendor answered 429, to any process on this database."""
+        row = self._connection.execute(REFUSALS_IN_LAST_HOUR).fetchone()
+        return 0 if row is None else row["refusals"]

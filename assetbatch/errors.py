@@ -1,0 +1,188 @@
+"""Every error that the tool raises on purpose, in one tree.
+
+    AssetbatchError                 1
+    ├── ConfigurationError         78   one or more faults, each with its place and mend
+    ├── SchemaError                78   the database's schema is absent, too old or too new
+    ├── SourceMismatchError        78   the database belongs to another source of prices
+    ├── DatabaseUnavailableError   69
+    ├── CallError                   3   one call to the vendor; its kind says the rest
+    └── Interrupted          130, 143   SIGINT, SIGTERM
+
+Each carries a `reason` (what happened), a `hint` (what to do next) and the exit code of the command that it ends.
+What a failed call or a failed row means for the run is decided here too, in one table: `KINDS`.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_BUG = 1
+EXIT_USAGE = 2
+EXIT_PARTIAL = 3
+EXIT_UNAVAILABLE = 69
+EXIT_KEY_REFUSED = 77
+EXIT_CONFIGURATION = 78
+
+
+class AssetbatchError(Exception):
+    """Something went wrong that the tool knows of."""
+
+    exit_code = EXIT_BUG
+
+    def __init__(self, reason: str, *, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with the configuration, and where: `place` is `config.yaml:12` or an environment name."""
+
+    place: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.place, self.key, self.message) if part)
+
+
+class ConfigurationError(AssetbatchError):
+    """The configuration is wrong; carries all faults at once, one line each."""
+
+    exit_code = EXIT_CONFIGURATION
+
+    def __init__(self, faults: Sequence[Fault], *, hint: str = "") -> None:
+        super().__init__("\n".join(map(str, faults)), hint=hint)
+        self.faults = tuple(faults)
+
+
+class SchemaError(AssetbatchError):
+    """The database's schema is absent, or of a version that this program does not work with."""
+
+    exit_code = EXIT_CONFIGURATION
+
+
+class SourceMismatchError(AssetbatchError):
+    """The database was filled from another source: prices of two sources never mix."""
+
+    exit_code = EXIT_CONFIGURATION
+
+
+class DatabaseUnavailableError(AssetbatchError):
+    """PostgreSQL could not be reached, after waiting for it."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class Interrupted(AssetbatchError):  # noqa: N818 - it is no error, but ends a run as one does
+    """A signal asked the run to end."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"ended by {signal.Signals(signum).name}")
+        self.exit_code = 128 + signum
+
+
+class FailureKind(StrEnum):
+    """Why a call, or one asset of it, brought nothing; stored and printed as it stands."""
+
+    KEY_REFUSED = "key_refused"
+    NOT_ENTITLED = "not_entitled"
+    NOT_YET = "not_yet"
+    RATE_LIMITED = "rate_limited"
+    NO_SLOT = "no_slot"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    SERVER_ERROR = "server_error"
+    BAD_REQUEST = "bad_request"
+    NOT_FOUND = "not_found"
+    UNKNOWN_TICKER = "unknown_ticker"
+    MISSING = "missing"
+    INVALID = "invalid"
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    REDIRECTED = "redirected"
+    REFUSED_BY_DATABASE = "refused_by_database"
+
+
+class SyncStatus(StrEnum):
+    """The words of `data_sync_status.sync_status`."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    NO_DATA = "no_data"
+    NOT_ENTITLED = "not_entitled"
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """What a kind of failure means: for the run, for the call, for the asset's status, and for the reader."""
+
+    hint: str = ""
+    sync_status: SyncStatus = SyncStatus.FAILED
+    retry: bool = False
+    """The same call is worth another slot in this run."""
+    halve: bool = False
+    """A call for several assets that was refused as a whole condemns none: halve it until one stands alone."""
+    outage: bool = False
+    """Nobody answered: when nothing else was stored, the run ends with 69."""
+    ends_run: bool = False
+    """No further call can fare better."""
+
+
+KINDS: dict[FailureKind, Consequence] = {
+    FailureKind.KEY_REFUSED: Consequence("check POLYGON_API_KEY: the key is wrong, expired or revoked", ends_run=True),
+    FailureKind.NOT_ENTITLED: Consequence(
+        "the key's plan does not include this call", sync_status=SyncStatus.NOT_ENTITLED
+    ),
+    FailureKind.NOT_YET: Consequence("the day is not over for the vendor: ask later", sync_status=SyncStatus.NO_DATA),
+    FailureKind.RATE_LIMITED: Consequence("another program uses this key, or the server counts otherwise", retry=True),
+    FailureKind.NO_SLOT: Consequence("all calls of the window are taken: the next run tries again", ends_run=True),
+    FailureKind.UNREACHABLE: Consequence("check the network and provider.base_url", retry=True, outage=True),
+    FailureKind.TIMEOUT: Consequence("the API is slow or stuck: the next run tries again", retry=True, outage=True),
+    FailureKind.SERVER_ERROR: Consequence("the API is in trouble: the next run tries again", retry=True, outage=True),
+    FailureKind.BAD_REQUEST: Consequence("check polygon_ticker", halve=True),
+    FailureKind.NOT_FOUND: Consequence(
+        "the ticker is unknown, or has no data now", sync_status=SyncStatus.NO_DATA, halve=True
+    ),
+    FailureKind.UNKNOWN_TICKER: Consequence("check polygon_ticker: the vendor does not know it"),
+    FailureKind.MISSING: Consequence("the vendor left the ticker out of its answer", sync_status=SyncStatus.NO_DATA),
+    FailureKind.INVALID: Consequence("the vendor sent something that is no price; nothing was stored for it"),
+    FailureKind.MALFORMED: Consequence("what answered is not the API: check provider.base_url and any proxy"),
+    FailureKind.TOO_LARGE: Consequence("what answered is not the API: check provider.base_url and any proxy"),
+    FailureKind.REDIRECTED: Consequence("set provider.base_url to the API itself; redirects are not followed"),
+    FailureKind.REFUSED_BY_DATABASE: Consequence("a constraint or trigger of the platform's own tables refused it"),
+}
+
+
+class CallError(AssetbatchError):
+    """A call to the vendor brought no usable answer; `KINDS[error.kind]` says what follows.
+
+    `sent` is False when no byte of the request left this machine, so that the vendor cannot have counted it;
+    `answered` is True when the vendor's answer arrived, so that it has counted it by now.
+    """
+
+    exit_code = EXIT_PARTIAL
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        reason: str,
+        *,
+        http_status: int | None = None,
+        sent: bool = True,
+        answered: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(reason, hint=KINDS[kind].hint)
+        self.kind = kind
+        self.http_status = http_status
+        self.sent = sent
+        self.answered = answered
+        self.retry_after_seconds = retry_after_seconds

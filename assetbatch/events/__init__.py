@@ -1,0 +1,106 @@
+"""Announcing what changed: from the outbox to Redis, or by NOTIFY, by one publisher at a time.
+
+At least once: an event is marked only after it was delivered, and a repeat carries its old `seq`. What cannot be announced
+now is announced by the next run of any job, and no run is held up for longer than DELIVERY_SECONDS.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from assetbatch.database import outbox
+from assetbatch.database.leases import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+DELIVERY_SECONDS = 2.0
+
+
+class DeliveryError(Exception):
+    """Events could not be delivered; they stay in the outbox."""
+
+
+class Publisher(Protocol):
+    """Delivers events, all or an exception: DeliveryError."""
+
+    def publish(self, events: Sequence[outbox.Event]) -> None:
+        """Deliver in order; return once whoever carries them has acknowledged all."""
+
+
+def backend(config: Config) -> str:
+    """Tell what carries the events: redis, postgres or none."""
+    configured = config.settings.events.backend
+    if configured == "auto":
+        return "redis" if config.redis_url else "postgres"
+    return configured
+
+
+def publisher(config: Config, connection: Connection) -> Publisher | None:
+    """Make the publisher that the configuration asks for; None for none."""
+    match backend(config):
+        case "redis":
+            from assetbatch.events.redis import RedisPublisher
+
+            assert config.redis_url is not None  # noqa: S101 - the configuration was checked
+            return RedisPublisher(config.redis_url.reveal(), stream=config.settings.events.stream)
+        case "postgres":
+            from assetbatch.events.notify import NotifyPublisher
+
+            return NotifyPublisher(connection)
+    return None
+
+
+def publish_pending(config: Config, connection: Connection) -> int:
+    """Announce what waits in the outbox; return how many events were announced.
+
+    Trouble with the carrier is logged as a warning and ends it: the events are still there for the next run.
+    """
+    carrier = publisher(config, connection)
+    if carrier is None:
+        return 0
+    lease = Lease(connection, "publisher")
+    if not lease.take():
+        return 0
+    published = 0
+    end = time.monotonic() + DELIVERY_SECONDS
+    try:
+        outbox.drop_stale(connection, max_age_minutes=config.settings.events.max_age_minutes)
+        while (left := end - time.monotonic()) > 0 and (events := outbox.pending(connection, limit=BATCH)):
+            within(left, partial(carrier.publish, events))
+            outbox.mark_published(connection, events)
+            published += len(events)
+    except DeliveryError as error:
+        log.warning("events wait for the next run: %s", error)
+    finally:
+        lease.give_up()
+    return published
+
+
+def within(seconds: float, deliver: Callable[[], None]) -> None:
+    """Run `deliver`, but wait for it no longer than that. Raises DeliveryError, its own or for the time."""
+    failure: list[Exception] = []
+
+    def run() -> None:
+        try:
+            deliver()
+        except Exception as error:  # noqa: BLE001 - carried to the caller
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="publisher", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise DeliveryError(f"no answer within {seconds:.1f} s")
+    if failure:
+        raise failure[0]

@@ -1,0 +1,23 @@
+"""Events by PostgreSQL's own NOTIFY, for who has no Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assetbatch.database import outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from assetbatch.database.connection import Connection
+
+
+class NotifyPublisher:
+    """NOTIFY on each symbol's channel and on `asset:update`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def publish(self, events: Sequence[outbox.Event]) -> None:
+        """Deliver in one statement: PostgreSQL sends all at its commit, in order, or none."""
+        outbox.notify(self._connection, events)

@@ -1,0 +1,1 @@
+"""What the commands do: `update` is the one road that every asset travels, the jobs choose who travels it."""

@@ -1,0 +1,236 @@
+"""`run-priority`: the priority assets, in order, before anything else may spend the budget."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch import __version__, events, planner
+from assetbatch.database import catalogue, runs, schema
+from assetbatch.database.leases import Lease
+from assetbatch.database.rate_limit import Lane, RateLimiter, Rules, key_fingerprint
+from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
+from assetbatch.jobs.clock import Clock
+from assetbatch.jobs.update import Road, Trip
+from assetbatch.model import RunResult, RunStatus
+from assetbatch.provider.addresses import source_of
+from assetbatch.provider.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.jobs.clock import Stop
+    from assetbatch.model import Failure
+
+log = logging.getLogger(__name__)
+
+JOB = "run-priority"
+# A run that finds another of its job going waits this long for it.
+LEASE_PATIENCE_SECONDS = 10.0
+LEASE_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a run, and what the operator should hear beside it."""
+
+    result: RunResult
+    warnings: tuple[str, ...] = ()
+
+
+def run_priority(
+    config: Config, connection: Connection, *, host: str, stop: Stop, started_at: datetime | None = None
+) -> Outcome:
+    """Update the priority assets that are due; store and announce what came.
+
+    `started_at` stands for the database's time where time is simulated. Failures of assets are in the result. Raises
+    ConfigurationError without a key, SourceMismatchError on a database of another source.
+    """
+    settings = config.settings
+    api_key = config.require_api_key().reveal()
+    schema.claim_source(connection, source_of(settings.provider.base_url))
+    run_id, began_at = runs.begin(
+        connection,
+        job=JOB,
+        host=host,
+        version=__version__,
+        plan=config.plan,
+        calls_per_window=config.calls_per_window,
+        started_at=started_at,
+    )
+    clock = Clock(began_at)
+    lease = Lease(connection, JOB)
+    if not _take(lease, stop):
+        log.info("another %s is still going", JOB)
+        skipped = RunResult(JOB, run_id, RunStatus.SKIPPED, 0, began_at, clock.now())
+        runs.finish(connection, skipped)
+        return Outcome(skipped)
+    try:
+        outcome = _update(
+            config,
+            connection,
+            api_key=api_key,
+            host=host,
+            clock=clock,
+            stop=stop,
+            run_id=run_id,
+            began_at=began_at,
+            lease=lease,
+        )
+        runs.finish(connection, outcome.result)
+        events.publish_pending(config, connection)
+    except BaseException as error:
+        runs.abandon(connection, run_id, error)
+        raise
+    finally:
+        lease.give_up()
+    return outcome
+
+
+def _take(lease: Lease, stop: Stop) -> bool:
+    end = time.monotonic() + LEASE_PATIENCE_SECONDS
+    while not lease.take():
+        if time.monotonic() > end:
+            return False
+        stop.pause(LEASE_POLL_SECONDS)
+    return True
+
+
+def _update(
+    config: Config,
+    connection: Connection,
+    *,
+    api_key: str,
+    host: str,
+    clock: Clock,
+    stop: Stop,
+    run_id: int,
+    began_at: datetime,
+    lease: Lease,
+) -> Outcome:
+    settings = config.settings
+    assets = config.priority_assets
+    catalogue.sync_with_config(connection, [*assets, *config.secondary_assets])
+    states = catalogue.sync_states(connection, [asset.symbol for asset in assets])
+    mode = planner.mode(config.plan, settings.provider.mode)
+    plan = planner.plan(
+        [
+            planner.Candidate(asset, states[asset.symbol].served_at, states[asset.symbol].succeeded_at)
+            for asset in assets
+        ],
+        mode=mode,
+        batch_size=settings.provider.batch_size,
+        now=began_at,
+    )
+    client = Client(
+        base_url=settings.provider.base_url,
+        api_key=api_key,
+        connect_timeout_seconds=settings.provider.connect_timeout_seconds,
+        timeout_seconds=settings.provider.timeout_seconds,
+    )
+
+    def pause(seconds: float) -> None:
+        lease.take()
+        stop.pause(seconds)
+
+    limiter = limiter_of(config, connection, key=key_fingerprint(api_key), host=host, lane=Lane.PRIORITY, pause=pause)
+    road = Road(
+        connection=connection,
+        limiter=limiter,
+        client=client,
+        clock=clock,
+        stop=stop,
+        lease=lease,
+        run_id=run_id,
+        started_at=began_at,
+        no_call_after=time.monotonic() + settings.batch.max_cycle_seconds,
+        long_wait_seconds=settings.rate_limiting.reservation_grace_seconds,
+        max_calls=None if config.calls_per_window is None else len(assets),
+    )
+    trip = road.travel(plan.calls)
+    if plan.not_entitled:
+        road.fail(plan.not_entitled, FailureKind.NOT_ENTITLED, _no_live_prices(config))
+    _foresee(config, limiter, mode, clock)
+    return Outcome(_result(plan, trip, run_id, began_at, clock), tuple(trip.warnings))
+
+
+def limiter_of(
+    config: Config, connection: Connection, *, key: str, host: str, lane: Lane, pause: Callable[[float], None]
+) -> RateLimiter:
+    """Make the limiter that the configuration asks for."""
+    provider, limits = config.settings.provider, config.settings.rate_limiting
+    rules = Rules(
+        max_calls=config.calls_per_window,
+        window_seconds=limits.window_seconds,
+        margin_seconds=limits.margin_seconds,
+        min_spacing_seconds=limits.min_spacing_seconds,
+        max_calls_per_second=provider.max_calls_per_second,
+        request_seconds=provider.connect_timeout_seconds + provider.timeout_seconds,
+    )
+    return RateLimiter(connection, key=key, host=host, rules=rules, lane=lane, pause=pause)
+
+
+def _foresee(config: Config, limiter: RateLimiter, mode: planner.Mode, clock: Clock) -> None:
+    """Keep slots for the next run: other work leaves it those that it is going to need."""
+    batch = config.settings.batch
+    every = timedelta(minutes=batch.interval_minutes)
+    due = planner.next_due(clock.now(), every)
+    calls = planner.foresee(
+        config.priority_assets,
+        mode=mode,
+        batch_size=config.settings.provider.batch_size,
+        due=due,
+        now=clock.now(),
+    )
+    limiter.foresee(
+        calls=calls,
+        due=due,
+        every_seconds=every.total_seconds(),
+        grace_seconds=config.settings.rate_limiting.reservation_grace_seconds,
+    )
+
+
+def _no_live_prices(config: Config) -> str:
+    provider = config.settings.provider
+    return (
+        f"plan {config.plan} has no live prices, and end-of-day prices are not fetched yet by this version:"
+        f" set provider.plan (POLYGON_TIER) to the plan that you pay for ({provider.upgrade_url}),"
+        " or try everything with `assetbatch sandbox`"
+    )
+
+
+def _result(plan: planner.Plan, trip: Trip, run_id: int, began_at: datetime, clock: Clock) -> RunResult:
+    failed = tuple(trip.failed)
+    stored = [*trip.updated, *trip.unchanged]
+    return RunResult(
+        job=JOB,
+        run_id=run_id,
+        status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
+        exit_code=exit_code(failed, anything_stored=bool(stored)),
+        started_at=began_at,
+        finished_at=clock.now(),
+        updated=tuple(trip.updated),
+        unchanged=(*trip.unchanged, *(asset.symbol for asset in plan.unchanged)),
+        not_due=tuple(asset.symbol for asset in plan.not_due),
+        failed=failed,
+        api_calls_used=trip.calls_used,
+        rate_limit_waits=trip.long_waits + trip.refusals,
+        waited_seconds=round(trip.waited_seconds, 3),
+    )
+
+
+def exit_code(failed: Sequence[Failure], *, anything_stored: bool) -> int:
+    """Tell how a run ends that had these failures."""
+    if not failed:
+        return 0
+    if any(failure.kind is FailureKind.KEY_REFUSED for failure in failed):
+        return EXIT_KEY_REFUSED
+    if not anything_stored and all(KINDS[failure.kind].outage for failure in failed):
+        return EXIT_UNAVAILABLE
+    return EXIT_PARTIAL

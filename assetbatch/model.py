@@ -1,0 +1,138 @@
+"""The words of the field, as frozen values. Pure: nothing here reads a clock, a file or the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
+    from assetbatch.errors import FailureKind
+
+
+class AssetType(StrEnum):
+    """What the vendor's markets are called here; metals trade on the forex market."""
+
+    FOREX = "forex"
+    CRYPTO = "crypto"
+
+
+class Priority(IntEnum):
+    """Order of the queue: the smaller, the sooner."""
+
+    CRITICAL = 1
+    HIGH = 2
+    MEDIUM = 3
+    LOW = 4
+
+
+class Role(StrEnum):
+    """Which job keeps an asset fresh."""
+
+    PRIORITY = "priority"
+    SECONDARY = "secondary"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One asset of the catalogue.
+
+    `rank` orders the priority assets (1 first); for secondary assets it is their `Priority`.
+    """
+
+    symbol: str
+    polygon_ticker: str
+    asset_type: AssetType
+    role: Role
+    rank: int
+    update_frequency_seconds: int
+    name: str = ""
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The newest price of one ticker.
+
+    `last_price` is the last trade's price, or for forex the bid: forex has no trades, and the vendor computes its own
+    bars and changes from the bid. `timestamp` is the vendor's time of that trade or quote. Numbers are the vendor's
+    digits; what it did not send, or sent as zero, is None.
+    """
+
+    polygon_ticker: str
+    last_price: Decimal
+    timestamp: datetime
+    bid: Decimal | None = None
+    ask: Decimal | None = None
+    daily_open: Decimal | None = None
+    daily_high: Decimal | None = None
+    daily_low: Decimal | None = None
+    daily_close: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one asset was not updated."""
+
+    symbol: str
+    kind: FailureKind
+    error: str
+
+
+class CallKind(StrEnum):
+    """The vendor's calls, by what they bring."""
+
+    SNAPSHOT = "snapshot"
+    """Unified snapshot: quotes of up to 250 tickers of any market."""
+    SNAPSHOT_SINGLE = "snapshot_single"
+    """Single-ticker snapshot of one market."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to make: what for, and which assets its answer serves."""
+
+    kind: CallKind
+    assets: tuple[Asset, ...]
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols that the call covers, in its order."""
+        return [asset.symbol for asset in self.assets]
+
+
+class RunStatus(StrEnum):
+    """How a run ended."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run did. `unchanged`: nothing newer exists; `deferred`: bars left for spare slots; `not_due`: already served."""
+
+    job: str
+    run_id: int
+    status: RunStatus
+    exit_code: int
+    started_at: datetime
+    finished_at: datetime
+    updated: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    deferred: tuple[str, ...] = ()
+    not_due: tuple[str, ...] = ()
+    failed: tuple[Failure, ...] = ()
+    api_calls_used: int = 0
+    rate_limit_waits: int = 0
+    waited_seconds: float = 0.0
+
+    @property
+    def latency_ms(self) -> int:
+        """From the run's start to its end."""
+        return round((self.finished_at - self.started_at).total_seconds() * 1000)

@@ -1,0 +1,254 @@
+"""Reading the vendor's answers. Nothing in them is trusted: types, ranges, tickers, times, depth.
+
+`parse` turns bytes into a document, `check_status` looks for a refusal in it, `quotes` reads snapshots. A row that is no
+price condemns itself alone. Numbers stay `Decimal` from the text on; times are told apart by their magnitude.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from assetbatch.errors import CallError, FailureKind
+from assetbatch.model import AssetType, Call, CallKind, Quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from assetbatch.model import Asset
+
+Document = dict[str, Any]
+
+GOOD_STATUSES = {"OK", "DELAYED", "success"}
+# Beyond any price; bounds what numeric columns and people must take.
+LARGEST_NUMBER = Decimal(10) ** 18
+SMALLEST_NUMBER = Decimal(10) ** -18
+MOST_DIGITS = 40
+# Clocks differ a little; a price of tomorrow is none.
+FUTURE_TOLERANCE = timedelta(minutes=5)
+OLDEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
+# (below this magnitude, units a second)
+TIME_UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
+
+
+class InvalidRowError(Exception):
+    """A row is no price; says why."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """What a snapshot brought, by symbol: quotes, and why there is none."""
+
+    quotes: dict[str, Quote] = field(default_factory=dict)
+    failures: dict[str, tuple[FailureKind, str]] = field(default_factory=dict)
+
+
+def parse(body: bytes | bytearray) -> Document:
+    """Read a JSON object. Raises CallError (malformed) for anything else, without quoting what it is."""
+    try:
+        # A literal NaN is no JSON, but python reads it: as a Decimal it fails the row that has it, not its neighbours.
+        document = json.loads(body, parse_float=Decimal, parse_int=Decimal, parse_constant=Decimal)
+    except (ValueError, RecursionError, InvalidOperation) as error:
+        raise CallError(
+            FailureKind.MALFORMED,
+            f"the answer is no JSON ({type(error).__name__}, {len(body)} bytes)",
+            answered=True,
+        ) from None
+    if not isinstance(document, dict):
+        raise CallError(FailureKind.MALFORMED, "the answer is JSON, but no object", answered=True)
+    return document
+
+
+def check_status(document: Document) -> None:
+    """Look for a refusal inside a good answer. Raises CallError."""
+    status = document.get("status")
+    if status in GOOD_STATUSES:
+        return
+    if status == "NOT_AUTHORIZED":
+        raise refusal(403, document)
+    raise CallError(FailureKind.MALFORMED, f"the answer's status is {text(status)}: {message(document)}", answered=True)
+
+
+def message(document: object) -> str:
+    """Find the vendor's own words in an answer, bounded."""
+    if isinstance(document, dict):
+        for key in ("message", "error"):
+            if isinstance(document.get(key), str):
+                return text(document[key])
+    return "no message"
+
+
+def text(value: object) -> str:
+    """Show something of the vendor's in a message: one line, bounded, printable."""
+    if not isinstance(value, (str, Decimal, bool, type(None))):
+        return f"a {type(value).__name__}"
+    shown = " ".join(str(value)[:300].split())
+    return "".join(character if character.isprintable() else "?" for character in shown)
+
+
+def refusal(http_status: int, document: object, *, retry_after_seconds: float | None = None) -> CallError:
+    """Turn an HTTP status other than 200, and what came with it, into a typed error.
+
+    403 has several meanings that only its message tells apart: never, not this far back, not yet.
+    """
+    words = message(document)
+    kind = _kind_of(http_status, words.lower(), document)
+    return CallError(
+        kind,
+        f"HTTP {http_status}: {words}" if http_status != 200 else words,
+        http_status=http_status,
+        answered=True,
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def _kind_of(http_status: int, words: str, document: object) -> FailureKind:
+    if http_status == 401:
+        return FailureKind.KEY_REFUSED
+    if http_status == 403:
+        return FailureKind.NOT_YET if "before end of day" in words else FailureKind.NOT_ENTITLED
+    if http_status == 404:
+        known_as_unknown = isinstance(document, dict) and document.get("status") == "NOT_FOUND"
+        return FailureKind.UNKNOWN_TICKER if known_as_unknown else FailureKind.NOT_FOUND
+    if http_status == 429:
+        return FailureKind.RATE_LIMITED
+    if http_status >= 500:
+        return FailureKind.SERVER_ERROR
+    if 400 <= http_status < 500:
+        return FailureKind.BAD_REQUEST
+    return FailureKind.MALFORMED
+
+
+def quotes(call: Call, document: Document, *, now: datetime) -> Answers:
+    """Read the answer to a snapshot call; every asset of the call is in the result, as a quote or as a failure."""
+    rows = dict(_rows(call, document))
+    answers = Answers()
+    for asset in call.assets:
+        row = rows.get(asset.polygon_ticker)
+        if row is None:
+            others = ", ".join(sorted(text(ticker) for ticker in rows)[:3])
+            reason = f"asked for {asset.polygon_ticker}, the answer has {others or 'nothing'}"
+            answers.failures[asset.symbol] = (FailureKind.MISSING, reason)
+        elif "error" in row:
+            answers.failures[asset.symbol] = _row_error(row)
+        else:
+            try:
+                read = _unified_quote if call.kind is CallKind.SNAPSHOT else _single_quote
+                answers.quotes[asset.symbol] = read(asset, row, now)
+            except InvalidRowError as error:
+                answers.failures[asset.symbol] = (FailureKind.INVALID, f"{asset.polygon_ticker}: {error}")
+    return answers
+
+
+def _rows(call: Call, document: Document) -> Iterator[tuple[str, Document]]:
+    if call.kind is CallKind.SNAPSHOT:
+        rows = document.get("results") or []
+        if not isinstance(rows, list):
+            raise CallError(FailureKind.MALFORMED, "`results` is no list", answered=True)
+    else:
+        rows = [document.get("ticker")]
+    for row in rows:
+        if isinstance(row, dict) and isinstance(row.get("ticker"), str):
+            yield row["ticker"], row
+
+
+def _row_error(row: Document) -> tuple[FailureKind, str]:
+    kinds = {"NOT_FOUND": FailureKind.UNKNOWN_TICKER, "NOT_ENTITLED": FailureKind.NOT_ENTITLED}
+    code = row["error"]
+    return kinds.get(code if isinstance(code, str) else "", FailureKind.INVALID), f"{text(code)}: {message(row)}"
+
+
+def _unified_quote(asset: Asset, row: Document, now: datetime) -> Quote:
+    session = _part(row, "session")
+    last_quote = _part(row, "last_quote")
+    last_trade = _part(row, "last_trade")
+    if asset.asset_type is AssetType.CRYPTO:
+        price, moment = (
+            _number(last_trade, "price"),
+            _first(last_trade, "participant_timestamp", "sip_timestamp", "last_updated"),
+        )
+    else:
+        price, moment = _number(last_quote, "bid"), last_quote.get("last_updated")
+    return Quote(
+        polygon_ticker=asset.polygon_ticker,
+        last_price=_required(price, asset),
+        timestamp=_time(moment, now),
+        bid=_number(last_quote, "bid"),
+        ask=_number(last_quote, "ask"),
+        daily_open=_number(session, "open"),
+        daily_high=_number(session, "high"),
+        daily_low=_number(session, "low"),
+        daily_close=_number(session, "close"),
+    )
+
+
+def _single_quote(asset: Asset, row: Document, now: datetime) -> Quote:
+    day = _part(row, "day")
+    last_quote = _part(row, "lastQuote")
+    last_trade = _part(row, "lastTrade")
+    # `updated` is no time of a price: one and the same, often in the future, for half of the vendor's rows.
+    if asset.asset_type is AssetType.CRYPTO:
+        price, moment = _number(last_trade, "p"), last_trade.get("t")
+    else:
+        price, moment = _number(last_quote, "b"), last_quote.get("t")
+    return Quote(
+        polygon_ticker=asset.polygon_ticker,
+        last_price=_required(price, asset),
+        timestamp=_time(moment, now),
+        bid=_number(last_quote, "b"),
+        ask=_number(last_quote, "a"),
+        daily_open=_number(day, "o"),
+        daily_high=_number(day, "h"),
+        daily_low=_number(day, "l"),
+        daily_close=_number(day, "c"),
+    )
+
+
+def _part(row: Document, key: str) -> Mapping[str, Any]:
+    part = row.get(key)
+    if part is None:
+        return {}
+    if not isinstance(part, dict):
+        raise InvalidRowError(f"`{key}` is no object")
+    return part
+
+
+def _first(part: Mapping[str, Any], *keys: str) -> object:
+    return next((part[key] for key in keys if part.get(key)), None)
+
+
+def _number(part: Mapping[str, Any], key: str) -> Decimal | None:
+    """Read a price. Absent, null and zero are the vendor's three ways to say that there is none."""
+    value = part.get(key)
+    if value is None or value == 0:
+        return None
+    if not isinstance(value, Decimal) or not value.is_finite():
+        raise InvalidRowError(f"`{key}` is no number: {text(value)}")
+    if value < 0:
+        raise InvalidRowError(f"`{key}` is negative: {text(value)}")
+    if not SMALLEST_NUMBER <= value <= LARGEST_NUMBER or len(value.as_tuple().digits) > MOST_DIGITS:
+        raise InvalidRowError(f"`{key}` is out of range: {text(value)}")
+    return value
+
+
+def _required(price: Decimal | None, asset: Asset) -> Decimal:
+    if price is None:
+        raise InvalidRowError(f"no {'trade' if asset.asset_type is AssetType.CRYPTO else 'bid'} price (zero or absent)")
+    return price
+
+
+def _time(value: object, now: datetime) -> datetime:
+    """Read a time in seconds, milliseconds, microseconds or nanoseconds, told apart by magnitude. Raises InvalidRowError."""
+    if not isinstance(value, Decimal) or not value.is_finite() or value <= 0 or value >= TIME_UNITS[-1][0]:
+        raise InvalidRowError(f"no time of its price: {text(value)}")
+    per_second = next(per_second for below, per_second in TIME_UNITS if value < below)
+    # Whole microseconds: what datetime and PostgreSQL hold; a nanosecond is cut, never rounded into the future.
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(value * 10**6 / per_second))
+    if moment > now + FUTURE_TOLERANCE:
+        raise InvalidRowError(f"its time {moment.isoformat()} is in the future")
+    if moment < OLDEST_TIME:
+        raise InvalidRowError(f"no time of its price: {text(value)}")
+    return moment

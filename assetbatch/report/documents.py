@@ -1,0 +1,89 @@
+"""The JSON documents of the commands: a contract, whose fields are only ever added to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from assetbatch.model import Priority
+
+if TYPE_CHECKING:
+    from assetbatch.model import RunResult
+    from assetbatch.report.status import Status
+
+
+def run_document(result: RunResult) -> dict[str, Any]:
+    """Lay out what a run did."""
+    return {
+        "job": result.job,
+        "run_id": result.run_id,
+        "status": result.status,
+        "started_at": result.started_at,
+        "finished_at": result.finished_at,
+        "latency_ms": result.latency_ms,
+        "updated": list(result.updated),
+        "unchanged": list(result.unchanged),
+        "deferred": list(result.deferred),
+        "not_due": list(result.not_due),
+        "failed": [{"symbol": one.symbol, "kind": one.kind, "error": one.error} for one in result.failed],
+        "api_calls_used": result.api_calls_used,
+        "rate_limit_waits": result.rate_limit_waits,
+        "waited_seconds": result.waited_seconds,
+    }
+
+
+def status_document(status: Status) -> dict[str, Any]:
+    """Lay out `status`."""
+    return {
+        "status": status.health,
+        "now": status.now,
+        "database": status.database,
+        "source": status.source,
+        "jobs": [
+            {
+                "id": job.id,
+                "name": job.name,
+                "last_run": job.last_run,
+                "last_status": job.last_status,
+                "next_run": job.next_run,
+                "day": job.day,
+            }
+            for job in status.jobs
+        ],
+        "queue": {
+            "total_items": 0,
+            "by_priority": {priority.name: 0 for priority in Priority},
+            "leased": 0,
+            "delayed": 0,
+            "dead": 0,
+            "oldest_item_age_seconds": None,
+        },
+        "last_priority_update": status.last_priority_update,
+        "api_calls_remaining": status.budget.remaining,
+        "assets": [
+            {
+                "symbol": one.asset.symbol,
+                "last_price": one.last_price,
+                "data_timestamp": one.data_timestamp,
+                "last_sync": one.last_sync,
+                "state": one.state,
+                "market_age_seconds": None if one.market_age is None else round(one.market_age.total_seconds(), 3),
+                "error": one.error or None,
+            }
+            for one in status.assets
+        ],
+        "asset_states": dict(Counter(one.state.value for one in status.assets)),
+        "metrics": dict(status.metrics),
+        "alerts": [
+            {
+                "metric": alert.metric,
+                "value": alert.value,
+                "threshold": alert.threshold,
+                "level": alert.level.name.lower(),
+                "message": alert.message,
+                "hint": alert.hint,
+            }
+            for alert in status.alerts
+        ],
+        "events": {"pending": status.events_pending},
+    }

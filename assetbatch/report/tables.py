@@ -1,0 +1,141 @@
+"""`status` for a terminal: alerts first, then jobs, priority assets and the budget of calls."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from assetbatch.report.alerts import Health, Level
+from assetbatch.report.freshness import Freshness
+
+if TYPE_CHECKING:
+    from assetbatch.report.status import AssetStatus, JobStatus, Status
+
+HEALTH_STYLES = {Health.HEALTHY: "bold green", Health.DEGRADED: "bold yellow", Health.UNHEALTHY: "bold red"}
+LEVEL_STYLES = {Level.WARNING: "yellow", Level.CRITICAL: "bold red"}
+STATE_STYLES = {Freshness.FRESH: "green", Freshness.CLOSED: "dim", Freshness.END_OF_DAY: "dim"}
+# Where output is no terminal, its lines are for a pipe or a mail: wide enough not to break.
+PLAIN_WIDTH = 100
+
+
+def console() -> Console:
+    """A console on stdout that knows a pipe from a terminal."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """Tell an age as people do: 12 s, 4 min, 3 h, 2 d."""
+    return "never" if moment is None else f"{duration(now - moment)} ago"
+
+
+def duration(length: timedelta) -> str:
+    """Tell a length of time in its largest sensible unit."""
+    seconds = max(0, round(length.total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 2 * 3600:
+        return f"{seconds // 60} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 86400} d"
+
+
+def status_view(status: Status) -> RenderableType:
+    """Lay out one screen that answers, from top to bottom: is all well, what is wrong, what to do."""
+    headline = Text.assemble(
+        (status.health.value.upper(), HEALTH_STYLES[status.health]),
+        f"  {status.database}, prices from {status.source}",
+    )
+    alerts = Table.grid(padding=(0, 1))
+    for alert in status.alerts:
+        alerts.add_row(Text(alert.level.name, style=LEVEL_STYLES[alert.level]), Text(f"{alert.message} ({alert.hint})"))
+    parts: list[RenderableType] = [headline]
+    if status.alerts:
+        parts.append(alerts)
+    parts += [_jobs(status), _assets(status), _budget(status)]
+    return Group(*parts)
+
+
+def _table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return table
+
+
+def _jobs(status: Status) -> Table:
+    table = _table("Jobs", "job", "last run", "result", "next expected", "last 24 hours")
+    for job in status.jobs:
+        table.add_row(
+            job.id,
+            ago(job.last_run, status.now),
+            job.last_status or "–",
+            f"in {duration(job.next_run - status.now)}",
+            _day(job),
+        )
+    return table
+
+
+def _day(job: JobStatus) -> str:
+    runs = job.day["runs"]
+    return f"{runs} run{'s' if runs != 1 else ''}, {job.day['partial']} partial, {job.day['failed']} failed"
+
+
+def _assets(status: Status) -> Table:
+    table = _table(
+        "Priority assets",
+        "symbol",
+        "price",
+        "today",
+        "price of",
+        "updated",
+        "market age",
+        "state",
+        numbers=("price", "today"),
+    )
+    for one in status.assets:
+        table.add_row(
+            one.asset.symbol,
+            one.last_price or "–",
+            _change(one),
+            ago(_moment(one.data_timestamp), status.now),
+            ago(one.last_sync, status.now),
+            "–" if one.market_age is None else duration(one.market_age),
+            Text(one.state.value, style=STATE_STYLES.get(one.state, "red")),
+        )
+    return table
+
+
+def _change(one: AssetStatus) -> str:
+    if one.last_price is None or one.daily_open is None:
+        return "–"
+    opened = Decimal(one.daily_open)
+    return f"{(Decimal(one.last_price) - opened) / opened:+.2%}" if opened else "–"
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _budget(status: Status) -> Text:
+    budget = status.budget
+    if budget.limit is None:
+        free = "unlimited"
+    else:
+        free = f"{budget.remaining} of {budget.limit} free in this window of {budget.window_seconds:g} s"
+        if budget.next_free_at is not None:
+            free += f", the next in {duration(budget.next_free_at - status.now)}"
+    return Text.assemble(
+        ("Calls  ", "bold"),
+        f"{free}; {budget.calls_last_hour} in the last hour, {budget.refusals_last_hour} refused;"
+        f" {status.events_pending} events wait",
+    )
