@@ -1,7 +1,7 @@
 """When a market is open, in market time: pure, and right across the changes of the clock.
 
-Forex and metals rest from Friday 17:00 to Sunday 17:00 New York time, metals also until 18:00 on Sunday and from 17:00 to
-18:00 each weekday; both on 25 December and 1 January. Crypto never rests. Other holidays are not known here.
+Forex and metals rest from Friday 17:00 to Sunday 17:00 New York time, metals also until 18:00 on Sunday and from 17:00
+to 18:00 each weekday; both on 25 December and 1 January. Crypto never rests. Other holidays are not known here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def market_of(asset: Asset) -> Market:
 
 @cache
 def _trading_day(market: Market, day: date) -> tuple[datetime, datetime] | None:
-    """The session that ends at 17:00 New York time of `day`, as UTC; None on a weekend or a holiday.
+    """Give the session that ends at 17:00 New York time of `day`, as UTC; None on a weekend or a holiday.
 
     A trading day begins the evening before it, so that Monday's begins on Sunday.
     """

@@ -115,7 +115,10 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run did. `unchanged`: nothing newer exists; `deferred`: bars left for spare slots; `not_due`: already served."""
+    """What a run did.
+
+    `unchanged`: nothing newer exists; `deferred`: bars left for spare slots; `not_due`: served already.
+    """
 
     job: str
     run_id: int

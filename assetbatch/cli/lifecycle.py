@@ -47,7 +47,7 @@ def stop_on_signals() -> Stop:
 
 
 def end_by(seconds: float) -> None:
-    """End the process by force that long after its own limit of `seconds`, by a clock that also counts a laptop's sleep."""
+    """End the process by force some time after its own limit of `seconds`; a laptop's sleep counts."""
     limit = seconds + HARD_END_SECONDS
     end = time.clock_gettime(time.CLOCK_BOOTTIME) + limit
 

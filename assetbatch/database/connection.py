@@ -20,7 +20,7 @@ from tenacity import (
     retry_if_exception_type,
     stop_after_attempt,
     stop_after_delay,
-    wait_exponential_jitter,
+    wait_exponential,
     wait_random,
 )
 
@@ -77,8 +77,8 @@ def connect(
     PostgreSQL that is away is waited for with backoff, `patience_seconds` in all. With `create`, an embedded server and
     its database are made when they are not there yet.
 
-    Raises DatabaseUnavailableError with PostgreSQL's own words, and SchemaError where an embedded server or its database
-    was never made.
+    Raises DatabaseUnavailableError with PostgreSQL's own words, and SchemaError where an embedded server or its
+    database was never made.
     """
     application_name = f"assetbatch {job}"
     if database.embedded:
@@ -99,7 +99,7 @@ def connect(
     waiting = Retrying(
         retry=retry_if_exception_type(psycopg.OperationalError),
         stop=stop_after_delay(patience_seconds),
-        wait=wait_exponential_jitter(initial=0.2, max=3),
+        wait=wait_exponential(multiplier=0.2, max=3) + wait_random(0, 0.2),
         reraise=True,
     )
     try:

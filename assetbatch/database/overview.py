@@ -49,7 +49,8 @@ select r.*, c.*, (select count(*) from assetbatch.outbox where published_at is n
 from (
   select count(*) filter (where status = 'ok') as priority_ok,
          count(*) filter (where status in ('ok', 'partial', 'failed')) as priority_finished,
-         avg(extract(epoch from finished_at - started_at) * 1000) filter (where status <> 'skipped')::float8 as priority_latency_ms,
+         (avg(extract(epoch from finished_at - started_at)) filter (where status <> 'skipped') * 1000)::float8
+           as priority_latency_ms,
          coalesce(sum(rate_limit_waits), 0)::int as rate_limit_waits
   from assetbatch.runs
   where job = 'run-priority' and started_at > clock_timestamp() - interval '1 hour' and finished_at is not null

@@ -42,12 +42,14 @@ for update
 
 WRITE_PRICES = """
 update trading.symbols s
-set metadata = coalesce(s.metadata, '{}') || jsonb_build_object('last_update', q.last_update), updated_at = clock_timestamp()
+set metadata = coalesce(s.metadata, '{}') || jsonb_build_object('last_update', q.last_update),
+    updated_at = clock_timestamp()
 from (
   select symbol, jsonb_build_object(
            'bid', bid, 'ask', ask, 'last_price', last_price,
            'daily_open', daily_open, 'daily_high', daily_high, 'daily_low', daily_low, 'daily_close', daily_close,
-           'timestamp', timestamp, 'updated_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+           'timestamp', timestamp,
+           'updated_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
          ) as last_update
   from unnest(
     %(symbols)s::text[], %(bid)s::numeric[], %(ask)s::numeric[], %(last_price)s::numeric[], %(daily_open)s::numeric[],
@@ -70,7 +72,7 @@ set last_sync_timestamp = coalesce(excluded.last_sync_timestamp, d.last_sync_tim
     sync_status = excluded.sync_status, updated_at = excluded.updated_at
 """
 
-# A symbol's seq never goes back, not even after an old backup was restored: the clock is ahead of any number given then.
+# A symbol's seq never goes back, not even after an old backup was restored: the clock is ahead of what was given then.
 WRITE_SYNC_STATE_AND_EVENTS = """
 with v as (
   select * from unnest(
@@ -88,9 +90,11 @@ with v as (
   on conflict (symbol) do update
   set served_at = coalesce(excluded.served_at, s.served_at),
       succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
-      failing_since = case when excluded.error_kind is not null then coalesce(s.failing_since, excluded.failing_since) end,
+      failing_since = case when excluded.error_kind is not null
+                           then coalesce(s.failing_since, excluded.failing_since) end,
       error_kind = excluded.error_kind, error = excluded.error,
-      event_seq = case when excluded.event_seq > 0 then greatest(s.event_seq + 1, excluded.event_seq) else s.event_seq end
+      event_seq = case when excluded.event_seq > 0
+                       then greatest(s.event_seq + 1, excluded.event_seq) else s.event_seq end
   returning symbol, event_seq
 )
 insert into assetbatch.outbox (symbol, seq, payload)

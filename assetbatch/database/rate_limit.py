@@ -4,7 +4,7 @@
     ... send, read the answer ...
     limiter.release(slot, Outcome.OK)
 
-The database alone decides who may send when; a process only sleeps for as long as it is told, by its own monotonic clock.
+The database alone decides who may send when; a process only sleeps for as long as it is told, by its monotonic clock.
 """
 
 from __future__ import annotations

@@ -26,19 +26,22 @@ FINISH_RUN = """
 update assetbatch.runs
 set finished_at = %(finished_at)s, status = %(status)s, exit_code = %(exit_code)s, updated = %(updated)s,
     unchanged = %(unchanged)s, deferred = %(deferred)s, failed = %(failed)s, api_calls = %(api_calls)s,
-    rate_limit_waits = %(rate_limit_waits)s, waited_seconds = %(waited_seconds)s, error_kind = %(error_kind)s, error = %(error)s
+    rate_limit_waits = %(rate_limit_waits)s, waited_seconds = %(waited_seconds)s,
+    error_kind = %(error_kind)s, error = %(error)s
 where id = %(id)s
 """
 
 ABANDON_RUN = """
 update assetbatch.runs
-set finished_at = clock_timestamp(), status = 'failed', exit_code = %(exit_code)s, error_kind = %(error_kind)s, error = %(error)s
+set finished_at = clock_timestamp(), status = 'failed', exit_code = %(exit_code)s,
+    error_kind = %(error_kind)s, error = %(error)s
 where id = %(id)s and finished_at is null
 """
 
 RECORD_CALL = """
 insert into assetbatch.api_calls (run_id, kind, outcome, http_status, latency_ms, waited_ms, assets, calls_in_window)
-values (%(run_id)s, %(kind)s, %(outcome)s, %(http_status)s, %(latency_ms)s, %(waited_ms)s, %(assets)s, %(calls_in_window)s)
+values (%(run_id)s, %(kind)s, %(outcome)s, %(http_status)s, %(latency_ms)s, %(waited_ms)s, %(assets)s,
+        %(calls_in_window)s)
 """
 
 
@@ -66,7 +69,7 @@ def begin(
     calls_per_window: int | None,
     started_at: datetime | None = None,
 ) -> tuple[int, datetime]:
-    """Write down that a run has begun; return its id and its start by the database's clock (or the `started_at` given)."""
+    """Write down that a run has begun; return its id and its start, by the database's clock unless given."""
     row = connection.execute(
         BEGIN_RUN,
         {

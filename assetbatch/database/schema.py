@@ -1,8 +1,8 @@
 """The schema: migrations, the check that it fits this program, and the least that a role must be granted.
 
-Migrations are the numbered files of `migrations/`, applied in order, all in one transaction under a lock, so that several
-hosts may run `init` at once. They add before they remove, a release apart: a program works with a newer schema for as long
-as `assetbatch.meta.oldest_program` allows it.
+Migrations are the numbered files of `migrations/`, applied in order, all in one transaction under a lock, so that
+several hosts may run `init` at once. They add before they remove, a release apart: a program works with a newer schema
+for as long as `assetbatch.meta.oldest_program` allows it.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def source(connection: Connection) -> str | None:
 
 
 def grants(role: str) -> str:
-    """SQL, for the owner of the tables to run, that grants `role` the least that the jobs need."""
+    """Write the SQL that grants `role` the least that the jobs need, for the owner of the tables to run."""
     quoted = sql.Identifier(role).as_string()
     template = files("assetbatch.database").joinpath("grants.sql").read_text("utf-8")
     return template.replace(":role", quoted)

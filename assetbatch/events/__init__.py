@@ -1,7 +1,7 @@
 """Announcing what changed: from the outbox to Redis, or by NOTIFY, by one publisher at a time.
 
-At least once: an event is marked only after it was delivered, and a repeat carries its old `seq`. What cannot be announced
-now is announced by the next run of any job, and no run is held up for longer than DELIVERY_SECONDS.
+At least once: an event is marked only after it was delivered, and a repeat carries its old `seq`. What cannot be
+announced now is announced by the next run of any job, and no run is held up for longer than DELIVERY_SECONDS.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tenacity import Retrying, retry_if_exception, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 
 from assetbatch import planner
 from assetbatch.database import prices, runs
@@ -105,7 +105,7 @@ class Road:
         for attempt in Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, CallError) and KINDS[error.kind].retry),
             stop=lambda state: self._no_further_attempt(state, calls_after),
-            wait=wait_exponential_jitter(initial=0.5, max=5, jitter=0.5),
+            wait=wait_exponential(multiplier=0.5, max=5) + wait_random(0, 0.5),
             sleep=self.stop.pause,
             reraise=True,
         ):

@@ -20,7 +20,7 @@ SNAPSHOT_LIMIT = 250
 
 
 def source_of(base_url: str) -> str:
-    """Name the source of prices behind a base URL: the vendor by its new name, every loopback address as the sandbox."""
+    """Name the source of prices behind a base URL: the vendor by its new name, any loopback address as the sandbox."""
     host = (urlsplit(base_url).hostname or "").lower().rstrip(".")
     try:
         loopback = ipaddress.ip_address(host).is_loopback

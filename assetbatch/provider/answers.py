@@ -1,7 +1,7 @@
 """Reading the vendor's answers. Nothing in them is trusted: types, ranges, tickers, times, depth.
 
-`parse` turns bytes into a document, `check_status` looks for a refusal in it, `quotes` reads snapshots. A row that is no
-price condemns itself alone. Numbers stay `Decimal` from the text on; times are told apart by their magnitude.
+`parse` turns bytes into a document, `check_status` looks for a refusal in it, `quotes` reads snapshots. A row that is
+no price condemns itself alone. Numbers stay `Decimal` from the text on; times are told apart by their magnitude.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ MOST_DIGITS = 40
 # Clocks differ a little; a price of tomorrow is none.
 FUTURE_TOLERANCE = timedelta(minutes=5)
 OLDEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
+KIND_OF_STATUS = {
+    401: FailureKind.KEY_REFUSED,
+    403: FailureKind.NOT_ENTITLED,
+    404: FailureKind.NOT_FOUND,
+    429: FailureKind.RATE_LIMITED,
+}
 # (below this magnitude, units a second)
 TIME_UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
 
@@ -106,20 +112,12 @@ def refusal(http_status: int, document: object, *, retry_after_seconds: float | 
 
 
 def _kind_of(http_status: int, words: str, document: object) -> FailureKind:
-    if http_status == 401:
-        return FailureKind.KEY_REFUSED
-    if http_status == 403:
-        return FailureKind.NOT_YET if "before end of day" in words else FailureKind.NOT_ENTITLED
-    if http_status == 404:
-        known_as_unknown = isinstance(document, dict) and document.get("status") == "NOT_FOUND"
-        return FailureKind.UNKNOWN_TICKER if known_as_unknown else FailureKind.NOT_FOUND
-    if http_status == 429:
-        return FailureKind.RATE_LIMITED
-    if http_status >= 500:
-        return FailureKind.SERVER_ERROR
-    if 400 <= http_status < 500:
-        return FailureKind.BAD_REQUEST
-    return FailureKind.MALFORMED
+    if http_status == 403 and "before end of day" in words:
+        return FailureKind.NOT_YET
+    if http_status == 404 and isinstance(document, dict) and document.get("status") == "NOT_FOUND":
+        return FailureKind.UNKNOWN_TICKER
+    by_class = {4: FailureKind.BAD_REQUEST, 5: FailureKind.SERVER_ERROR}
+    return KIND_OF_STATUS.get(http_status) or by_class.get(http_status // 100, FailureKind.MALFORMED)
 
 
 def quotes(call: Call, document: Document, *, now: datetime) -> Answers:
@@ -241,7 +239,7 @@ def _required(price: Decimal | None, asset: Asset) -> Decimal:
 
 
 def _time(value: object, now: datetime) -> datetime:
-    """Read a time in seconds, milliseconds, microseconds or nanoseconds, told apart by magnitude. Raises InvalidRowError."""
+    """Read a time in seconds, milli-, micro- or nanoseconds, told apart by magnitude. Raises InvalidRowError."""
     if not isinstance(value, Decimal) or not value.is_finite() or value <= 0 or value >= TIME_UNITS[-1][0]:
         raise InvalidRowError(f"no time of its price: {text(value)}")
     per_second = next(per_second for below, per_second in TIME_UNITS if value < below)

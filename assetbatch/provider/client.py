@@ -1,8 +1,8 @@
 """One request in, one answer or one typed error out.
 
 A request is bounded as a whole, in time and in size, whatever the server does: it runs in a thread of its own, and who
-asked waits for it no longer than the time-out. Nothing is retried, followed or paged here: one call of the client is one
-request, so that each takes its own slot of the budget.
+asked waits for it no longer than the time-out. Nothing is retried, followed or paged here: one call of the client is
+one request, so that each takes its own slot of the budget.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _transport_error(error: Exception, flight: _Flight) -> CallError:
 
 
 def _innermost(error: BaseException) -> str:
-    """The words of the first cause: what the system said, without addresses of objects or URLs around it."""
+    """Find the words of the first cause: what the system said, without objects and URLs around it."""
     while True:
         inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
         if not isinstance(inner, BaseException):
@@ -185,7 +185,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait; a date is held against the server's own clock, never against this host's."""
+    """Read how many seconds the server asks to wait; a date is held against the server's own clock, not this host's."""
     value = headers.get("Retry-After", "")
     try:
         return float(int(value))

@@ -321,7 +321,7 @@ def _limit_alerts(overview: Overview, budget: Budget) -> list[Alert]:
         )
     if overview.disagreeing_hosts:
         rules = ", ".join(
-            f"{row['host']} {'unlimited' if row['max_calls'] is None else row['max_calls']} in {row['window_seconds']:g} s"
+            f"{row['host']} {row['max_calls'] or 'unlimited'} in {row['window_seconds']:g} s"
             for row in overview.disagreeing_hosts
         )
         alerts.append(

@@ -24,7 +24,7 @@ PLAIN_WIDTH = 100
 
 
 def console() -> Console:
-    """A console on stdout that knows a pipe from a terminal."""
+    """Make a console on stdout that knows a pipe from a terminal."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
 

@@ -1,0 +1,10 @@
+"""Settings, typed and checked, and where they come from. The only room that reads the environment."""
+
+from assetbatch.config.configuration import Config
+from assetbatch.config.database import Database
+from assetbatch.config.loading import load
+from assetbatch.config.secret import Secret
+from assetbatch.config.settings import Settings
+from assetbatch.config.sources import data_folder, state_folder
+
+__all__ = ["Config", "Database", "Secret", "Settings", "data_folder", "load", "state_folder"]

@@ -1,0 +1,304 @@
+"""All keys of config.yaml: one declaration gives a key's type, range, default, comment and JSON Schema.
+
+Frozen `msgspec.Struct`s, named as the YAML is; durations carry their unit in their name. A description is the
+comment of `config show --defaults`; `extra["expected"]` is said where a pattern would be, `extra["secret"]`
+keeps a value out of every message. One long table on purpose: whoever looks for a key finds it here.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Plan: TypeAlias = Literal["free", "starter", "developer", "advanced", "business", "basic"]
+PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
+
+# A scheme, a host, and perhaps a path: user, password and query would put secrets into log lines.
+_URL = r"^https?://[A-Za-z0-9._:\[\]-]+(/[^\s?#@]*)?$"
+_PLAIN_URL = {"expected": "an http:// or https:// address without user, password or query"}
+
+PingUrl: TypeAlias = Annotated[
+    Annotated[str, Meta(pattern=r"^https?://\S+$", max_length=2000)] | None,
+    Meta(
+        description="URL in the manner of healthchecks.io; a secret",
+        extra={"expected": "an http:// or https:// URL, or null", "secret": True},
+    ),
+]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mapping in config.yaml that knows all its keys."""
+
+
+class Provider(Section, frozen=True, kw_only=True):
+    """Where prices come from, and what the plan gives."""
+
+    base_url: Annotated[
+        str,
+        Meta(
+            pattern=_URL,
+            max_length=500,
+            description="https://api.polygon.io, its old name, works too",
+            extra=_PLAIN_URL,
+        ),
+    ] = "https://api.massive.com"
+    plan: Annotated[Plan, Meta(description="free | starter | developer | advanced | business")] = "free"
+    upgrade_url: Annotated[
+        str,
+        Meta(pattern=_URL, max_length=500, description="shown where a plan stands in the way", extra=_PLAIN_URL),
+    ] = "https://massive.com/pricing"
+    mode: Annotated[
+        Literal["auto", "live", "end_of_day"], Meta(description="auto (as the plan says) | live | end_of_day")
+    ] = "auto"
+    batch_size: Annotated[
+        int,
+        Meta(ge=1, le=250, description="assets in one snapshot call; 1: a single-ticker call for each asset"),
+    ] = 250
+    concurrency: Annotated[int, Meta(ge=1, le=64, description="calls at once on an unlimited plan")] = 8
+    max_calls_per_second: Annotated[
+        Annotated[float, Meta(gt=0, le=10_000)] | None,
+        Meta(description="on an unlimited plan; null: no bound"),
+    ] = 100.0
+    connect_timeout_seconds: Annotated[float, Meta(gt=0, le=60, description="until a connection stands")] = 5.0
+    timeout_seconds: Annotated[float, Meta(gt=0, le=300, description="of the whole answer, not of one read")] = 20.0
+
+
+class RateLimiting(Section, frozen=True, kw_only=True):
+    """How often the key may be used, by all programs and hosts together."""
+
+    calls_per_minute: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)] | UnsetType | None,
+        Meta(description="calls in any window_seconds; absent: as the plan says; null: unlimited"),
+    ] = UNSET
+    window_seconds: Annotated[float, Meta(gt=0, le=3600, description="the window in which calls count")] = 60.0
+    margin_seconds: Annotated[float, Meta(ge=0, le=60, description="covers a server that counts in whole seconds")] = (
+        1.0
+    )
+    min_spacing_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="12 spreads 5 calls evenly over the minute")
+    ] = 0.0
+    reservation_grace_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="a slot kept for run-priority may come free this late")
+    ] = 10.0
+    tier: Annotated[Plan | UnsetType, Meta(description="another name for provider.plan: give one of the two")] = UNSET
+
+
+class AssetSection(Section, frozen=True, kw_only=True):
+    """What assets of both lists have."""
+
+    symbol: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+            max_length=50,
+            description="its name in trading.symbols, at most 50 bytes",
+            extra={"expected": "1 to 50 of A-Z a-z 0-9 . _ / - that begin with a letter or digit"},
+        ),
+    ]
+    polygon_ticker: Annotated[
+        str,
+        Meta(
+            pattern=r"^[CX]:[A-Z0-9]+$",
+            max_length=50,
+            description="the vendor's name: C:… for forex and metals, X:… for crypto",
+            extra={
+                "expected": "C:… (forex, metals) or X:… (crypto), in capitals; "
+                "forex and crypto are what this version does"
+            },
+        ),
+    ]
+    asset_type: Annotated[
+        Literal["forex", "crypto"],
+        Meta(
+            description="forex (metals included) | crypto",
+            extra={"expected": "forex (metals included) or crypto, which are what this version does"},
+        ),
+    ]
+    name: Annotated[str, Meta(max_length=200, description="for people")] = ""
+    update_frequency_seconds: Annotated[
+        Annotated[int, Meta(ge=1, le=86_400)] | UnsetType,
+        Meta(description="absent: batch.interval_minutes (priority) or enqueue_interval_minutes (secondary)"),
+    ] = UNSET
+    enabled: Annotated[bool, Meta(description="false: left alone")] = True
+
+
+class PriorityAsset(AssetSection, frozen=True, kw_only=True):
+    """An asset that run-priority updates before anything else."""
+
+    priority: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)] | UnsetType,
+        Meta(description="1 comes first; absent: place in the list"),
+    ] = UNSET
+
+
+class SecondaryAsset(AssetSection, frozen=True, kw_only=True):
+    """An asset that waits its turn in the queue."""
+
+    priority: Annotated[PriorityWord, Meta(description="CRITICAL | HIGH | MEDIUM | LOW")] = "MEDIUM"
+
+
+def _priority(symbol: str, ticker: str, asset_type: Literal["forex", "crypto"], name: str, rank: int) -> PriorityAsset:
+    return PriorityAsset(
+        symbol=symbol,
+        polygon_ticker=ticker,
+        asset_type=asset_type,
+        name=name,
+        priority=rank,
+        update_frequency_seconds=300,
+    )
+
+
+PRIORITY_ASSETS = (
+    _priority("XAUUSD", "C:XAUUSD", "forex", "Gold Spot", 1),
+    _priority("EURUSD", "C:EURUSD", "forex", "Euro/US Dollar", 2),
+    _priority("BTCUSD", "X:BTCUSD", "crypto", "Bitcoin/US Dollar", 3),
+)
+SECONDARY_ASSETS = (
+    SecondaryAsset(symbol="ETHUSDT", polygon_ticker="X:ETHUSDT", asset_type="crypto"),
+    SecondaryAsset(symbol="GBPUSD", polygon_ticker="C:GBPUSD", asset_type="forex"),
+    SecondaryAsset(symbol="USDJPY", polygon_ticker="C:USDJPY", asset_type="forex"),
+    SecondaryAsset(symbol="XAGUSD", polygon_ticker="C:XAGUSD", asset_type="forex"),
+)
+
+
+class Batch(Section, frozen=True, kw_only=True):
+    """Which assets, and how often."""
+
+    interval_minutes: Annotated[
+        float, Meta(gt=0, le=1440, description="how often cron starts run-priority; fractions allowed")
+    ] = 5.0
+    max_cycle_seconds: Annotated[float, Meta(gt=0, le=3600, description="a priority run begins no call after that")] = (
+        60.0
+    )
+    priority_assets_enabled: Annotated[bool, Meta(description="false: run-priority has nothing to do")] = True
+    priority_assets: Annotated[tuple[PriorityAsset, ...], Meta(description="updated first, in order of priority")] = (
+        PRIORITY_ASSETS
+    )
+    secondary_assets: Annotated[tuple[SecondaryAsset, ...], Meta(description="wait their turn in the queue")] = (
+        SECONDARY_ASSETS
+    )
+    secondary_source: Annotated[
+        Literal["config", "database"],
+        Meta(description="config | database (enabled rows of assetbatch.assets)"),
+    ] = "config"
+    enqueue_interval_minutes: Annotated[
+        float, Meta(gt=0, le=1440, description="also the default update frequency of secondary assets")
+    ] = 30.0
+
+
+class Queue(Section, frozen=True, kw_only=True):
+    """The durable queue of secondary assets."""
+
+    max_size: Annotated[int, Meta(ge=1, le=10_000_000, description="what does not fit is dropped and counted")] = 1000
+    retry_max_attempts: Annotated[int, Meta(ge=0, le=100, description="after the first try; then a dead letter")] = 3
+    retry_delay_seconds: Annotated[float, Meta(ge=0, le=86_400, description="doubles with each attempt")] = 60.0
+    lease_seconds: Annotated[
+        float, Meta(ge=1, le=86_400, description="after that the work of a killed worker is taken over")
+    ] = 120.0
+    aging_minutes: Annotated[
+        float,
+        Meta(ge=0, le=525_600, description="what a step of priority is worth in waiting; 0: strict order"),
+    ] = 30.0
+
+
+class Bars(Section, frozen=True, kw_only=True):
+    """5-minute bars for the ML engine."""
+
+    enabled: Annotated[
+        bool | Literal["auto"],
+        Meta(description="auto: on an unlimited plan and in end-of-day mode | true | false"),
+    ] = "auto"
+    backfill_days: Annotated[int, Meta(ge=0, le=36_500, description="how far back a new asset's bars begin")] = 30
+    settle_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="a bar fetched this long after its end (and the plan's delay) is final",
+        ),
+    ] = 90.0
+    recheck_hours: Annotated[
+        float, Meta(ge=0, le=8760, description="once a day this much before the newest bar is fetched again")
+    ] = 48.0
+    retention_months: Annotated[
+        Annotated[int, Meta(ge=1, le=1200)] | None, Meta(description="null: bars are kept for ever")
+    ] = None
+
+
+class DatabaseSection(Section, frozen=True, kw_only=True):
+    """Where the data lives: embedded, or a PostgreSQL server (which the environment may name instead)."""
+
+    embedded: Annotated[bool, Meta(description="the tool's own PostgreSQL; not beside host or DATABASE_URL")] = False
+    host: Annotated[
+        Annotated[str, Meta(pattern=r"^(/\S*|[\w.:,%-]+)$", max_length=1000)] | UnsetType,
+        Meta(description="name, address or socket folder", extra={"expected": "a host's name or address"}),
+    ] = UNSET
+    port: Annotated[Annotated[int, Meta(ge=1, le=65_535)] | UnsetType, Meta(description="absent: 5432")] = UNSET
+    name: Annotated[
+        Annotated[str, Meta(pattern=r"^[\w.$-]+$", max_length=63)] | UnsetType,
+        Meta(
+            description="the database; embedded has a default: assetbatch",
+            extra={"expected": "a database's name, at most 63 letters, digits, _ . $ -"},
+        ),
+    ] = UNSET
+    user: Annotated[
+        Annotated[str, Meta(pattern=r"^\S+$", max_length=255)] | UnsetType,
+        Meta(
+            description="absent: the operating system's user",
+            extra={"expected": "a user's name without spaces"},
+        ),
+    ] = UNSET
+
+
+class Events(Section, frozen=True, kw_only=True):
+    """asset:update:{symbol}, once for each stored change."""
+
+    backend: Annotated[
+        Literal["auto", "redis", "postgres", "none"],
+        Meta(description="auto: redis when REDIS_URL is set, else postgres (NOTIFY) | redis | postgres | none"),
+    ] = "auto"
+    max_age_minutes: Annotated[
+        float, Meta(gt=0, le=525_600, description="older events are dropped, but each symbol's newest")
+    ] = 60.0
+    stream: Annotated[bool, Meta(description="true: also XADD to a capped Redis stream")] = False
+
+
+class Alerts(Section, frozen=True, kw_only=True):
+    """Thresholds of status and its --check."""
+
+    priority_success_rate_min: Annotated[float, Meta(ge=0, le=1, description="a share: 0.90 is 90 %")] = 0.90
+    priority_latency_ms_max: Annotated[float, Meta(gt=0, le=86_400_000, description="mean of a priority run")] = (
+        30_000.0
+    )
+    queue_size_max: Annotated[int, Meta(ge=0, le=10_000_000, description="items, now and one interval ago")] = 500
+    rate_limit_waits_per_hour_max: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="priority calls that waited too long, and 429 answers")
+    ] = 10
+
+
+class Pings(Section, frozen=True, kw_only=True):
+    """URLs that are called when a job ends, at most 5 s, never fatal; each is a secret."""
+
+    run_priority: PingUrl = None
+    drain_queue: PingUrl = None
+    enqueue_secondary: PingUrl = None
+
+    def __repr__(self) -> str:
+        return "Pings(***)"
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """config.yaml."""
+
+    provider: Provider = Provider()
+    rate_limiting: RateLimiting = RateLimiting()
+    batch: Batch = Batch()
+    queue: Queue = Queue()
+    bars: Bars = Bars()
+    database: DatabaseSection = DatabaseSection()
+    events: Events = Events()
+    alerts: Alerts = Alerts()
+    pings: Pings = Pings()
+    retention_days: Annotated[
+        int, Meta(ge=1, le=36_500, description="days that runs and calls are kept, for status and metrics")
+    ] = 30

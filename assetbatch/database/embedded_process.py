@@ -1,0 +1,88 @@
+"""The process that runs a data folder: whether it is there, is ours, and accepts connections."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from assetbatch.database.embedded_place import Place
+
+_PID, _STATUS = 0, 7  # lines of postmaster.pid (PostgreSQL's miscadmin.h)
+_NAME_PREFIX = "cluster_name=assetbatch-"
+
+
+@dataclass(frozen=True, slots=True)
+class Postmaster:
+    """PostgreSQL's first process in one place."""
+
+    place: Place
+
+    @property
+    def name_setting(self) -> str:
+        """The setting that stands on the server's command line, so that /proc tells whose process it is."""
+        return f"{_NAME_PREFIX}{self.place.digest}"
+
+    def ready(self) -> bool:
+        """Whether it accepts connections. No subprocess, no lock, nothing in the server's log."""
+        lines = _lines(self._pid_file)
+        if len(lines) <= _STATUS or lines[_STATUS].strip() != "ready":
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(2)
+            try:
+                probe.connect(str(self.place.socket))
+            except OSError:
+                return False
+        return True
+
+    def pid(self) -> int | None:
+        """Find the process that runs the folder, also one that an operator started by hand."""
+        pid = _recorded_pid(self._pid_file)
+        return pid if pid is not None and self._is_server(_arguments(pid)) else None
+
+    def clear_recycled(self) -> None:
+        """Remove lock files whose process id belongs to an unrelated process now. Call it under the lock.
+
+        PostgreSQL takes any living process of its own user for its predecessor and would, after a reboot,
+        refuse to start for good. A file whose process is gone is left to it: it checks the shared memory.
+        """
+        socket_lock = self.place.socket.with_name(f"{self.place.socket.name}.lock")
+        for file in (self._pid_file, socket_lock):
+            pid = _recorded_pid(file)
+            arguments = None if pid is None else _arguments(pid)
+            if arguments is not None and not self._is_server(arguments):
+                file.unlink(missing_ok=True)
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.place.data / "postmaster.pid"
+
+    def _is_server(self, arguments: list[str] | None) -> bool:
+        if not arguments or Path(arguments[0]).name != "postgres":
+            return False
+        return self.name_setting in arguments or not any(each.startswith(_NAME_PREFIX) for each in arguments)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _recorded_pid(file: Path) -> int | None:
+    with suppress(ValueError, IndexError):
+        return abs(int(_lines(file)[_PID]))  # negative: a server in single-user mode
+    return None
+
+
+def _arguments(pid: int) -> list[str] | None:
+    """Read a process's command line; it is empty for a zombie, None when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return None

@@ -1,0 +1,19 @@
+"""The stand-in for the vendor: a local HTTP server that answers as the API does, with invented prices.
+
+For trying out cron set-ups without a key, for this project's tests and for its benchmarks. It knows nothing of
+the tool; it is written from the vendor's side of the wire only, so that it can catch the tool out.
+
+    server      the Sandbox: key, plan, limit, life and death
+    window      the strict sliding window that counts every request
+    wire        HTTP: one write an answer, and the ways of answering badly
+    bodies      an answer, and the vendor's words of refusal
+    routes      which path is answered by which document, and which of them the plan allows
+    request     one request as the documents see it, and which days its plan allows
+    snapshots   documents of the live prices
+    aggregates  documents of the bars: previous day, grouped day, ranges with paging
+    reference   documents about tickers and market hours
+    market      the invented prices: a pure function of seed, ticker and time
+    catalogue   the tickers that exist
+    faults      the misbehaviours that can be asked for, and what they do to rows
+    breakdowns  what they do to whole answers
+"""

@@ -1,0 +1,93 @@
+"""Documents about tickers and market hours: free on every plan."""
+
+from __future__ import annotations
+
+from datetime import time
+from typing import TYPE_CHECKING
+
+from assetbatch.model import AssetType
+from assetbatch.sandbox import bodies
+from assetbatch.sandbox.bodies import Document, Refused
+from assetbatch.sandbox.catalogue import KNOWN, currency_name, find
+from assetbatch.sandbox.market import NEW_YORK, is_open
+
+if TYPE_CHECKING:
+    from assetbatch.sandbox.catalogue import Instrument
+    from assetbatch.sandbox.request import Request
+
+DEFAULT_ROWS = 100
+MOST_ROWS = 1_000
+_PATH = "/v3/reference/tickers"
+_VENDOR_MARKET = {AssetType.FOREX: "fx", AssetType.CRYPTO: "crypto"}
+
+
+def tickers(request: Request) -> Document:
+    """`/v3/reference/tickers`: the catalogue by `market`, `ticker`, `search`, `active`; sorted, paged."""
+    limit = request.number("limit", DEFAULT_ROWS, MOST_ROWS)
+    found = [known for known in KNOWN.values() if _asked_for(known, request.query)]
+    if request.descending("order"):
+        found.reverse()
+    after = request.query.get("page_marker")
+    if after is not None:
+        places = [place for place, known in enumerate(found) if known.ticker == after]
+        found = found[places[0] + 1 :] if places else []
+    rows = [_row(known) for known in found[:limit]]
+    document: Document = {"results": rows, "status": request.status, "request_id": None, "count": len(rows)}
+    if len(found) > limit:
+        query = {**request.query, "page_marker": found[limit - 1].ticker}
+        document["next_url"] = request.next_url(_PATH, query)
+    return document
+
+
+def ticker_details(request: Request, ticker: str) -> Document:
+    """`/v3/reference/tickers/{ticker}`: the cheap way to learn whether a ticker exists; 404 if not."""
+    instrument = find(ticker)
+    if instrument is None:
+        raise Refused(bodies.not_found(request.path))
+    return {"request_id": None, "results": _row(instrument), "status": request.status}
+
+
+def market_status(request: Request) -> Document:
+    """`/v1/marketstatus/now`: which markets are open, with the server's time in New York."""
+    now = request.now.astimezone(NEW_YORK).replace(microsecond=0)
+    clock = now.time()
+    weekday = now.isoweekday() <= 5
+    regular = weekday and time(9, 30) <= clock < time(16)
+    early = weekday and time(4) <= clock < time(9, 30)
+    late = weekday and time(16) <= clock < time(20)
+    stocks = "open" if regular else "extended-hours" if early or late else "closed"
+    return {
+        "afterHours": late,
+        "currencies": {
+            vendor: "open" if is_open(market, request.now_ms) else "closed" for market, vendor in _VENDOR_MARKET.items()
+        },
+        "earlyHours": early,
+        "exchanges": {"nasdaq": stocks, "nyse": stocks, "otc": "open" if regular else "closed"},
+        "market": stocks,
+        "serverTime": now.isoformat(),
+    }
+
+
+def _asked_for(known: Instrument, query: dict[str, str]) -> bool:
+    if (
+        query.get("active", "true") != "true"
+        or query.get("market", _VENDOR_MARKET[known.market]) != (_VENDOR_MARKET[known.market])
+    ):
+        return False
+    words = f"{known.ticker} {known.name}".upper()
+    return query.get("ticker", known.ticker) == known.ticker and query.get("search", "").upper() in words
+
+
+def _row(known: Instrument) -> Document:
+    return {
+        "ticker": known.ticker,
+        "name": known.name,
+        "market": _VENDOR_MARKET[known.market],
+        "locale": "global",
+        "active": True,
+        "currency_symbol": known.quote,
+        "currency_name": currency_name(known.quote),
+        "base_currency_symbol": known.base,
+        "base_currency_name": currency_name(known.base),
+        "last_updated_utc": "2017-01-01T00:00:00Z",
+    }

@@ -1,0 +1,197 @@
+"""The sandbox itself: a server with a key, a plan and a limit, to be started, made to fail and stopped."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from datetime import UTC, datetime
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING, Self
+from urllib.parse import parse_qsl, unquote
+
+from assetbatch.sandbox import bodies, routes, wire
+from assetbatch.sandbox.bodies import Refused
+from assetbatch.sandbox.faults import Faults
+from assetbatch.sandbox.market import Market
+from assetbatch.sandbox.request import PLANS, Request, read_query
+from assetbatch.sandbox.window import Arrival, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from http.server import ThreadingHTTPServer
+
+    from assetbatch.sandbox.bodies import Answer
+
+__all__ = ["Arrival", "Sandbox"]
+
+_KEY_IN_QUERY = re.compile(r"(?<=apiKey=)[^&]*")
+_POLL_SECONDS = 0.02
+
+
+def utc_now() -> datetime:
+    """Tell the time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Sandbox:
+    """A local server that answers as the vendor does, with invented prices: one `seed`, one market.
+
+    It listens from the first moment, so `url` is known; it answers between `start` and `stop` (or inside
+    `with`), or as long as `serve_forever` runs. At most `limit` requests (None: any number) are let in in any
+    `window_seconds`; the others get a 429. `plan` is one of free, basic, starter, developer, advanced,
+    business. `fail` lists words of `sandbox.faults`. `clock` tells the time that prices and plans go by; the
+    limit goes by the monotonic clock. `keep_arrivals` False keeps no list of requests, for a server that runs
+    for days.
+
+    Quotes move at weekends too, unlike the vendor's, so that it can be tried at any hour; bars keep market
+    hours.
+
+    Raises ValueError for a plan, limit, window or failure that does not exist, OSError when the address is
+    taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        key: str = "sandbox",
+        plan: str = "starter",
+        limit: int | None = None,
+        window_seconds: float = 60.0,
+        fail: Sequence[str] = (),
+        seed: int = 0,
+        clock: Callable[[], datetime] = utc_now,
+        keep_arrivals: bool = True,
+    ) -> None:
+        if plan not in PLANS:
+            raise ValueError(f"unknown plan {plan!r}: the plans are {', '.join(PLANS)}")
+        self._host = host
+        self._key = key.encode()
+        self._plan = plan
+        self._seed = seed
+        self._clock = clock
+        self._market = Market(seed)
+        self._window = Window(limit, window_seconds, keep_arrivals=keep_arrivals)
+        self._lock = Lock()
+        self.fail = list(fail)
+        self._stopping = Event()
+        self._thread: Thread | None = None
+        self._server: ThreadingHTTPServer | None = wire.bind(host, port, self._respond, self._stopping)
+        self._port = self._server.server_port
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._port}"
+
+    @property
+    def arrivals(self) -> list[Arrival]:
+        """Every request in the order of arrival; its status is put in once it is known."""
+        return self._window.arrivals
+
+    @property
+    def fail(self) -> list[str]:
+        """What goes wrong from now on; set it or change the list at any time. ValueError for a wrong word."""
+        return self._fail
+
+    @fail.setter
+    def fail(self, words: Sequence[str]) -> None:
+        faults = Faults(words, self._seed)
+        with self._lock:
+            self._fail = list(words)
+            self._faults = (list(words), faults)
+
+    def start(self) -> None:
+        """Serve in a thread of its own; after `stop`, on the same port again."""
+        if self._thread is not None:
+            return
+        self._stopping.clear()
+        if self._server is None:
+            self._server = wire.bind(self._host, self._port, self._respond, self._stopping)
+        self._thread = Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="sandbox", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening, give up what is being answered, end every connection; at once, safe to repeat."""
+        self._stopping.set()
+        server, thread = self._server, self._thread
+        self._server = self._thread = None
+        if server is None:
+            return
+        if thread is not None:
+            server.shutdown()
+            thread.join()
+        server.server_close()
+
+    def serve_forever(self) -> None:
+        """Serve until `stop` is called (a signal handler may) or an exception such as KeyboardInterrupt."""
+        self.start()
+        try:
+            self._stopping.wait()
+        finally:
+            self.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _respond(self, method: str, target: str, authorization: str | None) -> Answer:
+        # The limit comes before the key: the strictest server counts whatever reaches it.
+        arrival, accepted = self._window.arrive(_KEY_IN_QUERY.sub("***", target))
+        if not accepted:
+            return bodies.error(429, bodies.TOO_MANY)
+        answer = self._answer(method, target, authorization)
+        self._window.answered(arrival, answer.status)
+        return answer
+
+    def _answer(self, method: str, target: str, authorization: str | None) -> Answer:
+        if method != "GET":
+            return bodies.plain(405, "405 method not allowed\n")
+        path, _, query = target.partition("?")
+        try:
+            faults = self._faults_now()
+        except ValueError as wrong:
+            return bodies.plain(500, f"sandbox: {wrong}\n")
+
+        def good() -> Answer:
+            refusal = self._key_refused(authorization, query)
+            if refusal is not None:
+                return refusal
+            try:
+                request = Request(
+                    target=target,
+                    path=unquote(path),
+                    query=read_query(query),
+                    now=self._clock(),
+                    plan=self._plan,
+                    url=self.url,
+                    market=self._market,
+                    faults=faults,
+                )
+            except Refused as refused:
+                return refused.answer
+            return routes.answer(request)
+
+        return faults.breakdown(target, good) or good()
+
+    def _faults_now(self) -> Faults:
+        # The list may have been changed in place; what has begun (a stale time, a seeded draw) goes on while
+        # it is the same.
+        with self._lock:
+            words, faults = self._faults
+            if words != self._fail:
+                words = list(self._fail)
+                faults = Faults(words, self._seed)
+                self._faults = (words, faults)
+            return faults
+
+    def _key_refused(self, authorization: str | None, query: str) -> Answer | None:
+        scheme, _, given = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not given:
+            given = dict(parse_qsl(query)).get("apiKey", "")
+        if not given:
+            return bodies.error(401, bodies.NO_KEY)
+        if not hmac.compare_digest(given.encode(), self._key):
+            return bodies.error(401, bodies.UNKNOWN_KEY)
+        return None

@@ -1,0 +1,167 @@
+"""The way in: init, config, the embedded server, the shipped files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Commands
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_three_typos_are_three_lines_with_file_line_key_and_suggestion(commands: Commands) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "provider:\n  plann: starter\nbatch:\n  intervall_minutes: 5\nevents:\n  backend: rediss\n"
+    )
+
+    done = commands("run-priority")
+
+    assert done.returncode == 78
+    faults = [line.strip() for line in done.stderr.splitlines() if "config.yaml:" in line]
+    assert len(faults) == 3
+    for fault, line, key, suggestion in zip(
+        faults, (2, 4, 6), ("plann", "intervall_minutes", "backend"), ("plan", "interval_minutes", "redis"), strict=True
+    ):
+        assert f"config.yaml:{line}" in fault
+        assert key in fault
+        assert f"did you mean {suggestion}?" in fault
+
+
+def test_config_check_and_show(commands: Commands) -> None:
+    shown = commands("config", "show", "--json")
+    values = {row["key"]: row for row in json.loads(shown.stdout)["values"]}
+
+    assert values["provider.plan"]["value"] == "starter"
+    assert values["provider.plan"]["origin"] == "POLYGON_TIER"
+    assert values["api_key"]["value"] == "***"
+    assert commands("config", "check").returncode == 0
+    bad = commands("config", "check", "--json", POLYGON_TIER="startr")
+    assert (bad.returncode, json.loads(bad.stdout)["ok"]) == (78, False)
+
+
+def test_the_shipped_configuration_and_all_defaults_have_no_faults(commands: Commands) -> None:
+    shipped = ROOT / "config.yaml"
+    assert 20 <= len(shipped.read_text().splitlines()) <= 30
+    assert commands("--config", str(shipped), "config", "check", DATABASE_URL="").returncode == 0
+    defaults = commands("config", "show", "--defaults")
+    (commands.folder / "config.yaml").write_text(defaults.stdout)
+    again = commands("config", "check", DATABASE_URL="")
+    assert (again.returncode, again.stderr) == (0, "")
+
+
+def test_init_prints_what_it_did_and_the_grants(commands: Commands, empty_database: str) -> None:
+    first = commands("init", "--json", DATABASE_URL=empty_database)
+    second = commands("init", DATABASE_URL=empty_database)
+
+    assert json.loads(first.stdout)["applied"][0] == "0001_platform_tables"
+    assert "nothing to do" in second.stdout
+    assert 'to "ml engine";' in commands("init", "--grants", "ml engine").stdout
+
+
+@pytest.fixture
+def own_embedded(commands: Commands) -> Iterator[Commands]:
+    """The commands with an embedded server of their own in place of the tests' database."""
+    with tempfile.TemporaryDirectory(prefix="assetbatch-data-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        commands.environment["XDG_DATA_HOME"] = folder
+        del commands.environment["DATABASE_URL"]
+        (commands.folder / "config.yaml").write_text("database: {embedded: true}\n")
+        yield commands
+        commands("database", "stop")
+
+
+def test_the_embedded_server_outlives_the_command_and_comes_back_after_a_stop(own_embedded: Commands) -> None:
+    refused = own_embedded("status")
+    assert refused.returncode == 78
+    assert "assetbatch init" in refused.stderr
+
+    assert own_embedded("init").returncode == 0
+    assert own_embedded("run-priority").returncode == 0
+    assert "stopped" in own_embedded("database", "stop").stdout
+    assert "was not running" in own_embedded("database", "stop").stdout
+    again = own_embedded("status", "--json")
+    assert json.loads(again.stdout)["asset_states"] == {"fresh": 3}
+
+
+def test_embedded_beside_an_environment_that_names_a_database_is_refused(own_embedded: Commands, database: str) -> None:
+    done = own_embedded("status", DATABASE_URL=database)
+
+    assert done.returncode == 78
+    assert "DATABASE_URL" in done.stderr
+    assert "embedded" in done.stderr
+
+
+def test_quickstart_ends_with_three_fresh_prices_and_leaves_other_databases_alone(
+    own_embedded: Commands, empty_database: str
+) -> None:
+    environment = {key: own_embedded.environment[key] for key in ("PATH", "HOME", "XDG_DATA_HOME")}
+    done = subprocess.run(
+        [str(ROOT / "scripts" / "quickstart")],
+        env=environment
+        | {"DATABASE_URL": empty_database, "REDIS_URL": "redis://127.0.0.1:9/0", "POLYGON_TIER": "free"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" fresh ") == 3
+    assert "sandbox" in done.stdout
+    assert own_embedded("database", "stop").returncode == 0
+    untouched = own_embedded("status", XDG_CONFIG_HOME="/nonexistent", ASSETBATCH_CONFIG="", DATABASE_URL="")
+    assert untouched.returncode == 78
+
+
+def test_crontab_example_names_commands_that_exist_by_absolute_paths(commands: Commands) -> None:
+    jobs = [
+        line.split(maxsplit=5)
+        for line in (ROOT / "crontab.example").read_text().splitlines()
+        if line and not re.match(r"#|\w+=", line)
+    ]
+    assert jobs
+    for job in jobs:
+        words = shlex.split(job[5])
+        assert words[0].startswith("/")
+        assert words[words.index("--config") + 1].startswith("/")
+        arguments = words[words.index("--config") + 2 :]
+        done = commands(*arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_command_has_help_with_an_example(commands: Commands) -> None:
+    listed = commands("--help", TERM="dumb", COLUMNS="200").stdout
+    names = [
+        "run-priority",
+        "status",
+        "init",
+        "config show",
+        "config check",
+        "config schema",
+        "sandbox",
+        "database stop",
+    ]
+    for name in names:
+        assert name.split()[0] in listed
+        helped = commands(*name.split(), "--help", TERM="dumb", COLUMNS="200")
+        assert helped.returncode == 0
+        assert f"Example: assetbatch {name}" in helped.stdout
+
+
+def test_wrong_usage_is_2(commands: Commands) -> None:
+    assert commands("run-priority", "--nonsense").returncode == 2
+    assert commands("sandbox", "--fail", "nonsense").returncode == 2
+
+
+def test_no_file_of_the_project_names_a_path_of_this_machine() -> None:
+    for file in ("README.md", "config.yaml", "crontab.example", "scripts/quickstart", "scripts/sandbox.yaml"):
+        assert os.path.expanduser("~") + "/" not in (ROOT / file).read_text()  # noqa: PTH111

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from assetbatch.database.connection import Connection
+    from tests.conftest import Commands
+
+FIELDS = {
+    "schema", "status", "jobs", "queue", "last_priority_update", "api_calls_remaining", "assets", "asset_states",
+    "metrics", "alerts", "events",
+}  # fmt: skip
+METRICS = {
+    "batch.priority.success_rate", "batch.priority.latency_ms", "queue.size", "api.rate_limit_waits", "api.calls",
+    "api.budget_used_ratio", "assets.stale", "events.pending",
+}  # fmt: skip
+# What importing psycopg and typer costs is most of it; `requests`, `rich` and `redis` alone would go beyond.
+MOST_MODULES = 450
+
+
+def test_after_a_run_all_is_well(commands: Commands) -> None:
+    commands("run-priority")
+
+    done = commands("status", "--json")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert document["schema"] == "assetbatch.status/1"
+    assert set(document) >= FIELDS
+    assert set(document["metrics"]) == METRICS
+    assert (document["status"], document["alerts"]) == ("healthy", [])
+    assert document["asset_states"] == {"fresh": 3}
+    assert document["api_calls_remaining"] == 4
+    assert document["queue"]["by_priority"] == {"CRITICAL": 0, "HIGH": 0, "MEDIUM": 0, "LOW": 0}
+    (job,) = document["jobs"]
+    assert (job["id"], job["last_status"], job["day"]["runs"]) == ("run-priority", "ok", 1)
+    assert job["next_run"].endswith("Z")
+    assert [asset["symbol"] for asset in document["assets"]] == ["XAUUSD", "EURUSD", "BTCUSD"]
+    assert all(float(asset["last_price"]) > 0 and isinstance(asset["last_price"], str) for asset in document["assets"])
+
+
+def test_the_table_has_the_prices_and_no_colour_in_a_pipe(commands: Commands) -> None:
+    commands("run-priority")
+
+    shown = commands("status").stdout
+
+    assert "\x1b" not in shown
+    assert shown.startswith("HEALTHY")
+    assert all(word in shown for word in ("XAUUSD", "EURUSD", "BTCUSD", "fresh", "4 of 5 free"))
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_check_is_ok_after_a_run(commands: Commands) -> None:
+    commands("run-priority")
+
+    done = commands("status", "--check")
+
+    assert (done.returncode, done.stdout) == (0, "OK - healthy\n")
+
+
+def test_check_is_critical_before_the_first_run(commands: Commands) -> None:
+    done = commands("status", "--check")
+
+    assert done.returncode == 2
+    assert "run-priority has never run" in done.stdout
+
+
+def test_check_tells_a_machine_whose_cron_stopped(commands: Commands, connection: Connection) -> None:
+    commands("run-priority")
+    connection.execute("update assetbatch.runs set started_at = started_at - interval '11 minutes'")
+
+    done = commands("status", "--check")
+
+    assert done.returncode == 2
+    assert "is cron running?" in done.stdout
+
+
+def test_check_tells_a_refused_key(commands: Commands) -> None:
+    commands("run-priority", POLYGON_API_KEY="wrong")
+
+    done = commands("status", "--check")
+
+    assert done.returncode == 2
+    assert "the API refused the key" in done.stdout
+
+
+def test_check_is_critical_when_the_database_is_away_and_unknown_without_configuration(commands: Commands) -> None:
+    away = commands("status", "--check", DATABASE_URL="postgresql://nobody@127.0.0.1:9/nothing")
+    unknown = commands("status", "--check", DATABASE_URL="")
+
+    assert (away.returncode, away.stdout[:8]) == (2, "CRITICAL")
+    assert (unknown.returncode, unknown.stdout[:7]) == (3, "UNKNOWN")
+
+
+def test_a_refusal_degrades(commands: Commands, connection: Connection) -> None:
+    commands("run-priority")
+    connection.execute(
+        "insert into assetbatch.api_calls (run_id, kind, outcome, http_status, latency_ms, waited_ms, assets)"
+        " values (1, 'snapshot', 'rate_limited', 429, 1, 1, 1)"
+    )
+
+    done = commands("status", "--check")
+
+    assert done.returncode == 1
+    assert "refused 1 calls" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["status", "--json"]])
+def test_status_starts_with_few_modules(commands: Commands, command: list[str]) -> None:
+    commands("run-priority")
+    probe = (
+        "import atexit, sys; atexit.register(lambda: print(len(sys.modules), file=sys.stderr));"
+        f" sys.argv[1:] = {command!r}; from assetbatch.cli.main import main; main()"
+    )
+    counted = commands.python("-c", probe)
+
+    assert counted.returncode == 0
+    assert int(counted.stderr) <= MOST_MODULES

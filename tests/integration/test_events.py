@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+import redis
+
+from assetbatch import config as configuration
+from assetbatch import events
+from assetbatch.config import Config
+from assetbatch.database import outbox
+from tests.conftest import Commands, RedisServer, open_database, wait_until
+
+if TYPE_CHECKING:
+    from assetbatch.database.connection import Connection
+
+# An abandoned thread of a publisher that timed out may end after its test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+def config_with(tmp_path: Path, *, redis_url: str = "", events_keys: str = "{}") -> Config:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"events: {events_keys}\n")
+    environment = {"DATABASE_URL": "postgresql://user@127.0.0.1/unused"} | (
+        {"REDIS_URL": redis_url} if redis_url else {}
+    )
+    return configuration.load(file=file, environ=environment, cwd=tmp_path)
+
+
+def add_events(connection: Connection, *symbols: str, minutes_old: int = 0) -> None:
+    for number, symbol in enumerate(symbols):
+        connection.execute(
+            "insert into assetbatch.outbox (symbol, seq, payload, created_at)"
+            " values (%s, %s, jsonb_build_object('symbol', %s::text, 'seq', %s::int, 'last_price', 1.10),"
+            " clock_timestamp() - make_interval(mins => %s))",
+            [symbol, number, symbol, number, minutes_old],
+        )
+
+
+def pending(connection: Connection) -> int:
+    return len(outbox.pending(connection, limit=10_000))
+
+
+def test_redis_subscribers_get_each_event_once_in_order(
+    connection: Connection, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    config = config_with(tmp_path, redis_url=redis_server.url, events_keys="{stream: true}")
+    add_events(connection, *["EURUSD", "BTCUSD"] * 300)
+    with redis.Redis.from_url(redis_server.url) as client, client.pubsub() as subscriber:
+        subscriber.psubscribe("asset:update:*")
+        subscriber.get_message(timeout=5)
+
+        assert events.publish_pending(config, connection) == 600
+
+        messages: list[Any] = []
+        while len(messages) < 600 and (message := subscriber.get_message(timeout=5)):
+            messages.append(message)
+        received = [json.loads(message["data"]) for message in messages]
+        assert [event["seq"] for event in received] == list(range(600))
+        assert messages[0]["channel"] == b"asset:update:EURUSD"
+        assert client.xlen("asset:updates") == 600
+    assert pending(connection) == 0
+    assert events.publish_pending(config, connection) == 0
+
+
+def test_without_redis_they_are_notified_on_both_channels(
+    database: str, connection: Connection, tmp_path: Path
+) -> None:
+    config = config_with(tmp_path)
+    with psycopg.connect(database, autocommit=True) as listener:
+        listener.execute('listen "asset:update:EURUSD"; listen "asset:update"')
+        add_events(connection, "EURUSD", "BTCUSD")
+
+        assert events.publish_pending(config, connection) == 2
+
+        notes = list(listener.notifies(timeout=5, stop_after=3))
+    assert sorted(note.channel for note in notes) == ["asset:update", "asset:update", "asset:update:EURUSD"]
+    assert json.loads(notes[0].payload)["symbol"] in {"EURUSD", "BTCUSD"}
+
+
+def test_with_redis_away_they_wait_for_the_next_run(
+    connection: Connection, tmp_path: Path, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_with(tmp_path, redis_url=redis_server.url)
+    add_events(connection, "EURUSD")
+    redis_server.stop()
+
+    assert events.publish_pending(config, connection) == 0
+    assert pending(connection) == 1
+
+    redis_server.start()
+    assert events.publish_pending(config, connection) == 1
+
+
+def test_a_redis_that_never_answers_costs_two_seconds_at_most(connection: Connection, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = config_with(tmp_path, redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        add_events(connection, "EURUSD")
+        began = time.monotonic()
+
+        assert events.publish_pending(config, connection) == 0
+
+        assert time.monotonic() - began < events.DELIVERY_SECONDS + 0.5
+    assert pending(connection) == 1
+
+
+def test_a_redis_that_drips_costs_two_seconds_at_most(connection: Connection, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        client, _ = server.accept()
+        with client:
+            while not stop.wait(0.3):
+                client.sendall(b"+")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        config = config_with(tmp_path, redis_url=f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+        add_events(connection, "EURUSD")
+        began = time.monotonic()
+
+        assert events.publish_pending(config, connection) == 0
+
+        assert time.monotonic() - began < events.DELIVERY_SECONDS + 0.5
+        stop.set()
+        thread.join()
+
+
+def test_news_too_old_is_dropped_but_for_each_symbols_newest(connection: Connection, tmp_path: Path) -> None:
+    add_events(connection, "EURUSD", "EURUSD", "EURUSD", "BTCUSD", minutes_old=61)
+
+    assert events.publish_pending(config_with(tmp_path), connection) == 2
+
+    rows = connection.execute("select symbol, seq from assetbatch.outbox where not dropped order by id").fetchall()
+    assert rows == [{"symbol": "EURUSD", "seq": 2}, {"symbol": "BTCUSD", "seq": 3}]
+
+
+def test_one_publisher_at_a_time(database: str, connection: Connection, tmp_path: Path) -> None:
+    connection.execute(
+        "insert into assetbatch.leases values ('publisher', gen_random_uuid(), clock_timestamp() + interval '1 minute')"
+    )
+    add_events(connection, "EURUSD")
+
+    assert events.publish_pending(config_with(tmp_path), connection) == 0
+
+    connection.execute("update assetbatch.leases set held_until = clock_timestamp()")
+    with open_database(database) as other:
+        assert events.publish_pending(config_with(tmp_path), other) == 1
+
+
+def test_a_run_publishes_what_an_earlier_one_left(
+    commands: Commands, connection: Connection, redis_server: RedisServer
+) -> None:
+    add_events(connection, "GBPUSD")
+
+    done = commands("run-priority", REDIS_URL=redis_server.url)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pending(connection) == 0
+
+
+def test_a_run_with_redis_away_stores_and_warns(commands: Commands, connection: Connection) -> None:
+    done = commands("run-priority", REDIS_URL="redis://127.0.0.1:9/0")
+
+    assert done.returncode == 0
+    assert "events wait for the next run" in done.stderr
+    assert pending(connection) == 3
+
+
+def test_events_off_leaves_no_carrier(connection: Connection, tmp_path: Path) -> None:
+    add_events(connection, "EURUSD")
+
+    assert events.publish_pending(config_with(tmp_path, events_keys="{backend: none}"), connection) == 0
+
+
+def test_a_run_killed_after_its_prices_were_stored_loses_no_event(
+    commands: Commands, connection: Connection, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        run = commands.start("run-priority", REDIS_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        wait_until(lambda: pending(connection) == 3)
+        os.kill(run.pid, signal.SIGKILL)
+        run.communicate()
+
+    connection.execute("update assetbatch.leases set held_until = clock_timestamp()")
+    before = {event.payload for event in outbox.pending(connection, limit=10)}
+    assert len(before) == 3
+    assert events.publish_pending(config_with(tmp_path), connection) == 3

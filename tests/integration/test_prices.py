@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assetbatch.database import prices
+from assetbatch.database.prices import Brought
+from assetbatch.errors import FailureKind
+from assetbatch.model import Failure, Quote
+from tests.conftest import open_database
+
+if TYPE_CHECKING:
+    from assetbatch.database.connection import Connection
+
+NOON = datetime(2026, 11, 17, 12, tzinfo=UTC)
+
+
+def quote(price: str = "1.10", *, at: datetime = NOON, **more: Any) -> Quote:
+    return Quote("C:EURUSD", Decimal(price), at, bid=Decimal(price), **more)
+
+
+def store(connection: Connection, *brought: Brought) -> prices.Stored:
+    return prices.store(connection, brought, None, served_at=NOON, answered_at=NOON)
+
+
+def last_update(connection: Connection, symbol: str = "EURUSD") -> dict[str, Any]:
+    row = connection.execute("select metadata from trading.symbols where symbol = %s", [symbol]).fetchone()
+    assert row is not None
+    found: dict[str, Any] = row["metadata"]["last_update"]
+    return found
+
+
+def seqs(connection: Connection) -> list[int]:
+    return [row["seq"] for row in connection.execute("select seq from assetbatch.outbox order by id")]
+
+
+def test_numbers_keep_the_vendors_digits(connection: Connection) -> None:
+    stored = store(connection, Brought("EURUSD", quote("1.10", ask=Decimal("8.14e-05"), daily_open=Decimal(97000))))
+
+    assert stored.updated == ["EURUSD"]
+    text = connection.execute("select metadata::text as text from trading.symbols").fetchone()
+    assert text is not None
+    assert '"last_price": 1.10,' in text["text"]
+    assert '"ask": 0.0000814' in text["text"]
+    assert '"daily_high": null' in text["text"]
+    assert last_update(connection)["timestamp"] == "2026-11-17T12:00:00.000Z"
+
+
+def test_other_metadata_of_the_platform_is_kept(connection: Connection) -> None:
+    connection.execute("insert into trading.symbols (symbol, metadata) values ('EURUSD', '{\"sector\": \"fx\"}')")
+
+    store(connection, Brought("EURUSD", quote()))
+
+    row = connection.execute("select metadata ->> 'sector' as sector from trading.symbols").fetchone()
+    assert row == {"sector": "fx"}
+
+
+def test_an_older_quote_never_overwrites_a_newer_one(connection: Connection) -> None:
+    store(connection, Brought("EURUSD", quote("1.20")))
+
+    stored = store(connection, Brought("EURUSD", quote("1.10", at=NOON - timedelta(seconds=1))))
+
+    assert (stored.updated, stored.unchanged) == ([], ["EURUSD"])
+    assert last_update(connection)["last_price"] == Decimal("1.20")
+    assert len(seqs(connection)) == 1
+
+
+def test_the_same_quote_again_is_unchanged_and_makes_no_event(connection: Connection) -> None:
+    store(connection, Brought("EURUSD", quote()))
+
+    assert store(connection, Brought("EURUSD", quote())).unchanged == ["EURUSD"]
+    assert store(connection, Brought("EURUSD", quote(daily_high=Decimal(2)))).updated == ["EURUSD"]
+    assert len(seqs(connection)) == 2
+
+
+@pytest.mark.parametrize("junk", ["7", '"text"', '{"timestamp": "yesterday"}', '{"timestamp": 5}', "{}", "[]", "null"])
+def test_what_others_wrote_there_gives_way(connection: Connection, junk: str) -> None:
+    connection.execute(
+        "insert into trading.symbols (symbol, metadata)"
+        " values ('EURUSD', jsonb_build_object('last_update', %s::jsonb))",
+        [junk],
+    )
+
+    assert store(connection, Brought("EURUSD", quote())).updated == ["EURUSD"]
+
+
+@given(st.none() | st.integers() | st.text() | st.dictionaries(st.text(), st.none() | st.text() | st.integers()))
+def test_supersedes_takes_anything(stored: object) -> None:
+    assert isinstance(prices.supersedes(quote(), stored), bool)
+
+
+def test_seq_grows_and_never_goes_back_after_an_old_backup(connection: Connection) -> None:
+    store(connection, Brought("EURUSD", quote("1.1")))
+    store(connection, Brought("EURUSD", quote("1.2", at=NOON + timedelta(seconds=1))))
+    first = seqs(connection)
+    connection.execute("update assetbatch.sync_state set event_seq = 5")
+    store(connection, Brought("EURUSD", quote("1.3", at=NOON + timedelta(seconds=2))))
+
+    assert seqs(connection) == sorted(set(seqs(connection)))
+    assert len(first) == 2
+    connection.execute("update assetbatch.sync_state set event_seq = event_seq + 10000000000")
+    store(connection, Brought("EURUSD", quote("1.4", at=NOON + timedelta(seconds=3))))
+    assert seqs(connection) == sorted(set(seqs(connection)))
+
+
+def test_a_failure_keeps_price_and_time_of_the_last_sync(connection: Connection) -> None:
+    store(connection, Brought("EURUSD", quote()))
+    status = "select last_sync_timestamp, sync_status from data_sources.data_sync_status"
+    before = connection.execute(status).fetchone()
+    assert before is not None
+
+    stored = store(connection, Brought("EURUSD", failure=Failure("EURUSD", FailureKind.MISSING, "gone")))
+
+    after = connection.execute(status).fetchone()
+    assert stored.failed[0].error == "gone"
+    assert after == {"last_sync_timestamp": before["last_sync_timestamp"], "sync_status": "no_data"}
+    assert last_update(connection)["last_price"] == Decimal("1.10")
+    state = connection.execute(
+        "select served_at, failing_since, error_kind, error from assetbatch.sync_state"
+    ).fetchone()
+    assert state == {"served_at": NOON, "failing_since": NOON, "error_kind": "missing", "error": "gone"}
+
+
+def test_a_trigger_that_raises_fails_its_asset_alone(connection: Connection) -> None:
+    connection.execute(
+        """
+        create function trading.guard() returns trigger language plpgsql as $$
+        begin
+          if new.symbol = 'GBPUSD' then raise exception 'pounds are not traded here'; end if;
+          return new;
+        end $$;
+        create trigger guard before insert or update on trading.symbols for each row execute function trading.guard();
+        """
+    )
+
+    stored = store(connection, Brought("GBPUSD", quote()), Brought("EURUSD", quote()))
+
+    assert stored.updated == ["EURUSD"]
+    assert [(one.symbol, one.kind, one.error) for one in stored.failed] == [
+        ("GBPUSD", FailureKind.REFUSED_BY_DATABASE, "pounds are not traded here")
+    ]
+    assert len(seqs(connection)) == 1
+
+
+def test_a_trigger_that_swallows_a_row_fails_its_asset_alone(connection: Connection) -> None:
+    connection.execute(
+        """
+        create function trading.swallow() returns trigger language plpgsql as $$
+        begin return case when new.symbol = 'GBPUSD' then null else new end; end $$;
+        create trigger swallow before insert on trading.symbols for each row execute function trading.swallow();
+        """
+    )
+
+    stored = store(connection, Brought("GBPUSD", quote()), Brought("EURUSD", quote()))
+
+    assert stored.updated == ["EURUSD"]
+    assert [one.symbol for one in stored.failed] == ["GBPUSD"]
+
+
+def test_writers_in_opposite_order_do_not_deadlock_and_lose_nothing(database: str) -> None:
+    symbols = [f"S{number}" for number in range(20)]
+
+    def write(turn: int) -> int:
+        order = symbols if turn % 2 else symbols[::-1]
+        with open_database(database) as own:
+            return len(store(own, *(Brought(s, quote(at=NOON + timedelta(seconds=turn))) for s in order)).failed)
+
+    with ThreadPoolExecutor(8) as writers:
+        assert list(writers.map(write, range(24))) == [0] * 24
+
+    with open_database(database) as connection:
+        assert {last_update(connection, symbol)["timestamp"] for symbol in symbols} == {"2026-11-17T12:00:23.000Z"}
+        for row in connection.execute(
+            "select array_agg(seq order by id) as seqs from assetbatch.outbox group by symbol"
+        ):
+            assert row["seqs"] == sorted(set(row["seqs"]))

@@ -1,0 +1,187 @@
+"""Secrets: from where they come, and that they show themselves nowhere."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assetbatch.config import Config, Secret, load, secret, show
+from assetbatch.errors import ConfigurationError
+
+EMBEDDED = "database: {embedded: true}\n"
+
+
+def load_in(folder: Path, environ: dict[str, str], text: str = EMBEDDED) -> Config:
+    (folder / "config.yaml").write_text(text)
+    return load(file=None, environ=environ, cwd=folder)
+
+
+def faults_in(folder: Path, environ: dict[str, str], text: str = EMBEDDED) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load_in(folder, environ, text)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_a_secret_shows_itself_to_nobody_but_who_asks() -> None:
+    hidden = Secret("hunter22")
+    shown = [repr(hidden), str(hidden), f"{hidden}", f"{hidden:>20}", f"{hidden!r}", "%s" % hidden, str([hidden])]  # noqa: UP031
+    assert "hunter22" not in "".join(shown)
+    assert hidden.reveal() == "hunter22"
+    assert hidden == Secret("hunter22")
+    assert hidden != Secret("other")
+    assert hidden != "hunter22"
+    assert len({hidden, Secret("hunter22")}) == 1
+    assert bool(hidden)
+    assert not Secret("")
+    with pytest.raises(AttributeError):
+        hidden._text = "x"
+    with pytest.raises(AttributeError):
+        del hidden._text
+    for write_down in (pickle.dumps, copy.copy):
+        with pytest.raises(TypeError):
+            write_down(hidden)
+
+
+def test_the_twin_names_a_file_whose_first_line_is_the_secret(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("  abc123 \nsecond line\n")
+    path.chmod(0o644)
+    for value in (str(path), "key"):
+        config = load_in(tmp_path, {"POLYGON_API_KEY_FILE": value})
+        assert config.api_key == Secret("abc123")
+        assert config.origins["api_key"] == "POLYGON_API_KEY_FILE"
+
+
+def test_a_twin_in_dotenv_is_looked_for_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "c.yaml").write_text(EMBEDDED)
+    (tmp_path / "conf" / ".env").write_text("POLYGON_API_KEY_FILE=key\n")
+    (tmp_path / "conf" / "key").write_text("abc123")
+    config = load(file=Path("conf/c.yaml"), environ={}, cwd=tmp_path)
+    assert config.api_key == Secret("abc123")
+    assert config.origins["api_key"] == "conf/.env:1"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read: No such file"), (b"", "is empty"), (b"\nabc", "is empty"), (b"\xff", "is not UTF-8 text")],
+)
+def test_a_twin_without_a_secret_is_a_fault(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_bytes(content)
+    (fault,) = faults_in(tmp_path, {"POLYGON_API_KEY_FILE": str(path)})
+    assert fault.startswith(f"POLYGON_API_KEY_FILE: {path} {message}")
+
+
+def test_a_key_put_under_the_twin_by_mistake_is_not_repeated(tmp_path: Path) -> None:
+    (fault,) = faults_in(tmp_path, {"POLYGON_API_KEY_FILE": "abc123SECRET"})
+    assert "abc123SECRET" not in fault
+    assert "the file that it names cannot be read" in fault
+
+
+@pytest.mark.parametrize("name", secret.NAMES)
+def test_both_of_the_twins_are_a_fault(tmp_path: Path, name: str) -> None:
+    faults = faults_in(tmp_path, {name: "redis://a", f"{name}_FILE": "/b"}, "")
+    assert f"{name}_FILE: {name} and {name}_FILE are both set: remove one" in faults
+
+
+def test_systemd_credentials_come_after_the_environment_and_before_dotenv(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    (tmp_path / ".env").write_text("POLYGON_API_KEY=fromdotenv\n")
+    assert load_in(tmp_path, environ).api_key == Secret("fromdotenv")
+    (credentials / "polygon_api_key").write_text("lower\n")
+    assert load_in(tmp_path, environ).api_key == Secret("lower")
+    (credentials / "POLYGON_API_KEY").write_text("upper\n")
+    config = load_in(tmp_path, environ)
+    assert (config.api_key, config.origins["api_key"]) == (Secret("upper"), "credential POLYGON_API_KEY")
+    assert load_in(tmp_path, {**environ, "POLYGON_API_KEY": "first"}).api_key == Secret("first")
+    (credentials / "POLYGON_API_KEY").write_text("\n")
+    assert faults_in(tmp_path, environ) == ["credential POLYGON_API_KEY: systemd credential POLYGON_API_KEY is empty"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "fault"),
+    [
+        ({"POLYGON_API_KEY": "abc 123"}, "POLYGON_API_KEY: has a space or a letter that no key has"),
+        ({"POLYGON_API_KEY": "abc\udcff"}, "POLYGON_API_KEY: has a control character, or is not UTF-8 text"),
+        ({"REDIS_URL": "http://abc:123@x"}, "REDIS_URL: expected redis://host:6379/0, rediss://… or unix://…"),
+    ],
+)
+def test_a_secret_that_cannot_be_one(tmp_path: Path, environ: dict[str, str], fault: str) -> None:
+    assert faults_in(tmp_path, environ) == [fault]
+
+
+def test_no_key_where_one_is_needed_tells_the_ways(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_in(tmp_path, {}).require_api_key()
+    (fault,) = caught.value.faults
+    for way in ("POLYGON_API_KEY ", "POLYGON_API_KEY_FILE", ".env", "systemd credential"):
+        assert way in fault.message
+    assert "sandbox" in caught.value.hint
+    assert caught.value.exit_code == 78
+    assert load_in(tmp_path, {"POLYGON_API_KEY": "abc"}).require_api_key() == Secret("abc")
+
+
+def test_everything_to_be_masked_is_named_the_longest_first(tmp_path: Path) -> None:
+    config = load_in(
+        tmp_path,
+        {
+            "POLYGON_API_KEY": "thekey",
+            "DATABASE_URL": "postgresql://u:p%40ss%2Fword@h/db",
+            "REDIS_URL": "redis://:r%40dis@h:6379/0",
+        },
+        "pings: {run_priority: 'https://hc-ping.com/uuid'}\n",
+    )
+    texts = config.secrets
+    assert {"thekey", "p%40ss%2Fword", "p@ss/word", "r%40dis", "r@dis", "https://hc-ping.com/uuid"} <= set(texts)
+    assert {"postgresql://u:p%40ss%2Fword@h/db", "redis://:r%40dis@h:6379/0"} <= set(texts)
+    assert list(texts) == sorted(texts, key=len, reverse=True)
+    by_parts = load_in(tmp_path, {"DB_HOST": "h", "DB_NAME": "d", "DB_PASSWORD": "it's \\ me"}, "")
+    assert {"it's \\ me", quote("it's \\ me", safe="")} <= set(by_parts.secrets)
+
+
+def test_nothing_that_is_printed_holds_a_secret(tmp_path: Path) -> None:
+    config = load_in(
+        tmp_path,
+        {"POLYGON_API_KEY": "thekey", "DATABASE_URL": "postgresql://u:dbpass@h/db", "REDIS_URL": "redis://:rpass@h"},
+        "pings: {drain_queue: 'https://hc-ping.com/uuid'}\n",
+    )
+    printed = repr(config) + str(show.effective(config)) + str(show.effective_document(config))
+    for text in ("thekey", "dbpass", "rpass", "hc-ping"):
+        assert text not in printed
+
+
+WORDS = st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=8, max_size=30).map(
+    lambda text: "q9" + text
+)
+
+
+@settings(deadline=None)  # a busy machine is no fault
+@given(word=WORDS, wrong=st.sampled_from(["POLYGON_TIER", "QUEUE_MAX_SIZE", "DB_PORT", "POLYGON_BASE_URL"]))
+def test_no_fault_ever_holds_a_secret(tmp_path_factory: pytest.TempPathFactory, word: str, wrong: str) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    quoted = word.replace("'", "''")
+    (folder / "config.yaml").write_text(
+        f"api_key: '{quoted}'\nprovider: {{plan: '{quoted}'}}\ndatabase: {{password: '{quoted}'}}\n"
+    )
+    environ: dict[str, Any] = {
+        "POLYGON_API_KEY": word,
+        "DATABASE_URL": f"postgresql://u:{word}@/",
+        "DB_PASSWORD": word,
+        "REDIS_URL": f"foo://{word}",
+        wrong: word,
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        load(file=folder / "config.yaml", environ=environ, cwd=folder)
+    assert word not in str(caught.value)
+    assert word not in caught.value.hint

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assetbatch import planner
+from assetbatch.model import Asset, AssetType, CallKind, Role
+from assetbatch.planner import Candidate, Mode
+
+TUESDAY = datetime(2026, 11, 17, 12, 0, tzinfo=UTC)
+SATURDAY = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+FIVE_MINUTES = timedelta(minutes=5)
+
+
+def asset(symbol: str = "EURUSD", *, frequency: int = 300) -> Asset:
+    crypto = symbol.startswith("BTC")
+    kind = AssetType.CRYPTO if crypto else AssetType.FOREX
+    return Asset(symbol, f"{'X' if crypto else 'C'}:{symbol}", kind, Role.PRIORITY, 1, frequency)
+
+
+GOLD, EURO, BITCOIN = asset("XAUUSD"), asset("EURUSD"), asset("BTCUSD")
+
+
+def plan(
+    *candidates: Candidate, now: datetime = TUESDAY, mode: Mode = Mode.LIVE, batch_size: int = 250
+) -> planner.Plan:
+    return planner.plan(candidates, mode=mode, batch_size=batch_size, now=now)
+
+
+def test_one_call_for_all_in_their_order() -> None:
+    (call,) = plan(Candidate(GOLD), Candidate(EURO), Candidate(BITCOIN)).calls
+
+    assert (call.kind, call.symbols) == (CallKind.SNAPSHOT, ["XAUUSD", "EURUSD", "BTCUSD"])
+
+
+def test_batch_size_1_means_a_single_ticker_call_each() -> None:
+    calls = plan(Candidate(GOLD), Candidate(BITCOIN), batch_size=1).calls
+
+    assert [(call.kind, call.symbols) for call in calls] == [
+        (CallKind.SNAPSHOT_SINGLE, ["XAUUSD"]),
+        (CallKind.SNAPSHOT_SINGLE, ["BTCUSD"]),
+    ]
+
+
+def test_a_thousand_assets_are_four_calls() -> None:
+    assert len(planner.snapshots([asset(f"T{number}USD") for number in range(1000)], 250)) == 4
+
+
+@given(st.lists(st.text("ABCDEFGHIJ", min_size=3, max_size=200), max_size=400), st.integers(2, 250))
+def test_calls_cover_each_asset_once_and_fit_into_a_request_line(names: list[str], batch_size: int) -> None:
+    assets = [asset(name) for name in names]
+
+    calls = planner.snapshots(assets, batch_size)
+
+    assert [one for call in calls for one in call.assets] == assets
+    for call in calls:
+        assert 1 <= len(call.assets) <= batch_size
+        encoded = sum(len(one.polygon_ticker) + 5 for one in call.assets)
+        assert encoded <= planner.MAX_TICKERS_LENGTH or len(call.assets) == 1
+
+
+def test_end_of_day_mode_makes_no_call_and_says_who_is_left_without() -> None:
+    made = plan(Candidate(GOLD), Candidate(BITCOIN), mode=Mode.END_OF_DAY)
+
+    assert (made.calls, made.not_entitled) == ((), (GOLD, BITCOIN))
+
+
+@pytest.mark.parametrize(
+    ("configured", "of_plan", "expected"),
+    [
+        ("auto", "free", Mode.END_OF_DAY),
+        ("auto", "starter", Mode.LIVE),
+        ("live", "free", Mode.LIVE),
+        ("end_of_day", "business", Mode.END_OF_DAY),
+    ],
+)
+def test_the_plan_decides_the_mode_unless_configured(configured: str, of_plan: str, expected: Mode) -> None:
+    assert planner.mode(of_plan, configured) is expected
+
+
+def test_an_asset_is_due_once_in_a_slot() -> None:
+    served = Candidate(BITCOIN, served_at=TUESDAY + timedelta(seconds=2))
+
+    assert not planner.is_due(served, TUESDAY + timedelta(seconds=40))
+    assert planner.is_due(served, TUESDAY + timedelta(minutes=5))
+
+
+def test_a_failed_asset_is_due_again_in_the_same_slot() -> None:
+    assert planner.is_due(Candidate(BITCOIN, served_at=None), TUESDAY)
+
+
+@given(
+    phase=st.floats(0, 299.9),
+    jitters=st.lists(st.floats(-3, 3), min_size=12, max_size=12),
+)
+def test_twelve_starts_five_minutes_apart_with_jitter_are_all_due(phase: float, jitters: list[float]) -> None:
+    served_at = None
+    for number, jitter in enumerate(jitters):
+        start = TUESDAY + timedelta(seconds=phase + 300 * number + jitter)
+        assert planner.is_due(Candidate(BITCOIN, served_at=served_at), start)
+        served_at = start
+
+
+@given(
+    started=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
+    minutes=st.sampled_from([0.5, 1.0, 5.0, 15.0, 60.0]),
+)
+def test_the_next_due_time_is_a_multiple_of_the_interval_and_not_the_one_of_this_run(
+    started: datetime, minutes: float
+) -> None:
+    every = timedelta(minutes=minutes)
+
+    due = planner.next_due(started, every)
+
+    assert (due - planner.EPOCH) % every == timedelta(0)
+    # A start just before its due time belongs to it: the next one is a whole interval later.
+    early = min(planner.JITTER, every / 10)
+    assert early < due - started <= every + early
+
+
+def test_nothing_is_asked_of_a_closed_market_once_an_answer_came_after_it_closed() -> None:
+    friday_night = datetime(2026, 11, 20, 22, 30, tzinfo=UTC)
+
+    made = plan(
+        Candidate(EURO, served_at=friday_night, succeeded_at=friday_night),
+        Candidate(BITCOIN, served_at=friday_night, succeeded_at=friday_night),
+        now=SATURDAY,
+    )
+
+    assert made.unchanged == (EURO,)
+    assert [call.symbols for call in made.calls] == [["BTCUSD"]]
+
+
+def test_a_closed_market_is_asked_once_more_when_the_last_answer_came_before_it_closed() -> None:
+    before = datetime(2026, 11, 20, 21, 55, tzinfo=UTC)
+
+    made = plan(Candidate(EURO, served_at=before, succeeded_at=before), now=SATURDAY)
+
+    assert [call.symbols for call in made.calls] == [["EURUSD"]]
+
+
+def test_foresees_no_call_for_a_weekend_without_crypto() -> None:
+    assert planner.foresee([EURO, GOLD], mode=Mode.LIVE, batch_size=1, due=SATURDAY + FIVE_MINUTES, now=SATURDAY) == 0
+    assert (
+        planner.foresee([EURO, BITCOIN], mode=Mode.LIVE, batch_size=1, due=SATURDAY + FIVE_MINUTES, now=SATURDAY) == 1
+    )
+
+
+@given(st.integers(2, 250))
+def test_halves_cover_a_call_and_end_with_single_assets(size: int) -> None:
+    (call,) = planner.snapshots([asset(f"T{number}USD") for number in range(size)], 250)
+    alone = []
+    waiting = [call]
+    while waiting:
+        one = waiting.pop(0)
+        if len(one.assets) == 1:
+            alone.append(one.assets[0])
+        else:
+            waiting = planner.halves(one) + waiting
+    assert alone == list(call.assets)
