@@ -1,5 +1,5 @@
 """`python -m assetbatch` is the `assetbatch` command."""
 
-from assetbatch.cli.main import main
+from assetbatch.cli import main
 
 main()

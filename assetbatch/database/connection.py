@@ -10,30 +10,21 @@ import json
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
-from tenacity import (
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_exponential,
-    wait_random,
-)
 
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.errors import DatabaseUnavailableError, SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from assetbatch import config
 
-T = TypeVar("T")
 Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
 
@@ -96,14 +87,13 @@ def connect(
     else:
         assert database.conninfo is not None  # noqa: S101 - a database is embedded or has one
         conninfo = database.conninfo.reveal()
-    waiting = Retrying(
-        retry=retry_if_exception_type(psycopg.OperationalError),
-        stop=stop_after_delay(patience_seconds),
-        wait=wait_exponential(multiplier=0.2, max=3) + wait_random(0, 0.2),
-        reraise=True,
-    )
     try:
-        return waiting(_open, conninfo, application_name)
+        if not patience_seconds:
+            return _open(conninfo, application_name)
+        # Costs an import that a command at a terminal does without.
+        from assetbatch.database.retries import patiently
+
+        return patiently(partial(_open, conninfo, application_name), patience_seconds)
     except psycopg.OperationalError as error:
         if database.embedded and f'"{database.name}" does not exist' in str(error):
             raise SchemaError(
@@ -143,13 +133,3 @@ def transaction(connection: Connection, *, lock_timeout: str = "5s", statement_t
     with connection.transaction():
         connection.execute(LIMIT_TRANSACTION, {"lock_timeout": lock_timeout, "statement_timeout": statement_timeout})
         yield
-
-
-def repeated(work: Callable[[], T]) -> T:
-    """Run `work`, a whole transaction; deadlocks and serialisation failures repeat it, 3 times at most."""
-    return Retrying(
-        retry=retry_if_exception_type((psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)),
-        stop=stop_after_attempt(4),
-        wait=wait_random(0.01, 0.1),
-        reraise=True,
-    )(work)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from assetbatch.database import runs
-from assetbatch.database.connection import repeated, transaction
+from assetbatch.database.connection import transaction
+from assetbatch.database.retries import repeated
 from assetbatch.errors import KINDS, FailureKind, SyncStatus
 from assetbatch.model import Failure
 

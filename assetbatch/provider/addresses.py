@@ -23,7 +23,9 @@ def source_of(base_url: str) -> str:
     """Name the source of prices behind a base URL: the vendor by its new name, any loopback address as the sandbox."""
     host = (urlsplit(base_url).hostname or "").lower().rstrip(".")
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        # An IPv4 address may be written as an IPv6 one: ::ffff:127.0.0.1.
+        loopback = (getattr(address, "ipv4_mapped", None) or address).is_loopback
     except ValueError:
         loopback = host == "localhost"
     return SANDBOX_SOURCE if loopback else SAME_SOURCE.get(host, host)

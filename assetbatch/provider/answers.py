@@ -7,6 +7,7 @@ no price condemns itself alone. Numbers stay `Decimal` from the text on; times a
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -23,10 +24,18 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 GOOD_STATUSES = {"OK", "DELAYED", "success"}
+# What an answer may weigh. Of JSON python makes many times its size (`0,` becomes a Decimal of 104 bytes), and one
+# character outside ASCII makes all of a text up to four times as wide. The vendor's largest useful answer, 50,000 bars
+# of a minute, has 450,000 values in 7 MB; with these bounds the worst answer leaves a run well below 200 MiB.
+MAX_BYTES = 8 * 2**20
+MAX_VALUES = 500_000
+WIDEST_CHARACTER = 4
 # Beyond any price; bounds what numeric columns and people must take.
 LARGEST_NUMBER = Decimal(10) ** 18
 SMALLEST_NUMBER = Decimal(10) ** -18
 MOST_DIGITS = 40
+LONGEST_NUMBER = 100
+NO_NUMBER = Decimal("NaN")
 # Clocks differ a little; a price of tomorrow is none.
 FUTURE_TOLERANCE = timedelta(minutes=5)
 OLDEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
@@ -36,6 +45,8 @@ KIND_OF_STATUS = {
     404: FailureKind.NOT_FOUND,
     429: FailureKind.RATE_LIMITED,
 }
+LONGEST_TEXT = 300
+KEY_LIKE_END = re.compile(r"[\w.~%+-]+$")
 # (below this magnitude, units a second)
 TIME_UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
 
@@ -53,11 +64,19 @@ class Answers:
 
 
 def parse(body: bytes | bytearray) -> Document:
-    """Read a JSON object. Raises CallError (malformed) for anything else, without quoting what it is."""
+    """Read a JSON object. Raises CallError (too large, malformed) for anything else, without quoting what it is."""
+    # Each value has a comma or an opening bracket before it, so these bound how many there are.
+    if (
+        len(body) * (1 if body.isascii() else WIDEST_CHARACTER) > MAX_BYTES
+        or body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES
+    ):
+        raise CallError(
+            FailureKind.TOO_LARGE, f"the answer ({len(body)} bytes) is larger than any good one", answered=True
+        )
     try:
         # A literal NaN is no JSON, but python reads it: as a Decimal it fails the row that has it, not its neighbours.
-        document = json.loads(body, parse_float=Decimal, parse_int=Decimal, parse_constant=Decimal)
-    except (ValueError, RecursionError, InvalidOperation) as error:
+        document = json.loads(body, parse_float=_decimal, parse_int=_decimal, parse_constant=Decimal)
+    except (ValueError, RecursionError) as error:
         raise CallError(
             FailureKind.MALFORMED,
             f"the answer is no JSON ({type(error).__name__}, {len(body)} bytes)",
@@ -68,10 +87,18 @@ def parse(body: bytes | bytearray) -> Document:
     return document
 
 
+def _decimal(digits: str) -> Decimal:
+    """Read a number; one that no price has, of endless digits or exponent, fails its row only."""
+    try:
+        return Decimal(digits) if len(digits) <= LONGEST_NUMBER else NO_NUMBER
+    except InvalidOperation:
+        return NO_NUMBER
+
+
 def check_status(document: Document) -> None:
     """Look for a refusal inside a good answer. Raises CallError."""
     status = document.get("status")
-    if status in GOOD_STATUSES:
+    if isinstance(status, str) and status in GOOD_STATUSES:
         return
     if status == "NOT_AUTHORIZED":
         raise refusal(403, document)
@@ -91,8 +118,11 @@ def text(value: object) -> str:
     """Show something of the vendor's in a message: one line, bounded, printable."""
     if not isinstance(value, (str, Decimal, bool, type(None))):
         return f"a {type(value).__name__}"
-    shown = " ".join(str(value)[:300].split())
-    return "".join(character if character.isprintable() else "?" for character in shown)
+    shown = str(value)
+    if len(shown) > LONGEST_TEXT:
+        # Never in the middle of what may be a key: half of one would be known by nobody who blots keys out.
+        shown = KEY_LIKE_END.sub("", shown[:LONGEST_TEXT]) + "…"
+    return "".join(character if character.isprintable() else "?" for character in " ".join(shown.split()))
 
 
 def refusal(http_status: int, document: object, *, retry_after_seconds: float | None = None) -> CallError:
@@ -112,6 +142,9 @@ def refusal(http_status: int, document: object, *, retry_after_seconds: float | 
 
 
 def _kind_of(http_status: int, words: str, document: object) -> FailureKind:
+    if http_status == 403 and not isinstance(document, dict):
+        # Said by a proxy or firewall on the way: the vendor always gives a reason.
+        return FailureKind.MALFORMED
     if http_status == 403 and "before end of day" in words:
         return FailureKind.NOT_YET
     if http_status == 404 and isinstance(document, dict) and document.get("status") == "NOT_FOUND":
@@ -130,7 +163,7 @@ def quotes(call: Call, document: Document, *, now: datetime) -> Answers:
             others = ", ".join(sorted(text(ticker) for ticker in rows)[:3])
             reason = f"asked for {asset.polygon_ticker}, the answer has {others or 'nothing'}"
             answers.failures[asset.symbol] = (FailureKind.MISSING, reason)
-        elif "error" in row:
+        elif row.get("error") is not None:
             answers.failures[asset.symbol] = _row_error(row)
         else:
             try:
@@ -143,7 +176,9 @@ def quotes(call: Call, document: Document, *, now: datetime) -> Answers:
 
 def _rows(call: Call, document: Document) -> Iterator[tuple[str, Document]]:
     if call.kind is CallKind.SNAPSHOT:
-        rows = document.get("results") or []
+        rows = document.get("results")
+        if rows is None:
+            rows = []
         if not isinstance(rows, list):
             raise CallError(FailureKind.MALFORMED, "`results` is no list", answered=True)
     else:
@@ -221,10 +256,12 @@ def _first(part: Mapping[str, Any], *keys: str) -> object:
 def _number(part: Mapping[str, Any], key: str) -> Decimal | None:
     """Read a price. Absent, null and zero are the vendor's three ways to say that there is none."""
     value = part.get(key)
-    if value is None or value == 0:
+    if value is None:
         return None
     if not isinstance(value, Decimal) or not value.is_finite():
         raise InvalidRowError(f"`{key}` is no number: {text(value)}")
+    if value == 0:
+        return None
     if value < 0:
         raise InvalidRowError(f"`{key}` is negative: {text(value)}")
     if not SMALLEST_NUMBER <= value <= LARGEST_NUMBER or len(value.as_tuple().digits) > MOST_DIGITS:

@@ -8,17 +8,20 @@ one request, so that each takes its own slot of the budget.
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from assetbatch import __version__
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.provider import answers
-from assetbatch.provider.addresses import target
+from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of, target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,17 +30,39 @@ if TYPE_CHECKING:
 
     from assetbatch.model import Call
 
-MAX_ANSWER_BYTES = 64 * 2**20
 READ_BYTES = 64 * 2**10
+# Of a refusal only its words are read.
+MAX_REFUSAL_BYTES = 64 * 2**10
 
 
 @dataclass(slots=True)
 class _Flight:
-    """One request on its way, seen by the thread that makes it and by the connection that carries it."""
+    """One request on its way, seen by who asked, by the thread that makes it and by the connection that carries it."""
 
     path: str
     deadline: float
     sent: bool = False
+    given_up: bool = False
+    through: socket.socket | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def leave(self, through: socket.socket) -> None:
+        """Note that the request leaves now. Raises TimeoutError when nobody waits for it any more."""
+        with self.lock:
+            if self.given_up or time.monotonic() > self.deadline:
+                raise TimeoutError("the time was over before the request left")
+            self.sent = True
+            self.through = through
+
+    def give_up(self) -> None:
+        """Wait no longer: what has not left never leaves, so that `sent` is final, and what is under way is cut."""
+        with self.lock:
+            self.given_up = True
+        if isinstance(self.through, socket.socket):
+            # Wakes the thread, which an endless answer would keep busy; closing is left to it. TCP's own shutdown:
+            # that of an SSLSocket takes the encryption away from under the thread.
+            with suppress(OSError):
+                socket.socket.shutdown(self.through, socket.SHUT_RDWR)
 
 
 class _Flights(threading.local):
@@ -59,13 +84,11 @@ class Client:
         api_key: str,
         connect_timeout_seconds: float,
         timeout_seconds: float,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
         self._connect_timeout_seconds = connect_timeout_seconds
         self._timeout_seconds = timeout_seconds
-        self._max_answer_bytes = max_answer_bytes
         self._session: requests.Session | None = None
 
     @property
@@ -98,14 +121,31 @@ class Client:
 
         # A daemon: a server that drips must not keep the process from ending.
         threading.Thread(target=fly, name="request", daemon=True).start()
-        (wait or threading.Event.wait)(done, self.request_seconds)
-        if not done.is_set():
-            self._session = None
+        try:
+            (wait or threading.Event.wait)(done, self.request_seconds)
+        finally:
+            if not done.is_set():
+                flight.give_up()
+                self._session = None
+        if flight.given_up:
             raise CallError(FailureKind.TIMEOUT, f"no whole answer within {self.request_seconds:g} s", sent=flight.sent)
         result = landed.get()
-        if isinstance(result, Exception):
-            raise result
-        return answers.quotes(call, result, now=now())
+        try:
+            if isinstance(result, Exception):
+                raise result
+            found = answers.quotes(call, result, now=now())
+        except CallError as error:
+            error.reason = self._without_key(error.reason)
+            error.args = (error.reason,)
+            raise
+        found.failures = {symbol: (kind, self._without_key(words)) for symbol, (kind, words) in found.failures.items()}
+        return found
+
+    def _without_key(self, words: str) -> str:
+        """Blot out the key, should the server have repeated it: reasons are printed, logged and stored."""
+        for written in (self._api_key, quote(self._api_key, safe="")):
+            words = words.replace(written, "***")
+        return words
 
     def _fetch(self, flight: _Flight) -> answers.Document:
         import requests
@@ -113,7 +153,7 @@ class Client:
 
         _flights.current = flight
         if self._session is None:
-            self._session = _new_session(self._api_key)
+            self._session = _new_session(self._api_key, through_proxy=source_of(self._base_url) != SANDBOX_SOURCE)
         try:
             with self._session.get(
                 self._base_url + flight.path,
@@ -121,56 +161,56 @@ class Client:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body = self._read(response, flight)
+                if response.status_code != 200:
+                    raise self._refusal(response, flight)
+                body = self._read(response, flight, answers.MAX_BYTES)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _transport_error(error, flight) from None
-        if response.is_redirect or 300 <= response.status_code < 400:
-            raise CallError(
-                FailureKind.REDIRECTED,
-                f"{self._base_url} answered with a redirect to {answers.text(response.headers.get('Location'))}",
-                http_status=response.status_code,
-                answered=True,
-            )
-        if response.status_code != 200:
-            raise answers.refusal(
-                response.status_code, _try_parse(body), retry_after_seconds=_retry_after(response.headers)
-            )
         document = answers.parse(body)
         answers.check_status(document)
         return document
 
-    def _read(self, response: requests.Response, flight: _Flight) -> bytearray:
+    def _refusal(self, response: requests.Response, flight: _Flight) -> CallError:
+        """Read an answer that is none; its status says what it is, even where its body is cut, broken or endless."""
+        import urllib3
+
+        if 300 <= response.status_code < 400:
+            location = response.headers.get("Location")
+            return CallError(
+                FailureKind.REDIRECTED,
+                f"{self._base_url} answered with HTTP {response.status_code}, a redirect"
+                f" to {answers.text(location) if location else 'nowhere'}",
+                http_status=response.status_code,
+                answered=True,
+            )
+        document = None
+        with suppress(CallError, urllib3.exceptions.HTTPError, OSError):
+            document = answers.parse(self._read(response, flight, MAX_REFUSAL_BYTES))
+        return answers.refusal(response.status_code, document, retry_after_seconds=_retry_after(response.headers))
+
+    def _read(self, response: requests.Response, flight: _Flight, max_bytes: int) -> bytearray:
         body = bytearray()
         while chunk := response.raw.read1(READ_BYTES, decode_content=True):
             body += chunk
-            if len(body) > self._max_answer_bytes:
-                raise CallError(
-                    FailureKind.TOO_LARGE,
-                    f"the answer is larger than {self._max_answer_bytes} bytes",
-                    answered=True,
-                )
+            if len(body) > max_bytes:
+                raise CallError(FailureKind.TOO_LARGE, f"the answer is larger than {max_bytes} bytes", answered=True)
             if time.monotonic() > flight.deadline:
                 raise CallError(FailureKind.TIMEOUT, f"no whole answer within {self.request_seconds:g} s")
         return body
 
 
-def _try_parse(body: bytearray) -> object:
-    try:
-        return answers.parse(body)
-    except CallError:
-        return None
-
-
 def _transport_error(error: Exception, flight: _Flight) -> CallError:
     """Say what went wrong on the way; whether the request had left is known from the connection itself."""
     import requests
+    from urllib3.exceptions import DecodeError
+    from urllib3.exceptions import TimeoutError as StalledError
 
     words = answers.text(_innermost(error))
-    if isinstance(error, (requests.Timeout, TimeoutError)) and flight.sent:
-        return CallError(FailureKind.TIMEOUT, "the server sent nothing in time")
     if not flight.sent:
         return CallError(FailureKind.UNREACHABLE, f"could not be reached: {words}", sent=False)
-    if isinstance(error, requests.exceptions.ContentDecodingError):
+    if isinstance(error, (requests.Timeout, StalledError, TimeoutError)):
+        return CallError(FailureKind.TIMEOUT, "the server sent nothing in time")
+    if isinstance(error, DecodeError):
         return CallError(FailureKind.MALFORMED, "the answer could not be unpacked", answered=True)
     return CallError(FailureKind.SERVER_ERROR, f"the connection broke: {words}")
 
@@ -178,8 +218,9 @@ def _transport_error(error: Exception, flight: _Flight) -> CallError:
 def _innermost(error: BaseException) -> str:
     """Find the words of the first cause: what the system said, without objects and URLs around it."""
     while True:
-        inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
-        if not isinstance(inner, BaseException):
+        inside = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
+        inner = next((cause for cause in inside if isinstance(cause, BaseException)), None)
+        if inner is None:
             return str(error) or type(error).__name__
         error = inner
 
@@ -188,17 +229,16 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Read how many seconds the server asks to wait; a date is held against the server's own clock, not this host's."""
     value = headers.get("Retry-After", "")
     try:
-        return float(int(value))
-    except ValueError:
-        pass
-    try:
+        if value.isdecimal():
+            return float(value)
         until, server_now = parsedate_to_datetime(value), parsedate_to_datetime(headers.get("Date", ""))
         return (until.astimezone(UTC) - server_now.astimezone(UTC)).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _new_session(api_key: str) -> requests.Session:
+def _new_session(api_key: str, *, through_proxy: bool) -> requests.Session:
+    """Make a session; `through_proxy` False leaves the proxies of the environment out: none leads to this machine."""
     import requests
     import urllib3
     from requests.adapters import HTTPAdapter
@@ -206,14 +246,12 @@ def _new_session(api_key: str) -> requests.Session:
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
     def send(connection: Any, send_bytes: Callable[[Any], None], data: Any) -> None:
-        """Note that a request is about to leave, unless its time is over: then nobody waits for it any more."""
+        """Tell the flight that its request is about to leave; the greeting of a proxy (CONNECT) is none yet."""
         flight = _flights.current
         if connection.sock is None:
             connection.connect()
-        if flight is not None:
-            if time.monotonic() > flight.deadline:
-                raise TimeoutError("the time was over before the request left")
-            flight.sent = True
+        if flight is not None and not bytes(data).startswith(b"CONNECT "):
+            flight.leave(connection.sock)
         send_bytes(data)
 
     class Plain(HTTPConnection):
@@ -239,11 +277,17 @@ def _new_session(api_key: str) -> requests.Session:
         """An auth object, since without one requests looks into ~/.netrc and may replace the header."""
 
         def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-            request.headers["Authorization"] = f"Bearer {api_key}"
+            # A header goes out as Latin-1; a key with other letters is for the server to refuse.
+            request.headers["Authorization"] = f"Bearer {api_key}".encode().decode("latin-1")
             return request
 
-    session = requests.Session()
-    adapter = Adapter(max_retries=urllib3.Retry(0, redirect=False))
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> None:
+            """See no redirect: even one that is not followed, requests would read whole, bomb or not."""
+
+    session = Session()
+    session.trust_env = through_proxy
+    adapter = Adapter(max_retries=urllib3.Retry(0, read=False, redirect=False))
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     session.auth = Bearer()

@@ -5,7 +5,8 @@
 
 All competitors run at the same time, each against a server of its own that refuses what would be one request too many
 in any window. Used is measured there: (calls - L) * W / (L * (last arrival - first arrival)). Needs the extras
-`embedded` and `bench`. `--database URL` takes an empty database of yours (through PgBouncer, say) in place of an embedded server.
+`embedded` and `bench`. `--database URL` takes an empty database of yours (through PgBouncer, say) in place of an
+embedded server.
 """
 
 from __future__ import annotations

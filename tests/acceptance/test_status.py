@@ -113,7 +113,7 @@ def test_status_starts_with_few_modules(commands: Commands, command: list[str]) 
     commands("run-priority")
     probe = (
         "import atexit, sys; atexit.register(lambda: print(len(sys.modules), file=sys.stderr));"
-        f" sys.argv[1:] = {command!r}; from assetbatch.cli.main import main; main()"
+        f" sys.argv[1:] = {command!r}; from assetbatch.cli import main; main()"
     )
     counted = commands.python("-c", probe)
 

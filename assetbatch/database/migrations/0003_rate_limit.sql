@@ -6,7 +6,9 @@
 -- by this database's clock, and a slot is free again at counted_by + window_length + margin. Two requests of one slot are
 -- therefore counted more than a window apart, and `max_calls` slots can put at most `max_calls` into any window, whatever
 -- the delays on the way. Stamping when a request is sent does not do: delays differ, and the answer alone bounds them.
--- When the limit shrinks, no slot is dropped, since it may hold a request that still counts: of n slots fewer may be busy.
+-- When the limit shrinks, no busy slot is dropped, since its request still counts: of n slots fewer may be busy.
+-- When the window grows, or a limit comes after none, the slots do not tell all that still counts. Whatever they do not
+-- tell was counted by `full_by`, and no slot is free before full_by + window_length + margin.
 --
 -- Every function locks the key's row first and reads the clock after that: a statement's snapshot is older than the lock
 -- that it waited for, so nothing may be decided from what the locking statement itself has read, but for the locked row.
@@ -21,6 +23,7 @@ create table assetbatch.rate_limits (
   spaced_until     timestamptz not null default 'epoch',
   last_answer_at   timestamptz not null default 'epoch',
   next_call_at     timestamptz not null default 'epoch',
+  full_by          timestamptz not null default 'epoch',
   last_ticket      bigint not null default 0,
   running_calls    int not null default 0,
   running_until    timestamptz not null default 'epoch',
@@ -34,7 +37,8 @@ comment on column assetbatch.rate_limits.max_calls is 'null: unlimited';
 comment on column assetbatch.rate_limits.blocked_until is 'after a refusal the whole key waits';
 comment on column assetbatch.rate_limits.spaced_until is 'after an unforeseen refusal calls are spaced evenly until then';
 comment on column assetbatch.rate_limits.next_call_at is 'unlimited plans: politeness, so many calls a second';
-comment on column assetbatch.rate_limits.running_calls is 'calls that a priority run going on still means to make';
+comment on column assetbatch.rate_limits.full_by is 'the latest instant at which the vendor can have counted a request that no slot remembers';
+comment on column assetbatch.rate_limits.running_calls is 'calls that a priority run going on still means to make, after the one it has or waits for';
 comment on column assetbatch.rate_limits.foreseen_calls is 'calls that the next priority run is expected to make at foreseen_due';
 
 create table assetbatch.rate_limit_slots (
@@ -91,23 +95,20 @@ begin
   group by k.key_fingerprint
   order by greatest(k.next_call_at, max(s.granted_at)) desc
   limit 1;
+  if not found then
+    insert into assetbatch.rate_limit_slots (key_fingerprint, slot) select p_key, n from generate_series(1, p_max_calls) n;
+    return;
+  end if;
   insert into assetbatch.rate_limit_slots (key_fingerprint, slot, counted_by, hold)
-  select p_key, n,
-         coalesce(s.counted_by, case when old.max_calls is null and old.next_call_at > clock_timestamp() - p_window
-                                     then old.next_call_at else 'epoch' end),
-         coalesce(s.hold, '0')
-  from generate_series(1, greatest(p_max_calls, (select count(*) from assetbatch.rate_limit_slots
-                                                 where key_fingerprint = old.key_fingerprint))) n
-  left join (
-    select row_number() over (order by counted_by desc) as n, counted_by, hold
-    from assetbatch.rate_limit_slots where key_fingerprint = old.key_fingerprint
-  ) s using (n);
+  select p_key, s.slot, s.counted_by, s.hold from assetbatch.rate_limit_slots s where s.key_fingerprint = old.key_fingerprint;
+  -- Its rules, too: what a change of rules asks for, apply_rules knows, which comes next.
   update assetbatch.rate_limits k
-  set blocked_until = old.blocked_until, refused_at = old.refused_at, spaced_until = old.spaced_until,
-      last_answer_at = old.last_answer_at, next_call_at = old.next_call_at,
+  set max_calls = old.max_calls, window_length = old.window_length, margin = old.margin, min_spacing = old.min_spacing,
+      blocked_until = old.blocked_until, refused_at = old.refused_at, spaced_until = old.spaced_until,
+      last_answer_at = old.last_answer_at, next_call_at = old.next_call_at, full_by = old.full_by,
       foreseen_calls = old.foreseen_calls, foreseen_due = old.foreseen_due,
       priority_every = old.priority_every, priority_grace = old.priority_grace, priority_seen_at = old.priority_seen_at
-  where k.key_fingerprint = p_key and old.key_fingerprint is not null;
+  where k.key_fingerprint = p_key;
 end
 $$;
 
@@ -128,6 +129,11 @@ begin
   where (h.max_calls, h.window_length, h.margin, h.min_spacing)
           is distinct from (excluded.max_calls, excluded.window_length, excluded.margin, excluded.min_spacing)
      or h.seen_at not between t - interval '1 minute' and t;
+  if found then
+    -- Hosts that are gone; and a clock that was set back must not keep one for as long as it was set back.
+    delete from assetbatch.rate_limit_hosts h where h.key_fingerprint = r.key_fingerprint and h.seen_at <= t - interval '10 minutes';
+    update assetbatch.rate_limit_hosts h set seen_at = t where h.key_fingerprint = r.key_fingerprint and h.seen_at > t;
+  end if;
 
   select min(max_calls), max(window_length), max(margin), max(min_spacing)
   into r.max_calls, r.window_length, r.margin, r.min_spacing
@@ -141,12 +147,15 @@ begin
   insert into assetbatch.rate_limit_slots (key_fingerprint, slot)
   select r.key_fingerprint, n from generate_series(1, r.max_calls) n
   on conflict do nothing;
-  -- A slot remembers its last request only. What a longer window or an unlimited time before holds is not known: full.
-  if was.max_calls is null or r.window_length > was.window_length then
-    update assetbatch.rate_limit_slots s set counted_by = greatest(s.counted_by, t) where s.key_fingerprint = r.key_fingerprint;
+  -- A slot remembers its last request only; what a longer window holds beyond that was counted by now.
+  if r.window_length > was.window_length then
+    r.full_by := greatest(r.full_by, t);
+  end if;
+  if r.max_calls is null then
+    delete from assetbatch.rate_limit_waiters w where w.key_fingerprint = r.key_fingerprint;
   end if;
   update assetbatch.rate_limits k
-  set max_calls = r.max_calls, window_length = r.window_length, margin = r.margin, min_spacing = r.min_spacing
+  set max_calls = r.max_calls, window_length = r.window_length, margin = r.margin, min_spacing = r.min_spacing, full_by = r.full_by
   where k.key_fingerprint = r.key_fingerprint;
   return r;
 end
@@ -171,6 +180,9 @@ declare
   t timestamptz;
   lease constant interval := make_interval(secs => p_hold_seconds);
   cooldown interval;       -- from the answer until the slot is free again
+  longest_hold constant interval := '10 minutes';  -- of any host, whatever its time-outs
+  ahead_of_time constant interval := '1 second';   -- unlimited plans: how long before its turn a call is allowed
+  step interval;           -- unlimited plans: between two calls
   gap interval;            -- between an answer and the next request, when calls are spaced
   ahead_priority int;      -- live tickets that go before this one
   ahead_queue int;
@@ -188,6 +200,10 @@ begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'acquire_slot needs READ COMMITTED: an older snapshot would not see the slots taken meanwhile';
   end if;
+  if current_setting('synchronous_commit') = 'off' then
+    -- A grant that a crash of the server forgets would be given once more.
+    perform set_config('synchronous_commit', 'local', true);
+  end if;
   select * into r from assetbatch.rate_limits k where k.key_fingerprint = p_key for update;
   if not found then
     perform assetbatch.adopt_key(p_key, p_max_calls, make_interval(secs => p_window_seconds),
@@ -199,32 +215,47 @@ begin
                               make_interval(secs => p_margin_seconds), make_interval(secs => p_spacing_seconds), t);
   cooldown := r.window_length + r.margin;
 
-  -- Stamps in the future can only come from a clock that was set back: they are cut to what is possible.
-  r.blocked_until := least(r.blocked_until, t + greatest(cooldown, interval '90 seconds'));
-  r.last_answer_at := least(r.last_answer_at, t + lease);
+  -- Stamps further in the future than they are ever set can only come from a clock that was set back. They are cut to what
+  -- is possible, and that is written: cut anew at each call, they would never pass.
+  step := coalesce(make_interval(secs => 1 / p_calls_per_second), '0');
+  if t < greatest(r.blocked_until - greatest(cooldown, interval '90 seconds'), r.refused_at, r.spaced_until - interval '1 hour',
+                  r.last_answer_at - lease, r.next_call_at - step - ahead_of_time, r.full_by - longest_hold,
+                  r.running_until - lease, r.priority_seen_at) then
+    update assetbatch.rate_limits k
+    set blocked_until = least(k.blocked_until, t + greatest(cooldown, interval '90 seconds')),
+        refused_at = least(k.refused_at, t), spaced_until = least(k.spaced_until, t + interval '1 hour'),
+        last_answer_at = least(k.last_answer_at, t + lease), next_call_at = least(k.next_call_at, t + step + ahead_of_time),
+        full_by = least(k.full_by, t + longest_hold),
+        running_until = least(k.running_until, t + lease), priority_seen_at = least(k.priority_seen_at, t)
+    where k.key_fingerprint = p_key
+    returning * into r;
+  end if;
   update assetbatch.rate_limit_slots s set counted_by = t + s.hold
   where s.key_fingerprint = p_key and s.counted_by > t + s.hold;
 
   if r.max_calls is null then
     ready_at := greatest(r.next_call_at, t);
-    wake_at := greatest(ready_at, r.blocked_until);
-    wait_seconds := extract(epoch from wake_at - t);
-    if wait_seconds > p_max_wait_seconds then
+    wait_seconds := extract(epoch from greatest(ready_at, r.blocked_until) - t);
+    if wait_seconds > greatest(p_max_wait_seconds, 0) then
       verdict := 'refused';
-    elsif r.blocked_until > t then
+    elsif r.blocked_until > t or ready_at > t + ahead_of_time then
       verdict := 'wait';
+      wait_seconds := least(extract(epoch from greatest(r.blocked_until, ready_at - ahead_of_time) - t), 15);
     else
       verdict := 'granted';
       update assetbatch.rate_limits k
-      set next_call_at = ready_at + coalesce(make_interval(secs => 1 / p_calls_per_second), '0')
+      set next_call_at = ready_at + step, full_by = greatest(k.full_by, ready_at + lease)
       where k.key_fingerprint = p_key;
     end if;
-    wait_seconds := least(wait_seconds, 15);
     return;
   end if;
 
   delete from assetbatch.rate_limit_waiters w
-  where w.key_fingerprint = p_key and w.wake_at < t - interval '5 seconds' and w.ticket is distinct from p_ticket;
+  where w.key_fingerprint = p_key and w.wake_at not between t - interval '5 seconds' and t + interval '15 seconds'
+    and w.ticket is distinct from p_ticket;
+  -- Slots beyond the limit, left from a larger one, go as they come free.
+  delete from assetbatch.rate_limit_slots s
+  where s.key_fingerprint = p_key and s.slot > r.max_calls and s.counted_by + cooldown <= t;
   select count(*) filter (where w.lane = 'priority' and (p_lane <> 'priority' or w.ticket < coalesce(p_ticket, 9e18))),
          count(*) filter (where w.lane = 'queue' and p_lane = 'queue' and w.ticket < coalesce(p_ticket, 9e18))
   into ahead_priority, ahead_queue
@@ -235,7 +266,7 @@ begin
   -- What the priority job is going to need, and by when.
   if p_lane = 'queue' then
     if t <= r.running_until then
-      keep := r.running_calls;
+      keep := r.running_calls + ahead_priority;
       due := t;
     else
       due := r.foreseen_due;
@@ -269,11 +300,17 @@ begin
     select greatest(t, case when s.token is not null and s.counted_by > t then t else s.counted_by end + cooldown) as free_at
     from assetbatch.rate_limit_slots s where s.key_fingerprint = p_key
   ) f order by f.free_at offset surplus + ahead % r.max_calls limit 1;
-  ready_at := greatest(ready_at, r.blocked_until);
+  ready_at := greatest(ready_at, r.blocked_until, r.full_by + cooldown);
   if gap > '0' then
     ready_at := greatest(ready_at, case when in_flight > 0 then t else r.last_answer_at end + gap + ahead * gap);
   end if;
   wake_at := ready_at;
+  if p_lane = 'priority' and extract(epoch from ready_at - t) <= greatest(p_max_wait_seconds, 0) then
+    -- Said while it waits, too: what comes free meanwhile is not taken from under it.
+    update assetbatch.rate_limits k
+    set running_calls = p_calls_after, running_until = t + lease, priority_seen_at = t
+    where k.key_fingerprint = p_key;
+  end if;
 
   if ready_at <= t and free > ahead then
     if p_lane = 'priority'
@@ -286,18 +323,13 @@ begin
         and s.slot = (select f.slot from assetbatch.rate_limit_slots f
                       where f.key_fingerprint = p_key and f.counted_by + cooldown <= t order by f.counted_by limit 1);
       delete from assetbatch.rate_limit_waiters w where w.key_fingerprint = p_key and w.ticket = p_ticket;
-      if p_lane = 'priority' then
-        update assetbatch.rate_limits k
-        set running_calls = p_calls_after, running_until = t + lease, priority_seen_at = t
-        where k.key_fingerprint = p_key;
-      end if;
       verdict := 'granted';
       wait_seconds := 0;
       return;
     end if;
     -- Its turn, but the free slots are the priority job's. That job begins when it is due and says what it needs.
     ready_at := deadline;
-    wake_at := case when t < due then due else t + r.priority_grace / 10 end;
+    wake_at := case when t < due then due else t + greatest(r.priority_grace / 10, interval '0.1 seconds') end;
   end if;
 
   if extract(epoch from ready_at - t) > p_max_wait_seconds then
@@ -352,8 +384,10 @@ begin
   end if;
   if p_outcome = 'limited' then
     foreseen := coalesce(s.granted_at, t) <= r.refused_at;
-    r.blocked_until := greatest(r.blocked_until, t + coalesce(make_interval(secs => least(greatest(p_retry_after_seconds, 1), 90)),
-                                                              r.window_length + r.margin));
+    r.blocked_until := greatest(r.blocked_until, t + case
+      when p_retry_after_seconds is null then r.window_length + r.margin
+      else make_interval(secs => least(greatest(p_retry_after_seconds, 1), 90))
+    end);
     r.refused_at := t;
     if not foreseen then
       r.spaced_until := t + interval '1 hour';
