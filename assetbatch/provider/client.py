@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from assetbatch import __version__
 from assetbatch.errors import CallError, FailureKind
@@ -75,7 +75,7 @@ _flights = _Flights()
 
 
 class Client:
-    """Asks the vendor with one key. `wait(seconds, done)` waits for an event; it may raise to give up early."""
+    """Asks the vendor with one key."""
 
     def __init__(
         self,
@@ -89,6 +89,9 @@ class Client:
         self._api_key = api_key
         self._connect_timeout_seconds = connect_timeout_seconds
         self._timeout_seconds = timeout_seconds
+        # No proxy of the environment leads to this machine itself.
+        local = source_of(base_url) == SANDBOX_SOURCE
+        self._proxies = {"no_proxy": urlsplit(base_url).hostname or ""} if local else {}
         self._session: requests.Session | None = None
 
     @property
@@ -153,11 +156,12 @@ class Client:
 
         _flights.current = flight
         if self._session is None:
-            self._session = _new_session(self._api_key, through_proxy=source_of(self._base_url) != SANDBOX_SOURCE)
+            self._session = _new_session(self._api_key)
         try:
             with self._session.get(
                 self._base_url + flight.path,
                 timeout=(self._connect_timeout_seconds, self._timeout_seconds),
+                proxies=self._proxies,
                 allow_redirects=False,
                 stream=True,
             ) as response:
@@ -237,8 +241,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _new_session(api_key: str, *, through_proxy: bool) -> requests.Session:
-    """Make a session; `through_proxy` False leaves the proxies of the environment out: none leads to this machine."""
+def _new_session(api_key: str) -> requests.Session:
     import requests
     import urllib3
     from requests.adapters import HTTPAdapter
@@ -286,7 +289,6 @@ def _new_session(api_key: str, *, through_proxy: bool) -> requests.Session:
             """See no redirect: even one that is not followed, requests would read whole, bomb or not."""
 
     session = Session()
-    session.trust_env = through_proxy
     adapter = Adapter(max_retries=urllib3.Retry(0, read=False, redirect=False))
     session.mount("https://", adapter)
     session.mount("http://", adapter)

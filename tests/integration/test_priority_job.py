@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from assetbatch import config as configuration
+from assetbatch.config import Config
+from assetbatch.errors import FailureKind, Interrupted
+from assetbatch.jobs import priority
+from assetbatch.jobs.clock import Stop
+from assetbatch.model import Failure
+from assetbatch.sandbox.server import Sandbox
+from tests.conftest import API_KEY, Commands, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from assetbatch.database.connection import Connection
+
+ALL = ("XAUUSD", "EURUSD", "BTCUSD")
+TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
+
+
+def config_for(folder: Path, database: str, url: str, keys: str = "{}") -> Config:
+    (folder / "config.yaml").write_text(keys)
+    environment = {
+        "DATABASE_URL": database,
+        "POLYGON_API_KEY": API_KEY,
+        "POLYGON_BASE_URL": url,
+        "POLYGON_TIER": "starter",
+        "POLYGON_RATE_LIMIT": "5",
+    }
+    return configuration.load(file=folder / "config.yaml", environ=environment, cwd=folder)
+
+
+def stop() -> Stop:
+    return Stop(lambda: Interrupted(signal.SIGTERM))
+
+
+@pytest.mark.parametrize("phase_seconds", [0, 2, 150, 285, 297])
+def test_twelve_starts_with_jitter_are_twelve_updates(
+    database: str, connection: Connection, tmp_path: Path, phase_seconds: float
+) -> None:
+    now = TUESDAY
+    jitter = random.Random(phase_seconds)
+    with Sandbox(key=API_KEY, clock=lambda: now) as sandbox:
+        # A short window, so that twelve calls need no hour: due times are simulated, the limit is not.
+        limits = "rate_limiting: {window_seconds: 0.01, margin_seconds: 0}"
+        config = config_for(tmp_path, database, sandbox.url, limits)
+        for number in range(12):
+            now = TUESDAY + timedelta(seconds=phase_seconds + 300 * number + jitter.uniform(-3, 3))
+
+            outcome = priority.run_priority(config, connection, host="test", stop=stop(), started_at=now)
+
+            assert outcome.result.updated == ALL
+        assert len(sandbox.arrivals) == 12
+
+
+def test_a_run_foresees_the_calls_of_the_next_one(
+    database: str, connection: Connection, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    config = config_for(tmp_path, database, sandbox.url, "provider: {batch_size: 1}")
+
+    priority.run_priority(config, connection, host="test", stop=stop(), started_at=TUESDAY)
+
+    row = connection.execute("select * from assetbatch.rate_limits").fetchone()
+    assert row is not None
+    assert (row["foreseen_calls"], row["running_calls"]) == (3, 0)
+    assert row["foreseen_due"] == TUESDAY + timedelta(minutes=5)
+
+
+def test_an_asset_that_failed_is_tried_again_in_the_same_slot(commands: Commands, sandbox: Sandbox) -> None:
+    sandbox.fail = ["zero:EURUSD"]
+    assert commands("run-priority").returncode == 3
+
+    sandbox.fail = []
+    assert commands("run-priority", "--json").returncode == 0
+
+    assert "BTCUSD" not in sandbox.arrivals[-1].path
+    assert "EURUSD" in sandbox.arrivals[-1].path
+
+
+def test_priority_assets_can_be_switched_off(commands: Commands, sandbox: Sandbox) -> None:
+    done = commands("run-priority", PRIORITY_ASSETS_ENABLED="false")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not sandbox.arrivals
+
+
+def test_a_refusal_is_waited_for_and_told(commands: Commands, sandbox: Sandbox, connection: Connection) -> None:
+    sandbox.fail = ["429-retry-after"]
+    run = commands.start("run-priority", "--json")
+    wait_until(lambda: sandbox.arrivals)
+    sandbox.fail = []
+    stdout, stderr = run.communicate(timeout=30)
+
+    assert run.returncode == 0, stderr
+    assert len(sandbox.arrivals) == 2
+    assert sandbox.arrivals[1].at - sandbox.arrivals[0].at >= 2
+    assert "another program uses this key" in stderr
+    # The refusal, and the wait for the next call: they are spaced evenly from now on.
+    assert '"rate_limit_waits": 2' in stdout
+    row = connection.execute("select spaced_until > clock_timestamp() as spaced from assetbatch.rate_limits").fetchone()
+    assert row == {"spaced": True}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_within_two_seconds_and_leaves_nothing_held(
+    commands: Commands, sandbox: Sandbox, connection: Connection, signum: signal.Signals
+) -> None:
+    sandbox.fail = ["timeout"]
+    run = commands.start("run-priority")
+    wait_until(lambda: sandbox.arrivals)
+    began = time.monotonic()
+    os.kill(run.pid, signum)
+    _, stderr = run.communicate(timeout=10)
+
+    assert time.monotonic() - began < 2
+    assert run.returncode == 128 + signum
+    assert "Traceback" not in stderr
+    assert connection.execute("select * from assetbatch.leases").fetchall() == []
+    row = connection.execute("select status, exit_code from assetbatch.runs").fetchone()
+    assert row == {"status": "failed", "exit_code": 128 + signum}
+    # No answer came, so the request may still be counted: its slot stays taken.
+    busy = connection.execute(
+        "select count(*) as n from assetbatch.rate_limit_slots where counted_by > now()"
+    ).fetchone()
+    assert busy == {"n": 1}
+
+
+def test_what_is_in_flight_at_a_signal_may_still_come_home(commands: Commands, sandbox: Sandbox) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "rate_limiting: {min_spacing_seconds: 30}\nprovider: {batch_size: 1}\n"
+    )
+    run = commands.start("run-priority")
+    wait_until(lambda: sandbox.arrivals)
+    os.kill(run.pid, signal.SIGTERM)
+    run.communicate(timeout=10)
+
+    assert run.returncode == 143
+    status = commands("status", "--json").stdout
+    assert '"state": "fresh"' in status
+
+
+def test_a_waiting_run_gives_its_ticket_back_at_a_signal(
+    commands: Commands, sandbox: Sandbox, connection: Connection
+) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "rate_limiting: {min_spacing_seconds: 30}\nprovider: {batch_size: 1}\n"
+    )
+    run = commands.start("run-priority")
+    wait_until(lambda: connection.execute("select * from assetbatch.rate_limit_waiters").fetchone())
+    os.kill(run.pid, signal.SIGTERM)
+    run.communicate(timeout=10)
+
+    assert run.returncode == 143
+    assert connection.execute("select * from assetbatch.rate_limit_waiters").fetchall() == []
+
+
+def test_a_killed_run_leaves_a_lease_that_runs_out(
+    commands: Commands, sandbox: Sandbox, connection: Connection
+) -> None:
+    sandbox.fail = ["timeout"]
+    run = commands.start("run-priority")
+    wait_until(lambda: sandbox.arrivals)
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate()
+    sandbox.fail = []
+    connection.execute("update assetbatch.leases set held_until = clock_timestamp()")
+
+    assert commands("run-priority").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("kinds", "stored", "code"),
+    [
+        ([], True, 0),
+        ([FailureKind.INVALID], True, 3),
+        ([FailureKind.KEY_REFUSED, FailureKind.INVALID], False, 77),
+        ([FailureKind.UNREACHABLE, FailureKind.TIMEOUT], False, 69),
+        ([FailureKind.UNREACHABLE], True, 3),
+        ([FailureKind.UNREACHABLE, FailureKind.INVALID], False, 3),
+    ],
+)
+def test_failures_decide_the_exit_code(kinds: list[FailureKind], *, stored: bool, code: int) -> None:
+    failures = [Failure("S", kind, "") for kind in kinds]
+
+    assert priority.exit_code(failures, anything_stored=stored) == code
