@@ -97,7 +97,9 @@ def host() -> str:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print a command's answer, in the form of its contract: times RFC 3339 UTC, prices as strings."""
-    sys.stdout.write(json.dumps({"schema": f"assetbatch.{current.command}/1"} | document, default=_jsonable) + "\n")
+    sys.stdout.write(
+        json.dumps({"schema": f"assetbatch.{current.command.replace(' ', '-')}/1"} | document, default=_jsonable) + "\n"
+    )
 
 
 def _jsonable(value: object) -> object:

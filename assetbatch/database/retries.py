@@ -1,4 +1,4 @@
-"""What is tried again, how often, how long: a server that restarts, a transaction that another one got in the way of."""
+"""What is tried again, and how long: a server that restarts, a transaction that another one got in the way of."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ no price condemns itself alone. Numbers stay `Decimal` from the text on; times a
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -46,7 +45,6 @@ KIND_OF_STATUS = {
     429: FailureKind.RATE_LIMITED,
 }
 LONGEST_TEXT = 300
-KEY_LIKE_END = re.compile(r"[\w.~%+-]+$")
 # (below this magnitude, units a second)
 TIME_UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
 
@@ -120,8 +118,8 @@ def text(value: object) -> str:
         return f"a {type(value).__name__}"
     shown = str(value)
     if len(shown) > LONGEST_TEXT:
-        # Never in the middle of what may be a key: half of one would be known by nobody who blots keys out.
-        shown = KEY_LIKE_END.sub("", shown[:LONGEST_TEXT]) + "…"
+        # Cut between words, never inside one: half of a key would escape whoever blots keys out.
+        shown = " ".join(shown[:LONGEST_TEXT].split()[:-1]) + " …"
     return "".join(character if character.isprintable() else "?" for character in " ".join(shown.split()))
 
 

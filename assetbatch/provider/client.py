@@ -179,7 +179,7 @@ class Client:
         import urllib3
 
         if 300 <= response.status_code < 400:
-            location = response.headers.get("Location")
+            location = response.headers.get("Location", "").partition("?")[0]
             return CallError(
                 FailureKind.REDIRECTED,
                 f"{self._base_url} answered with HTTP {response.status_code}, a redirect"
@@ -280,8 +280,7 @@ def _new_session(api_key: str) -> requests.Session:
         """An auth object, since without one requests looks into ~/.netrc and may replace the header."""
 
         def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-            # A header goes out as Latin-1; a key with other letters is for the server to refuse.
-            request.headers["Authorization"] = f"Bearer {api_key}".encode().decode("latin-1")
+            request.headers["Authorization"] = f"Bearer {api_key}"
             return request
 
     class Session(requests.Session):

@@ -1,13 +1,24 @@
-"""Alerts, and the health that the worst of them makes."""
+"""Alerts: what is wrong and what mends it; and the health that the worst of them makes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
+from assetbatch.errors import EXIT_KEY_REFUSED, FailureKind
+from assetbatch.report.freshness import Freshness
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from assetbatch.config import Config
+    from assetbatch.database.overview import Overview
+    from assetbatch.report.status import AssetStatus, Budget
+
+# Events are published at the end of the run that made them: what waits for longer has no carrier.
+EVENTS_PENDING_AT_MOST = timedelta(minutes=5)
 
 
 class Level(IntEnum):
@@ -32,17 +43,147 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something is wrong: the metric and its threshold (None where there is no number), what to say, and the mend."""
+    """Something is wrong: what to say, the mend, and the metric with its threshold, where there is a number."""
 
-    metric: str
-    value: float | None
-    threshold: float | None
     level: Level
+    metric: str
     message: str
     hint: str
+    value: float | None = None
+    threshold: float | None = None
 
 
 def worst(alerts: Iterable[Alert]) -> Health:
     """Tell the health of the whole from its alerts."""
-    level = max((alert.level for alert in alerts), default=0)
-    return list(Health)[level]
+    return list(Health)[max((alert.level for alert in alerts), default=0)]
+
+
+def all_alerts(
+    config: Config,
+    overview: Overview,
+    assets: Sequence[AssetStatus],
+    budget: Budget,
+    metrics: Mapping[str, float | None],
+) -> tuple[Alert, ...]:
+    """Find everything that is wrong, the worst first."""
+    found = [
+        *_of_thresholds(config, metrics),
+        *_of_runs(config, overview),
+        *_of_assets(config, assets),
+        *_of_limit(overview, budget),
+        *_of_events(overview),
+    ]
+    return tuple(sorted(found, key=lambda alert: alert.level, reverse=True))
+
+
+def _of_thresholds(config: Config, metrics: Mapping[str, float | None]) -> Iterator[Alert]:
+    limits = config.settings.alerts
+
+    def beyond(metric: str, threshold: float, message: str, hint: str, *, at_least: bool = False) -> Iterator[Alert]:
+        value = metrics[metric]
+        if value is not None and (value < threshold if at_least else value > threshold):
+            yield Alert(Level.WARNING, metric, message.format(value), hint, value, threshold)
+
+    yield from beyond(
+        "batch.priority.success_rate",
+        limits.priority_success_rate_min,
+        "{:.0%} of the priority runs of the last hour went well",
+        "see what failed below",
+        at_least=True,
+    )
+    yield from beyond(
+        "batch.priority.latency_ms",
+        limits.priority_latency_ms_max,
+        "priority runs take {:.0f} ms",
+        "is the API slow, or the budget used up?",
+    )
+    yield from beyond(
+        "api.rate_limit_waits",
+        limits.rate_limit_waits_per_hour_max,
+        "priority calls had to wait or were refused {} times in the last hour",
+        "does another program use this key?",
+    )
+
+
+def _of_runs(config: Config, overview: Overview) -> Iterator[Alert]:
+    row = next(row for row in overview.jobs if row["job"] == "run-priority")
+    silent_at_most = 2 * timedelta(minutes=config.settings.batch.interval_minutes)
+    if not config.priority_assets:
+        return
+    if row["last_run"] is None:
+        yield Alert(Level.CRITICAL, "jobs.run-priority", "run-priority has never run", "install crontab.example")
+    elif (silent := overview.now - row["last_run"]) > silent_at_most:
+        yield Alert(
+            Level.CRITICAL,
+            "jobs.run-priority",
+            f"run-priority has not run for {_minutes(silent)} minutes",
+            "is cron running?",
+            round(silent.total_seconds()),
+            silent_at_most.total_seconds(),
+        )
+    if row["exit_code"] == EXIT_KEY_REFUSED:
+        yield Alert(Level.CRITICAL, "api.key", "the API refused the key", "check POLYGON_API_KEY")
+    if row["error_kind"] == FailureKind.NOT_ENTITLED:
+        if config.plan == "free":
+            hint = f"see {config.settings.provider.upgrade_url}"
+            yield Alert(Level.WARNING, "api.plan", "plan free has no live prices", hint)
+        else:
+            message = f"plan says {config.plan}, the key is refused live prices"
+            yield Alert(Level.CRITICAL, "api.plan", message, "lapsed payment?")
+
+
+def _of_assets(config: Config, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
+    old = 3 * timedelta(minutes=config.settings.batch.interval_minutes)
+    for one in assets:
+        metric = f"assets.{one.asset.symbol}"
+        if one.market_age is not None and one.market_age > old:
+            yield Alert(
+                Level.CRITICAL,
+                metric,
+                f"{one.asset.symbol} is {_minutes(one.market_age)} minutes of market time old",
+                one.error or "see the last run",
+                round(one.market_age.total_seconds()),
+                old.total_seconds(),
+            )
+        elif one.state is Freshness.FAILING:
+            yield Alert(Level.WARNING, metric, f"{one.asset.symbol} failed: {one.error}", "the next run tries again")
+
+
+def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
+    if refusals := budget.refusals_last_hour:
+        yield Alert(
+            Level.WARNING,
+            "api.refusals",
+            f"the API refused {refusals} call{'s' if refusals > 1 else ''} as too many in the last hour",
+            "another program uses this key, or the server counts otherwise: lower rate_limiting.calls_per_minute",
+            refusals,
+            0,
+        )
+    if overview.disagreeing_hosts:
+        rules = ", ".join(
+            f"{row['host']} {row['max_calls'] or 'unlimited'} in {row['window_seconds']:g} s"
+            for row in overview.disagreeing_hosts
+        )
+        yield Alert(
+            Level.WARNING,
+            "api.hosts_disagree",
+            f"hosts have different limits, the strictest holds: {rules}",
+            "make their config.yaml the same",
+        )
+
+
+def _of_events(overview: Overview) -> Iterator[Alert]:
+    oldest, pending = overview.hour["oldest_event_at"], overview.hour["events_pending"]
+    if oldest is not None and overview.now - oldest > EVENTS_PENDING_AT_MOST:
+        yield Alert(
+            Level.WARNING,
+            "events.pending",
+            f"{pending} events wait for more than 5 minutes",
+            "is Redis running?",
+            pending,
+            0,
+        )
+
+
+def _minutes(age: timedelta) -> str:
+    return f"{age.total_seconds() / 60:.0f}"

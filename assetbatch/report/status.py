@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch import planner
 from assetbatch.database.catalogue import SyncState
-from assetbatch.errors import EXIT_KEY_REFUSED, FailureKind
-from assetbatch.report.alerts import Alert, Health, Level, worst
+from assetbatch.report.alerts import Alert, Health, all_alerts, worst
 from assetbatch.report.freshness import Freshness, freshness, market_age
 
 if TYPE_CHECKING:
@@ -95,17 +94,11 @@ def build(config: Config, overview: Overview, states: Mapping[str, SyncState], *
     )
     budget = _budget(config, overview)
     metrics = _metrics(overview, assets, budget)
-    alerts = [
-        *_threshold_alerts(config, metrics),
-        *_run_alerts(config, overview, interval),
-        *_asset_alerts(assets, interval),
-        *_limit_alerts(overview, budget),
-    ]
     return Status(
         now=overview.now,
         database=config.database.described,
         source=source,
-        alerts=tuple(sorted(alerts, key=lambda alert: alert.level, reverse=True)),
+        alerts=all_alerts(config, overview, assets, budget, metrics),
         jobs=tuple(_job_status(row, overview.now, interval) for row in overview.jobs),
         assets=assets,
         budget=budget,
@@ -174,164 +167,3 @@ def _metrics(overview: Overview, assets: tuple[AssetStatus, ...], budget: Budget
         "assets.stale": sum(one.state is Freshness.STALE for one in assets),
         "events.pending": hour["events_pending"],
     }
-
-
-def _threshold_alerts(config: Config, metrics: Mapping[str, float | int | None]) -> list[Alert]:
-    limits = config.settings.alerts
-    alerts = []
-    rate = metrics["batch.priority.success_rate"]
-    if rate is not None and rate < limits.priority_success_rate_min:
-        alerts.append(
-            Alert(
-                "batch.priority.success_rate",
-                rate,
-                limits.priority_success_rate_min,
-                Level.WARNING,
-                f"{rate:.0%} of the priority runs of the last hour went well",
-                "look at the last failure below",
-            )
-        )
-    latency = metrics["batch.priority.latency_ms"]
-    if latency is not None and latency > limits.priority_latency_ms_max:
-        alerts.append(
-            Alert(
-                "batch.priority.latency_ms",
-                latency,
-                limits.priority_latency_ms_max,
-                Level.WARNING,
-                f"priority runs take {latency / 1000:.0f} s",
-                "is the API slow, or the budget used up?",
-            )
-        )
-    waits = metrics["api.rate_limit_waits"]
-    if waits is not None and waits > limits.rate_limit_waits_per_hour_max:
-        alerts.append(
-            Alert(
-                "api.rate_limit_waits",
-                waits,
-                limits.rate_limit_waits_per_hour_max,
-                Level.WARNING,
-                f"priority calls had to wait or were refused {waits} times in the last hour",
-                "does another program use this key?",
-            )
-        )
-    return alerts
-
-
-def _run_alerts(config: Config, overview: Overview, interval: timedelta) -> list[Alert]:
-    alerts = []
-    priority = next(row for row in overview.jobs if row["job"] == "run-priority")
-    if config.priority_assets:
-        if priority["last_run"] is None:
-            alerts.append(
-                Alert(
-                    "jobs.run-priority",
-                    None,
-                    None,
-                    Level.CRITICAL,
-                    "run-priority has never run",
-                    "install crontab.example",
-                )
-            )
-        elif (silent := overview.now - priority["last_run"]) > 2 * interval:
-            minutes = silent.total_seconds() / 60
-            alerts.append(
-                Alert(
-                    "jobs.run-priority",
-                    round(minutes * 60),
-                    round(2 * interval.total_seconds()),
-                    Level.CRITICAL,
-                    f"run-priority has not run for {minutes:.0f} minutes",
-                    "is cron running?",
-                )
-            )
-    if priority["exit_code"] == EXIT_KEY_REFUSED:
-        alerts.append(Alert("api.key", None, None, Level.CRITICAL, "the API refused the key", "check POLYGON_API_KEY"))
-    if priority["error_kind"] == FailureKind.NOT_ENTITLED:
-        contradicted = config.plan != "free"
-        alerts.append(
-            Alert(
-                "api.plan",
-                None,
-                None,
-                Level.CRITICAL if contradicted else Level.WARNING,
-                f"plan says {config.plan}, the key is refused live prices"
-                if contradicted
-                else f"plan {config.plan} has no live prices",
-                "lapsed payment?" if contradicted else f"see {config.settings.provider.upgrade_url}",
-            )
-        )
-    oldest = overview.hour["oldest_event_at"]
-    if oldest is not None and overview.now - oldest > timedelta(minutes=5):
-        pending = overview.hour["events_pending"]
-        alerts.append(
-            Alert(
-                "events.pending",
-                pending,
-                0,
-                Level.WARNING,
-                f"{pending} events wait for more than 5 minutes",
-                "is Redis running?",
-            )
-        )
-    return alerts
-
-
-def _asset_alerts(assets: tuple[AssetStatus, ...], interval: timedelta) -> list[Alert]:
-    alerts = []
-    for one in assets:
-        if one.market_age is not None and one.market_age > 3 * interval:
-            minutes = one.market_age.total_seconds() / 60
-            alerts.append(
-                Alert(
-                    f"assets.{one.asset.symbol}",
-                    round(minutes * 60),
-                    round(3 * interval.total_seconds()),
-                    Level.CRITICAL,
-                    f"{one.asset.symbol} is {minutes:.0f} minutes of market time old",
-                    one.error or "see the last run",
-                )
-            )
-        elif one.state is Freshness.FAILING:
-            alerts.append(
-                Alert(
-                    f"assets.{one.asset.symbol}",
-                    None,
-                    None,
-                    Level.WARNING,
-                    f"{one.asset.symbol} failed: {one.error}",
-                    "the next run tries again",
-                )
-            )
-    return alerts
-
-
-def _limit_alerts(overview: Overview, budget: Budget) -> list[Alert]:
-    alerts = []
-    if budget.refusals_last_hour:
-        alerts.append(
-            Alert(
-                "api.refusals",
-                budget.refusals_last_hour,
-                0,
-                Level.WARNING,
-                f"the API refused {budget.refusals_last_hour} calls as too many in the last hour",
-                "another program uses this key, or the server counts otherwise: lower rate_limiting.calls_per_minute",
-            )
-        )
-    if overview.disagreeing_hosts:
-        rules = ", ".join(
-            f"{row['host']} {row['max_calls'] or 'unlimited'} in {row['window_seconds']:g} s"
-            for row in overview.disagreeing_hosts
-        )
-        alerts.append(
-            Alert(
-                "api.hosts_disagree",
-                len(overview.disagreeing_hosts),
-                0,
-                Level.WARNING,
-                f"hosts have different limits, the strictest holds: {rules}",
-                "make their config.yaml the same",
-            )
-        )
-    return alerts

@@ -65,7 +65,9 @@ def status_view(status: Status) -> RenderableType:
 def _table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        number = column in numbers
+        # Words may break over lines on a narrow terminal; a name or a price must not.
+        table.add_column(column, justify="right" if number else "left", no_wrap=number or column == columns[0])
     return table
 
 
@@ -75,7 +77,7 @@ def _jobs(status: Status) -> Table:
         table.add_row(
             job.id,
             ago(job.last_run, status.now),
-            job.last_status or "–",
+            job.last_status or "-",
             f"in {duration(job.next_run - status.now)}",
             _day(job),
         )
@@ -102,11 +104,11 @@ def _assets(status: Status) -> Table:
     for one in status.assets:
         table.add_row(
             one.asset.symbol,
-            one.last_price or "–",
+            one.last_price or "-",
             _change(one),
             ago(_moment(one.data_timestamp), status.now),
             ago(one.last_sync, status.now),
-            "–" if one.market_age is None else duration(one.market_age),
+            "-" if one.market_age is None else duration(one.market_age),
             Text(one.state.value, style=STATE_STYLES.get(one.state, "red")),
         )
     return table
@@ -114,9 +116,9 @@ def _assets(status: Status) -> Table:
 
 def _change(one: AssetStatus) -> str:
     if one.last_price is None or one.daily_open is None:
-        return "–"
+        return "-"
     opened = Decimal(one.daily_open)
-    return f"{(Decimal(one.last_price) - opened) / opened:+.2%}" if opened else "–"
+    return f"{(Decimal(one.last_price) - opened) / opened:+.2%}" if opened else "-"
 
 
 def _moment(text: str | None) -> datetime | None:

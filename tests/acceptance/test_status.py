@@ -105,7 +105,7 @@ def test_a_refusal_degrades(commands: Commands, connection: Connection) -> None:
     done = commands("status", "--check")
 
     assert done.returncode == 1
-    assert "refused 1 calls" in done.stdout
+    assert "refused 1 call" in done.stdout
 
 
 @pytest.mark.parametrize("command", [["status", "--json"]])

@@ -31,7 +31,7 @@ def show(
 
     Example: assetbatch config show --defaults
     """
-    current.command, current.json = "config-show", as_json
+    current.command, current.json = "config show", as_json
 
     from assetbatch.config import show
 
@@ -52,7 +52,7 @@ def check(as_json: AsJson = False) -> None:
 
     Example: assetbatch config check
     """
-    current.command, current.json = "config-check", as_json
+    current.command, current.json = "config check", as_json
     try:
         config = current.load_config()
     except ConfigurationError as error:
@@ -73,7 +73,7 @@ def schema(as_json: AsJson = False) -> None:
 
     Example: assetbatch config schema > config.schema.json
     """
-    current.command, current.json = "config-schema", as_json
+    current.command, current.json = "config schema", as_json
 
     from assetbatch.config import show
 

@@ -67,7 +67,7 @@ def stop(as_json: AsJson = False) -> None:
 
     Example: assetbatch database stop
     """
-    current.command, current.json = "database-stop", as_json
+    current.command, current.json = "database stop", as_json
 
     from assetbatch.database.embedded import EmbeddedServer
 
