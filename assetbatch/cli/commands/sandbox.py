@@ -60,7 +60,4 @@ def sandbox(
     else:
         sys.stdout.write(f"{server.url}\n")
     sys.stdout.flush()
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    server.serve_forever()

