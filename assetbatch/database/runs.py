@@ -44,6 +44,11 @@ values (%(run_id)s, %(kind)s, %(outcome)s, %(http_status)s, %(latency_ms)s, %(wa
         %(calls_in_window)s)
 """
 
+REFUSALS_IN_LAST_HOUR = """
+select count(*) as refusals from assetbatch.api_calls
+where outcome = 'rate_limited' and at > clock_timestamp() - interval '1 hour'
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
@@ -125,3 +130,9 @@ def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
 def record_call(connection: Connection, call: CallRecord) -> None:
     """Write down one call, in the transaction that stores what it brought."""
     connection.execute(RECORD_CALL, asdict(call))
+
+
+def refusals_in_last_hour(connection: Connection) -> int:
+    """Count how often the vendor answered 429 to any process, as far as it is written down."""
+    row = connection.execute(REFUSALS_IN_LAST_HOUR).fetchone()
+    return 0 if row is None else row["refusals"]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HTTP_OK = 200
 ATTEMPTS = 3
 # So many time-outs or errors of the server in a row are an outage: no other call would fare better.
 OUTAGE = 3
@@ -125,39 +126,39 @@ class Road:
     def _attempt(self, call: Call, calls_after: int) -> None:
         slot = self._acquire(calls_after)
         began = time.monotonic()
-        outcome = Outcome.UNKNOWN
-        retry_after = None
-        error = None
         try:
             brought = self.client.ask(call, now=self.clock.now, wait=self.stop.wait_for)
-            outcome = Outcome.OK
-            self.outages_in_a_row = 0
-        except CallError as failure:
-            error = failure
-            outcome, retry_after = Outcome.of(failure), failure.retry_after_seconds
-            self.outages_in_a_row = self.outages_in_a_row + 1 if KINDS[failure.kind].outage else 0
+        except CallError as error:
+            self.outages_in_a_row = self.outages_in_a_row + 1 if KINDS[error.kind].outage else 0
+            runs.record_call(self.connection, self._landed(call, slot, began, Outcome.of(error), error))
             raise
-        finally:
-            # Whatever happened, the slot is told of it first: others wait for it.
-            foreseen = self.limiter.release(slot, outcome, retry_after_seconds=retry_after)
-            if outcome is not Outcome.UNSENT:
-                self.trip.calls_used += 1
-            record = runs.CallRecord(
-                run_id=self.run_id,
-                kind=call.kind.value,
-                outcome=error.kind.value if error else "ok" if outcome is Outcome.OK else "interrupted",
-                http_status=error.http_status if error else 200 if outcome is Outcome.OK else None,
-                latency_ms=round((time.monotonic() - began) * 1000),
-                waited_ms=round(slot.waited_seconds * 1000),
-                assets=len(call.assets),
-                calls_in_window=slot.calls_in_window,
-            )
-            log.debug("%s of %s: %s", call.kind, ",".join(call.symbols), record)
-            if outcome is not Outcome.OK or error:
-                runs.record_call(self.connection, record)
-            if outcome is Outcome.LIMITED:
-                self._refused(slot, foreseen=foreseen)
-        self._store(call.assets, brought, record)
+        except BaseException:
+            runs.record_call(self.connection, self._landed(call, slot, began, Outcome.UNKNOWN))
+            raise
+        self.outages_in_a_row = 0
+        self._store(call.assets, brought, self._landed(call, slot, began, Outcome.OK))
+
+    def _landed(
+        self, call: Call, slot: Slot, began: float, outcome: Outcome, error: CallError | None = None
+    ) -> runs.CallRecord:
+        """Tell the slot what became of its call, before anything else: others wait for it. Return the call's record."""
+        latency = time.monotonic() - began
+        foreseen = self.limiter.release(slot, outcome, retry_after_seconds=error.retry_after_seconds if error else None)
+        self.trip.calls_used += outcome is not Outcome.UNSENT
+        if outcome is Outcome.LIMITED:
+            self._refused(slot, foreseen=foreseen)
+        record = runs.CallRecord(
+            run_id=self.run_id,
+            kind=call.kind.value,
+            outcome=error.kind.value if error else outcome.value,
+            http_status=error.http_status if error else HTTP_OK if outcome is Outcome.OK else None,
+            latency_ms=round(latency * 1000),
+            waited_ms=round(slot.waited_seconds * 1000),
+            assets=len(call.assets),
+            calls_in_window=slot.calls_in_window,
+        )
+        log.debug("%s of %s: %s", call.kind, ",".join(call.symbols), record)
+        return record
 
     def _acquire(self, calls_after: int) -> Slot:
         self.stop.check()
@@ -173,9 +174,10 @@ class Road:
     def _refused(self, slot: Slot, *, foreseen: bool) -> None:
         self.trip.refusals += 1
         if not foreseen and slot.calls_in_window is not None:
+            times = runs.refusals_in_last_hour(self.connection) + 1  # this one is not written down yet
             self.trip.warnings.append(
-                f"refused with {slot.calls_in_window} calls of ours in the window,"
-                f" {self.limiter.refusals_in_last_hour()} times in the last hour: another program uses this key,"
+                f"refused with {slot.calls_in_window} of {self.limiter.max_calls} calls of ours in the window,"
+                f" {times} times in the last hour: another program uses this key,"
                 " or the server counts otherwise."
                 f" Give way: rate_limiting.calls_per_minute: {max(1, slot.calls_in_window)}"
             )
