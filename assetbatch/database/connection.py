@@ -7,10 +7,11 @@ session advisory locks; what a transaction needs is set locally in it.
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg.rows import dict_row
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from psycopg.abc import Query
+
     from assetbatch import config
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
@@ -34,6 +39,16 @@ TCP_USER_TIMEOUT_MS = 30_000
 LIMIT_TRANSACTION = """
 select set_config('lock_timeout', %(lock_timeout)s, true), set_config('statement_timeout', %(statement_timeout)s, true)
 """
+
+
+class LoggingCursor(psycopg.Cursor[Row]):
+    """Logs each statement, on one line and without its parameters."""
+
+    def execute(self, query: Query, *arguments: Any, **options: Any) -> Self:
+        """Execute and log."""
+        text = query if isinstance(query, str) else type(query).__name__
+        log.debug("%s", " ".join(str(text).split()))
+        return super().execute(query, *arguments, **options)
 
 
 def _open(conninfo: str, application_name: str) -> Connection:
@@ -50,6 +65,8 @@ def _open(conninfo: str, application_name: str) -> Connection:
         keepalives_count=3,
         tcp_user_timeout=TCP_USER_TIMEOUT_MS,
     )
+    if log.isEnabledFor(logging.DEBUG):
+        connection.cursor_factory = LoggingCursor
     # A price's digits survive only as Decimal.
     set_json_loads(partial(json.loads, parse_float=Decimal), connection)
     return connection

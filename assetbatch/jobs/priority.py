@@ -128,6 +128,13 @@ def _update(
         batch_size=settings.provider.batch_size,
         now=began_at,
     )
+    log.info(
+        "%d assets are due on plan %s (%s), by %d calls",
+        len(assets) - len(plan.not_due),
+        config.plan,
+        mode,
+        len(plan.calls),
+    )
     client = Client(
         base_url=settings.provider.base_url,
         api_key=api_key,

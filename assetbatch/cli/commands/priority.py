@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from assetbatch.cli.options import AsJson
 
 if TYPE_CHECKING:
     from assetbatch.model import RunResult
+
+log = logging.getLogger(__name__)
 
 
 def register(app: typer.Typer) -> None:
@@ -43,8 +46,10 @@ def run_priority(as_json: AsJson = False) -> None:
     result = outcome.result
     if as_json:
         print_json(run_document(result))
-    elif sys.stdout.isatty() or current.verbosity:
+    elif sys.stdout.isatty():
         sys.stdout.write(_summary(result) + "\n")
+    else:
+        log.info("%s", _summary(result))
     trouble.tell_failures(result, outcome.warnings)
     raise typer.Exit(result.exit_code)
 
