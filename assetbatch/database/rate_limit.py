@@ -10,6 +10,7 @@ The database alone decides who may send when; a process only sleeps for as long 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 from contextlib import suppress
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from assetbatch.database.connection import Connection
+
+log = logging.getLogger(__name__)
 
 ACQUIRE = """
 select verdict, token, ticket, wait_seconds, calls_in_window
@@ -50,11 +53,6 @@ set running_calls = 0, running_until = 'epoch', foreseen_calls = %(calls)s, fore
     priority_every = make_interval(secs => %(every)s), priority_grace = make_interval(secs => %(grace)s),
     priority_seen_at = clock_timestamp()
 where key_fingerprint = %(key)s
-"""
-
-REFUSALS_IN_LAST_HOUR = """
-select count(*) as refusals from assetbatch.api_calls
-where outcome = 'rate_limited' and at > clock_timestamp() - interval '1 hour'
 """
 
 # Beyond the whole time-out: what the kernel and proxies may still deliver of a request that was given up.
@@ -145,6 +143,11 @@ class RateLimiter:
         self._lane = lane
         self._pause = pause
 
+    @property
+    def max_calls(self) -> int | None:
+        """Calls in any window, as this host's configuration has it; None: unlimited."""
+        return self._rules.max_calls
+
     def acquire(self, *, max_wait_seconds: float = math.inf, calls_after: int = 0) -> Slot:
         """Wait for a slot; `calls_after` tells how many calls this run still means to make after this one.
 
@@ -207,7 +210,10 @@ class RateLimiter:
             RELEASE,
             {"key": self._key, "token": slot.token, "outcome": outcome, "retry_after": retry_after_seconds},
         ).fetchone()
-        return row is None or bool(row["foreseen"])
+        assert row is not None  # noqa: S101 - a function answers with a row
+        if not row["known"]:
+            log.warning("a call took longer than it can: its slot was given to another one meanwhile")
+        return bool(row["foreseen"])
 
     def foresee(self, *, calls: int, due: datetime, every_seconds: float, grace_seconds: float) -> None:
         """At the end of a priority run: keep `calls` slots for the next one, at `due`."""
@@ -215,8 +221,3 @@ class RateLimiter:
             FORESEE,
             {"key": self._key, "calls": calls, "due": due, "every": every_seconds, "grace": grace_seconds},
         )
-
-    def refusals_in_last_hour(self) -> int:
-        """How often the vendor answered 429, to any process on this database."""
-        row = self._connection.execute(REFUSALS_IN_LAST_HOUR).fetchone()
-        return 0 if row is None else row["refusals"]

@@ -37,8 +37,8 @@ comment on column assetbatch.rate_limits.max_calls is 'null: unlimited';
 comment on column assetbatch.rate_limits.blocked_until is 'after a refusal the whole key waits';
 comment on column assetbatch.rate_limits.spaced_until is 'after an unforeseen refusal calls are spaced evenly until then';
 comment on column assetbatch.rate_limits.next_call_at is 'unlimited plans: politeness, so many calls a second';
-comment on column assetbatch.rate_limits.full_by is 'the latest instant at which the vendor can have counted a request that no slot remembers';
-comment on column assetbatch.rate_limits.running_calls is 'calls that a priority run going on still means to make, after the one it has or waits for';
+comment on column assetbatch.rate_limits.full_by is 'requests that no slot remembers were counted by then';
+comment on column assetbatch.rate_limits.running_calls is 'calls that a priority run still means to make, after the one it has or waits for';
 comment on column assetbatch.rate_limits.foreseen_calls is 'calls that the next priority run is expected to make at foreseen_due';
 
 create table assetbatch.rate_limit_slots (
@@ -96,11 +96,13 @@ begin
   order by greatest(k.next_call_at, max(s.granted_at)) desc
   limit 1;
   if not found then
-    insert into assetbatch.rate_limit_slots (key_fingerprint, slot) select p_key, n from generate_series(1, p_max_calls) n;
+    insert into assetbatch.rate_limit_slots (key_fingerprint, slot)
+    select p_key, n from generate_series(1, p_max_calls) n;
     return;
   end if;
   insert into assetbatch.rate_limit_slots (key_fingerprint, slot, counted_by, hold)
-  select p_key, s.slot, s.counted_by, s.hold from assetbatch.rate_limit_slots s where s.key_fingerprint = old.key_fingerprint;
+  select p_key, s.slot, s.counted_by, s.hold
+  from assetbatch.rate_limit_slots s where s.key_fingerprint = old.key_fingerprint;
   -- Its rules, too: what a change of rules asks for, apply_rules knows, which comes next.
   update assetbatch.rate_limits k
   set max_calls = old.max_calls, window_length = old.window_length, margin = old.margin, min_spacing = old.min_spacing,
@@ -131,7 +133,8 @@ begin
      or h.seen_at not between t - interval '1 minute' and t;
   if found then
     -- Hosts that are gone; and a clock that was set back must not keep one for as long as it was set back.
-    delete from assetbatch.rate_limit_hosts h where h.key_fingerprint = r.key_fingerprint and h.seen_at <= t - interval '10 minutes';
+    delete from assetbatch.rate_limit_hosts h
+    where h.key_fingerprint = r.key_fingerprint and h.seen_at <= t - interval '10 minutes';
     update assetbatch.rate_limit_hosts h set seen_at = t where h.key_fingerprint = r.key_fingerprint and h.seen_at > t;
   end if;
 
@@ -155,7 +158,8 @@ begin
     delete from assetbatch.rate_limit_waiters w where w.key_fingerprint = r.key_fingerprint;
   end if;
   update assetbatch.rate_limits k
-  set max_calls = r.max_calls, window_length = r.window_length, margin = r.margin, min_spacing = r.min_spacing, full_by = r.full_by
+  set max_calls = r.max_calls, window_length = r.window_length, margin = r.margin, min_spacing = r.min_spacing,
+      full_by = r.full_by
   where k.key_fingerprint = r.key_fingerprint;
   return r;
 end

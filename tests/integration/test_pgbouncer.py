@@ -1,0 +1,159 @@
+"""PgBouncer in transaction mode: each statement may run in another backend, so nothing may rest on a session."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
+from assetbatch.errors import CallError
+from assetbatch.model import Asset, AssetType, Call, CallKind, Role
+from assetbatch.provider.client import Client
+from assetbatch.sandbox.server import Sandbox
+from tests.conftest import API_KEY, free_port, open_database, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.database.embedded import EmbeddedServer
+    from tests.conftest import Commands
+
+PROGRAM = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer on this machine")
+
+PROCESSES = 8
+LIMIT = 5
+WINDOW_SECONDS = 1.0
+SECONDS = 8.0
+
+CALL = Call(CallKind.SNAPSHOT_SINGLE, (Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 1, 300),))
+
+CONFIGURATION = """
+[databases]
+* = host={host} port={port} user={user}
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listen_port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+min_pool_size = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def pgbouncer(postgres: EmbeddedServer, short_folder: Path) -> Iterator[int]:
+    """Run PgBouncer in front of the embedded server; give its port."""
+    assert PROGRAM is not None
+    server = conninfo_to_dict(postgres.conninfo("postgres"))
+    port = free_port()
+    configuration = short_folder / "pgbouncer.ini"
+    configuration.write_text(
+        CONFIGURATION.format(host=server["host"], port=server["port"], user=server["user"], listen_port=port)
+    )
+    configuration.chmod(0o644)
+    # PgBouncer refuses to run as root, and only the server's own account may pass its socket's folder.
+    account = pwd.getpwnam(str(server["requirepeer"])) if os.geteuid() == 0 else None
+    process = subprocess.Popen(
+        [PROGRAM, str(configuration)],
+        user=account and account.pw_uid,
+        group=account and account.pw_gid,
+        extra_groups=[] if account else None,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+    )
+
+    def listens() -> bool:
+        assert process.poll() is None, "PgBouncer ended at once"
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    with process:
+        try:
+            wait_until(listens)
+            yield port
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def pooled(pgbouncer: int, database: str) -> str:
+    """`database` through PgBouncer, as a URL."""
+    return f"postgresql://anybody@127.0.0.1:{pgbouncer}/{conninfo_to_dict(database)['dbname']}"
+
+
+def work(conninfo: str, url: str, until: float, results: multiprocessing.Queue[tuple[int, list[str]]]) -> None:
+    """Make calls until that monotonic time; tell how many, and what went wrong."""
+    calls, errors = 0, []
+    client = Client(base_url=url, api_key=API_KEY, connect_timeout_seconds=5, timeout_seconds=20)
+    rules = Rules(LIMIT, WINDOW_SECONDS, 0, 0, None, client.request_seconds)
+    try:
+        with open_database(conninfo) as connection:
+            limiter = RateLimiter(connection, key="key", host="host", rules=rules, lane=Lane.QUEUE, pause=time.sleep)
+            while time.monotonic() < until:
+                slot = limiter.acquire()
+                outcome = Outcome.UNKNOWN
+                try:
+                    client.ask(CALL, now=lambda: datetime.now(UTC))
+                    outcome = Outcome.OK
+                except CallError as error:
+                    errors.append(repr(error))
+                    outcome = Outcome.of(error)
+                finally:
+                    limiter.release(slot, outcome)
+                calls += 1
+    except Exception as error:  # noqa: BLE001 - told to the test, which fails
+        errors.append(repr(error))
+    results.put((calls, errors))
+
+
+def test_eight_processes_share_the_limit_through_two_backends(connection: Connection, pooled: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    results: multiprocessing.Queue[tuple[int, list[str]]] = context.Queue()
+    with Sandbox(key=API_KEY, plan="starter", limit=LIMIT, window_seconds=WINDOW_SECONDS) as server:
+        until = time.monotonic() + SECONDS
+        workers = [
+            context.Process(target=work, args=(pooled, server.url, until, results), daemon=True)
+            for _ in range(PROCESSES)
+        ]
+        for worker in workers:
+            worker.start()
+        found = [results.get(timeout=60) for _ in workers]
+        for worker in workers:
+            worker.join()
+
+    assert [error for _, errors in found for error in errors] == []
+    assert {arrival.status for arrival in server.arrivals} == {200}
+    assert sum(calls for calls, _ in found) == len(server.arrivals) > LIMIT
+    row = connection.execute(
+        "select count(*) filter (where token is not null) as held, count(*) as slots from assetbatch.rate_limit_slots"
+    ).fetchone()
+    assert row == {"held": 0, "slots": LIMIT}
+    assert connection.execute("select from assetbatch.rate_limit_waiters").fetchall() == []
+
+
+def test_run_priority_and_status_work_through_it(commands: Commands, pooled: str) -> None:
+    run = commands("run-priority", "--json", DATABASE_URL=pooled)
+    status = commands("status", "--json", DATABASE_URL=pooled)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads(run.stdout)["status"] == "ok"
+    assert (status.returncode, status.stderr) == (0, "")
+    assert json.loads(status.stdout)["status"] == "healthy"
