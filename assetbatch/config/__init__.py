@@ -4,7 +4,6 @@ from assetbatch.config.configuration import Config
 from assetbatch.config.database import Database
 from assetbatch.config.loading import load
 from assetbatch.config.secret import Secret
-from assetbatch.config.settings import Settings
-from assetbatch.config.sources import data_folder, state_folder
+from assetbatch.config.sources import data_folder
 
-__all__ = ["Config", "Database", "Secret", "Settings", "data_folder", "load", "state_folder"]
+__all__ = ["Config", "Database", "Secret", "data_folder", "load"]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
 
 from msgspec import UNSET
 
-from assetbatch.config import assets
-from assetbatch.config.database import passwords
 from assetbatch.config.secret import ways
-from assetbatch.config.validation import same_plan
+from assetbatch.config.settings import PLAN_ALIASES
 from assetbatch.errors import ConfigurationError, Fault
+from assetbatch.model import Asset, AssetType, Priority, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +18,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config.database import Database
     from assetbatch.config.secret import Secret
-    from assetbatch.config.settings import Settings
-    from assetbatch.model import Asset
+    from assetbatch.config.settings import AssetSection, Settings
 
 FREE_CALLS_PER_WINDOW = 5
 
@@ -32,7 +28,8 @@ class Config:
     """Everything that is configured.
 
     `settings` has exactly the names of config.yaml; `file` is the one that was read; `origins` says for each
-    dotted key where its value came from: `default`, `config.yaml:7`, `POLYGON_TIER`, `.env:2`, `option`.
+    dotted key where its value came from: `default`, `config.yaml:7`, `POLYGON_TIER`, `.env:2`. `secrets` is every
+    text that no log line may show, the longest first.
     """
 
     settings: Settings
@@ -41,11 +38,13 @@ class Config:
     redis_url: Secret | None
     file: Path | None
     origins: Mapping[str, str]
+    secrets: tuple[str, ...] = field(repr=False)
 
     @property
     def plan(self) -> str:
         """The plan's word; basic is free."""
-        return same_plan(self.settings.provider.plan)
+        word = self.settings.provider.plan
+        return PLAN_ALIASES.get(word, word)
 
     @property
     def calls_per_window(self) -> int | None:
@@ -63,25 +62,23 @@ class Config:
     @property
     def priority_assets(self) -> tuple[Asset, ...]:
         """The enabled priority assets, the first one first; none when they are switched off."""
-        return assets.priority_assets(self.settings.batch)
+        batch = self.settings.batch
+        assets = [
+            _asset(row, Role.PRIORITY, place if row.priority is UNSET else row.priority, batch.interval_minutes)
+            for place, row in enumerate(batch.priority_assets, start=1)
+            if row.enabled and batch.priority_assets_enabled
+        ]
+        return tuple(sorted(assets, key=lambda asset: asset.rank))
 
     @property
     def secondary_assets(self) -> tuple[Asset, ...]:
-        """The enabled secondary assets of the configuration; `rank` is their queue priority."""
-        return assets.secondary_assets(self.settings.batch)
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Every text that no log line may show, the longest first: masking one leaves no rest of another."""
-        pings = self.settings.pings
-        found = {ping for ping in (pings.run_priority, pings.drain_queue, pings.enqueue_secondary) if ping}
-        if self.api_key is not None:
-            found.add(self.api_key.reveal())
-        for url in (self.database.conninfo, self.redis_url):
-            if url is not None:
-                found.add(url.reveal())
-                found |= _with_codes(passwords(url) if url is self.database.conninfo else url_passwords(url.reveal()))
-        return tuple(sorted(filter(None, found), key=lambda text: (-len(text), text)))
+        """The enabled secondary assets of the configuration, in the order of the list."""
+        batch = self.settings.batch
+        return tuple(
+            _asset(row, Role.SECONDARY, Priority[row.priority], batch.enqueue_interval_minutes)
+            for row in batch.secondary_assets
+            if row.enabled
+        )
 
     def require_api_key(self) -> Secret:
         """Return the API key. Raises `ConfigurationError` that says how to give one."""
@@ -94,12 +91,14 @@ class Config:
         return self.api_key
 
 
-def _with_codes(texts: set[str]) -> set[str]:
-    """Return texts as they are, with their % codes resolved, and with % codes for special characters."""
-    return texts | {unquote(text) for text in texts} | {quote(text, safe="") for text in texts}
-
-
-def url_passwords(url: str) -> set[str]:
-    """Return the password of a URL as it is written there: in its authority, and in `password=`."""
-    written = re.findall(r"^[a-z]+://[^/?#]*?:([^/?#]*)@", url) + re.findall(r"[?&]password=([^&#]*)", url)
-    return set(filter(None, written))
+def _asset(row: AssetSection, role: Role, rank: int, interval_minutes: float) -> Asset:
+    frequency = row.update_frequency_seconds
+    return Asset(
+        symbol=row.symbol,
+        polygon_ticker=row.polygon_ticker,
+        asset_type=AssetType(row.asset_type),
+        role=role,
+        rank=rank,
+        update_frequency_seconds=max(1, round(interval_minutes * 60)) if frequency is UNSET else frequency,
+        name=row.name,
+    )

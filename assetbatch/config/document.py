@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from assetbatch.config.given import Given, Odd, printable
 from assetbatch.errors import Fault
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable
-
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-MAX_DEPTH = 8
-"""Deeper than any key; what is deeper is not looked at."""
-SAFE_LENGTH = 5000
-"""libyaml's composer recurses in C, and tens of thousands of levels kill it: a longer text is measured."""
-SAFE_NESTING = 1000
+MAX_DEPTH = 100
+"""Deeper than any key. Tens of thousands of levels kill libyaml's composer, which recurses in C: so the document is
+built here, from the parser's events."""
 _TAG = "tag:yaml.org,2002:"
-_TEXT_TAGS = frozenset(_TAG + name for name in ("str", "timestamp", "value", "merge"))
-_UNREADABLE = (ValueError, KeyError, IndexError, OverflowError, yaml.YAMLError)
+_TEXTS = frozenset(_TAG + name for name in ("str", "timestamp", "value", "merge"))
+_SCALARS = frozenset(_TAG + name for name in ("null", "bool", "int", "float"))
+_COLLECTIONS = frozenset({None, "!", _TAG + "map", _TAG + "seq"})
 
 
 def read(text: str, display: str, faults: list[Fault]) -> Given | None:
@@ -31,112 +27,109 @@ def read(text: str, display: str, faults: list[Fault]) -> Given | None:
     file's name as the user gave it.
     """
     try:
-        if len(text) > SAFE_LENGTH and _nested_too_deeply(text):
-            faults.append(Fault(display, "", f"is nested more than {SAFE_NESTING} levels deep"))
-            return None
-        node = yaml.compose(text, Loader=LOADER)
+        return _Reader(text, display, faults).root()
+    except _Unreadable as error:
+        faults.append(error.fault)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{display}:{mark.line + 1}" if mark else display
-        faults.append(Fault(place, "", _syntax_error(error, text, mark.index if mark else 0)))
-        return None
+        mark: Any = error.problem_mark  # the parser's errors all have one
+        message = _syntax_error(str(error.problem), text[mark.index : mark.index + 1])
+        faults.append(Fault(f"{display}:{mark.line + 1}", "", message))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         faults.append(Fault(f"{display}:{line}", "", "has a control character, which YAML does not allow"))
-        return None
-    except (yaml.YAMLError, RecursionError, ValueError):
+    except (yaml.YAMLError, ValueError):
         faults.append(Fault(display, "", "is not YAML"))
-        return None
-    return None if node is None else _Reader(display, faults).value(node, "", 0)
+    return None
 
 
-def _nested_too_deeply(text: str) -> bool:
-    depth = 0
-    for event in yaml.parse(text, Loader=LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > SAFE_NESTING:
-                return True
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-    return False
-
-
-def _syntax_error(error: yaml.MarkedYAMLError, text: str, index: int) -> str:
-    problem = error.problem or "cannot be read"
-    if "cannot start any token" in problem and text[index : index + 1] == "\t":
+def _syntax_error(problem: str, sign: str) -> str:
+    if "cannot start any token" in problem and sign == "\t":
         return "not YAML: a tab cannot indent; use spaces"
-    if "undefined alias" in problem:
-        return "not YAML: an alias (*…) without its anchor (&…); a text that begins with * needs quotes"
-    if "another document" in problem:
-        return "not one YAML document: a second one begins here (---)"
     # What the parser quotes may be part of a secret; a single sign, such as the one it misses, cannot.
     return "not YAML: " + printable(
         re.sub(r"'([^']*)'", lambda quoted: quoted[0] if len(quoted[1]) < 4 else "…", problem), 200
     )
 
 
-class _Reader:
-    """Turns nodes into values; a node that aliases repeat is read once, so that they cannot multiply."""
+class _Unreadable(Exception):  # noqa: N818 - a fault of the document, on its way to the others
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(message)
+        self.fault = Fault(place, "", message)
 
-    def __init__(self, display: str, faults: list[Fault]) -> None:
+
+class _Reader:
+    """Makes values of the parser's events; an alias is the very value of its anchor, and so multiplies nothing."""
+
+    def __init__(self, text: str, display: str, faults: list[Fault]) -> None:
+        self._yaml = LOADER(text)
         self._display = display
         self._faults = faults
-        self._seen: dict[tuple[int, int], Given] = {}
-        self._scalars: Any = yaml.constructor.SafeConstructor()
+        self._anchors: dict[str, Given] = {}
 
-    def value(self, node: yaml.Node, path: str, depth: int) -> Given:
-        """Return a node's value; `path` is its dotted key, for faults."""
-        place = self._place(node)
+    def root(self) -> Given | None:
+        """Return the only document's root, None when there is no document."""
+        self._yaml.get_event()  # the stream's start
+        if isinstance(self._yaml.get_event(), yaml.StreamEndEvent):
+            return None
+        root = self._value(self._yaml.get_event(), "", 0)
+        self._yaml.get_event()  # the document's end
+        if not isinstance(second := self._yaml.get_event(), yaml.StreamEndEvent):
+            raise _Unreadable(self._place(second), "not one YAML document: a second one begins here (---)")
+        return root
+
+    def _place(self, event: Any) -> str:
+        return f"{self._display}:{event.start_mark.line + 1}"
+
+    def _value(self, event: Any, path: str, depth: int) -> Given:
+        """Return the value that begins with an event; `path` is its dotted key, for faults."""
+        place = self._place(event)
         if depth > MAX_DEPTH:
-            return Given(Odd("something nested that deeply"), place)
-        if (known := self._seen.get((id(node), depth))) is not None:
-            return known
-        if isinstance(node, yaml.ScalarNode):
-            given = Given(self._scalar(node), place, node.value)
-        elif isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-            given = Given(self._mapping(node, path, depth), place)
-        elif isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-            items = [self.value(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(node.value)]
-            given = Given(items, place)
-        else:
-            given = Given(Odd("a YAML tag"), place)
-        self._seen[id(node), depth] = given
+            raise _Unreadable(self._display, f"is nested more than {MAX_DEPTH} levels deep")
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                message = "not YAML: an alias (*…) without its anchor (&…); a text that begins with * needs quotes"
+                raise _Unreadable(place, message)
+            return self._anchors[event.anchor]
+        if isinstance(event, yaml.ScalarEvent):
+            return self._anchored(event, Given(self._scalar(event), place, event.value))
+        items: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+        # Anchored before it is filled: it may contain itself.
+        given = self._anchored(event, Given(items if event.tag in _COLLECTIONS else Odd("a YAML tag"), place))
+        while not isinstance(inner := self._yaml.get_event(), yaml.CollectionEndEvent):
+            if isinstance(items, dict):
+                self._add_pair(items, inner, path, depth)
+            else:
+                items.append(self._value(inner, f"{path}[{len(items)}]", depth + 1))
         return given
 
-    def _place(self, node: yaml.Node) -> str:
-        return f"{self._display}:{node.start_mark.line + 1}"
+    def _anchored(self, event: Any, given: Given) -> Given:
+        if event.anchor is not None:
+            self._anchors[event.anchor] = given
+        return given
 
-    def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Given]:
-        found: dict[str, Given] = {}
-        for key_node, value_node in node.value:
-            place = self._place(key_node)
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._faults.append(Fault(place, path, "expected a word as key, not a list or mapping"))
-                continue
-            name: str = key_node.value
-            dotted = f"{path}.{name}" if path else name
-            given = self.value(value_node, dotted, depth + 1)
-            if name in found:
-                message = f"is given twice; the first one is at {found[name].place}"
-                self._faults.append(Fault(place, printable(dotted, 120), message))
-            else:
-                # The key's own line: a section's first line is where one looks for it.
-                found[name] = Given(given.value, place, given.written)
-        return found
+    def _add_pair(self, found: dict[str, Given], key: Any, path: str, depth: int) -> None:
+        place = self._place(key)
+        name = self._value(key, path, depth + 1).written
+        dotted = f"{path}.{name}" if path else name
+        given = self._value(self._yaml.get_event(), dotted, depth + 1)
+        if not isinstance(key, yaml.ScalarEvent):
+            self._faults.append(Fault(place, path, "expected a word as key, not a list or mapping"))
+        elif name in found:
+            message = f"is given twice; the first one is at {found[name].place}"
+            self._faults.append(Fault(place, printable(dotted, 120), message))
+        else:
+            # The key's own line: a section's first line is where one looks for it.
+            found[name] = Given(given.value, place, given.written)
 
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
-        if node.tag in _TEXT_TAGS:
-            return node.value
-        read: dict[Hashable, Any] = {
-            _TAG + "null": lambda _: None,
-            _TAG + "bool": self._scalars.construct_yaml_bool,
-            _TAG + "int": self._scalars.construct_yaml_int,
-            _TAG + "float": self._scalars.construct_yaml_float,
-        }
-        if node.tag not in read:
+    def _scalar(self, event: yaml.ScalarEvent) -> Any:
+        tag = event.tag
+        if tag in {None, "!"}:
+            tag = self._yaml.resolve(yaml.ScalarNode, event.value, event.implicit)
+        if tag in _TEXTS:
+            return event.value
+        if tag not in _SCALARS:
             return Odd("a YAML tag")
         try:
-            return read[node.tag](node)
-        except _UNREADABLE:
+            return self._yaml.construct_object(yaml.ScalarNode(tag, event.value))
+        except (ValueError, LookupError, OverflowError):
             return Odd("a number that cannot be read")

@@ -22,9 +22,9 @@ def fields(section: type[Section]) -> dict[str, FieldInfo]:
 
 
 def meta(annotation: Any) -> msgspec.Meta:
-    """Return the outermost `Meta` of a key's annotation; an empty one when it has none."""
-    found = [part for part in getattr(annotation, "__metadata__", ()) if isinstance(part, msgspec.Meta)]
-    return found[-1] if found else msgspec.Meta()
+    """Return what is declared of a key that holds a value or a list."""
+    declared: msgspec.Meta = annotation.__metadata__[-1]
+    return declared
 
 
 def section_of(annotation: Any) -> type[Section] | None:
@@ -33,9 +33,9 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 
 def item_of(annotation: Any) -> type[Section] | None:
-    """Return the section that each item of a key's list is, or None when the key holds no list."""
-    plain = get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
-    return section_of(get_args(plain)[0]) if get_origin(plain) is tuple else None
+    """Return the section that each item of a key's list is, or None when the key holds a value."""
+    held = annotation.__origin__
+    return get_args(held)[0] if get_origin(held) is tuple else None
 
 
 def leaves(section: type[Section] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

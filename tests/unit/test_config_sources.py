@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from assetbatch.config import Config, data_folder, load, sources, state_folder
+from assetbatch.config import Config, data_folder, load, sources
 from assetbatch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ def load_in(
     environ: Mapping[str, str] | None = None,
     *,
     dotenv: str | None = None,
-    **options: Any,
+    file: Path | None = None,
 ) -> Config:
     if text is not None:
         (folder / "config.yaml").write_text(text)
     if dotenv is not None:
         (folder / ".env").write_text(dotenv)
-    return load(**{"file": None, "environ": environ or {}, "cwd": folder, **options})
+    return load(file=file, environ=environ or {}, cwd=folder)
 
 
 def faults_in(folder: Path, text: str | None = EMBEDDED, environ: Any = None, **more: Any) -> list[str]:
@@ -55,15 +55,6 @@ def test_each_source_goes_before_the_next(tmp_path: Path) -> None:
         ({"text": text}, "developer", "config.yaml:2"),
         ({"text": text, "dotenv": "# a comment\n\nPOLYGON_TIER=starter\n"}, "starter", ".env:3"),
         ({"text": text, "environ": {"POLYGON_TIER": "advanced"}}, "advanced", "POLYGON_TIER"),
-        (
-            {
-                "text": text,
-                "environ": {"POLYGON_TIER": "advanced"},
-                "overrides": {"provider.plan": "business"},
-            },
-            "business",
-            "option",
-        ),
     ]
     for arguments, plan, origin in steps:
         config = load_in(tmp_path, **arguments)
@@ -135,15 +126,8 @@ def test_faults_of_all_sources_come_together(tmp_path: Path) -> None:
         EMBEDDED + "batch: {interval_minutes: 0}\n",
         {"QUEUE_MAX_SIZE": "0"},
         dotenv="POLYGON_TIER=x\n",
-        overrides={"provider.mode": "x", "foo.bar": 1},
     )
-    assert [fault.split(": ")[0] for fault in faults] == [
-        ".env:1",
-        "config.yaml:2",
-        "QUEUE_MAX_SIZE",
-        "option",
-        "option",
-    ]
+    assert [fault.split(": ")[0] for fault in faults] == [".env:1", "config.yaml:2", "QUEUE_MAX_SIZE"]
 
 
 def test_the_first_file_that_is_there_is_read(tmp_path: Path) -> None:
@@ -246,36 +230,14 @@ def test_dotenv_lies_beside_the_file_that_was_found(tmp_path: Path) -> None:
     assert (config.plan, config.origins["provider.plan"]) == ("starter", "conf/.env:1")
 
 
-def test_options_may_be_nested_or_dotted_and_none_means_not_given(tmp_path: Path) -> None:
-    overrides: dict[str, Any] = {
-        "provider": {"mode": "live"},
-        "rate_limiting.calls_per_minute": None,
-        "rate_limiting.tier": "starter",
-        "batch.secondary_assets": [],
-    }
-    config = load_in(tmp_path, overrides=overrides)
-    assert config.settings.provider.mode == "live"
-    assert config.plan == "starter"
-    assert config.secondary_assets == ()
-    assert config.origins["rate_limiting.calls_per_minute"] == "default"
-    unlimited = load_in(tmp_path, overrides={"rate_limiting.calls_per_minute": "unlimited"})
-    assert unlimited.calls_per_window is None
-
-
-def test_own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = {"XDG_DATA_HOME": str(tmp_path / "d"), "XDG_STATE_HOME": str(tmp_path / "s")}
-    for uid in (0, 1000):
-        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
-        assert data_folder(home) == tmp_path / "d" / "assetbatch"
-        assert state_folder(home) == tmp_path / "s" / "assetbatch"
+def test_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("XDG_DATA_HOME", "XDG_STATE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    assert tmp_path in data_folder({}).parents
-    assert tmp_path in state_folder({"XDG_STATE_HOME": "relative"}).parents
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert data_folder({}) == Path("/var/lib/assetbatch")
-    assert state_folder({}) == Path("/var/lib/assetbatch/state")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    for uid, own in ((0, Path("/var/lib/assetbatch")), (1000, tmp_path)):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert data_folder({"XDG_DATA_HOME": str(tmp_path / "d")}) == tmp_path / "d" / "assetbatch"
+        for environ in ({}, {"XDG_DATA_HOME": "relative"}):
+            assert data_folder(environ).is_relative_to(own)
 
 
 def test_the_shipped_file_is_right_and_short() -> None:
