@@ -141,6 +141,9 @@ class Client:
             error.reason = self._without_key(error.reason)
             error.args = (error.reason,)
             raise
+        finally:
+            # Else an error and this frame in its traceback hold each other, and with them the open connection.
+            del result
         found.failures = {symbol: (kind, self._without_key(words)) for symbol, (kind, words) in found.failures.items()}
         return found
 
