@@ -151,7 +151,7 @@ KINDS: dict[FailureKind, Consequence] = {
     FailureKind.NOT_FOUND: Consequence(
         "the ticker is unknown, or has no data now", sync_status=SyncStatus.NO_DATA, halve=True
     ),
-    FailureKind.UNKNOWN_TICKER: Consequence("check polygon_ticker: the vendor does not know it"),
+    FailureKind.UNKNOWN_TICKER: Consequence("check polygon_ticker: the vendor does not know it", halve=True),
     FailureKind.MISSING: Consequence("the vendor left the ticker out of its answer", sync_status=SyncStatus.NO_DATA),
     FailureKind.INVALID: Consequence("the vendor sent something that is no price; nothing was stored for it"),
     FailureKind.MALFORMED: Consequence("what answered is not the API: check provider.base_url and any proxy"),

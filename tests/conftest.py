@@ -63,6 +63,10 @@ def postgres(short_folder: Path) -> Iterator[EmbeddedServer]:
     server = EmbeddedServer(short_folder / "postgres")
     server.start(create=True)
     try:
+        with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
+            # Nothing here has to outlive a crash of the machine.
+            connection.execute("alter system set fsync = off")
+            connection.execute("select pg_reload_conf()")
         server.create_database(TEMPLATE)
         with open_database(server.conninfo(TEMPLATE)) as connection:
             schema.migrate(connection)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assetbatch import config as configuration
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A job that cron started waits for a PostgreSQL that is just restarting; a person at a terminal wants to be told.
 JOB_PATIENCE_SECONDS = 10.0
+SHORTEST_SECRET = 8
+T = TypeVar("T")
 
 
 class LogFormat(StrEnum):
@@ -57,11 +59,22 @@ class Invocation:
     json: bool = False
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
-    def mask(self, text: str) -> str:
-        """Blot out secrets. None should ever get here; this is the net below."""
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text
+    def mask(self, value: T) -> T:
+        """Blot out secrets in a text, or in all texts of a document. None should get here; this is the net below.
+
+        Words too short for a secret stay: `sandbox` is a key, and a word in many a sentence.
+        """
+        masked: Any = value
+        if isinstance(value, str):
+            masked = value
+            for secret in self.secrets:
+                if len(secret) >= SHORTEST_SECRET:
+                    masked = masked.replace(secret, "***")
+        elif isinstance(value, dict):
+            masked = {key: self.mask(one) for key, one in value.items()}
+        elif isinstance(value, list):
+            masked = [self.mask(one) for one in value]
+        return cast("T", masked)
 
     def load_config(self) -> Config:
         """Read the configuration. Raises ConfigurationError with all faults."""

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 def _print(lines: Sequence[str], facts: dict[str, object]) -> None:
     if current.json:
-        text = json.dumps({"schema": "assetbatch.trouble/1", "command": current.command} | facts)
+        document = {"schema": "assetbatch.trouble/1", "command": current.command} | facts
+        text = json.dumps(current.mask(document))
     else:
-        text = "\n  ".join(line for line in lines if line)
-    sys.stderr.write(current.mask(text) + "\n")
+        text = current.mask("\n  ".join(line for line in lines if line))
+    sys.stderr.write(text + "\n")
 
 
 def tell_error(error: AssetbatchError) -> None:

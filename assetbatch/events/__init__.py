@@ -47,7 +47,7 @@ def backend(config: Config) -> str:
 
 
 def publisher(config: Config, connection: Connection) -> Publisher | None:
-    """Make the publisher that the configuration asks for; None for none."""
+    """Make the publisher that the configuration asks for; None for none. Raises DeliveryError."""
     match backend(config):
         case "redis":
             from assetbatch.events.redis import RedisPublisher
@@ -66,7 +66,11 @@ def publish_pending(config: Config, connection: Connection) -> int:
 
     Trouble with the carrier is logged as a warning and ends it: the events are still there for the next run.
     """
-    carrier = publisher(config, connection)
+    try:
+        carrier = publisher(config, connection)
+    except DeliveryError as error:
+        log.warning("events wait for the next run: %s", error)
+        return 0
     if carrier is None:
         return 0
     lease = Lease(connection, "publisher")

@@ -16,7 +16,7 @@ from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import AssetType, Call, CallKind, Quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from assetbatch.model import Asset
 
@@ -47,6 +47,59 @@ KIND_OF_STATUS = {
 LONGEST_TEXT = 300
 # (below this magnitude, units a second)
 TIME_UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where a kind of snapshot keeps what a quote is made of.
+
+    `updated` of a row is not among it: one and the same time, often in the future, for half of the vendor's rows.
+    """
+
+    quote: str
+    bid: str
+    ask: str
+    quote_time: str
+    trade: str
+    price: str
+    trade_times: tuple[str, ...]
+    day: str
+    open: str
+    high: str
+    low: str
+    close: str
+
+
+SHAPES = {
+    CallKind.SNAPSHOT: Shape(
+        quote="last_quote",
+        bid="bid",
+        ask="ask",
+        quote_time="last_updated",
+        trade="last_trade",
+        price="price",
+        trade_times=("participant_timestamp", "sip_timestamp", "last_updated"),
+        day="session",
+        open="open",
+        high="high",
+        low="low",
+        close="close",
+    ),
+    CallKind.SNAPSHOT_SINGLE: Shape(
+        quote="lastQuote",
+        bid="b",
+        ask="a",
+        quote_time="t",
+        trade="lastTrade",
+        price="p",
+        trade_times=("t",),
+        day="day",
+        open="o",
+        high="h",
+        low="l",
+        close="c",
+    ),
+}
 
 
 class InvalidRowError(Exception):
@@ -165,8 +218,7 @@ def quotes(call: Call, document: Document, *, now: datetime) -> Answers:
             answers.failures[asset.symbol] = _row_error(row)
         else:
             try:
-                read = _unified_quote if call.kind is CallKind.SNAPSHOT else _single_quote
-                answers.quotes[asset.symbol] = read(asset, row, now)
+                answers.quotes[asset.symbol] = _quote(asset, row, SHAPES[call.kind], now)
             except InvalidRowError as error:
                 answers.failures[asset.symbol] = (FailureKind.INVALID, f"{asset.polygon_ticker}: {error}")
     return answers
@@ -192,49 +244,25 @@ def _row_error(row: Document) -> tuple[FailureKind, str]:
     return kinds.get(code if isinstance(code, str) else "", FailureKind.INVALID), f"{text(code)}: {message(row)}"
 
 
-def _unified_quote(asset: Asset, row: Document, now: datetime) -> Quote:
-    session = _part(row, "session")
-    last_quote = _part(row, "last_quote")
-    last_trade = _part(row, "last_trade")
+def _quote(asset: Asset, row: Document, shape: Shape, now: datetime) -> Quote:
+    quote, trade, day = (_part(row, name) for name in (shape.quote, shape.trade, shape.day))
     if asset.asset_type is AssetType.CRYPTO:
-        price, moment = (
-            _number(last_trade, "price"),
-            _first(last_trade, "participant_timestamp", "sip_timestamp", "last_updated"),
-        )
+        price, moment = _number(trade, shape.price), _first(trade, shape.trade_times)
     else:
-        price, moment = _number(last_quote, "bid"), last_quote.get("last_updated")
+        price, moment = _number(quote, shape.bid), quote.get(shape.quote_time)
+    if price is None:
+        what = "trade" if asset.asset_type is AssetType.CRYPTO else "bid"
+        raise InvalidRowError(f"no {what} price (zero or absent)")
     return Quote(
         polygon_ticker=asset.polygon_ticker,
-        last_price=_required(price, asset),
+        last_price=price,
         timestamp=_time(moment, now),
-        bid=_number(last_quote, "bid"),
-        ask=_number(last_quote, "ask"),
-        daily_open=_number(session, "open"),
-        daily_high=_number(session, "high"),
-        daily_low=_number(session, "low"),
-        daily_close=_number(session, "close"),
-    )
-
-
-def _single_quote(asset: Asset, row: Document, now: datetime) -> Quote:
-    day = _part(row, "day")
-    last_quote = _part(row, "lastQuote")
-    last_trade = _part(row, "lastTrade")
-    # `updated` is no time of a price: one and the same, often in the future, for half of the vendor's rows.
-    if asset.asset_type is AssetType.CRYPTO:
-        price, moment = _number(last_trade, "p"), last_trade.get("t")
-    else:
-        price, moment = _number(last_quote, "b"), last_quote.get("t")
-    return Quote(
-        polygon_ticker=asset.polygon_ticker,
-        last_price=_required(price, asset),
-        timestamp=_time(moment, now),
-        bid=_number(last_quote, "b"),
-        ask=_number(last_quote, "a"),
-        daily_open=_number(day, "o"),
-        daily_high=_number(day, "h"),
-        daily_low=_number(day, "l"),
-        daily_close=_number(day, "c"),
+        bid=_number(quote, shape.bid),
+        ask=_number(quote, shape.ask),
+        daily_open=_number(day, shape.open),
+        daily_high=_number(day, shape.high),
+        daily_low=_number(day, shape.low),
+        daily_close=_number(day, shape.close),
     )
 
 
@@ -247,7 +275,7 @@ def _part(row: Document, key: str) -> Mapping[str, Any]:
     return part
 
 
-def _first(part: Mapping[str, Any], *keys: str) -> object:
+def _first(part: Mapping[str, Any], keys: Iterable[str]) -> object:
     return next((part[key] for key in keys if part.get(key)), None)
 
 
@@ -265,12 +293,6 @@ def _number(part: Mapping[str, Any], key: str) -> Decimal | None:
     if not SMALLEST_NUMBER <= value <= LARGEST_NUMBER or len(value.as_tuple().digits) > MOST_DIGITS:
         raise InvalidRowError(f"`{key}` is out of range: {text(value)}")
     return value
-
-
-def _required(price: Decimal | None, asset: Asset) -> Decimal:
-    if price is None:
-        raise InvalidRowError(f"no {'trade' if asset.asset_type is AssetType.CRYPTO else 'bid'} price (zero or absent)")
-    return price
 
 
 def _time(value: object, now: datetime) -> datetime:
