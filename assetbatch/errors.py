@@ -139,17 +139,20 @@ class Consequence:
 KINDS: dict[FailureKind, Consequence] = {
     FailureKind.KEY_REFUSED: Consequence("check POLYGON_API_KEY: the key is wrong, expired or revoked", ends_run=True),
     FailureKind.NOT_ENTITLED: Consequence(
-        "the key's plan does not include this call", sync_status=SyncStatus.NOT_ENTITLED
+        "set provider.plan (POLYGON_TIER) to what the key really has; `status` names the way to another plan",
+        sync_status=SyncStatus.NOT_ENTITLED,
     ),
     FailureKind.NOT_YET: Consequence("the day is not over for the vendor: ask later", sync_status=SyncStatus.NO_DATA),
     FailureKind.RATE_LIMITED: Consequence("another program uses this key, or the server counts otherwise", retry=True),
-    FailureKind.NO_SLOT: Consequence("all calls of the window are taken: the next run tries again", ends_run=True),
+    FailureKind.NO_SLOT: Consequence("the budget of calls is used up: the next run tries again", ends_run=True),
     FailureKind.UNREACHABLE: Consequence("check the network and provider.base_url", retry=True, outage=True),
     FailureKind.TIMEOUT: Consequence("the API is slow or stuck: the next run tries again", retry=True, outage=True),
     FailureKind.SERVER_ERROR: Consequence("the API is in trouble: the next run tries again", retry=True, outage=True),
     FailureKind.BAD_REQUEST: Consequence("check polygon_ticker", halve=True),
     FailureKind.NOT_FOUND: Consequence(
-        "the ticker is unknown, or has no data now", sync_status=SyncStatus.NO_DATA, halve=True
+        "the ticker is unknown, or has no data now; if all fail so, check provider.base_url",
+        sync_status=SyncStatus.NO_DATA,
+        halve=True,
     ),
     FailureKind.UNKNOWN_TICKER: Consequence("check polygon_ticker: the vendor does not know it", halve=True),
     FailureKind.MISSING: Consequence("the vendor left the ticker out of its answer", sync_status=SyncStatus.NO_DATA),

@@ -42,8 +42,8 @@ def tell_failures(result: RunResult, warnings: Sequence[str]) -> None:
     for failure in result.failed:
         causes.setdefault((failure.kind, failure.error), []).append(failure.symbol)
     lines = [f"assetbatch {result.job}: {_summary(result)}"]
-    for (kind, error), symbols in causes.items():
-        lines += [f"{', '.join(symbols)}: {kind}: {error}", f"Next: {KINDS[kind].hint}"]
+    lines += [f"{', '.join(symbols)}: {kind}: {error}" for (kind, error), symbols in causes.items()]
+    lines += [f"Next: {hint}" for hint in dict.fromkeys(KINDS[kind].hint for kind, _ in causes)]
     lines += warnings
     _print(
         lines,
@@ -60,7 +60,7 @@ def _summary(result: RunResult) -> str:
         return "the API refused the key"
     good = len(result.updated) + len(result.unchanged)
     if not result.failed:
-        return f"{good} assets are well, but"
+        return f"all {good} assets are well, but"
     return f"{len(result.failed)} of {len(result.failed) + good} assets failed" + (
         ", the others are stored" if good else ""
     )

@@ -46,19 +46,22 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
         variables,
         secrets,
         faults,
-        absent_at=found.display if found else "config.yaml",
+        absent_at=found.display if found else "no config.yaml was found",
         doubtful=unreadable or any(map(database.about, faults)),
     )
     # Refused ones, too: they are secrets as well.
     hidden = {given.value for given in secrets.values()}
     hidden |= {variables[name].value for name in secret.NAMES if name in variables}
     hidden |= {given.value for key, given in values.items() if key.startswith("pings.") and given.value}
+    passwords = database.passwords(where.conninfo.reveal()) if where and where.conninfo else set()
     if where and where.conninfo:
-        hidden |= {where.conninfo.reveal()} | database.passwords(where.conninfo.reveal())
+        hidden |= {where.conninfo.reveal()} | passwords
     if faults or where is None:
         raise ConfigurationError(_presented(faults, secret.hidden(hidden)), hint=HINT)
     origins = {key: values[key].place if key in values else "default" for key, _ in leaves()}
     origins |= {_SECRET_KEYS[name]: given.place for name, given in secrets.items() if name in _SECRET_KEYS}
+    if passwords:  # one inside DATABASE_URL is as present as DB_PASSWORD
+        origins.setdefault("database.password", named_at)
     return Config(
         settings=_settings(values),
         api_key=_secret(secrets, "POLYGON_API_KEY"),

@@ -58,6 +58,7 @@ def _open(conninfo: str, application_name: str) -> Connection:
         prepare_threshold=None,
         row_factory=dict_row,
         application_name=application_name,
+        client_encoding="UTF8",  # a database of SQL_ASCII would answer with bytes
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         keepalives=1,
         keepalives_idle=10,
@@ -117,7 +118,7 @@ def connect(
                 f"the embedded server has no database {database.name}", hint="run `assetbatch init`"
             ) from None
         raise DatabaseUnavailableError(
-            f"{database.described}: {str(error).strip()}",
+            f"{database.described}: {' '.join(str(error).split())}",
             hint="is PostgreSQL running, and are host, user and password right?",
         ) from None
 
@@ -134,7 +135,7 @@ def translated_errors(described: str) -> Iterator[None]:
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaError(
             f"{described}: {_words(error)}",
-            hint="grant what `assetbatch init --grants ROLE` prints, as the tables' owner",
+            hint="as the tables' owner, grant what `assetbatch init --grants ROLE` prints; `init` needs the owner",
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise DatabaseUnavailableError(f"{described}: {_words(error)}", hint="the next run carries on") from error

@@ -20,14 +20,18 @@ from trading.symbols s
 where s.symbol = any(%(symbols)s)
 """
 
+# A run that was killed never says how it ended: one that has not ended after `longest_run` seconds failed.
 READ_JOBS = """
 with day as (
-  select *, started_at - lag(started_at) over (partition by job order by started_at) as gap
+  select job, started_at, finished_at, error,
+         case when status = 'running' and started_at < clock_timestamp() - make_interval(secs => %(longest_run)s)
+              then 'failed' else status end as status,
+         started_at - lag(started_at) over (partition by job order by started_at) as gap
   from assetbatch.runs
   where job = any(%(jobs)s) and started_at > clock_timestamp() - interval '24 hours'
 )
-select j.job, l.started_at as last_run, l.status as last_status, l.exit_code, l.error_kind, l.error,
-       d.runs, d.partial, d.failed, d.longest_gap_seconds, d.last_failure
+select j.job, l.started_at as last_run, l.status as last_status, l.exit_code, l.plan, l.error_kind,
+       d.runs, d.partial, d.failed, d.longest_gap_seconds, d.last_failure, d.last_error
 from unnest(%(jobs)s::text[]) as j (job)
 left join lateral (
   select * from assetbatch.runs r where r.job = j.job and r.status <> 'skipped' order by r.started_at desc limit 1
@@ -37,7 +41,8 @@ cross join lateral (
          count(*) filter (where status = 'partial') as partial,
          count(*) filter (where status = 'failed') as failed,
          extract(epoch from max(gap))::float8 as longest_gap_seconds,
-         max(finished_at) filter (where status in ('partial', 'failed')) as last_failure
+         max(coalesce(finished_at, started_at)) filter (where status in ('partial', 'failed')) as last_failure,
+         (array_agg(error order by started_at desc) filter (where status in ('partial', 'failed')))[1] as last_error
   from day where day.job = j.job
 ) d
 """
@@ -56,7 +61,7 @@ from (
   where job = 'run-priority' and started_at > clock_timestamp() - interval '1 hour' and finished_at is not null
 ) r
 cross join (
-  select count(*) as calls, count(*) filter (where outcome = 'rate_limited') as refusals
+  select count(*) filter (where sent) as calls, count(*) filter (where outcome = 'rate_limited') as refusals
   from assetbatch.api_calls where at > clock_timestamp() - interval '1 hour'
 ) c
 """
@@ -103,7 +108,14 @@ class Overview:
     disagreeing_hosts: list[Row]
 
 
-def read(connection: Connection, *, symbols: Sequence[str], jobs: Sequence[str], key: str | None) -> Overview:
+def read(
+    connection: Connection,
+    *,
+    symbols: Sequence[str],
+    jobs: Sequence[str],
+    key: str | None,
+    longest_run_seconds: float,
+) -> Overview:
     """Read all that `status` tells of, for these assets and jobs; `key` is the fingerprint of the key in use."""
     prices = {row["symbol"]: row for row in connection.execute(READ_PRICES, {"symbols": list(symbols)})}
     hour = connection.execute(READ_HOUR).fetchone()
@@ -111,7 +123,7 @@ def read(connection: Connection, *, symbols: Sequence[str], jobs: Sequence[str],
     return Overview(
         now=hour["now"],
         prices=prices,
-        jobs=connection.execute(READ_JOBS, {"jobs": list(jobs)}).fetchall(),
+        jobs=connection.execute(READ_JOBS, {"jobs": list(jobs), "longest_run": longest_run_seconds}).fetchall(),
         hour=hour,
         budget=connection.execute(READ_BUDGET, {"key": key}).fetchone(),
         disagreeing_hosts=connection.execute(READ_DISAGREEING_HOSTS).fetchall(),

@@ -143,11 +143,6 @@ class RateLimiter:
         self._lane = lane
         self._pause = pause
 
-    @property
-    def max_calls(self) -> int | None:
-        """Calls in any window, as this host's configuration has it; None: unlimited."""
-        return self._rules.max_calls
-
     def acquire(self, *, max_wait_seconds: float = math.inf, calls_after: int = 0) -> Slot:
         """Wait for a slot; `calls_after` tells how many calls this run still means to make after this one.
 
@@ -167,6 +162,7 @@ class RateLimiter:
                         sent=False,
                     )
                 if answer["wait_seconds"] > 0:
+                    log.info("waiting %.1f s for a call", answer["wait_seconds"])
                     self._pause(answer["wait_seconds"])
                 if answer["verdict"] == "granted":
                     slot = Slot(answer["token"], time.monotonic() - started, answer["calls_in_window"], asked_at)

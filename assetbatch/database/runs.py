@@ -39,8 +39,9 @@ where id = %(id)s and finished_at is null
 """
 
 RECORD_CALL = """
-insert into assetbatch.api_calls (run_id, kind, outcome, http_status, latency_ms, waited_ms, assets, calls_in_window)
-values (%(run_id)s, %(kind)s, %(outcome)s, %(http_status)s, %(latency_ms)s, %(waited_ms)s, %(assets)s,
+insert into assetbatch.api_calls
+  (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets, calls_in_window)
+values (%(run_id)s, %(kind)s, %(outcome)s, %(http_status)s, %(sent)s, %(latency_ms)s, %(waited_ms)s, %(assets)s,
         %(calls_in_window)s)
 """
 
@@ -58,6 +59,7 @@ class CallRecord:
     kind: str
     outcome: str
     http_status: int | None
+    sent: bool
     latency_ms: int
     waited_ms: int
     assets: int

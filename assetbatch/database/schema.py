@@ -216,8 +216,8 @@ def claim_source(connection: Connection, source: str) -> None:
     if row is not None and row["value"] != source:
         raise SourceMismatchError(
             f"this database holds prices of {row['value']}, but provider.base_url is of {source}",
-            hint="name another, empty database for the other source and run `assetbatch init` there,"
-            " or set provider.base_url (POLYGON_BASE_URL) back",
+            hint="name another, empty database for the other source (`database: {embedded: true, name: ...}`, or"
+            " DATABASE_URL) and run `assetbatch init` there, or set provider.base_url (POLYGON_BASE_URL) back",
         )
 
 

@@ -52,9 +52,7 @@ def run_priority(
     `started_at` stands for the database's time where time is simulated. Failures of assets are in the result. Raises
     ConfigurationError without a key, SourceMismatchError on a database of another source.
     """
-    settings = config.settings
     api_key = config.require_api_key().reveal()
-    schema.claim_source(connection, source_of(settings.provider.base_url))
     run_id, began_at = runs.begin(
         connection,
         job=JOB,
@@ -129,7 +127,7 @@ def _update(
         now=began_at,
     )
     log.info(
-        "%d assets are due on plan %s (%s), by %d calls",
+        "assets due: %d; calls planned on plan %s (%s): %d",
         len(assets) - len(plan.not_due),
         config.plan,
         mode,
@@ -147,6 +145,8 @@ def _update(
         stop.pause(seconds)
 
     limiter = limiter_of(config, connection, key=key_fingerprint(api_key), host=host, lane=Lane.PRIORITY, pause=pause)
+    if plan.calls:
+        schema.claim_source(connection, source_of(settings.provider.base_url))
     road = Road(
         connection=connection,
         limiter=limiter,
@@ -164,7 +164,8 @@ def _update(
     if plan.not_entitled:
         road.fail(plan.not_entitled, FailureKind.NOT_ENTITLED, _no_live_prices(config))
     _foresee(config, limiter, mode, clock)
-    return Outcome(_result(plan, trip, run_id, began_at, clock), tuple(trip.warnings))
+    warnings = (_give_way(trip, config, runs.refusals_in_last_hour(connection)),) if trip.unforeseen else ()
+    return Outcome(_result(plan, trip, run_id, began_at, clock), warnings)
 
 
 def limiter_of(
@@ -200,6 +201,15 @@ def _foresee(config: Config, limiter: RateLimiter, mode: planner.Mode, clock: Cl
         due=due,
         every_seconds=every.total_seconds(),
         grace_seconds=config.settings.rate_limiting.reservation_grace_seconds,
+    )
+
+
+def _give_way(trip: Trip, config: Config, refusals: int) -> str:
+    ours = min(trip.unforeseen)
+    return (
+        f"refused with {ours} of {config.calls_per_window} calls of ours in the window,"
+        f" {'once' if refusals == 1 else f'{refusals} times'} in the last hour: another program uses this key,"
+        f" or the server counts otherwise. Give way: rate_limiting.calls_per_minute: {max(1, ours)}"
     )
 
 

@@ -53,7 +53,8 @@ class Trip:
     refusals: int = 0
     long_waits: int = 0
     waited_seconds: float = 0.0
-    warnings: list[str] = field(default_factory=list)
+    unforeseen: list[int] = field(default_factory=list)
+    """For each refusal that our own calls do not explain: how many of them were in the window."""
 
 
 @dataclass(slots=True)
@@ -102,7 +103,11 @@ class Road:
         return self.trip
 
     def _travel_once(self, call: Call, *, calls_after: int) -> None:
-        """Make one call, again where that may help; every attempt takes its own slot. Raises the last CallError."""
+        """Make one call, again where that may help; every attempt takes its own slot. Raises the last CallError.
+
+        Where no slot is left to try again, that is the error of the attempt before: it says why.
+        """
+        before: CallError | None = None
         for attempt in Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, CallError) and KINDS[error.kind].retry),
             stop=lambda state: self._no_further_attempt(state, calls_after),
@@ -111,7 +116,13 @@ class Road:
             reraise=True,
         ):
             with attempt:
-                self._attempt(call, calls_after)
+                try:
+                    self._attempt(call, calls_after)
+                except CallError as error:
+                    if error.kind is FailureKind.NO_SLOT and before is not None:
+                        raise before from None
+                    before = error
+                    raise
 
     def _no_further_attempt(self, state: RetryCallState, calls_after: int) -> bool:
         return (
@@ -152,6 +163,7 @@ class Road:
             kind=call.kind.value,
             outcome=error.kind.value if error else outcome.value,
             http_status=error.http_status if error else HTTP_OK if outcome is Outcome.OK else None,
+            sent=outcome is not Outcome.UNSENT,
             latency_ms=round(latency * 1000),
             waited_ms=round(slot.waited_seconds * 1000),
             assets=len(call.assets),
@@ -174,13 +186,7 @@ class Road:
     def _refused(self, slot: Slot, *, foreseen: bool) -> None:
         self.trip.refusals += 1
         if not foreseen and slot.calls_in_window is not None:
-            times = runs.refusals_in_last_hour(self.connection) + 1  # this one is not written down yet
-            self.trip.warnings.append(
-                f"refused with {slot.calls_in_window} of {self.limiter.max_calls} calls of ours in the window,"
-                f" {times} times in the last hour: another program uses this key,"
-                " or the server counts otherwise."
-                f" Give way: rate_limiting.calls_per_minute: {max(1, slot.calls_in_window)}"
-            )
+            self.trip.unforeseen.append(slot.calls_in_window)
 
     def _store(self, assets: Sequence[Asset], brought: Answers, record: runs.CallRecord) -> None:
         stored = prices.store(

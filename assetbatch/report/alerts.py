@@ -7,13 +7,14 @@ from datetime import timedelta
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
-from assetbatch.errors import EXIT_KEY_REFUSED, FailureKind
+from assetbatch.errors import EXIT_KEY_REFUSED, KINDS, FailureKind
 from assetbatch.report.freshness import Freshness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from assetbatch.config import Config
+    from assetbatch.database.connection import Row
     from assetbatch.database.overview import Overview
     from assetbatch.report.status import AssetStatus, Budget
 
@@ -65,18 +66,22 @@ def all_alerts(
     budget: Budget,
     metrics: Mapping[str, float | None],
 ) -> tuple[Alert, ...]:
-    """Find everything that is wrong, the worst first."""
+    """Find everything that is wrong, the worst first, and causes before their consequences."""
     found = [
-        *_of_thresholds(config, metrics),
         *_of_runs(config, overview),
-        *_of_assets(config, assets),
+        *_of_assets(config, assets, overview),
         *_of_limit(overview, budget),
         *_of_events(overview),
+        *_of_thresholds(config, metrics, overview),
     ]
     return tuple(sorted(found, key=lambda alert: alert.level, reverse=True))
 
 
-def _of_thresholds(config: Config, metrics: Mapping[str, float | None]) -> Iterator[Alert]:
+def _priority_job(overview: Overview) -> Row:
+    return next(row for row in overview.jobs if row["job"] == "run-priority")
+
+
+def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview: Overview) -> Iterator[Alert]:
     limits = config.settings.alerts
 
     def beyond(metric: str, threshold: float, message: str, hint: str, *, at_least: bool = False) -> Iterator[Alert]:
@@ -88,7 +93,7 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None]) -> Itera
         "batch.priority.success_rate",
         limits.priority_success_rate_min,
         "{:.0%} of the priority runs of the last hour went well",
-        "see what failed below",
+        f"the last that did not: {_priority_job(overview)['last_error'] or 'it was killed'}",
         at_least=True,
     )
     yield from beyond(
@@ -106,7 +111,7 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None]) -> Itera
 
 
 def _of_runs(config: Config, overview: Overview) -> Iterator[Alert]:
-    row = next(row for row in overview.jobs if row["job"] == "run-priority")
+    row = _priority_job(overview)
     silent_at_most = 2 * timedelta(minutes=config.settings.batch.interval_minutes)
     if not config.priority_assets:
         return
@@ -124,29 +129,39 @@ def _of_runs(config: Config, overview: Overview) -> Iterator[Alert]:
     if row["exit_code"] == EXIT_KEY_REFUSED:
         yield Alert(Level.CRITICAL, "api.key", "the API refused the key", "check POLYGON_API_KEY")
     if row["error_kind"] == FailureKind.NOT_ENTITLED:
-        if config.plan == "free":
+        if row["plan"] == "free":
             hint = f"see {config.settings.provider.upgrade_url}"
             yield Alert(Level.WARNING, "api.plan", "plan free has no live prices", hint)
         else:
-            message = f"plan says {config.plan}, the key is refused live prices"
+            message = f"plan says {row['plan']}, the key is refused live prices"
             yield Alert(Level.CRITICAL, "api.plan", message, "lapsed payment?")
 
 
-def _of_assets(config: Config, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
-    old = 3 * timedelta(minutes=config.settings.batch.interval_minutes)
+def _of_assets(config: Config, assets: Sequence[AssetStatus], overview: Overview) -> Iterator[Alert]:
+    interval = timedelta(minutes=config.settings.batch.interval_minutes)
+    old = 3 * interval
     for one in assets:
-        metric = f"assets.{one.asset.symbol}"
         if one.market_age is not None and one.market_age > old:
             yield Alert(
                 Level.CRITICAL,
-                metric,
+                f"assets.{one.asset.symbol}",
                 f"{one.asset.symbol} is {_minutes(one.market_age)} minutes of market time old",
                 one.error or "see the last run",
                 round(one.market_age.total_seconds()),
                 old.total_seconds(),
             )
-        elif one.state is Freshness.FAILING:
-            yield Alert(Level.WARNING, metric, f"{one.asset.symbol} failed: {one.error}", "the next run tries again")
+    never = [one.asset.symbol for one in assets if one.state is Freshness.NEVER]
+    last_run = _priority_job(overview)["last_run"]
+    if never and last_run is not None and _priority_job(overview)["runs"] > 1:
+        message = f"{', '.join(never)}: never updated, though run-priority runs"
+        yield Alert(Level.CRITICAL, "assets.never", message, "is it killed? `assetbatch -v run-priority` tells more")
+    causes: dict[tuple[FailureKind, str], list[str]] = {}
+    for one in assets:
+        if one.state is Freshness.FAILING and one.error_kind is not None:
+            causes.setdefault((one.error_kind, one.error), []).append(one.asset.symbol)
+    for (kind, error), symbols in causes.items():
+        message = f"{', '.join(symbols)} failed: {error}"
+        yield Alert(Level.WARNING, "assets.failing", message, KINDS[kind].hint, len(symbols), 0)
 
 
 def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:

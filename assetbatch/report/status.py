@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.overview import Overview
+    from assetbatch.errors import FailureKind
     from assetbatch.model import Asset
 
 JOBS = {"run-priority": "Priority assets"}
@@ -33,6 +34,7 @@ class AssetStatus:
     data_timestamp: str | None
     last_sync: datetime | None
     market_age: timedelta | None
+    error_kind: FailureKind | None
     error: str
 
 
@@ -117,6 +119,7 @@ def _asset_status(asset: Asset, state: SyncState, overview: Overview, interval: 
         data_timestamp=price.get("data_timestamp"),
         last_sync=state.succeeded_at,
         market_age=market_age(asset, state, overview.now),
+        error_kind=state.error_kind,
         error=state.error,
     )
 

@@ -21,6 +21,8 @@ LEVEL_STYLES = {Level.WARNING: "yellow", Level.CRITICAL: "bold red"}
 STATE_STYLES = {Freshness.FRESH: "green", Freshness.CLOSED: "dim", Freshness.END_OF_DAY: "dim"}
 # Where output is no terminal, its lines are for a pipe or a mail: wide enough not to break.
 PLAIN_WIDTH = 100
+# On a narrower terminal only what matters most is shown of an asset.
+NARROW_WIDTH = 76
 
 
 def console() -> Console:
@@ -46,7 +48,7 @@ def duration(length: timedelta) -> str:
     return f"{seconds // 86400} d"
 
 
-def status_view(status: Status) -> RenderableType:
+def status_view(status: Status, *, width: int) -> RenderableType:
     """Lay out one screen that answers, from top to bottom: is all well, what is wrong, what to do."""
     headline = Text.assemble(
         (status.health.value.upper(), HEALTH_STYLES[status.health]),
@@ -58,7 +60,7 @@ def status_view(status: Status) -> RenderableType:
     parts: list[RenderableType] = [headline]
     if status.alerts:
         parts.append(alerts)
-    parts += [_jobs(status), _assets(status), _budget(status)]
+    parts += [_jobs(status), _assets(status, narrow=width < NARROW_WIDTH), _budget(status)]
     return Group(*parts)
 
 
@@ -89,20 +91,12 @@ def _day(job: JobStatus) -> str:
     return f"{runs} run{'s' if runs != 1 else ''}, {job.day['partial']} partial, {job.day['failed']} failed"
 
 
-def _assets(status: Status) -> Table:
-    table = _table(
-        "Priority assets",
-        "symbol",
-        "price",
-        "today",
-        "price of",
-        "updated",
-        "market age",
-        "state",
-        numbers=("price", "today"),
-    )
+def _assets(status: Status, *, narrow: bool) -> Table:
+    columns = ["symbol", "price", "today", "price of", "updated", "market age", "state"]
+    shown = [0, 1, 4, 6] if narrow else range(len(columns))
+    table = _table("Priority assets", *(columns[number] for number in shown), numbers=("price", "today"))
     for one in status.assets:
-        table.add_row(
+        row: list[RenderableType] = [
             one.asset.symbol,
             one.last_price or "-",
             _change(one),
@@ -110,7 +104,8 @@ def _assets(status: Status) -> Table:
             ago(one.last_sync, status.now),
             "-" if one.market_age is None else duration(one.market_age),
             Text(one.state.value, style=STATE_STYLES.get(one.state, "red")),
-        )
+        ]
+        table.add_row(*(row[number] for number in shown))
     return table
 
 

@@ -98,8 +98,8 @@ def test_check_is_critical_when_the_database_is_away_and_unknown_without_configu
 def test_a_refusal_degrades(commands: Commands, connection: Connection) -> None:
     commands("run-priority")
     connection.execute(
-        "insert into assetbatch.api_calls (run_id, kind, outcome, http_status, latency_ms, waited_ms, assets)"
-        " values (1, 'snapshot', 'rate_limited', 429, 1, 1, 1)"
+        "insert into assetbatch.api_calls (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets)"
+        " values (1, 'snapshot', 'rate_limited', 429, true, 1, 1, 1)"
     )
 
     done = commands("status", "--check")

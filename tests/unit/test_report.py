@@ -75,8 +75,9 @@ def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **ho
         "last_run": now - minutes(1),
         "last_status": "ok",
         "exit_code": 0,
+        "plan": "starter",
         "error_kind": None,
-        "error": None,
+        "last_error": None,
         "runs": 288,
         "partial": 0,
         "failed": 0,
@@ -117,6 +118,7 @@ def test_a_quiet_hour_is_healthy(config: Config) -> None:
         (overview(job={"last_run": None}), "jobs.run-priority", Health.UNHEALTHY),
         (overview(job={"exit_code": 77}), "api.key", Health.UNHEALTHY),
         (overview(job={"error_kind": "not_entitled"}), "api.plan", Health.UNHEALTHY),
+        (overview(job={"error_kind": "not_entitled", "plan": "free"}), "api.plan", Health.DEGRADED),
     ],
 )
 def test_alerts_fire_at_their_thresholds_and_not_beside_them(
@@ -141,6 +143,20 @@ def test_a_weekend_raises_no_alarm_about_markets_that_are_closed(config: Config)
 
     assert [alert.metric for alert in report.alerts] == ["assets.BTCUSD"]
     assert [one.state for one in report.assets] == [Freshness.CLOSED, Freshness.CLOSED, Freshness.STALE]
+
+
+def test_assets_that_fail_for_one_reason_are_one_alert_with_its_mend(config: Config) -> None:
+    (alert,) = build(config, overview(), error=FailureKind.UNKNOWN_TICKER).alerts
+
+    assert alert.message.startswith("XAUUSD, EURUSD, BTCUSD failed")
+    assert "polygon_ticker" in alert.hint
+
+
+def test_assets_that_were_never_updated_though_runs_begin_are_critical(config: Config) -> None:
+    states = {asset.symbol: SyncState() for asset in config.priority_assets}
+
+    assert status.build(config, overview(), states, source="sandbox").health is Health.UNHEALTHY
+    assert status.build(config, overview(job={"runs": 1}), states, source="sandbox").health is Health.HEALTHY
 
 
 def test_the_worst_alert_comes_first(config: Config) -> None:

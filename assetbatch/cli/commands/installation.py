@@ -38,7 +38,10 @@ def init(
     if grants is not None:
         from assetbatch.database import schema
 
-        sys.stdout.write(schema.grants(grants))
+        if as_json:
+            print_json({"sql": schema.grants(grants)})
+        else:
+            sys.stdout.write(schema.grants(grants))
         return
     config = current.load_config()
 

@@ -55,6 +55,9 @@ def sandbox(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    except OSError as error:
+        hint = "another sandbox may have it; --port 0 takes a free one"
+        raise typer.BadParameter(f"port {port}: {error.strerror} ({hint})") from None
     if as_json:
         print_json({"url": server.url, "plan": plan, "limit": limit, "window_seconds": window})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from assetbatch.errors import AssetbatchError, ConfigurationError
 
 if TYPE_CHECKING:
     from assetbatch.report.status import Status
+
+log = logging.getLogger(__name__)
 
 CHECK_CRITICAL = 2
 CHECK_UNKNOWN = 3
@@ -37,25 +40,21 @@ def status(
     current.json = as_json
     try:
         report = _read()
-    except AssetbatchError as error:
+    except Exception as error:
         if not check:
             raise
-        unknown = isinstance(error, ConfigurationError)
-        sys.stdout.write(
-            f"{'UNKNOWN' if unknown else 'CRITICAL'} - {current.mask(error.reason)}"
-            f"{f' ({error.hint})' if error.hint else ''}\n"
-        )
-        raise typer.Exit(CHECK_UNKNOWN if unknown else CHECK_CRITICAL) from None
+        raise typer.Exit(_tell_unreadable(error)) from None
     if as_json:
         from assetbatch.report.documents import status_document
 
         print_json(status_document(report))
     elif check:
-        sys.stdout.write(_check_line(report) + "\n")
+        sys.stdout.write(_check_text(report))
     else:
         from assetbatch.report import tables
 
-        tables.console().print(tables.status_view(report))
+        console = tables.console()
+        console.print(tables.status_view(report, width=console.width))
     if check:
         raise typer.Exit(report.health.check_code)
 
@@ -63,6 +62,7 @@ def status(
 def _read() -> Status:
     config = current.load_config()
 
+    from assetbatch.cli import lifecycle
     from assetbatch.database import catalogue, overview, schema
     from assetbatch.database.rate_limit import key_fingerprint
     from assetbatch.report import status as report
@@ -73,16 +73,31 @@ def _read() -> Status:
         schema.check(connection)
         return report.build(
             config,
-            overview.read(connection, symbols=symbols, jobs=list(report.JOBS), key=key),
+            overview.read(
+                connection,
+                symbols=symbols,
+                jobs=list(report.JOBS),
+                key=key,
+                longest_run_seconds=config.settings.batch.max_cycle_seconds + lifecycle.HARD_END_SECONDS,
+            ),
             catalogue.sync_states(connection, symbols),
             source=schema.source(connection) or "nowhere yet",
         )
 
 
-def _check_line(report: Status) -> str:
+def _tell_unreadable(error: Exception) -> int:
+    """Tell a monitoring system why there is no status; return the exit code."""
+    known = isinstance(error, AssetbatchError)
+    unknown = not known or isinstance(error, ConfigurationError)
+    reason = f"{error.reason} ({error.hint})" if isinstance(error, AssetbatchError) else f"unexpected: {error!r}"
+    if not known:
+        log.error("an unexpected error: this is a bug", exc_info=error)
+    sys.stdout.write(f"{'UNKNOWN' if unknown else 'CRITICAL'} - {current.mask(reason)}\n")
+    return CHECK_UNKNOWN if unknown else CHECK_CRITICAL
+
+
+def _check_text(report: Status) -> str:
+    """Write the worst on the first line, as monitoring systems show it, and everything else below."""
     word = ("OK", "WARNING", "CRITICAL")[report.health.check_code]
-    if not report.alerts:
-        return f"{word} - {report.health}"
-    first = report.alerts[0]
-    others = f", and {len(report.alerts) - 1} more" if len(report.alerts) > 1 else ""
-    return f"{word} - {first.message} ({first.hint}){others}"
+    lines = [f"{alert.message} ({alert.hint})" for alert in report.alerts] or [report.health.value]
+    return f"{word} - " + "\n".join(lines) + "\n"

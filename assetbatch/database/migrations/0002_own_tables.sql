@@ -56,6 +56,7 @@ create table assetbatch.api_calls (
   kind            text not null,
   outcome         text not null,
   http_status     int,
+  sent            boolean not null,
   latency_ms      int not null,
   waited_ms       int not null,
   assets          int not null,
@@ -63,6 +64,7 @@ create table assetbatch.api_calls (
 );
 create index api_calls_at on assetbatch.api_calls (at);
 comment on column assetbatch.api_calls.outcome is 'ok, or the kind of failure';
+comment on column assetbatch.api_calls.sent is 'false: it never left, so it cost nothing';
 comment on column assetbatch.api_calls.calls_in_window is 'calls of ours that were in the window when this one was allowed';
 
 create table assetbatch.outbox (
