@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
+    from assetbatch.database.embedded import EmbeddedServer
     from assetbatch.sandbox.server import Sandbox
     from tests.conftest import Commands
 
@@ -155,6 +157,33 @@ def test_a_database_of_another_source_is_refused_before_any_call(
     assert "api.massive.com" in done.stderr
     assert "sandbox" in done.stderr
     assert not sandbox.arrivals
+
+
+def test_a_run_without_a_call_leaves_the_source_open(commands: Commands) -> None:
+    assert commands("run-priority", POLYGON_TIER="free", POLYGON_BASE_URL="https://api.massive.com").returncode == 3
+
+    assert commands("run-priority").returncode == 0
+
+
+def test_a_refusal_without_a_word_when_to_come_back_is_told_as_such(commands: Commands, sandbox: Sandbox) -> None:
+    sandbox.fail = ["429"]
+
+    done = commands("run-priority", "--json")
+
+    assert done.returncode == 3
+    assert {failure["kind"] for failure in json.loads(done.stdout)["failed"]} == {"rate_limited"}
+    assert len(sandbox.arrivals) == 1
+    assert "refused with 0 of 5 calls of ours in the window, once in the last hour" in done.stderr
+
+
+def test_a_database_of_sql_ascii_does(commands: Commands, postgres: EmbeddedServer) -> None:
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as connection:
+        connection.execute("create database ascii encoding 'SQL_ASCII' template template0")
+    own = postgres.conninfo("ascii").replace("client_encoding='UTF8'", "")
+
+    assert commands("init", DATABASE_URL=own).returncode == 0
+    assert commands("run-priority", DATABASE_URL=own).returncode == 0
+    assert commands("status", "--check", DATABASE_URL=own).returncode == 0
 
 
 def test_a_run_that_finds_another_going_is_skipped(

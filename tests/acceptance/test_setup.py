@@ -9,11 +9,13 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from assetbatch.sandbox.server import Sandbox
 from tests.conftest import Commands
 
 ROOT = Path(__file__).parents[2]
@@ -174,6 +176,25 @@ def test_the_sandbox_prints_its_address_answers_and_ends_by_a_signal(
         _, stderr = server.communicate(timeout=10)
     assert server.returncode == code
     assert "Traceback" not in stderr
+
+
+def test_a_port_that_is_taken_is_told(commands: Commands, sandbox: Sandbox) -> None:
+    done = commands("sandbox", "--port", sandbox.url.rpartition(":")[2])
+
+    assert done.returncode == 2
+    assert "--port 0" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.2])
+def test_an_early_interrupt_leaves_no_traceback(commands: Commands, seconds: float) -> None:
+    run = commands.start("status")
+    time.sleep(seconds)
+    run.send_signal(signal.SIGTERM)
+    _, stderr = run.communicate(timeout=10)
+
+    assert "Traceback" not in stderr
+    assert run.returncode in {-signal.SIGTERM, 143, 0}
 
 
 def test_wrong_usage_is_2(commands: Commands) -> None:

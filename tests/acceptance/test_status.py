@@ -95,6 +95,38 @@ def test_check_is_critical_when_the_database_is_away_and_unknown_without_configu
     assert (unknown.returncode, unknown.stdout[:7]) == (3, "UNKNOWN")
 
 
+def test_check_is_unknown_after_an_unexpected_error(commands: Commands, connection: Connection) -> None:
+    connection.execute("alter table assetbatch.sync_state rename column error to fault")
+
+    done = commands("status", "--check")
+
+    assert (done.returncode, done.stdout[:7]) == (3, "UNKNOWN")
+    assert "this is a bug" in done.stderr
+
+
+def test_a_run_that_was_killed_counts_as_failed(commands: Commands, connection: Connection) -> None:
+    connection.execute(
+        "insert into assetbatch.runs (job, host, version, plan, started_at)"
+        " select 'run-priority', 'h', '0', 'starter', clock_timestamp() - interval '6 minutes' * n"
+        " from generate_series(1, 2) n"
+    )
+
+    document = json.loads(commands("status", "--json").stdout)
+
+    assert document["jobs"][0]["day"]["failed"] == 2
+    assert "assets.never" in [alert["metric"] for alert in document["alerts"]]
+
+
+def test_a_narrow_terminal_keeps_name_price_and_state(commands: Commands) -> None:
+    commands("run-priority")
+
+    shown = commands("status", COLUMNS="50", TTY_COMPATIBLE="1", NO_COLOR="1").stdout
+
+    assert "EURUSD" in shown
+    assert shown.count("fresh") == 3
+    assert "market age" not in shown
+
+
 def test_a_refusal_degrades(commands: Commands, connection: Connection) -> None:
     commands("run-priority")
     connection.execute(
