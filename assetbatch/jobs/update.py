@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from assetbatch.database.rate_limit import RateLimiter, Slot
     from assetbatch.jobs.clock import Clock, Stop
     from assetbatch.model import Asset, Call
-    from assetbatch.provider.answers import Answers
     from assetbatch.provider.client import Client
+    from assetbatch.provider.quotes import Answers
 
 log = logging.getLogger(__name__)
 

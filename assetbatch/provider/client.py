@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from assetbatch.errors import CallError, FailureKind
-from assetbatch.provider import answers
+from assetbatch.provider import answers, quotes
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of, target
 from assetbatch.provider.flight import Flight
 
@@ -64,7 +64,7 @@ class Client:
         *,
         now: Callable[[], datetime],
         wait: Callable[[threading.Event, float], object] | None = None,
-    ) -> answers.Answers:
+    ) -> quotes.Answers:
         """Make a call and read its answer. Raises CallError.
 
         `now` is the time that prices are held against. `wait` waits for an event, for some seconds at most, in place of
@@ -95,7 +95,7 @@ class Client:
         try:
             if isinstance(result, Exception):
                 raise result
-            found = answers.quotes(call, result, now=now())
+            found = quotes.read(call, result, now=now())
         except CallError as error:
             error.reason = self._without_key(error.reason)
             error.args = (error.reason,)

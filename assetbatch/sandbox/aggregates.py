@@ -128,7 +128,7 @@ def _page(
 
 
 def _has_minutes_only(request: Request, multiplier: int, timespan: str) -> bool:
-    # Some tickers of the vendor have 1/minute and 1/day and nothing between (VENDOR.md, 2.6).
+    # Some tickers of the vendor have 1/minute and 1/day and nothing between.
     between = timespan == "hour" or (timespan == "minute" and multiplier > 1)
     return between and request.faults.document("minutes-only", request.target)
 

@@ -1,4 +1,4 @@
-"""An answer as it goes out, and the vendor's own words of refusal (VENDOR.md, section 3)."""
+"""An answer as it goes out, and the vendor's own words of refusal."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def _percent(change: int, whole: int) -> float:
 
 
 def _shared_future_ms(request: Request) -> int:
-    # Not a time of anything: many rows carry this one value of tomorrow (VENDOR.md, 2.1), as if it were their
+    # Not a time of anything: many rows carry this one value of tomorrow, as if it were their
     # own.
     tomorrow = datetime.combine(request.now.astimezone(UTC).date() + timedelta(days=1), time(4, 0, 8), UTC)
     return int(tomorrow.timestamp()) * 1000 + 999

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from assetbatch.provider.answers import Answers
+    from assetbatch.provider.quotes import Answers
 
 KEY = "7Qk_Zp/4+T%x9mB2"
 GOLD = Asset("XAUUSD", "C:XAUUSD", AssetType.FOREX, Role.PRIORITY, 1, 300)
@@ -212,7 +212,7 @@ def test_a_packed_answer_in_pieces_is_one_answer(pieces: int) -> None:
         assert len(ask(server.url).quotes) == 2
 
 
-# Refusals: VENDOR.md 3, row by row
+# Refusals, one test a kind
 
 PRICING = "Please upgrade your plan at https://massive.com/pricing"
 

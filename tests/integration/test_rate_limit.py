@@ -1,4 +1,4 @@
-"""Slots and what becomes of them: one test a rule of SPEC 5. `World` lets hours pass in no time."""
+"""Slots and what becomes of them: one test a rule. `World` lets hours pass in no time."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Quote, Role
-from assetbatch.provider import answers
+from assetbatch.provider import answers, quotes
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 QUOTED_AT = datetime(2026, 11, 20, 11, 59, 58, 123456, tzinfo=UTC)
@@ -32,7 +32,7 @@ SNAPSHOT = Call(CallKind.SNAPSHOT, (GOLD, BITCOIN))
 SINGLE_GOLD = Call(CallKind.SNAPSHOT_SINGLE, (GOLD,))
 SINGLE_BITCOIN = Call(CallKind.SNAPSHOT_SINGLE, (BITCOIN,))
 
-# The vendor's shapes (VENDOR.md 2.1 and 2.3), invented numbers; text, since digits are what it is about.
+# The vendor's shapes, invented numbers; text, since digits are what it is about.
 UNIFIED_GOLD = f"""{{
   "ticker": "C:XAUUSD", "type": "fx", "name": "Gold Spot", "market_status": "open",
   "session": {{"open": 2101.5, "high": 2110.250, "low": 2099, "close": 2104.75, "change": 3.25}},
@@ -61,11 +61,11 @@ def unified(*rows: str) -> str:
     return f'{{"request_id": "x", "status": "OK", "results": [{", ".join(rows)}]}}'
 
 
-def read(call: Call, document: str | bytes) -> answers.Answers:
+def read(call: Call, document: str | bytes) -> quotes.Answers:
     """Do what the client does with a body."""
     parsed = answers.parse(document.encode() if isinstance(document, str) else document)
     answers.check_status(parsed)
-    return answers.quotes(call, parsed, now=NOW)
+    return quotes.read(call, parsed, now=NOW)
 
 
 def refused(body: bytes) -> CallError:
@@ -75,21 +75,21 @@ def refused(body: bytes) -> CallError:
     return caught.value
 
 
-def tried(call: Call, document: bytes) -> answers.Answers | CallError:
+def tried(call: Call, document: bytes) -> quotes.Answers | CallError:
     try:
         return read(call, document)
     except CallError as error:
         return error
 
 
-def failure(found: answers.Answers, symbol: str) -> tuple[FailureKind, str]:
+def failure(found: quotes.Answers, symbol: str) -> tuple[FailureKind, str]:
     assert symbol not in found.quotes
     return found.failures[symbol]
 
 
 def assert_good(quote: Quote) -> None:
     assert quote.timestamp.utcoffset() == timedelta(0)
-    assert answers.OLDEST_TIME <= quote.timestamp <= NOW + timedelta(minutes=5)
+    assert quotes.OLDEST_TIME <= quote.timestamp <= NOW + timedelta(minutes=5)
     numbers = (quote.bid, quote.ask, quote.daily_open, quote.daily_high, quote.daily_low, quote.daily_close)
     for number in (quote.last_price, *(number for number in numbers if number is not None)):
         assert isinstance(number, Decimal)
@@ -97,7 +97,7 @@ def assert_good(quote: Quote) -> None:
         assert number > 0
 
 
-def assert_whole(call: Call, found: answers.Answers) -> None:
+def assert_whole(call: Call, found: quotes.Answers) -> None:
     assert not found.quotes.keys() & found.failures.keys()
     assert found.quotes.keys() | found.failures.keys() == set(call.symbols)
     for quote in found.quotes.values():
@@ -278,7 +278,7 @@ def test_lone_surrogates_reach_no_message() -> None:
     assert answers.message(document) == "a ? b"
 
 
-# Refusals (VENDOR.md 3)
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -549,7 +549,7 @@ def test_a_part_of_a_wrong_type_is_no_price(key: str, part: str) -> None:
     assert (kind, words) == (FailureKind.INVALID, f"C:XAUUSD: `{key}` is no object")
 
 
-@pytest.mark.parametrize("bound", [answers.LARGEST_NUMBER, answers.SMALLEST_NUMBER])
+@pytest.mark.parametrize("bound", [quotes.LARGEST_NUMBER, quotes.SMALLEST_NUMBER])
 def test_the_bounds_of_a_price_are_prices(bound: Decimal) -> None:
     assert read(SNAPSHOT, unified(UNIFIED_GOLD.replace("2104.9,", f"{bound:f},"))).quotes["XAUUSD"].bid == bound
 
@@ -563,7 +563,7 @@ def test_numbers_are_the_texts_digits(bid: Decimal, ask: Decimal, close: Decimal
         return f"{number:e}" if scientific else f"{number:f}"
 
     numbers = [bid, ask, close]
-    assume(all(len(number.as_tuple().digits) <= answers.MOST_DIGITS for number in numbers))
+    assume(all(len(number.as_tuple().digits) <= quotes.MOST_DIGITS for number in numbers))
     texts = [written(number) for number in numbers]
     row = UNIFIED_GOLD.replace("2104.9,", f"{texts[0]},").replace("2105.10", texts[1])
     row = row.replace('"close": 2104.75', f'"close": {texts[2]}', 1)
@@ -583,7 +583,7 @@ def moment(text: str) -> datetime:
     row = UNIFIED_GOLD.replace(str(QUOTED_NS), text)
     found = read(SNAPSHOT, unified(row))
     if "XAUUSD" in found.failures and found.failures["XAUUSD"][0] is FailureKind.INVALID:
-        raise answers.InvalidRowError(found.failures["XAUUSD"][1])
+        raise quotes.InvalidRowError(found.failures["XAUUSD"][1])
     return found.quotes["XAUUSD"].timestamp
 
 
@@ -620,7 +620,7 @@ def test_times_in_any_unit(text: str, at: str) -> None:
     ids=lambda text: text[:20],
 )
 def test_what_is_no_time_of_a_price(text: str) -> None:
-    with pytest.raises(answers.InvalidRowError, match=r"no time of its price|is in the future"):
+    with pytest.raises(quotes.InvalidRowError, match=r"no time of its price|is in the future"):
         moment(text)
 
 
@@ -642,7 +642,7 @@ def test_no_time_is_later_than_five_minutes_from_now(at: datetime, unit: str) ->
     expected = at - timedelta(microseconds=at.microsecond % per_unit)
 
     if expected > NOW + timedelta(minutes=5):
-        with pytest.raises(answers.InvalidRowError, match="in the future"):
+        with pytest.raises(quotes.InvalidRowError, match="in the future"):
             moment(str(number))
     else:
         assert moment(str(number)) == expected
