@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+
+from tests.conftest import free_port
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -184,6 +191,34 @@ def test_a_database_of_sql_ascii_does(commands: Commands, postgres: EmbeddedServ
     assert commands("init", DATABASE_URL=own).returncode == 0
     assert commands("run-priority", DATABASE_URL=own).returncode == 0
     assert commands("status", "--check", DATABASE_URL=own).returncode == 0
+
+
+def test_the_machines_own_postgresql_does(commands: Commands, short_folder: Path) -> None:
+    programs = next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), Path("/nowhere")).parent
+    root = os.geteuid() == 0
+    if not programs.exists() or (root and not any(entry.pw_name == "postgres" for entry in pwd.getpwall())):
+        pytest.skip("no PostgreSQL of Debian's packages on this machine")
+    account = {"user": "postgres", "group": "postgres", "extra_groups": []} if root else {}
+    folder = short_folder / "own"
+    folder.mkdir()
+    if root:
+        shutil.chown(folder, "postgres", "postgres")
+
+    def run(*arguments: str) -> None:
+        subprocess.run(arguments, cwd=folder, check=True, stdout=subprocess.DEVNULL, **account)  # type: ignore[call-overload]
+
+    run(str(programs / "initdb"), "-D", "data", "-U", "postgres", "-A", "trust", "--no-sync")
+    port = str(free_port())
+    options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c fsync=off"
+    run(str(programs / "pg_ctl"), "-D", "data", "-w", "-l", "log", "-o", options, "start")
+    try:
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        assert commands("init", DATABASE_URL=url).returncode == 0
+        done = commands("run-priority", DATABASE_URL=url)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert commands("status", "--check", DATABASE_URL=url).returncode == 0
+    finally:
+        run(str(programs / "pg_ctl"), "-D", "data", "-m", "immediate", "stop")
 
 
 def test_a_run_that_finds_another_going_is_skipped(

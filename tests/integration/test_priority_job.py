@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from freezegun import freeze_time
 
 from assetbatch import config as configuration
 from assetbatch.config import Config
@@ -60,6 +61,20 @@ def test_twelve_starts_with_jitter_are_twelve_updates(
 
             assert outcome.result.updated == ALL
         assert len(sandbox.arrivals) == 12
+
+
+def test_the_hosts_clock_decides_nothing(
+    database: str, connection: Connection, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    config = config_for(tmp_path, database, sandbox.url)
+
+    with freeze_time("2001-01-01", tick=True):
+        outcome = priority.run_priority(config, connection, host="test", stop=stop())
+
+    assert outcome.result.updated == ALL
+    assert outcome.result.started_at.year > 2001
+    row = connection.execute("select min(served_at) > now() - interval '1 minute' as now from assetbatch.sync_state")
+    assert row.fetchone() == {"now": True}
 
 
 def test_a_run_foresees_the_calls_of_the_next_one(
