@@ -1,10 +1,11 @@
-"""Every error that the tool raises on purpose, in one tree.
+"""Every error that can end a command or a call, in one tree; those that never leave their room stand there.
 
     AssetbatchError                 1
     ├── ConfigurationError         78   one or more faults, each with its place and mend
     ├── SchemaError                78   the database's schema is absent, too old or too new
     ├── SourceMismatchError        78   the database belongs to another source of prices
     ├── DatabaseUnavailableError   69
+    ├── LeaseLostError             69   another run of the job has taken over
     ├── CallError                   3   one call to the vendor; its kind says the rest
     └── Interrupted          130, 143   SIGINT, SIGTERM
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_BUG = 1
-EXIT_USAGE = 2
 EXIT_PARTIAL = 3
 EXIT_UNAVAILABLE = 69
 EXIT_KEY_REFUSED = 77
@@ -77,6 +77,12 @@ class SourceMismatchError(AssetbatchError):
 
 class DatabaseUnavailableError(AssetbatchError):
     """PostgreSQL could not be reached, after waiting for it."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class LeaseLostError(AssetbatchError):
+    """The run stood still for so long that another one has taken over."""
 
     exit_code = EXIT_UNAVAILABLE
 

@@ -50,7 +50,6 @@ class Asset:
     rank: int
     update_frequency_seconds: int
     name: str = ""
-    enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run did.
+    """What a run did, and what the operator should hear beside it (`warnings`).
 
     `unchanged`: nothing newer exists; `deferred`: bars left for spare slots; `not_due`: served already.
     """
@@ -134,6 +133,7 @@ class RunResult:
     api_calls_used: int = 0
     rate_limit_waits: int = 0
     waited_seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
 
     @property
     def latency_ms(self) -> int:

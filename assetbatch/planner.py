@@ -45,11 +45,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An asset, and when it was last served (the start of that run) and last answered for."""
+    """An asset, and the start of the run that last served it."""
 
     asset: Asset
     served_at: datetime | None = None
-    succeeded_at: datetime | None = None
 
 
 def mode(plan: str, configured: str) -> Mode:
@@ -86,9 +85,9 @@ def next_due(now: datetime, every: timedelta) -> datetime:
 
 
 def rests(candidate: Candidate, now: datetime) -> bool:
-    """Tell whether nothing newer can exist: the market is closed, and an answer came after it had closed."""
+    """Tell whether nothing newer can exist: the market is closed, and was when the last good run began."""
     closed_at = market_hours.last_close(market_hours.market_of(candidate.asset), now)
-    return closed_at is not None and candidate.succeeded_at is not None and candidate.succeeded_at > closed_at
+    return closed_at is not None and candidate.served_at is not None and candidate.served_at > closed_at
 
 
 def plan(candidates: Sequence[Candidate], *, mode: Mode, batch_size: int, now: datetime) -> Plan:
@@ -105,8 +104,8 @@ def plan(candidates: Sequence[Candidate], *, mode: Mode, batch_size: int, now: d
 
 
 def foresee(assets: Iterable[Asset], *, mode: Mode, batch_size: int, due: datetime, now: datetime) -> int:
-    """How many calls these assets need at `due`, when all goes well from `now` on."""
-    candidates = [Candidate(asset, succeeded_at=now) for asset in assets]
+    """How many calls these assets need at `due`, when the run that began at `now` served them all."""
+    candidates = [Candidate(asset, served_at=now) for asset in assets]
     return len(plan(candidates, mode=mode, batch_size=batch_size, now=due).calls)
 
 

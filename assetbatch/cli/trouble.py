@@ -34,9 +34,9 @@ def tell_error(error: AssetbatchError) -> None:
     )
 
 
-def tell_failures(result: RunResult, warnings: Sequence[str]) -> None:
+def tell_failures(result: RunResult) -> None:
     """Tell of the assets that a run could not update, those of one cause together, and of what else went wrong."""
-    if not result.failed and not warnings:
+    if not result.failed and not result.warnings:
         return
     causes: dict[tuple[FailureKind, str], list[str]] = {}
     for failure in result.failed:
@@ -44,13 +44,13 @@ def tell_failures(result: RunResult, warnings: Sequence[str]) -> None:
     lines = [f"assetbatch {result.job}: {_summary(result)}"]
     lines += [f"{', '.join(symbols)}: {kind}: {error}" for (kind, error), symbols in causes.items()]
     lines += [f"Next: {hint}" for hint in dict.fromkeys(KINDS[kind].hint for kind, _ in causes)]
-    lines += warnings
+    lines += result.warnings
     _print(
         lines,
         {
             "exit_code": result.exit_code,
             "failed": [{"symbol": one.symbol, "kind": one.kind, "error": one.error} for one in result.failed],
-            "warnings": list(warnings),
+            "warnings": list(result.warnings),
         },
     )
 

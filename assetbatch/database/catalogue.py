@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from assetbatch.database.connection import transaction
 from assetbatch.errors import FailureKind
 
 if TYPE_CHECKING:
@@ -19,14 +20,15 @@ SYNC_WITH_CONFIG = """
 with listed as (
   select * from unnest(
     %(symbols)s::text[], %(tickers)s::text[], %(types)s::text[], %(roles)s::text[], %(ranks)s::int[],
-    %(frequencies)s::int[], %(names)s::text[], %(enabled)s::boolean[]
-  ) as l (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name, enabled)
+    %(frequencies)s::int[], %(names)s::text[]
+  ) as l (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name)
 ), gone as (
   update assetbatch.assets a set enabled = false
   where a.origin = 'config' and a.enabled and a.symbol not in (select symbol from listed)
 )
 insert into assetbatch.assets as a
-select l.*, 'config' from listed l
+  (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name, enabled, origin)
+select symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name, true, 'config' from listed
 on conflict (symbol) do update
 set polygon_ticker = excluded.polygon_ticker, asset_type = excluded.asset_type, role = excluded.role,
     rank = excluded.rank, update_frequency_seconds = excluded.update_frequency_seconds, name = excluded.name,
@@ -35,7 +37,7 @@ where a is distinct from excluded
 """
 
 READ_SYNC_STATE = """
-select symbol, served_at, succeeded_at, failing_since, error_kind, error
+select symbol, served_at, succeeded_at, error_kind, error
 from assetbatch.sync_state
 where symbol = any(%(symbols)s)
 """
@@ -47,26 +49,23 @@ class SyncState:
 
     served_at: datetime | None = None
     succeeded_at: datetime | None = None
-    failing_since: datetime | None = None
     error_kind: FailureKind | None = None
     error: str = ""
 
 
 def sync_with_config(connection: Connection, assets: Sequence[Asset]) -> None:
     """Make the catalogue's part that comes from config.yaml what config.yaml says."""
-    connection.execute(
-        SYNC_WITH_CONFIG,
-        {
-            "symbols": [asset.symbol for asset in assets],
-            "tickers": [asset.polygon_ticker for asset in assets],
-            "types": [asset.asset_type.value for asset in assets],
-            "roles": [asset.role.value for asset in assets],
-            "ranks": [asset.rank for asset in assets],
-            "frequencies": [asset.update_frequency_seconds for asset in assets],
-            "names": [asset.name for asset in assets],
-            "enabled": [asset.enabled for asset in assets],
-        },
-    )
+    columns = {
+        "symbols": [asset.symbol for asset in assets],
+        "tickers": [asset.polygon_ticker for asset in assets],
+        "types": [asset.asset_type.value for asset in assets],
+        "roles": [asset.role.value for asset in assets],
+        "ranks": [asset.rank for asset in assets],
+        "frequencies": [asset.update_frequency_seconds for asset in assets],
+        "names": [asset.name for asset in assets],
+    }
+    with transaction(connection):
+        connection.execute(SYNC_WITH_CONFIG, columns)
 
 
 def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, SyncState]:
@@ -75,7 +74,6 @@ def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, Syn
         row["symbol"]: SyncState(
             row["served_at"],
             row["succeeded_at"],
-            row["failing_since"],
             FailureKind(row["error_kind"]) if row["error_kind"] else None,
             row["error"] or "",
         )

@@ -9,5 +9,6 @@ grant select (ticker_id, provider_id, last_sync_timestamp, sync_status, updated_
   on data_sources.data_sync_status to :role;
 grant select, insert, update, delete on all tables in schema assetbatch to :role;
 revoke insert, update, delete on assetbatch.migrations from :role;
-grant usage on all sequences in schema assetbatch to :role;
+-- For ids that are serial; identity columns need none.
+grant usage on all sequences in schema trading, data_sources to :role;
 grant execute on all functions in schema assetbatch to :role;

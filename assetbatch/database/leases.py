@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import psycopg
 
+from assetbatch.errors import LeaseLostError
+
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
 
@@ -25,15 +27,21 @@ GIVE_UP = "delete from assetbatch.leases where name = %(name)s and holder = %(ho
 
 
 class Lease:
-    """The right to do `name` alone, for LEASE_SECONDS from the last `take`."""
+    """The right to do `name` alone, for so many seconds from the last `take`."""
 
-    def __init__(self, connection: Connection, name: str) -> None:
+    def __init__(self, connection: Connection, name: str, *, seconds: float = LEASE_SECONDS) -> None:
         self._connection = connection
-        self._parameters = {"name": name, "holder": uuid4(), "seconds": LEASE_SECONDS}
+        self._name = name
+        self._parameters = {"name": name, "holder": uuid4(), "seconds": seconds}
 
     def take(self) -> bool:
         """Take the lease, or renew it; False when somebody else holds it."""
         return self._connection.execute(TAKE, self._parameters).fetchone() is not None
+
+    def keep(self) -> None:
+        """Renew it. Raises LeaseLostError when it ran out and somebody else holds it now."""
+        if not self.take():
+            raise LeaseLostError(f"{self._name} stood still for too long: another run has taken over")
 
     def give_up(self) -> None:
         """Let the next one have it; with the connection gone, it runs out by itself."""

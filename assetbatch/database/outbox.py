@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from assetbatch.database.connection import transaction
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,6 +22,8 @@ where published_at is null and created_at < clock_timestamp() - make_interval(se
     where newer.symbol = o.symbol and newer.id > o.id and newer.published_at is null
   )
 """
+
+DISCARD = "update assetbatch.outbox set published_at = clock_timestamp(), dropped = true where published_at is null"
 
 READ_PENDING = """
 select id, symbol, payload::text as payload from assetbatch.outbox
@@ -70,9 +74,15 @@ def mark_published(connection: Connection, events: Sequence[Event]) -> None:
     connection.execute(MARK_PUBLISHED, {"ids": [event.id for event in events]})
 
 
-def notify(connection: Connection, events: Sequence[Event]) -> None:
-    """Announce by NOTIFY, on each symbol's channel and on `asset:update`."""
-    connection.execute(
-        NOTIFY,
-        {"symbols": [event.symbol for event in events], "payloads": [event.payload for event in events]},
-    )
+def discard(connection: Connection) -> None:
+    """Drop all that waits: nobody wants to hear of it."""
+    connection.execute(DISCARD)
+
+
+def notify(connection: Connection, events: Sequence[Event], *, seconds: float) -> None:
+    """Announce by NOTIFY, on each symbol's channel and on `asset:update`, within so many seconds."""
+    timeout = f"{max(1, round(seconds * 1000))}ms"
+    with transaction(connection, lock_timeout=timeout, statement_timeout=timeout):
+        connection.execute(
+            NOTIFY, {"symbols": [event.symbol for event in events], "payloads": [event.payload for event in events]}
+        )

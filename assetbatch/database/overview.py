@@ -22,20 +22,28 @@ where s.symbol = any(%(symbols)s)
 
 # A run that was killed never says how it ended: one that has not ended after `longest_run` seconds failed.
 READ_JOBS = """
-with day as (
+with recent as (
   select job, started_at, finished_at, error,
          case when status = 'running' and started_at < clock_timestamp() - make_interval(secs => %(longest_run)s)
               then 'failed' else status end as status,
          started_at - lag(started_at) over (partition by job order by started_at) as gap
   from assetbatch.runs
-  where job = any(%(jobs)s) and started_at > clock_timestamp() - interval '24 hours'
+  where job = any(%(jobs)s) and status <> 'skipped' and started_at > clock_timestamp() - interval '48 hours'
 )
-select j.job, l.started_at as last_run, l.status as last_status, l.exit_code, l.plan, l.error_kind,
-       d.runs, d.partial, d.failed, d.longest_gap_seconds, d.last_failure, d.last_error
+select j.job, last.started_at as last_run, coalesce(r.status, last.status) as last_status, ended.exit_code,
+       day.runs, day.partial, day.failed, day.last_failure, day.last_error,
+       greatest(day.longest_gap_seconds, extract(epoch from clock_timestamp() - last.started_at)::float8)
+         as longest_gap_seconds
 from unnest(%(jobs)s::text[]) as j (job)
 left join lateral (
-  select * from assetbatch.runs r where r.job = j.job and r.status <> 'skipped' order by r.started_at desc limit 1
-) l on true
+  select started_at, status from assetbatch.runs
+  where runs.job = j.job and status <> 'skipped' order by started_at desc limit 1
+) last on true
+left join recent r on r.job = j.job and r.started_at = last.started_at
+left join lateral (
+  select exit_code from assetbatch.runs
+  where runs.job = j.job and status <> 'skipped' and finished_at is not null order by started_at desc limit 1
+) ended on true
 cross join lateral (
   select count(*) as runs,
          count(*) filter (where status = 'partial') as partial,
@@ -43,8 +51,9 @@ cross join lateral (
          extract(epoch from max(gap))::float8 as longest_gap_seconds,
          max(coalesce(finished_at, started_at)) filter (where status in ('partial', 'failed')) as last_failure,
          (array_agg(error order by started_at desc) filter (where status in ('partial', 'failed')))[1] as last_error
-  from day where day.job = j.job
-) d
+  from recent
+  where recent.job = j.job and started_at > clock_timestamp() - interval '24 hours'
+) day
 """
 
 READ_HOUR = """
@@ -53,12 +62,15 @@ select r.*, c.*, (select count(*) from assetbatch.outbox where published_at is n
        clock_timestamp() as now
 from (
   select count(*) filter (where status = 'ok') as priority_ok,
-         count(*) filter (where status in ('ok', 'partial', 'failed')) as priority_finished,
+         count(*) filter (
+           where status in ('ok', 'partial', 'failed')
+              or (status = 'running' and started_at < clock_timestamp() - make_interval(secs => %(longest_run)s))
+         ) as priority_finished,
          (avg(extract(epoch from finished_at - started_at)) filter (where status <> 'skipped') * 1000)::float8
            as priority_latency_ms,
          coalesce(sum(rate_limit_waits), 0)::int as rate_limit_waits
   from assetbatch.runs
-  where job = 'run-priority' and started_at > clock_timestamp() - interval '1 hour' and finished_at is not null
+  where job = 'run-priority' and started_at > clock_timestamp() - interval '1 hour'
 ) r
 cross join (
   select count(*) filter (where sent) as calls, count(*) filter (where outcome = 'rate_limited') as refusals
@@ -72,7 +84,7 @@ select k.max_calls, extract(epoch from k.window_length)::float8 as window_second
        case when k.full_by + k.window_length + k.margin > clock_timestamp() then k.max_calls
             else count(*) filter (where s.counted_by + k.window_length + k.margin > clock_timestamp()) end as busy,
        greatest(min(s.counted_by), k.full_by) + k.window_length + k.margin as next_free_at,
-       k.blocked_until, k.spaced_until
+       k.blocked_until
 from assetbatch.rate_limits k
 left join assetbatch.rate_limit_slots s using (key_fingerprint)
 where k.key_fingerprint = coalesce(
@@ -118,7 +130,7 @@ def read(
 ) -> Overview:
     """Read all that `status` tells of, for these assets and jobs; `key` is the fingerprint of the key in use."""
     prices = {row["symbol"]: row for row in connection.execute(READ_PRICES, {"symbols": list(symbols)})}
-    hour = connection.execute(READ_HOUR).fetchone()
+    hour = connection.execute(READ_HOUR, {"longest_run": longest_run_seconds}).fetchone()
     assert hour is not None  # noqa: S101 - an aggregate has one row
     return Overview(
         now=hour["now"],

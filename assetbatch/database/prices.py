@@ -7,6 +7,7 @@ newer one, whoever brings it. Where the platform's own constraints refuse an ass
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -38,7 +39,7 @@ LOCK_SYMBOLS = """
 select symbol, metadata -> 'last_update' as last_update
 from trading.symbols where symbol = any(%(symbols)s)
 order by symbol
-for update
+for no key update
 """
 
 WRITE_PRICES = """
@@ -80,19 +81,16 @@ with v as (
     %(symbols)s::text[], %(error_kinds)s::text[], %(errors)s::text[], %(changed)s::boolean[], %(payloads)s::jsonb[]
   ) as v (symbol, error_kind, error, changed, payload)
 ), state as (
-  insert into assetbatch.sync_state as s (symbol, served_at, succeeded_at, failing_since, error_kind, error, event_seq)
+  insert into assetbatch.sync_state as s (symbol, served_at, succeeded_at, error_kind, error, event_seq)
   select v.symbol,
          case when v.error_kind is null then %(served_at)s end,
          case when v.error_kind is null then %(answered_at)s end,
-         case when v.error_kind is not null then %(answered_at)s end,
          v.error_kind, v.error,
          case when v.changed then (extract(epoch from clock_timestamp()) * 1000000)::bigint else 0 end
   from v order by v.symbol
   on conflict (symbol) do update
   set served_at = coalesce(excluded.served_at, s.served_at),
       succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
-      failing_since = case when excluded.error_kind is not null
-                           then coalesce(s.failing_since, excluded.failing_since) end,
       error_kind = excluded.error_kind, error = excluded.error,
       event_seq = case when excluded.event_seq > 0
                        then greatest(s.event_seq + 1, excluded.event_seq) else s.event_seq end
@@ -208,7 +206,11 @@ def _write_refusal(
 ) -> Stored:
     reason = (error.diag.message_primary or str(error)).strip()
     failure = Failure(symbol, FailureKind.REFUSED_BY_DATABASE, reason)
-    _write_states(connection, [Brought(symbol, failure=failure)], {}, served_at, answered_at)
+    refused = [Brought(symbol, failure=failure)]
+    # The status tells of it too, unless it is this very table that refuses.
+    with suppress(*REFUSALS), connection.transaction():
+        _write_statuses(connection, refused)
+    _write_states(connection, refused, {}, served_at, answered_at)
     return Stored(failed=[failure])
 
 
@@ -227,21 +229,20 @@ def _write_together(
     }
     if changed:
         connection.execute(WRITE_PRICES, _columns(changed))
-    connection.execute(
-        WRITE_SYNC_STATUS,
-        symbols
-        | {
-            "sync_statuses": [
-                KINDS[one.failure.kind].sync_status.value if one.failure else SyncStatus.SUCCESS.value
-                for one in brought
-            ]
-        },
-    )
+    _write_statuses(connection, brought)
     _write_states(connection, brought, changed, served_at, answered_at)
     return Stored(
         updated=list(changed),
         unchanged=[one.symbol for one in brought if one.quote is not None and one.symbol not in changed],
         failed=[one.failure for one in brought if one.failure is not None],
+    )
+
+
+def _write_statuses(connection: Connection, brought: Sequence[Brought]) -> None:
+    statuses = [KINDS[one.failure.kind].sync_status if one.failure else SyncStatus.SUCCESS for one in brought]
+    connection.execute(
+        WRITE_SYNC_STATUS,
+        {"symbols": [one.symbol for one in brought], "sync_statuses": [status.value for status in statuses]},
     )
 
 

@@ -53,7 +53,7 @@ where outcome = 'rate_limited' and at > clock_timestamp() - interval '1 hour'
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One request as it went: `outcome` is "ok" or the kind of failure."""
+    """One request as it went: `outcome` is "ok", the kind of failure, or "unknown": the run was ended meanwhile."""
 
     run_id: int
     kind: str
@@ -130,7 +130,7 @@ def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
 
 
 def record_call(connection: Connection, call: CallRecord) -> None:
-    """Write down one call, in the transaction that stores what it brought."""
+    """Write down one call; of one that brought something, in the transaction that stores it."""
     connection.execute(RECORD_CALL, asdict(call))
 
 

@@ -20,6 +20,7 @@ from assetbatch.errors import SchemaError, SourceMismatchError
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from importlib.resources.abc import Traversable
 
     from assetbatch.database.connection import Connection
 
@@ -92,9 +93,10 @@ from (values
 where to_regclass(r.relation) is not null
   and not exists (
     select from pg_index i
-    where i.indrelid = to_regclass(r.relation) and i.indisunique and i.indpred is null
+    where i.indrelid = to_regclass(r.relation) and i.indisunique and i.indimmediate and i.indisvalid
+      and i.indpred is null and i.indexprs is null
       and (select array_agg(a.attname::text order by a.attname) from pg_attribute a
-           where a.attrelid = i.indrelid and a.attnum = any(i.indkey))
+           where a.attrelid = i.indrelid and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1]))
           = (select array_agg(c order by c) from unnest(r.columns) c)
   )
 """
@@ -105,16 +107,12 @@ select (select max(version) from assetbatch.migrations) as version,
        clock_timestamp() as now
 """
 
+# An update of nothing, since `do nothing` would return no row.
 CLAIM_SOURCE = """
-with claimed as (
-  insert into assetbatch.meta (key, value) values ('source', %(source)s)
-  on conflict (key) do nothing
-  returning value
-)
-select value from claimed union all select value from assetbatch.meta where key = 'source'
-limit 1
+insert into assetbatch.meta as m (key, value) values ('source', %(source)s)
+on conflict (key) do update set value = m.value
+returning value
 """
-
 
 READ_SOURCE = "select value from assetbatch.meta where key = 'source'"
 
@@ -125,7 +123,12 @@ class Migration:
 
     version: int
     name: str
-    text: str
+    file: Traversable
+
+    @property
+    def text(self) -> str:
+        """Its SQL."""
+        return self.file.read_text("utf-8")
 
 
 def migrations() -> list[Migration]:
@@ -134,7 +137,7 @@ def migrations() -> list[Migration]:
     for file in files("assetbatch.database.migrations").iterdir():
         if file.name.endswith(".sql"):
             number, _, name = file.name.removesuffix(".sql").partition("_")
-            found.append(Migration(int(number), name, file.read_text("utf-8")))
+            found.append(Migration(int(number), name, file))
     return sorted(found, key=lambda migration: migration.version)
 
 

@@ -7,16 +7,14 @@ announced now is announced by the next run of any job, and no run is held up for
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
@@ -34,8 +32,8 @@ class DeliveryError(Exception):
 class Publisher(Protocol):
     """Delivers events, all or an exception: DeliveryError."""
 
-    def publish(self, events: Sequence[outbox.Event]) -> None:
-        """Deliver in order; return once whoever carries them has acknowledged all."""
+    def publish(self, events: Sequence[outbox.Event], *, seconds: float) -> None:
+        """Deliver in order, within so many seconds; return once whoever carries them has acknowledged all."""
 
 
 def backend(config: Config) -> str:
@@ -72,6 +70,7 @@ def publish_pending(config: Config, connection: Connection) -> int:
         log.warning("events wait for the next run: %s", error)
         return 0
     if carrier is None:
+        outbox.discard(connection)
         return 0
     lease = Lease(connection, "publisher")
     if not lease.take():
@@ -81,7 +80,7 @@ def publish_pending(config: Config, connection: Connection) -> int:
     try:
         outbox.drop_stale(connection, max_age_minutes=config.settings.events.max_age_minutes)
         while (left := end - time.monotonic()) > 0 and (events := outbox.pending(connection, limit=BATCH)):
-            within(left, partial(carrier.publish, events))
+            carrier.publish(events, seconds=left)
             outbox.mark_published(connection, events)
             published += len(events)
     except DeliveryError as error:
@@ -89,22 +88,3 @@ def publish_pending(config: Config, connection: Connection) -> int:
     finally:
         lease.give_up()
     return published
-
-
-def within(seconds: float, deliver: Callable[[], None]) -> None:
-    """Run `deliver`, but wait for it no longer than that. Raises DeliveryError, its own or for the time."""
-    failure: list[Exception] = []
-
-    def run() -> None:
-        try:
-            deliver()
-        except Exception as error:  # noqa: BLE001 - carried to the caller
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="publisher", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise DeliveryError(f"no answer within {seconds:.1f} s")
-    if failure:
-        raise failure[0]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from assetbatch.database import outbox
+from assetbatch.events import DeliveryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +21,9 @@ class NotifyPublisher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def publish(self, events: Sequence[outbox.Event]) -> None:
-        """Deliver in one statement: PostgreSQL sends all at its commit, in order, or none."""
-        outbox.notify(self._connection, events)
+    def publish(self, events: Sequence[outbox.Event], *, seconds: float) -> None:
+        """Deliver in one transaction: PostgreSQL sends all at its commit, in order, or none. Raises DeliveryError."""
+        try:
+            outbox.notify(self._connection, events, seconds=seconds)
+        except psycopg.OperationalError as error:
+            raise DeliveryError(f"NOTIFY: {error}") from None

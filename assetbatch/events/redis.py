@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import redis
@@ -35,8 +36,28 @@ class RedisPublisher:
         except ValueError:
             raise DeliveryError("REDIS_URL is no Redis URL (redis://host:6379/0)") from None
 
-    def publish(self, events: Sequence[Event]) -> None:
-        """Deliver in one round trip. Raises DeliveryError."""
+    def publish(self, events: Sequence[Event], *, seconds: float) -> None:
+        """Deliver in one round trip. Raises DeliveryError.
+
+        In a thread, since a time-out of the socket bounds one read, not a server that drips.
+        """
+        failure: list[DeliveryError] = []
+
+        def deliver() -> None:
+            try:
+                self._publish(events)
+            except DeliveryError as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=deliver, name="publisher", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            raise DeliveryError(f"Redis: no answer within {seconds:.1f} s")
+        if failure:
+            raise failure[0]
+
+    def _publish(self, events: Sequence[Event]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for event in events:
             pipeline.publish(event.channel, event.payload)

@@ -15,15 +15,15 @@ LAST_CHANCE_SECONDS = 1.0
 
 
 class Clock:
-    """What time it is by the database, from its time at one moment on."""
+    """What time it is by the database, from `started_at` on: its time when the run began."""
 
-    def __init__(self, database_now: datetime) -> None:
-        self._database_now = database_now
+    def __init__(self, started_at: datetime) -> None:
+        self.started_at = started_at
         self._read_at = time.monotonic()
 
     def now(self) -> datetime:
         """Tell the database's time, carried on by this host's monotonic clock."""
-        return self._database_now + timedelta(seconds=time.monotonic() - self._read_at)
+        return self.started_at + timedelta(seconds=time.monotonic() - self._read_at)
 
 
 class Stop:

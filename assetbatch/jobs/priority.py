@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import __version__, events, planner
 from assetbatch.database import catalogue, runs, schema
-from assetbatch.database.leases import Lease
+from assetbatch.database.leases import LEASE_SECONDS, Lease
 from assetbatch.database.rate_limit import Lane, RateLimiter, Rules, key_fingerprint
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
 from assetbatch.jobs.clock import Clock
@@ -20,7 +19,7 @@ from assetbatch.provider.addresses import source_of
 from assetbatch.provider.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from assetbatch.config import Config
@@ -36,17 +35,9 @@ LEASE_PATIENCE_SECONDS = 10.0
 LEASE_POLL_SECONDS = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result of a run, and what the operator should hear beside it."""
-
-    result: RunResult
-    warnings: tuple[str, ...] = ()
-
-
 def run_priority(
     config: Config, connection: Connection, *, host: str, stop: Stop, started_at: datetime | None = None
-) -> Outcome:
+) -> RunResult:
     """Update the priority assets that are due; store and announce what came.
 
     `started_at` stands for the database's time where time is simulated. Failures of assets are in the result. Raises
@@ -63,32 +54,36 @@ def run_priority(
         started_at=started_at,
     )
     clock = Clock(began_at)
-    lease = Lease(connection, JOB)
-    if not _take(lease, stop):
-        log.info("another %s is still going", JOB)
-        skipped = RunResult(JOB, run_id, RunStatus.SKIPPED, 0, began_at, clock.now())
-        runs.finish(connection, skipped)
-        return Outcome(skipped)
+    rules = rules_of(config)
+    # Renewed before each call: it must not run out while one is on its way.
+    lease = Lease(connection, JOB, seconds=max(LEASE_SECONDS, rules.hold_seconds))
+
+    def pause(seconds: float) -> None:
+        lease.keep()
+        stop.pause(seconds)
+
     try:
-        outcome = _update(
-            config,
-            connection,
-            api_key=api_key,
-            host=host,
-            clock=clock,
-            stop=stop,
-            run_id=run_id,
-            began_at=began_at,
-            lease=lease,
-        )
-        runs.finish(connection, outcome.result)
+        if _take(lease, stop):
+            limiter = RateLimiter(
+                connection,
+                key=key_fingerprint(api_key),
+                host=host,
+                rules=rules,
+                lane=Lane.PRIORITY,
+                pause=pause,
+            )
+            result = _update(config, connection, api_key, limiter, clock=clock, stop=stop, run_id=run_id, lease=lease)
+        else:
+            log.info("another %s is still going", JOB)
+            result = RunResult(JOB, run_id, RunStatus.SKIPPED, 0, began_at, clock.now())
+        runs.finish(connection, result)
         events.publish_pending(config, connection)
     except BaseException as error:
         runs.abandon(connection, run_id, error)
         raise
     finally:
         lease.give_up()
-    return outcome
+    return result
 
 
 def _take(lease: Lease, stop: Stop) -> bool:
@@ -103,28 +98,23 @@ def _take(lease: Lease, stop: Stop) -> bool:
 def _update(
     config: Config,
     connection: Connection,
-    *,
     api_key: str,
-    host: str,
+    limiter: RateLimiter,
+    *,
     clock: Clock,
     stop: Stop,
     run_id: int,
-    began_at: datetime,
     lease: Lease,
-) -> Outcome:
+) -> RunResult:
     settings = config.settings
     assets = config.priority_assets
-    catalogue.sync_with_config(connection, [*assets, *config.secondary_assets])
     states = catalogue.sync_states(connection, [asset.symbol for asset in assets])
     mode = planner.mode(config.plan, settings.provider.mode)
     plan = planner.plan(
-        [
-            planner.Candidate(asset, states[asset.symbol].served_at, states[asset.symbol].succeeded_at)
-            for asset in assets
-        ],
+        [planner.Candidate(asset, states[asset.symbol].served_at) for asset in assets],
         mode=mode,
         batch_size=settings.provider.batch_size,
-        now=began_at,
+        now=clock.started_at,
     )
     log.info(
         "assets due: %d; calls planned on plan %s (%s): %d",
@@ -139,14 +129,9 @@ def _update(
         connect_timeout_seconds=settings.provider.connect_timeout_seconds,
         timeout_seconds=settings.provider.timeout_seconds,
     )
-
-    def pause(seconds: float) -> None:
-        lease.take()
-        stop.pause(seconds)
-
-    limiter = limiter_of(config, connection, key=key_fingerprint(api_key), host=host, lane=Lane.PRIORITY, pause=pause)
     if plan.calls:
         schema.claim_source(connection, source_of(settings.provider.base_url))
+    catalogue.sync_with_config(connection, [*assets, *config.secondary_assets])
     road = Road(
         connection=connection,
         limiter=limiter,
@@ -155,7 +140,7 @@ def _update(
         stop=stop,
         lease=lease,
         run_id=run_id,
-        started_at=began_at,
+        started_at=clock.started_at,
         no_call_after=time.monotonic() + settings.batch.max_cycle_seconds,
         long_wait_seconds=settings.rate_limiting.reservation_grace_seconds,
         max_calls=None if config.calls_per_window is None else len(assets),
@@ -165,15 +150,13 @@ def _update(
         road.fail(plan.not_entitled, FailureKind.NOT_ENTITLED, _no_live_prices(config))
     _foresee(config, limiter, mode, clock)
     warnings = (_give_way(trip, config, runs.refusals_in_last_hour(connection)),) if trip.unforeseen else ()
-    return Outcome(_result(plan, trip, run_id, began_at, clock), warnings)
+    return _result(plan, trip, run_id, clock, warnings)
 
 
-def limiter_of(
-    config: Config, connection: Connection, *, key: str, host: str, lane: Lane, pause: Callable[[float], None]
-) -> RateLimiter:
-    """Make the limiter that the configuration asks for."""
+def rules_of(config: Config) -> Rules:
+    """Tell the limit that the configuration asks for."""
     provider, limits = config.settings.provider, config.settings.rate_limiting
-    rules = Rules(
+    return Rules(
         max_calls=config.calls_per_window,
         window_seconds=limits.window_seconds,
         margin_seconds=limits.margin_seconds,
@@ -181,20 +164,19 @@ def limiter_of(
         max_calls_per_second=provider.max_calls_per_second,
         request_seconds=provider.connect_timeout_seconds + provider.timeout_seconds,
     )
-    return RateLimiter(connection, key=key, host=host, rules=rules, lane=lane, pause=pause)
 
 
 def _foresee(config: Config, limiter: RateLimiter, mode: planner.Mode, clock: Clock) -> None:
     """Keep slots for the next run: other work leaves it those that it is going to need."""
     batch = config.settings.batch
     every = timedelta(minutes=batch.interval_minutes)
-    due = planner.next_due(clock.now(), every)
+    due = planner.next_due(clock.started_at, every)
     calls = planner.foresee(
         config.priority_assets,
         mode=mode,
         batch_size=config.settings.provider.batch_size,
         due=due,
-        now=clock.now(),
+        now=clock.started_at,
     )
     limiter.foresee(
         calls=calls,
@@ -205,9 +187,9 @@ def _foresee(config: Config, limiter: RateLimiter, mode: planner.Mode, clock: Cl
 
 
 def _give_way(trip: Trip, config: Config, refusals: int) -> str:
-    ours = min(trip.unforeseen)
+    ours, limit = min(trip.unforeseen), config.calls_per_window
     return (
-        f"refused with {ours} of {config.calls_per_window} calls of ours in the window,"
+        f"refused with {ours}{'' if limit is None else f' of {limit}'} calls of ours in the window,"
         f" {'once' if refusals == 1 else f'{refusals} times'} in the last hour: another program uses this key,"
         f" or the server counts otherwise. Give way: rate_limiting.calls_per_minute: {max(1, ours)}"
     )
@@ -222,7 +204,7 @@ def _no_live_prices(config: Config) -> str:
     )
 
 
-def _result(plan: planner.Plan, trip: Trip, run_id: int, began_at: datetime, clock: Clock) -> RunResult:
+def _result(plan: planner.Plan, trip: Trip, run_id: int, clock: Clock, warnings: tuple[str, ...]) -> RunResult:
     failed = tuple(trip.failed)
     stored = [*trip.updated, *trip.unchanged]
     return RunResult(
@@ -230,7 +212,7 @@ def _result(plan: planner.Plan, trip: Trip, run_id: int, began_at: datetime, clo
         run_id=run_id,
         status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
         exit_code=exit_code(failed, anything_stored=bool(stored)),
-        started_at=began_at,
+        started_at=clock.started_at,
         finished_at=clock.now(),
         updated=tuple(trip.updated),
         unchanged=(*trip.unchanged, *(asset.symbol for asset in plan.unchanged)),
@@ -239,6 +221,7 @@ def _result(plan: planner.Plan, trip: Trip, run_id: int, began_at: datetime, clo
         api_calls_used=trip.calls_used,
         rate_limit_waits=trip.long_waits + trip.refusals,
         waited_seconds=round(trip.waited_seconds, 3),
+        warnings=warnings,
     )
 
 

@@ -1,7 +1,7 @@
 """The one road that every asset travels: slot -> call -> store.
 
-A call takes a slot of the budget, goes out, comes home, and all that it brought is stored with its record in one
-transaction. What a failure means is read from one table, `errors.KINDS`.
+A call takes a slot of the budget, goes out, comes home, and all that a good one brought is stored with its record in
+one transaction. What a failure means is read from one table, `errors.KINDS`.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Road:
 
     def _acquire(self, calls_after: int) -> Slot:
         self.stop.check()
-        self.lease.take()
+        self.lease.keep()
         began = time.monotonic()
         try:
             return self.limiter.acquire(max_wait_seconds=self.no_call_after - began, calls_after=calls_after)

@@ -128,13 +128,6 @@ def _of_runs(config: Config, overview: Overview) -> Iterator[Alert]:
         )
     if row["exit_code"] == EXIT_KEY_REFUSED:
         yield Alert(Level.CRITICAL, "api.key", "the API refused the key", "check POLYGON_API_KEY")
-    if row["error_kind"] == FailureKind.NOT_ENTITLED:
-        if row["plan"] == "free":
-            hint = f"see {config.settings.provider.upgrade_url}"
-            yield Alert(Level.WARNING, "api.plan", "plan free has no live prices", hint)
-        else:
-            message = f"plan says {row['plan']}, the key is refused live prices"
-            yield Alert(Level.CRITICAL, "api.plan", message, "lapsed payment?")
 
 
 def _of_assets(config: Config, assets: Sequence[AssetStatus], overview: Overview) -> Iterator[Alert]:
@@ -150,6 +143,13 @@ def _of_assets(config: Config, assets: Sequence[AssetStatus], overview: Overview
                 round(one.market_age.total_seconds()),
                 old.total_seconds(),
             )
+    if any(one.state is Freshness.NOT_ENTITLED for one in assets):
+        if config.plan == "free":
+            hint = f"see {config.settings.provider.upgrade_url}"
+            yield Alert(Level.WARNING, "api.plan", "plan free has no live prices", hint)
+        else:
+            message = f"plan says {config.plan}, the key is refused live prices"
+            yield Alert(Level.CRITICAL, "api.plan", message, "lapsed payment?")
     never = [one.asset.symbol for one in assets if one.state is Freshness.NEVER]
     last_run = _priority_job(overview)["last_run"]
     if never and last_run is not None and _priority_job(overview)["runs"] > 1:

@@ -57,9 +57,9 @@ def test_twelve_starts_with_jitter_are_twelve_updates(
         for number in range(12):
             now = TUESDAY + timedelta(seconds=phase_seconds + 300 * number + jitter.uniform(-3, 3))
 
-            outcome = priority.run_priority(config, connection, host="test", stop=stop(), started_at=now)
+            result = priority.run_priority(config, connection, host="test", stop=stop(), started_at=now)
 
-            assert outcome.result.updated == ALL
+            assert result.updated == ALL
         assert len(sandbox.arrivals) == 12
 
 
@@ -69,10 +69,10 @@ def test_the_hosts_clock_decides_nothing(
     config = config_for(tmp_path, database, sandbox.url)
 
     with freeze_time("2001-01-01", tick=True):
-        outcome = priority.run_priority(config, connection, host="test", stop=stop())
+        result = priority.run_priority(config, connection, host="test", stop=stop())
 
-    assert outcome.result.updated == ALL
-    assert outcome.result.started_at.year > 2001
+    assert result.updated == ALL
+    assert result.started_at.year > 2001
     row = connection.execute("select min(served_at) > now() - interval '1 minute' as now from assetbatch.sync_state")
     assert row.fetchone() == {"now": True}
 

@@ -147,9 +147,7 @@ def test_priority_assets_come_in_order_of_priority(tmp_path: Path) -> None:
         ],
     )
     assert [(row.symbol, row.rank) for row in config.priority_assets] == [("A1", 1), ("B2", 4), ("C3", 9)]
-    assert config.priority_assets[0] == Asset(
-        "A1", "X:A1", AssetType.CRYPTO, Role.PRIORITY, 1, 60, "First", enabled=True
-    )
+    assert config.priority_assets[0] == Asset("A1", "X:A1", AssetType.CRYPTO, Role.PRIORITY, 1, 60, "First")
     assert config.priority_assets[1].update_frequency_seconds == 30
     assert load_assets(tmp_path, priority_assets_enabled=False).priority_assets == ()
     assert load_assets(tmp_path, priority_assets=[]).priority_assets == ()

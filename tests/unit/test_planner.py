@@ -121,12 +121,12 @@ def test_the_next_due_time_is_a_multiple_of_the_interval_and_not_the_one_of_this
     assert early < due - started <= every + early
 
 
-def test_nothing_is_asked_of_a_closed_market_once_an_answer_came_after_it_closed() -> None:
+def test_nothing_is_asked_of_a_closed_market_once_a_run_after_it_closed_was_answered() -> None:
     friday_night = datetime(2026, 11, 20, 22, 30, tzinfo=UTC)
 
     made = plan(
-        Candidate(EURO, served_at=friday_night, succeeded_at=friday_night),
-        Candidate(BITCOIN, served_at=friday_night, succeeded_at=friday_night),
+        Candidate(EURO, served_at=friday_night),
+        Candidate(BITCOIN, served_at=friday_night),
         now=SATURDAY,
     )
 
@@ -134,10 +134,10 @@ def test_nothing_is_asked_of_a_closed_market_once_an_answer_came_after_it_closed
     assert [call.symbols for call in made.calls] == [["BTCUSD"]]
 
 
-def test_a_closed_market_is_asked_once_more_when_the_last_answer_came_before_it_closed() -> None:
+def test_a_closed_market_is_asked_once_more_when_the_last_run_began_before_it_closed() -> None:
     before = datetime(2026, 11, 20, 21, 55, tzinfo=UTC)
 
-    made = plan(Candidate(EURO, served_at=before, succeeded_at=before), now=SATURDAY)
+    made = plan(Candidate(EURO, served_at=before), now=SATURDAY)
 
     assert [call.symbols for call in made.calls] == [["EURUSD"]]
 

@@ -13,7 +13,7 @@ from assetbatch.database.overview import Overview
 from assetbatch.errors import FailureKind
 from assetbatch.model import Asset, AssetType, Role
 from assetbatch.report import status, tables
-from assetbatch.report.alerts import Health
+from assetbatch.report.alerts import Health, Level
 from assetbatch.report.freshness import Freshness, freshness
 
 TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
@@ -75,8 +75,6 @@ def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **ho
         "last_run": now - minutes(1),
         "last_status": "ok",
         "exit_code": 0,
-        "plan": "starter",
-        "error_kind": None,
         "last_error": None,
         "runs": 288,
         "partial": 0,
@@ -117,8 +115,6 @@ def test_a_quiet_hour_is_healthy(config: Config) -> None:
         (overview(job={"last_run": TUESDAY - minutes(10.1)}), "jobs.run-priority", Health.UNHEALTHY),
         (overview(job={"last_run": None}), "jobs.run-priority", Health.UNHEALTHY),
         (overview(job={"exit_code": 77}), "api.key", Health.UNHEALTHY),
-        (overview(job={"error_kind": "not_entitled"}), "api.plan", Health.UNHEALTHY),
-        (overview(job={"error_kind": "not_entitled", "plan": "free"}), "api.plan", Health.DEGRADED),
     ],
 )
 def test_alerts_fire_at_their_thresholds_and_not_beside_them(
@@ -150,6 +146,15 @@ def test_assets_that_fail_for_one_reason_are_one_alert_with_its_mend(config: Con
 
     assert alert.message.startswith("XAUUSD, EURUSD, BTCUSD failed")
     assert "polygon_ticker" in alert.hint
+
+
+def test_a_plan_that_is_contradicted_is_critical_and_a_free_one_is_not(config: Config, tmp_path: Path) -> None:
+    (alert,) = build(config, overview(), error=FailureKind.NOT_ENTITLED).alerts
+    environment = {"DATABASE_URL": "postgresql://user@127.0.0.1/unused"}
+    free = configuration.load(file=tmp_path / "config.yaml", environ=environment, cwd=tmp_path)
+
+    assert (alert.metric, alert.level) == ("api.plan", Level.CRITICAL)
+    assert build(free, overview(), error=FailureKind.NOT_ENTITLED).health is Health.DEGRADED
 
 
 def test_assets_that_were_never_updated_though_runs_begin_are_critical(config: Config) -> None:

@@ -35,6 +35,8 @@ def show(
 
     from assetbatch.config import show
 
+    if defaults and as_json:
+        raise typer.BadParameter("--defaults prints YAML: leave --json out")
     if defaults:
         sys.stdout.write(show.defaults_yaml())
         return

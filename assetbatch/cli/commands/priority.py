@@ -42,15 +42,14 @@ def run_priority(as_json: AsJson = False) -> None:
     config.require_api_key()
     with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
         schema.check(connection)
-        outcome = priority.run_priority(config, connection, host=host(), stop=stop)
-    result = outcome.result
+        result = priority.run_priority(config, connection, host=host(), stop=stop)
     if as_json:
         print_json(run_document(result))
     elif sys.stdout.isatty():
         sys.stdout.write(_summary(result) + "\n")
     else:
         log.info("%s", _summary(result))
-    trouble.tell_failures(result, outcome.warnings)
+    trouble.tell_failures(result)
     raise typer.Exit(result.exit_code)
 
 

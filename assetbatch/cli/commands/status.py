@@ -64,12 +64,13 @@ def _read() -> Status:
 
     from assetbatch.cli import lifecycle
     from assetbatch.database import catalogue, overview, schema
+    from assetbatch.database.connection import transaction
     from assetbatch.database.rate_limit import key_fingerprint
     from assetbatch.report import status as report
 
     symbols = [asset.symbol for asset in config.priority_assets]
     key = key_fingerprint(config.api_key.reveal()) if config.api_key else None
-    with current.connected(config) as connection:
+    with current.connected(config) as connection, transaction(connection):
         schema.check(connection)
         return report.build(
             config,
@@ -92,7 +93,10 @@ def _tell_unreadable(error: Exception) -> int:
     reason = f"{error.reason} ({error.hint})" if isinstance(error, AssetbatchError) else f"unexpected: {error!r}"
     if not known:
         log.error("an unexpected error: this is a bug", exc_info=error)
-    sys.stdout.write(f"{'UNKNOWN' if unknown else 'CRITICAL'} - {current.mask(reason)}\n")
+    if current.json:
+        print_json({"status": "unhealthy", "reason": current.mask(reason)})
+    else:
+        sys.stdout.write(f"{'UNKNOWN' if unknown else 'CRITICAL'} - {current.mask(reason)}\n")
     return CHECK_UNKNOWN if unknown else CHECK_CRITICAL
 
 

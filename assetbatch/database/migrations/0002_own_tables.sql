@@ -17,7 +17,6 @@ create table assetbatch.sync_state (
   symbol        text primary key,
   served_at     timestamptz,
   succeeded_at  timestamptz,
-  failing_since timestamptz,
   error_kind    text,
   error         text,
   event_seq     bigint not null default 0
@@ -63,7 +62,7 @@ create table assetbatch.api_calls (
   calls_in_window int
 );
 create index api_calls_at on assetbatch.api_calls (at);
-comment on column assetbatch.api_calls.outcome is 'ok, or the kind of failure';
+comment on column assetbatch.api_calls.outcome is 'ok, the kind of failure, or unknown: the run was ended meanwhile';
 comment on column assetbatch.api_calls.sent is 'false: it never left, so it cost nothing';
 comment on column assetbatch.api_calls.calls_in_window is 'calls of ours that were in the window when this one was allowed';
 
@@ -78,7 +77,6 @@ create table assetbatch.outbox (
 );
 create index outbox_pending on assetbatch.outbox (id) where published_at is null;
 create index outbox_pending_symbol on assetbatch.outbox (symbol, id) where published_at is null;
-create index outbox_created_at on assetbatch.outbox (created_at);
 comment on column assetbatch.outbox.dropped is 'too old to be news when it could have been published: a newer one of its symbol was sent instead';
 
 create table assetbatch.leases (
