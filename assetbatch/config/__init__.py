@@ -4,6 +4,6 @@ from assetbatch.config.configuration import Config
 from assetbatch.config.database import Database
 from assetbatch.config.loading import load
 from assetbatch.config.secret import Secret
-from assetbatch.config.sources import data_folder
+from assetbatch.config.sources import data_folder, sandbox_key
 
-__all__ = ["Config", "Database", "Secret", "data_folder", "load"]
+__all__ = ["Config", "Database", "Secret", "data_folder", "load", "sandbox_key"]

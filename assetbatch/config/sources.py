@@ -141,6 +141,11 @@ def dotenv_variables(found: Found | None, faults: list[Fault]) -> dict[str, Give
     return {name: given for name, given in variables.items() if given.value}
 
 
+def sandbox_key(environ: Mapping[str, str]) -> str:
+    """Return the key that the sandbox accepts."""
+    return environ.get("SANDBOX_KEY") or "sandbox"
+
+
 def data_folder(environ: Mapping[str, str]) -> Path:
     """Return the embedded server's base folder: the user's data folder, for root /var/lib/assetbatch.
 

@@ -114,6 +114,7 @@ def test_a_run_that_was_killed_counts_as_failed(commands: Commands, connection: 
     document = json.loads(commands("status", "--json").stdout)
 
     assert document["jobs"][0]["day"]["failed"] == 2
+    assert document["jobs"][0]["last_status"] == "failed"
     assert "assets.never" in [alert["metric"] for alert in document["alerts"]]
 
 
@@ -125,6 +126,14 @@ def test_a_narrow_terminal_keeps_name_price_and_state(commands: Commands) -> Non
     assert "EURUSD" in shown
     assert shown.count("fresh") == 3
     assert "market age" not in shown
+
+
+def test_a_locked_table_ends_status_in_bounded_time(commands: Commands, connection: Connection) -> None:
+    with connection.transaction():
+        connection.execute("lock table trading.symbols in access exclusive mode")
+        done = commands("status", "--check", timeout=30)
+
+    assert (done.returncode, done.stdout[:8]) == (2, "CRITICAL")
 
 
 def test_a_refusal_degrades(commands: Commands, connection: Connection) -> None:

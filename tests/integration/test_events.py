@@ -180,6 +180,22 @@ def test_events_off_leaves_no_carrier(connection: Connection, tmp_path: Path) ->
     add_events(connection, "EURUSD")
 
     assert events.publish_pending(config_with(tmp_path, events_keys="{backend: none}"), connection) == 0
+    assert pending(connection) == 0
+
+
+def test_a_notify_that_is_held_up_costs_two_seconds_at_most(connection: Connection, tmp_path: Path) -> None:
+    add_events(connection, "EURUSD")
+    connection.execute(
+        "create schema held; create function held.pg_notify(text, text) returns int language sql"
+        " as 'select 1 from pg_sleep(30)'"
+    )
+    connection.execute("set search_path to held, pg_catalog")
+    began = time.monotonic()
+
+    assert events.publish_pending(config_with(tmp_path), connection) == 0
+
+    assert time.monotonic() - began < events.DELIVERY_SECONDS + 1
+    assert pending(connection) == 1
 
 
 def test_a_run_killed_after_its_prices_were_stored_loses_no_event(

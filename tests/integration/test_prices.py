@@ -146,6 +146,19 @@ def test_a_trigger_that_raises_fails_its_asset_alone(connection: Connection) -> 
     assert len(seqs(connection)) == 1
 
 
+def test_an_asset_that_is_refused_later_is_failed_in_the_platforms_table_too(connection: Connection) -> None:
+    store(connection, Brought("EURUSD", quote("1.10")))
+    connection.execute(
+        "alter table trading.symbols add check ((metadata -> 'last_update' ->> 'last_price')::numeric < 2) not valid"
+    )
+
+    stored = store(connection, Brought("EURUSD", quote("3.10", at=NOON + timedelta(seconds=1))))
+
+    assert [one.kind for one in stored.failed] == [FailureKind.REFUSED_BY_DATABASE]
+    row = connection.execute("select sync_status from data_sources.data_sync_status").fetchone()
+    assert row == {"sync_status": "failed"}
+
+
 def test_a_trigger_that_swallows_a_row_fails_its_asset_alone(connection: Connection) -> None:
     connection.execute(
         """

@@ -9,7 +9,7 @@ from assetbatch import __version__
 from assetbatch.database import schema
 from assetbatch.database.connection import translated_errors
 from assetbatch.errors import SchemaError, SourceMismatchError
-from tests.conftest import open_database
+from tests.conftest import open_database, wait_until
 
 
 def test_init_twice_does_nothing_the_second_time(empty_database: str) -> None:
@@ -106,6 +106,17 @@ def test_the_first_run_decides_the_source(database: str) -> None:
         with pytest.raises(SourceMismatchError, match=r"sandbox.*api\.massive\.com"):
             schema.claim_source(connection, "api.massive.com")
         assert schema.source(connection) == "sandbox"
+
+
+def test_two_sources_at_once_cannot_both_have_the_database(database: str) -> None:
+    with open_database(database) as first, open_database(database) as second, ThreadPoolExecutor(1) as other_host:
+        with first.transaction():
+            schema.claim_source(first, "sandbox")
+            refused = other_host.submit(schema.claim_source, second, "api.massive.com")
+            waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            wait_until(lambda: first.execute(waiting).fetchone() is not None)
+        with pytest.raises(SourceMismatchError):
+            refused.result(timeout=10)
 
 
 def test_the_grants_are_all_that_a_role_needs_and_no_more(database: str) -> None:

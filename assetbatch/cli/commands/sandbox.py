@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from assetbatch import config as configuration
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.options import AsJson
 
@@ -46,7 +47,7 @@ def sandbox(
     try:
         server = Sandbox(
             port=port,
-            key=os.environ.get("SANDBOX_KEY") or "sandbox",
+            key=configuration.sandbox_key(os.environ),
             plan=plan,
             limit=limit,
             window_seconds=window,
