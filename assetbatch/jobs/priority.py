@@ -140,7 +140,6 @@ def _update(
         stop=stop,
         lease=lease,
         run_id=run_id,
-        started_at=clock.started_at,
         no_call_after=time.monotonic() + settings.batch.max_cycle_seconds,
         long_wait_seconds=settings.rate_limiting.reservation_grace_seconds,
         max_calls=None if config.calls_per_window is None else len(assets),

@@ -22,7 +22,6 @@ from assetbatch.model import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from tenacity import RetryCallState
 
@@ -68,7 +67,6 @@ class Road:
     stop: Stop
     lease: Lease
     run_id: int
-    started_at: datetime
     no_call_after: float
     """Monotonic time after which no call begins."""
     long_wait_seconds: float
@@ -196,7 +194,7 @@ class Road:
                 for asset in assets
             ],
             record,
-            served_at=self.started_at,
+            served_at=self.clock.started_at,
             answered_at=self.clock.now(),
         )
         self._add(stored)
@@ -208,7 +206,7 @@ class Road:
             self.connection,
             [prices.Brought(asset.symbol, failure=Failure(asset.symbol, error.kind, error.reason)) for asset in assets],
             None,
-            served_at=self.started_at,
+            served_at=self.clock.started_at,
             answered_at=self.clock.now(),
         )
         self._add(stored)
