@@ -40,7 +40,12 @@ server = EmbeddedServer(Path(sys.argv[1]))
 server.start(create=True)
 """
 SHARE = START + "server.create_database('shared')\n"
-HOLD = START + "print('up', flush=True)\nsys.stdin.read()\n"
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start.
+HOLD = (
+    "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    + START
+    + "print('up', flush=True)\nsys.stdin.read()\n"
+)
 REPORT = (
     START
     + """
