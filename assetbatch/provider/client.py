@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -70,7 +69,7 @@ class Client:
         `now` is the time that prices are held against. `wait` waits for an event, for some seconds at most, in place of
         `Event.wait`; what it raises ends the waiting.
         """
-        flight = Flight(target(call), time.monotonic() + self.request_seconds)
+        flight = Flight(target(call), self.request_seconds)
         landed: queue.SimpleQueue[answers.Document | Exception] = queue.SimpleQueue()
         done = threading.Event()
 
@@ -159,7 +158,7 @@ class Client:
             body += chunk
             if len(body) > max_bytes:
                 raise CallError(FailureKind.TOO_LARGE, f"the answer is larger than {max_bytes} bytes", answered=True)
-            if time.monotonic() > flight.deadline:
+            if flight.is_over:
                 raise CallError(FailureKind.TIMEOUT, f"no whole answer within {self.request_seconds:g} s")
         return body
 

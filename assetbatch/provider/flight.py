@@ -14,16 +14,23 @@ class Flight:
     """One request on its way, seen by who asked, by the thread that makes it and by the connection that carries it."""
 
     path: str
-    deadline: float
+    seconds: float
+    """How long it may take, counting the time that a laptop sleeps: its slot of the budget waits no longer either."""
+    began: float = field(default_factory=lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
     sent: bool = False
     given_up: bool = False
     through: socket.socket | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its time has passed."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) > self.began + self.seconds
+
     def leave(self, through: socket.socket) -> None:
         """Note that the request leaves now. Raises TimeoutError when nobody waits for it any more."""
         with self.lock:
-            if self.given_up or time.monotonic() > self.deadline:
+            if self.given_up or self.is_over:
                 raise TimeoutError("the time was over before the request left")
             self.sent = True
             self.through = through

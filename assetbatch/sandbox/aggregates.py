@@ -147,7 +147,8 @@ def _document(request: Request, rows: list[Document], *, queried: int) -> Docume
     return document
 
 
-def _row(instrument: Instrument, bar: Bar, at_ms: int) -> dict[str, Any]:
+def ohlcv(instrument: Instrument, bar: Bar) -> dict[str, Any]:
+    """Lay out what bars of all kinds share."""
     number = instrument.number
     return {
         "o": number(bar.open),
@@ -155,10 +156,11 @@ def _row(instrument: Instrument, bar: Bar, at_ms: int) -> dict[str, Any]:
         "l": number(bar.low),
         "c": number(bar.close),
         "v": instrument.volume(bar.transactions),
-        "vw": number(bar.vwap),
-        "n": bar.transactions,
-        "t": at_ms,
     }
+
+
+def _row(instrument: Instrument, bar: Bar, at_ms: int) -> dict[str, Any]:
+    return ohlcv(instrument, bar) | {"vw": instrument.number(bar.vwap), "n": bar.transactions, "t": at_ms}
 
 
 def _day_bar(request: Request, instrument: Instrument, day: date) -> Bar | None:

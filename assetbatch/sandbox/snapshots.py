@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assetbatch.model import AssetType
 from assetbatch.sandbox import bodies
-from assetbatch.sandbox.aggregates import last_day_bar
+from assetbatch.sandbox.aggregates import last_day_bar, ohlcv
 from assetbatch.sandbox.bodies import Document, Refused
 from assetbatch.sandbox.catalogue import KNOWN, NOT_IN_PLAN, find
 from assetbatch.sandbox.faults import SINGLE, UNIFIED
@@ -15,7 +15,6 @@ from assetbatch.sandbox.market import MINUTE_MS, is_open
 
 if TYPE_CHECKING:
     from assetbatch.sandbox.catalogue import Instrument
-    from assetbatch.sandbox.market import Bar
     from assetbatch.sandbox.request import Request
 
 MOST_TICKERS = 250
@@ -142,8 +141,8 @@ def whole_market(request: Request, market: str) -> Document:
 def _market_row(request: Request, instrument: Instrument) -> Document:
     now_ms = request.faults.moment_ms(instrument.ticker, request.now_ms)
     tick = request.market.tick(instrument, now_ms)
-    day = _short(instrument, request.market.day_so_far(instrument, tick))
-    minute = _short(instrument, tick.bar)
+    day = ohlcv(instrument, request.market.day_so_far(instrument, tick))
+    minute = ohlcv(instrument, tick.bar)
     minute |= {"n": tick.bar.transactions, "t": tick.at_ms // MINUTE_MS * MINUTE_MS}
     before = last_day_bar(request, instrument, _finished_day(request))
     previous = before[1].close if before else instrument.level
@@ -152,7 +151,7 @@ def _market_row(request: Request, instrument: Instrument) -> Document:
         "ticker": instrument.ticker,
         "day": day,
         "min": minute,
-        "prevDay": {**_short(instrument, before[1]), "vw": number(before[1].vwap)} if before else {},
+        "prevDay": {**ohlcv(instrument, before[1]), "vw": number(before[1].vwap)} if before else {},
         "todaysChange": number(tick.price - previous),
         "todaysChangePerc": _percent(tick.price - previous, previous),
         "updated": _shared_future_ms(request) if instrument.mark % 2 else tick.at_ms,
@@ -199,17 +198,6 @@ def last_trade(request: Request, base: str, quote: str) -> Document:
     return {"status": "success", "request_id": None, "symbol": f"{base}-{quote}", "last": last}
 
 
-def _short(instrument: Instrument, bar: Bar) -> dict[str, Any]:
-    number = instrument.number
-    return {
-        "o": number(bar.open),
-        "h": number(bar.high),
-        "l": number(bar.low),
-        "c": number(bar.close),
-        "v": instrument.volume(bar.transactions),
-    }
-
-
 def _has_quote(instrument: Instrument) -> bool:
     # Of crypto, the vendor shows a quote for some: a reader must do without.
     return instrument.mark % 3 != 0
@@ -229,7 +217,7 @@ def _percent(change: int, whole: int) -> float:
 
 
 def _shared_future_ms(request: Request) -> int:
-    # Not a time of anything: many rows carry this one value of tomorrow, as if it were their
-    # own.
+    # Not a time of anything: many rows carry this one value of tomorrow, as if it were
+    # their own.
     tomorrow = datetime.combine(request.now.astimezone(UTC).date() + timedelta(days=1), time(4, 0, 8), UTC)
     return int(tomorrow.timestamp()) * 1000 + 999

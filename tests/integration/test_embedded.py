@@ -158,7 +158,7 @@ def python(code: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
 
 
 def test_first_start_sets_the_database_up(started: EmbeddedServer) -> None:
-    assert started.exists
+    assert started._place.is_set_up
     assert started.described == f"embedded PostgreSQL 16 in {data(started).parents[1]}"
     for setting, expected in {
         "server_encoding": "UTF8",
@@ -228,7 +228,7 @@ def test_a_job_creates_no_database(server: EmbeddedServer, folder: Path) -> None
         server.start()
     assert "assetbatch init" in caught.value.hint
     assert not folder.exists()
-    assert not server.exists
+    assert not server._place.is_set_up
     assert server.stop() is False
 
 
@@ -266,7 +266,7 @@ def test_stop_and_start_keep_the_data(started: EmbeddedServer, shared: Path) -> 
     value(started, "create table kept_by_stop as select 42 as n")
     assert started.stop() is True
     assert started.stop() is False
-    assert started.exists
+    assert started._place.is_set_up
     with pytest.raises(psycopg.OperationalError):
         value(started, "select 1")
     started.start()
@@ -315,7 +315,7 @@ def test_a_recycled_process_id_is_no_server(started: EmbeddedServer, shared: Pat
 def test_a_half_made_folder_is_made_anew(stopped: EmbeddedServer, shared: Path) -> None:
     (home(shared) / "data").rename(home(shared) / "data.new")
     (home(shared) / "data.new/PG_VERSION").unlink()
-    assert not stopped.exists
+    assert not stopped._place.is_set_up
     with pytest.raises(SchemaError):
         stopped.start()
     stopped.start(create=True)
@@ -328,7 +328,7 @@ def test_set_up_killed_in_the_middle_is_begun_again(server: EmbeddedServer, fold
     wait_until((home(folder) / "data.new/base").exists)
     starter.kill()
     starter.wait()
-    assert not server.exists
+    assert not server._place.is_set_up
     server.start(create=True)
     assert value(server, "select 1") == 1
     assert not (home(folder) / "data.new").exists()

@@ -37,11 +37,6 @@ class EmbeddedServer:
         """Which server it is, and where, for people."""
         return self._place.described
 
-    @property
-    def exists(self) -> bool:
-        """Whether the database was set up here, completely; False also where the caller may not look."""
-        return self._place.is_set_up
-
     def conninfo(self, database: str) -> str:
         """Give libpq's connection string for `database`; it names what a PG* variable could otherwise change.
 
