@@ -115,6 +115,7 @@ class FailureKind(StrEnum):
     TOO_LARGE = "too_large"
     REDIRECTED = "redirected"
     REFUSED_BY_DATABASE = "refused_by_database"
+    WORKER_LOST = "worker_lost"
 
 
 class SyncStatus(StrEnum):
@@ -126,47 +127,83 @@ class SyncStatus(StrEnum):
     NOT_ENTITLED = "not_entitled"
 
 
+class Fate(StrEnum):
+    """What becomes of a queue item whose asset a call failed for alone."""
+
+    RETRY = "retry"
+    """It spends an attempt and goes back, behind the others; out of attempts, it is dead."""
+    DEAD = "dead"
+    """No further call can fare better."""
+    BACK = "back"
+    """The failure says nothing about the asset: it goes back as it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """What a kind of failure means: for the run, for the call, for the asset's status, and for the reader."""
+    """What a kind of failure means: for the run, the call, the queue item, the asset's status, and for the reader."""
 
     hint: str = ""
     sync_status: SyncStatus = SyncStatus.FAILED
+    fate: Fate = Fate.RETRY
     retry: bool = False
     """The same call is worth another slot in this run."""
     halve: bool = False
     """A call for several assets that was refused as a whole condemns none: halve it until one stands alone."""
+    strike: bool = False
+    """Perhaps the API is in trouble, and not this call: so many in a row end the run."""
     outage: bool = False
     """Nobody answered: when nothing else was stored, the run ends with 69."""
     ends_run: bool = False
     """No further call can fare better."""
 
 
+NOT_THE_API = "what answered is not the API: check provider.base_url and any proxy"
+
 KINDS: dict[FailureKind, Consequence] = {
-    FailureKind.KEY_REFUSED: Consequence("check POLYGON_API_KEY: the key is wrong, expired or revoked", ends_run=True),
+    FailureKind.KEY_REFUSED: Consequence(
+        "check POLYGON_API_KEY: the key is wrong, expired or revoked", fate=Fate.BACK, ends_run=True
+    ),
     FailureKind.NOT_ENTITLED: Consequence(
         "set provider.plan (POLYGON_TIER) to what the key really has; `status` names the way to another plan",
         sync_status=SyncStatus.NOT_ENTITLED,
+        fate=Fate.DEAD,
     ),
-    FailureKind.NOT_YET: Consequence("the day is not over for the vendor: ask later", sync_status=SyncStatus.NO_DATA),
-    FailureKind.RATE_LIMITED: Consequence("another program uses this key, or the server counts otherwise", retry=True),
-    FailureKind.NO_SLOT: Consequence("the budget of calls is used up: the next run tries again", ends_run=True),
-    FailureKind.UNREACHABLE: Consequence("check the network and provider.base_url", retry=True, outage=True),
-    FailureKind.TIMEOUT: Consequence("the API is slow or stuck: the next run tries again", retry=True, outage=True),
-    FailureKind.SERVER_ERROR: Consequence("the API is in trouble: the next run tries again", retry=True, outage=True),
-    FailureKind.BAD_REQUEST: Consequence("check polygon_ticker", halve=True),
+    FailureKind.NOT_YET: Consequence(
+        "the day is not over for the vendor: ask later", sync_status=SyncStatus.NO_DATA, fate=Fate.BACK
+    ),
+    FailureKind.RATE_LIMITED: Consequence(
+        "another program uses this key, or the server counts otherwise", fate=Fate.BACK, retry=True
+    ),
+    FailureKind.NO_SLOT: Consequence(
+        "the budget of calls is used up: the next run tries again", fate=Fate.BACK, ends_run=True
+    ),
+    FailureKind.UNREACHABLE: Consequence(
+        "check the network and provider.base_url", fate=Fate.BACK, retry=True, strike=True, outage=True
+    ),
+    FailureKind.TIMEOUT: Consequence(
+        "the API is slow or stuck: the next run tries again", retry=True, strike=True, outage=True
+    ),
+    FailureKind.SERVER_ERROR: Consequence(
+        "the API is in trouble: the next run tries again", retry=True, strike=True, outage=True
+    ),
+    FailureKind.BAD_REQUEST: Consequence("check polygon_ticker", fate=Fate.DEAD, halve=True),
     FailureKind.NOT_FOUND: Consequence(
         "the ticker is unknown, or has no data now; if all fail so, check provider.base_url",
         sync_status=SyncStatus.NO_DATA,
         halve=True,
     ),
-    FailureKind.UNKNOWN_TICKER: Consequence("check polygon_ticker: the vendor does not know it", halve=True),
+    FailureKind.UNKNOWN_TICKER: Consequence(
+        "check polygon_ticker: the vendor does not know it", fate=Fate.DEAD, halve=True
+    ),
     FailureKind.MISSING: Consequence("the vendor left the ticker out of its answer", sync_status=SyncStatus.NO_DATA),
     FailureKind.INVALID: Consequence("the vendor sent something that is no price; nothing was stored for it"),
-    FailureKind.MALFORMED: Consequence("what answered is not the API: check provider.base_url and any proxy"),
-    FailureKind.TOO_LARGE: Consequence("what answered is not the API: check provider.base_url and any proxy"),
-    FailureKind.REDIRECTED: Consequence("set provider.base_url to the API itself; redirects are not followed"),
+    FailureKind.MALFORMED: Consequence(NOT_THE_API, fate=Fate.BACK, strike=True),
+    FailureKind.TOO_LARGE: Consequence(NOT_THE_API, fate=Fate.BACK, strike=True),
+    FailureKind.REDIRECTED: Consequence(
+        "set provider.base_url to the API itself; redirects are not followed", fate=Fate.BACK, strike=True
+    ),
     FailureKind.REFUSED_BY_DATABASE: Consequence("a constraint or trigger of the platform's own tables refused it"),
+    FailureKind.WORKER_LOST: Consequence("is memory short, or does something kill the jobs?"),
 }
 
 

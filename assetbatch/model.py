@@ -81,6 +81,14 @@ class Failure:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why no further call of a run can fare better."""
+
+    kind: FailureKind
+    error: str
+
+
 class CallKind(StrEnum):
     """The vendor's calls, by what they bring."""
 
@@ -113,10 +121,28 @@ class RunStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Enqueued:
+    """What became of the assets that were looked at for the queue; each counts once.
+
+    `fresh`: not due; `dead`: a dead letter, until it is retried; `dropped`: the queue is full; `unmapped`: not in the
+    catalogue, or without its row in the platform's table.
+    """
+
+    enqueued: int = 0
+    already_queued: int = 0
+    fresh: int = 0
+    dead: int = 0
+    dropped: int = 0
+    unmapped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """What a run did, and what the operator should hear beside it (`warnings`).
 
-    `unchanged`: nothing newer exists; `deferred`: bars left for spare slots; `not_due`: served already.
+    `unchanged`: nothing newer exists; `deferred`: bars left for spare slots; `not_due`: served already; `requeued`:
+    tried and back on the queue; `dead`: became dead letters; `remaining`: items that wait in the queue now. `ended_by`
+    is what ended the run before its work was done.
     """
 
     job: str
@@ -130,6 +156,11 @@ class RunResult:
     deferred: tuple[str, ...] = ()
     not_due: tuple[str, ...] = ()
     failed: tuple[Failure, ...] = ()
+    requeued: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
+    remaining: int | None = None
+    enqueued: Enqueued | None = None
+    ended_by: Trouble | None = None
     api_calls_used: int = 0
     rate_limit_waits: int = 0
     waited_seconds: float = 0.0

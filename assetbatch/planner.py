@@ -17,10 +17,13 @@ from assetbatch.model import Call, CallKind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from assetbatch.market_hours import Market
     from assetbatch.model import Asset
 
-# A request line may have 8 kB where it passes nginx; this much of it is for tickers, percent-encoded.
+# A request line may have 8 kB where it passes nginx; this much of it is for tickers, percent-encoded: a ticker's colon
+# and the comma behind it take three characters each.
 MAX_TICKERS_LENGTH = 6000
+ADDED_LENGTH = 5
 # Cron and clocks jitter: what comes by this much too early is meant to be in time.
 JITTER = timedelta(seconds=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,26 +65,34 @@ def _jitter(every: timedelta) -> timedelta:
     return min(JITTER, every / 10)
 
 
-def is_due(candidate: Candidate, now: datetime) -> bool:
-    """Tell whether an asset is due: once in each slot of its frequency, slots counted from midnight UTC.
+def due_before(update_frequency_seconds: float, now: datetime) -> datetime:
+    """Tell when an asset must have been served to be not due: once in each slot, slots counted from midnight UTC.
 
     Two starts that jitter brought into one slot are a whole period apart, less the jitter: the second counts for the
     slot that it was meant for. "So many seconds after the last" alone would find nothing due at every other start.
     """
-    if candidate.served_at is None:
-        return True
-    every = timedelta(seconds=candidate.asset.update_frequency_seconds)
-    return _slot(candidate.served_at, every) != _slot(now, every) or now - candidate.served_at >= every - _jitter(every)
+    every = timedelta(seconds=update_frequency_seconds)
+    of_day = (now - EPOCH) % timedelta(days=1)
+    return max(now - of_day % every, now - every + _jitter(every))
 
 
-def _slot(moment: datetime, every: timedelta) -> tuple[int, int]:
-    day, of_day = divmod(moment - EPOCH, timedelta(days=1))
-    return day, of_day // every
+def is_due(candidate: Candidate, now: datetime) -> bool:
+    """Tell whether an asset is due."""
+    return candidate.served_at is None or candidate.served_at < due_before(
+        candidate.asset.update_frequency_seconds, now
+    )
 
 
 def next_due(now: datetime, every: timedelta) -> datetime:
     """Tell when a job is due after the time that `now` belongs to: at multiples of `every` since the epoch."""
     return EPOCH + ((now - EPOCH + _jitter(every)) // every + 1) * every
+
+
+def served_before(update_frequency_seconds: float, market: Market, now: datetime) -> datetime:
+    """Tell before when an asset must have been served last for a call to be worth it: it is due and does not rest."""
+    closed_at = market_hours.last_close(market, now)
+    due = due_before(update_frequency_seconds, now)
+    return due if closed_at is None else min(due, closed_at)
 
 
 def rests(candidate: Candidate, now: datetime) -> bool:
@@ -117,8 +128,7 @@ def snapshots(assets: Sequence[Asset], batch_size: int) -> list[Call]:
     batch: list[Asset] = []
     length = 0
     for asset in assets:
-        # Encoded, a ticker's colon and the comma behind it take three characters each.
-        added = len(asset.polygon_ticker) + 5
+        added = len(asset.polygon_ticker) + ADDED_LENGTH
         if batch and (len(batch) == batch_size or length + added > MAX_TICKERS_LENGTH):
             calls.append(Call(CallKind.SNAPSHOT, tuple(batch)))
             batch, length = [], 0

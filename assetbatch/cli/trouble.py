@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from assetbatch.cli.invocation import current
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
     from assetbatch.errors import AssetbatchError, FailureKind
     from assetbatch.model import RunResult
+
+
+# More would bury the cause.
+MOST_NAMED = 10
 
 
 def _print(lines: Sequence[str], facts: dict[str, object]) -> None:
@@ -36,32 +41,46 @@ def tell_error(error: AssetbatchError) -> None:
 
 def tell_failures(result: RunResult) -> None:
     """Tell of the assets that a run could not update, those of one cause together, and of what else went wrong."""
-    if not result.failed and not result.warnings:
+    if not result.failed and not result.ended_by and not result.warnings:
         return
     causes: dict[tuple[FailureKind, str], list[str]] = {}
     for failure in result.failed:
         causes.setdefault((failure.kind, failure.error), []).append(failure.symbol)
     lines = [f"assetbatch {result.job}: {_summary(result)}"]
-    lines += [f"{', '.join(symbols)}: {kind}: {error}" for (kind, error), symbols in causes.items()]
-    lines += [f"Next: {hint}" for hint in dict.fromkeys(KINDS[kind].hint for kind, _ in causes)]
+    if result.ended_by:
+        lines.append(f"{result.ended_by.kind}: {result.ended_by.error}")
+    lines += [f"{named(symbols)}: {kind}: {error}" for (kind, error), symbols in causes.items()]
+    kinds = [*([result.ended_by.kind] if result.ended_by else []), *(kind for kind, _ in causes)]
+    lines += [f"Next: {hint}" for hint in dict.fromkeys(KINDS[kind].hint for kind in kinds)]
+    lines += [f"Next: `assetbatch queue retry {result.dead[0]}` once that is mended"] if result.dead else []
     lines += result.warnings
     _print(
         lines,
         {
             "exit_code": result.exit_code,
             "failed": [{"symbol": one.symbol, "kind": one.kind, "error": one.error} for one in result.failed],
+            "ended_by": None if result.ended_by is None else asdict(result.ended_by),
             "warnings": list(result.warnings),
         },
     )
+
+
+def named(symbols: Sequence[str]) -> str:
+    """Name the first of them."""
+    more = len(symbols) - MOST_NAMED
+    return ", ".join(symbols[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _summary(result: RunResult) -> str:
     if result.exit_code == EXIT_KEY_REFUSED:
         return "the API refused the key"
     good = len(result.updated) + len(result.unchanged)
+    if result.ended_by:
+        return f"ended early, after {good} assets; {result.remaining} wait on the queue"
     if not result.failed:
-        return f"all {good} assets are well, but"
-    return f"{len(result.failed)} of {len(result.failed) + good} assets failed" + (
+        return f"all {good} assets are well, but" if result.enqueued is None else "done, but"
+    what = "are dead letters now" if result.dead else "failed"
+    return f"{len(result.failed)} of {len(result.failed) + good} assets {what}" + (
         ", the others are stored" if good else ""
     )
 

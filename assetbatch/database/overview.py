@@ -108,6 +108,22 @@ order by host
 """
 
 
+READ_QUEUE = """
+select state, priority, count(*) as items, min(enqueued_at) as oldest, max(died_at) as died_at
+from assetbatch.queue
+group by state, priority
+"""
+
+# How long the queue was one interval of its job ago: the last that a run wrote down before that.
+READ_QUEUE_BEFORE = """
+select remaining from assetbatch.runs
+where job in ('drain-queue', 'enqueue-secondary') and remaining is not null
+  and finished_at <= clock_timestamp() - make_interval(secs => %(seconds)s)
+order by started_at desc
+limit 1
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Overview:
     """Rows as they were read; `now` is the database's time."""
@@ -116,6 +132,8 @@ class Overview:
     prices: dict[str, Row]
     jobs: list[Row]
     hour: dict[str, Any]
+    queue: list[Row]
+    queue_size_before: int | None
     budget: Row | None
     disagreeing_hosts: list[Row]
 
@@ -127,16 +145,20 @@ def read(
     jobs: Sequence[str],
     key: str | None,
     longest_run_seconds: float,
+    enqueued_every_seconds: float,
 ) -> Overview:
     """Read all that `status` tells of, for these assets and jobs; `key` is the fingerprint of the key in use."""
     prices = {row["symbol"]: row for row in connection.execute(READ_PRICES, {"symbols": list(symbols)})}
     hour = connection.execute(READ_HOUR, {"longest_run": longest_run_seconds}).fetchone()
     assert hour is not None  # noqa: S101 - an aggregate has one row
+    before = connection.execute(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds}).fetchone()
     return Overview(
         now=hour["now"],
         prices=prices,
         jobs=connection.execute(READ_JOBS, {"jobs": list(jobs), "longest_run": longest_run_seconds}).fetchall(),
         hour=hour,
+        queue=connection.execute(READ_QUEUE).fetchall(),
+        queue_size_before=None if before is None else before["remaining"],
         budget=connection.execute(READ_BUDGET, {"key": key}).fetchone(),
         disagreeing_hosts=connection.execute(READ_DISAGREEING_HOSTS).fetchall(),
     )

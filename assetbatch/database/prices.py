@@ -1,4 +1,4 @@
-"""Storing what a call brought: prices, sync status, events and the call's record, in one transaction.
+"""Writing what a call brought: prices, sync status and events, inside the caller's transaction.
 
 Order of locks, the same for all who write: symbols by name, then status, then outbox. An older quote never overwrites a
 newer one, whoever brings it. Where the platform's own constraints refuse an asset, that asset fails alone.
@@ -11,13 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
-from assetbatch.database import runs
-from assetbatch.database.connection import transaction
-from assetbatch.database.retries import repeated
 from assetbatch.errors import KINDS, FailureKind, SyncStatus
 from assetbatch.model import Failure
 
@@ -109,20 +106,34 @@ REFUSALS = (psycopg.errors.IntegrityError, psycopg.errors.DataError, psycopg.err
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """What a call brought for one asset: a quote, or why there is none."""
+    """What a call brought for one asset: a quote, or why there is none.
+
+    `known`: it had a row in the platform's table before. Where that is gone, the platform has deleted it, and it is not
+    put there again.
+    """
 
     symbol: str
     quote: Quote | None = None
     failure: Failure | None = None
+    known: bool = False
 
 
 @dataclass(slots=True)
 class Stored:
-    """What became of it: symbols whose price changed, symbols for which nothing newer came, failures."""
+    """What became of it: symbols whose price changed, for which nothing newer came, that were deleted; failures."""
 
     updated: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+
+    def __iadd__(self, other: Stored) -> Self:
+        """Add what became of others."""
+        self.updated += other.updated
+        self.unchanged += other.unchanged
+        self.deleted += other.deleted
+        self.failed += other.failed
+        return self
 
 
 def rfc3339(moment: datetime) -> str:
@@ -162,30 +173,16 @@ def supersedes(quote: Quote, stored: object) -> bool:
     return any(stored.get(key) != value for key, value in last_update(quote).items() if key != "timestamp")
 
 
-def store(
-    connection: Connection,
-    brought: Sequence[Brought],
-    call: runs.CallRecord | None,
-    *,
-    served_at: datetime,
-    answered_at: datetime,
+def write(
+    connection: Connection, brought: Sequence[Brought], *, served_at: datetime, answered_at: datetime, carefully: bool
 ) -> Stored:
-    """Store what one call brought, with its record, in one transaction.
+    """Write what was brought. The caller opens the transaction, and repeats it `carefully` when this raises a REFUSAL.
 
-    `served_at` is the start of the run, `answered_at` the time of its answer.
+    Carefully means that a savepoint is set, and that what the platform refuses is looked for and fails alone.
+    `served_at` decides when the assets are due again, `answered_at` is the time of the answer.
     """
-
-    def attempt() -> Stored:
-        with transaction(connection):
-            stored = _write(connection, brought, served_at, answered_at)
-            if call is not None:
-                runs.record_call(connection, call)
-            return stored
-
-    return repeated(attempt)
-
-
-def _write(connection: Connection, brought: Sequence[Brought], served_at: datetime, answered_at: datetime) -> Stored:
+    if not carefully:
+        return _write_together(connection, brought, served_at, answered_at)
     try:
         with connection.transaction():
             return _write_together(connection, brought, served_at, answered_at)
@@ -194,10 +191,7 @@ def _write(connection: Connection, brought: Sequence[Brought], served_at: dateti
             return _write_refusal(connection, brought[0].symbol, error, served_at, answered_at)
     together = Stored()
     for one in sorted(brought, key=lambda one: one.symbol):
-        alone = _write(connection, [one], served_at, answered_at)
-        together.updated += alone.updated
-        together.unchanged += alone.unchanged
-        together.failed += alone.failed
+        together += write(connection, [one], served_at=served_at, answered_at=answered_at, carefully=True)
     return together
 
 
@@ -219,11 +213,13 @@ def _write_together(
 ) -> Stored:
     symbols = {"symbols": [one.symbol for one in brought]}
     locked = {row["symbol"]: row["last_update"] for row in connection.execute(LOCK_SYMBOLS, symbols)}
-    if len(locked) < len(brought):
-        connection.execute(ADD_SYMBOLS, symbols)
+    if new := [one.symbol for one in brought if not one.known and one.symbol not in locked]:
+        connection.execute(ADD_SYMBOLS, {"symbols": new})
         locked = {row["symbol"]: row["last_update"] for row in connection.execute(LOCK_SYMBOLS, symbols)}
-    if len(locked) < len(brought):
-        raise psycopg.errors.RaiseException("a trigger kept its row out of trading.symbols")
+        if not locked.keys() >= set(new):
+            raise psycopg.errors.RaiseException("a trigger kept its row out of trading.symbols")
+    deleted = [one.symbol for one in brought if one.symbol not in locked]
+    brought = [one for one in brought if one.symbol in locked]
     changed = {
         one.symbol: one.quote for one in brought if one.quote is not None and supersedes(one.quote, locked[one.symbol])
     }
@@ -234,6 +230,7 @@ def _write_together(
     return Stored(
         updated=list(changed),
         unchanged=[one.symbol for one in brought if one.quote is not None and one.symbol not in changed],
+        deleted=deleted,
         failed=[one.failure for one in brought if one.failure is not None],
     )
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from assetbatch.database.leases import boot_time
 from assetbatch.errors import CallError, FailureKind
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ select verdict, token, ticket, wait_seconds, calls_in_window
 from assetbatch.acquire_slot(
   %(key)s, %(host)s,
   %(max_calls)s::int, %(window)s::float8, %(margin)s::float8, %(spacing)s::float8, %(calls_per_second)s::float8,
-  %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8, %(calls_after)s::int
+  %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8, %(calls_after)s::int, %(calls)s::int
 )
 """
 
@@ -104,9 +105,14 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Permission to send one request now. `token` is None on an unlimited plan."""
+    """Permission to send `calls` requests, the first one now and each other `spacing_seconds` after the one before.
+
+    It is one request where there is a limit; `token` is None on an unlimited plan.
+    """
 
     token: UUID | None
+    calls: int
+    spacing_seconds: float
     waited_seconds: float
     calls_in_window: int | None
     asked_at: float
@@ -116,11 +122,6 @@ class Slot:
 def key_fingerprint(api_key: str) -> str:
     """Name a key in the database without telling it."""
     return hashlib.sha256(api_key.encode()).hexdigest()[:16]
-
-
-def boot_time() -> float:
-    """Seconds that also pass while a laptop sleeps or a virtual machine is paused."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class RateLimiter:
@@ -143,17 +144,18 @@ class RateLimiter:
         self._lane = lane
         self._pause = pause
 
-    def acquire(self, *, max_wait_seconds: float = math.inf, calls_after: int = 0) -> Slot:
-        """Wait for a slot; `calls_after` tells how many calls this run still means to make after this one.
+    def acquire(self, *, max_wait_seconds: float = math.inf, calls_after: int = 0, calls: int = 1) -> Slot:
+        """Wait for a slot, on an unlimited plan for `calls` of them.
 
-        Raises CallError (no_slot) at once when it would take longer than `max_wait_seconds`.
+        `calls_after` tells how many calls this run still means to make after this one. Raises CallError (no_slot) at
+        once when it would take longer than `max_wait_seconds`.
         """
         started = time.monotonic()
         ticket = None
         try:
             while True:
                 asked_at = boot_time()
-                answer = self._ask(ticket, max_wait_seconds - (time.monotonic() - started), calls_after)
+                answer = self._ask(ticket, max_wait_seconds - (time.monotonic() - started), calls_after, calls)
                 ticket = answer["ticket"]
                 if answer["verdict"] == "refused":
                     raise CallError(
@@ -165,7 +167,15 @@ class RateLimiter:
                     log.info("waiting %.1f s for a call", answer["wait_seconds"])
                     self._pause(answer["wait_seconds"])
                 if answer["verdict"] == "granted":
-                    slot = Slot(answer["token"], time.monotonic() - started, answer["calls_in_window"], asked_at)
+                    token, a_second = answer["token"], self._rules.max_calls_per_second
+                    slot = Slot(
+                        token=token,
+                        calls=1 if token else calls,
+                        spacing_seconds=0 if token or not a_second else 1 / a_second,
+                        waited_seconds=time.monotonic() - started,
+                        calls_in_window=answer["calls_in_window"],
+                        asked_at=asked_at,
+                    )
                     if self.in_time(slot):
                         return slot
                     self.release(slot, Outcome.UNSENT)
@@ -179,7 +189,7 @@ class RateLimiter:
         """Tell whether a request sent now ends within the slot's hold: not when the machine slept in between."""
         return boot_time() - slot.asked_at < self._rules.hold_seconds - self._rules.request_seconds
 
-    def _ask(self, ticket: int | None, max_wait_seconds: float, calls_after: int) -> dict[str, Any]:
+    def _ask(self, ticket: int | None, max_wait_seconds: float, calls_after: int, calls: int = 1) -> dict[str, Any]:
         row = self._connection.execute(
             ACQUIRE,
             {
@@ -195,6 +205,7 @@ class RateLimiter:
                 "ticket": ticket,
                 "max_wait": max_wait_seconds,
                 "calls_after": calls_after,
+                "calls": calls,
             },
         ).fetchone()
         assert row is not None  # noqa: S101 - a function answers with a row
@@ -202,6 +213,8 @@ class RateLimiter:
 
     def release(self, slot: Slot, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
         """Report what became of the request, as soon as it is known; return False for an unforeseen refusal."""
+        if slot.token is None and outcome is not Outcome.LIMITED:
+            return True  # without slots, only a refusal is anybody else's concern
         row = self._connection.execute(
             RELEASE,
             {"key": self._key, "token": slot.token, "outcome": outcome, "retry_after": retry_after_seconds},

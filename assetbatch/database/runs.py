@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from assetbatch.errors import EXIT_BUG, AssetbatchError
+from assetbatch.errors import EXIT_BUG, KINDS, AssetbatchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from assetbatch.database.connection import Connection
@@ -27,6 +28,7 @@ update assetbatch.runs
 set finished_at = %(finished_at)s, status = %(status)s, exit_code = %(exit_code)s, updated = %(updated)s,
     unchanged = %(unchanged)s, deferred = %(deferred)s, failed = %(failed)s, api_calls = %(api_calls)s,
     rate_limit_waits = %(rate_limit_waits)s, waited_seconds = %(waited_seconds)s,
+    requeued = %(requeued)s, dead = %(dead)s, enqueued = %(enqueued)s, remaining = %(remaining)s,
     error_kind = %(error_kind)s, error = %(error)s
 where id = %(id)s
 """
@@ -38,11 +40,20 @@ set finished_at = clock_timestamp(), status = 'failed', exit_code = %(exit_code)
 where id = %(id)s and finished_at is null
 """
 
-RECORD_CALL = """
+RECORD_CALLS = """
 insert into assetbatch.api_calls
   (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets, calls_in_window)
-values (%(run_id)s, %(kind)s, %(outcome)s, %(http_status)s, %(sent)s, %(latency_ms)s, %(waited_ms)s, %(assets)s,
-        %(calls_in_window)s)
+select * from unnest(
+  %(run_id)s::bigint[], %(kind)s::text[], %(outcome)s::text[], %(http_status)s::int[], %(sent)s::boolean[],
+  %(latency_ms)s::int[], %(waited_ms)s::int[], %(assets)s::int[], %(calls_in_window)s::int[]
+)
+"""
+
+# Whoever made them: a single call that fails may be its own fault, but not when others before it did, too.
+IS_STRUCK = """
+select count(*) = %(times)s and bool_and(outcome = any(%(kinds)s) and at > clock_timestamp() - interval '15 minutes')
+         as struck
+from (select outcome, at from assetbatch.api_calls order by id desc limit %(times)s) last
 """
 
 REFUSALS_IN_LAST_HOUR = """
@@ -94,7 +105,7 @@ def begin(
 
 def finish(connection: Connection, result: RunResult) -> None:
     """Write down how a run ended."""
-    first = result.failed[0] if result.failed else None
+    cause = result.ended_by or next(iter(result.failed), None)
     connection.execute(
         FINISH_RUN,
         {
@@ -109,8 +120,12 @@ def finish(connection: Connection, result: RunResult) -> None:
             "api_calls": result.api_calls_used,
             "rate_limit_waits": result.rate_limit_waits,
             "waited_seconds": result.waited_seconds,
-            "error_kind": first.kind.value if first else None,
-            "error": first.error if first else None,
+            "requeued": len(result.requeued),
+            "dead": len(result.dead),
+            "enqueued": result.enqueued.enqueued if result.enqueued else 0,
+            "remaining": result.remaining,
+            "error_kind": cause.kind.value if cause else None,
+            "error": cause.error if cause else None,
         },
     )
 
@@ -129,9 +144,17 @@ def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
         )
 
 
-def record_call(connection: Connection, call: CallRecord) -> None:
-    """Write down one call; of one that brought something, in the transaction that stores it."""
-    connection.execute(RECORD_CALL, asdict(call))
+def record_calls(connection: Connection, calls: Sequence[CallRecord]) -> None:
+    """Write down calls; of one that brought something, in the transaction that stores it."""
+    columns = {column.name: [getattr(call, column.name) for call in calls] for column in fields(CallRecord)}
+    connection.execute(RECORD_CALLS, columns)
+
+
+def is_struck(connection: Connection, *, times: int) -> bool:
+    """Tell whether the last calls, so many in a row and none of them long ago, all failed as if the API were away."""
+    kinds = [kind.value for kind, meaning in KINDS.items() if meaning.strike]
+    row = connection.execute(IS_STRUCK, {"times": times, "kinds": kinds}).fetchone()
+    return row is not None and bool(row["struck"])
 
 
 def refusals_in_last_hour(connection: Connection) -> int:

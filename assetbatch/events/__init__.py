@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 DELIVERY_SECONDS = 2.0
+# Between two announcements of a run that goes on: events of many calls go out together, and a slow carrier takes a
+# twentieth of the run at most.
+PAUSE_SECONDS = 1.0
+PAUSE_FACTOR = 20
 
 
 class DeliveryError(Exception):
@@ -59,16 +63,39 @@ def publisher(config: Config, connection: Connection) -> Publisher | None:
     return None
 
 
-def publish_pending(config: Config, connection: Connection) -> int:
-    """Announce what waits in the outbox; return how many events were announced.
+class Announcer:
+    """Announces for one run, whenever it has time; a carrier that is away or slow holds up a run only once."""
 
-    Trouble with the carrier is logged as a warning and ends it: the events are still there for the next run.
+    def __init__(self, config: Config, connection: Connection) -> None:
+        self._config = config
+        self._connection = connection
+        self._not_before = 0.0
+        self._given_up = False
+
+    def announce(self, *, at_once: bool = False) -> None:
+        """Announce what waits, unless that was done just now or has failed in this run.
+
+        Trouble with the carrier is logged as a warning: the events are still there for the next run.
+        """
+        if self._given_up or (not at_once and time.monotonic() < self._not_before):
+            return
+        began = time.monotonic()
+        try:
+            publish_pending(self._config, self._connection)
+        except DeliveryError as error:
+            self._given_up = True
+            log.warning("events wait for the next run: %s", error)
+        took = time.monotonic() - began
+        self._given_up |= took > DELIVERY_SECONDS / 2
+        self._not_before = began + max(PAUSE_SECONDS, took * PAUSE_FACTOR)
+
+
+def publish_pending(config: Config, connection: Connection) -> int:
+    """Announce what waits in the outbox, or as much as there is time for; return how many events were announced.
+
+    Raises DeliveryError.
     """
-    try:
-        carrier = publisher(config, connection)
-    except DeliveryError as error:
-        log.warning("events wait for the next run: %s", error)
-        return 0
+    carrier = publisher(config, connection)
     if carrier is None:
         outbox.discard(connection)
         return 0
@@ -83,8 +110,6 @@ def publish_pending(config: Config, connection: Connection) -> int:
             carrier.publish(events, seconds=left)
             outbox.mark_published(connection, events)
             published += len(events)
-    except DeliveryError as error:
-        log.warning("events wait for the next run: %s", error)
     finally:
         lease.give_up()
     return published

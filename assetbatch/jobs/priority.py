@@ -7,16 +7,15 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch import __version__, events, planner
-from assetbatch.database import catalogue, runs, schema
-from assetbatch.database.leases import LEASE_SECONDS, Lease
-from assetbatch.database.rate_limit import Lane, RateLimiter, Rules, key_fingerprint
+from assetbatch import planner
+from assetbatch.database import catalogue, schema
+from assetbatch.database.leases import LEASE_SECONDS
+from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
-from assetbatch.jobs.clock import Clock
-from assetbatch.jobs.update import Road, Trip
+from assetbatch.jobs.cycle import Cycle
+from assetbatch.jobs.run import give_way, new_client, no_live_prices, perform, rules_of
 from assetbatch.model import RunResult, RunStatus
 from assetbatch.provider.addresses import source_of
-from assetbatch.provider.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,15 +23,15 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
-    from assetbatch.jobs.clock import Stop
+    from assetbatch.database.rate_limit import RateLimiter
+    from assetbatch.jobs.clock import Clock, Stop
+    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.update import Trip
     from assetbatch.model import Failure
 
 log = logging.getLogger(__name__)
 
 JOB = "run-priority"
-# A run that finds another of its job going waits this long for it.
-LEASE_PATIENCE_SECONDS = 10.0
-LEASE_POLL_SECONDS = 0.25
 
 
 def run_priority(
@@ -44,71 +43,23 @@ def run_priority(
     ConfigurationError without a key, SourceMismatchError on a database of another source.
     """
     api_key = config.require_api_key().reveal()
-    run_id, began_at = runs.begin(
+    return perform(
+        JOB,
+        config,
         connection,
-        job=JOB,
+        lambda run: _update(run, api_key),
         host=host,
-        version=__version__,
-        plan=config.plan,
-        calls_per_window=config.calls_per_window,
+        stop=stop,
+        # Renewed before each call: it must not run out while one is on its way.
+        lease_seconds=max(LEASE_SECONDS, rules_of(config).hold_seconds),
         started_at=started_at,
     )
-    clock = Clock(began_at)
-    rules = rules_of(config)
-    # Renewed before each call: it must not run out while one is on its way.
-    lease = Lease(connection, JOB, seconds=max(LEASE_SECONDS, rules.hold_seconds))
-
-    def pause(seconds: float) -> None:
-        lease.keep()
-        stop.pause(seconds)
-
-    try:
-        if _take(lease, stop):
-            limiter = RateLimiter(
-                connection,
-                key=key_fingerprint(api_key),
-                host=host,
-                rules=rules,
-                lane=Lane.PRIORITY,
-                pause=pause,
-            )
-            result = _update(config, connection, api_key, limiter, clock=clock, stop=stop, run_id=run_id, lease=lease)
-        else:
-            log.info("another %s is still going", JOB)
-            result = RunResult(JOB, run_id, RunStatus.SKIPPED, 0, began_at, clock.now())
-        runs.finish(connection, result)
-        events.publish_pending(config, connection)
-    except BaseException as error:
-        runs.abandon(connection, run_id, error)
-        raise
-    finally:
-        lease.give_up()
-    return result
 
 
-def _take(lease: Lease, stop: Stop) -> bool:
-    end = time.monotonic() + LEASE_PATIENCE_SECONDS
-    while not lease.take():
-        if time.monotonic() > end:
-            return False
-        stop.pause(LEASE_POLL_SECONDS)
-    return True
-
-
-def _update(
-    config: Config,
-    connection: Connection,
-    api_key: str,
-    limiter: RateLimiter,
-    *,
-    clock: Clock,
-    stop: Stop,
-    run_id: int,
-    lease: Lease,
-) -> RunResult:
-    settings = config.settings
+def _update(run: Run, api_key: str) -> RunResult:
+    config, clock, settings = run.config, run.clock, run.config.settings
     assets = config.priority_assets
-    states = catalogue.sync_states(connection, [asset.symbol for asset in assets])
+    states = catalogue.sync_states(run.connection, [asset.symbol for asset in assets])
     mode = planner.mode(config.plan, settings.provider.mode)
     plan = planner.plan(
         [planner.Candidate(asset, states[asset.symbol].served_at) for asset in assets],
@@ -123,46 +74,26 @@ def _update(
         mode,
         len(plan.calls),
     )
-    client = Client(
-        base_url=settings.provider.base_url,
-        api_key=api_key,
-        connect_timeout_seconds=settings.provider.connect_timeout_seconds,
-        timeout_seconds=settings.provider.timeout_seconds,
-    )
     if plan.calls:
-        schema.claim_source(connection, source_of(settings.provider.base_url))
-    catalogue.sync_with_config(connection, [*assets, *config.secondary_assets])
-    road = Road(
-        connection=connection,
-        limiter=limiter,
-        client=client,
-        clock=clock,
-        stop=stop,
-        lease=lease,
-        run_id=run_id,
+        schema.claim_source(run.connection, source_of(settings.provider.base_url))
+    catalogue.sync_with_config(run.connection, [*assets, *config.secondary_assets])
+
+    def pause(seconds: float) -> None:
+        assert run.lease is not None  # noqa: S101 - this job runs alone
+        run.lease.keep()
+        run.stop.pause(seconds)
+
+    road = run.road(api_key, Lane.PRIORITY, pause)
+    cycle = Cycle(
+        road,
+        new_client(config, api_key),
         no_call_after=time.monotonic() + settings.batch.max_cycle_seconds,
-        long_wait_seconds=settings.rate_limiting.reservation_grace_seconds,
         max_calls=None if config.calls_per_window is None else len(assets),
     )
-    trip = road.travel(plan.calls)
-    if plan.not_entitled:
-        road.fail(plan.not_entitled, FailureKind.NOT_ENTITLED, _no_live_prices(config))
-    _foresee(config, limiter, mode, clock)
-    warnings = (_give_way(trip, config, runs.refusals_in_last_hour(connection)),) if trip.unforeseen else ()
-    return _result(plan, trip, run_id, clock, warnings)
-
-
-def rules_of(config: Config) -> Rules:
-    """Tell the limit that the configuration asks for."""
-    provider, limits = config.settings.provider, config.settings.rate_limiting
-    return Rules(
-        max_calls=config.calls_per_window,
-        window_seconds=limits.window_seconds,
-        margin_seconds=limits.margin_seconds,
-        min_spacing_seconds=limits.min_spacing_seconds,
-        max_calls_per_second=provider.max_calls_per_second,
-        request_seconds=provider.connect_timeout_seconds + provider.timeout_seconds,
-    )
+    cycle.make(plan.calls)
+    cycle.fail(plan.not_entitled, FailureKind.NOT_ENTITLED, no_live_prices(config))
+    _foresee(config, road.limiter, mode, clock)
+    return _result(run, plan, road.trip, give_way(config, run.connection, road.trip.unforeseen))
 
 
 def _foresee(config: Config, limiter: RateLimiter, mode: planner.Mode, clock: Clock) -> None:
@@ -185,34 +116,16 @@ def _foresee(config: Config, limiter: RateLimiter, mode: planner.Mode, clock: Cl
     )
 
 
-def _give_way(trip: Trip, config: Config, refusals: int) -> str:
-    ours, limit = min(trip.unforeseen), config.calls_per_window
-    return (
-        f"refused with {ours}{'' if limit is None else f' of {limit}'} calls of ours in the window,"
-        f" {'once' if refusals == 1 else f'{refusals} times'} in the last hour: another program uses this key,"
-        f" or the server counts otherwise. Give way: rate_limiting.calls_per_minute: {max(1, ours)}"
-    )
-
-
-def _no_live_prices(config: Config) -> str:
-    provider = config.settings.provider
-    return (
-        f"plan {config.plan} has no live prices, and end-of-day prices are not fetched yet by this version:"
-        f" set provider.plan (POLYGON_TIER) to the plan that you pay for ({provider.upgrade_url}),"
-        " or try everything with `assetbatch sandbox`"
-    )
-
-
-def _result(plan: planner.Plan, trip: Trip, run_id: int, clock: Clock, warnings: tuple[str, ...]) -> RunResult:
+def _result(run: Run, plan: planner.Plan, trip: Trip, warnings: tuple[str, ...]) -> RunResult:
     failed = tuple(trip.failed)
     stored = [*trip.updated, *trip.unchanged]
     return RunResult(
         job=JOB,
-        run_id=run_id,
+        run_id=run.id,
         status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
         exit_code=exit_code(failed, anything_stored=bool(stored)),
-        started_at=clock.started_at,
-        finished_at=clock.now(),
+        started_at=run.clock.started_at,
+        finished_at=run.clock.now(),
         updated=tuple(trip.updated),
         unchanged=(*trip.unchanged, *(asset.symbol for asset in plan.unchanged)),
         not_due=tuple(asset.symbol for asset in plan.not_due),

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -30,6 +32,20 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 2**10
 # Of a refusal only its words are read.
 MAX_REFUSAL_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call under way."""
+
+    call: Call
+    flight: Flight
+    landed: queue.SimpleQueue[answers.Document | Exception] = field(default_factory=queue.SimpleQueue)
+
+    @property
+    def has_landed(self) -> bool:
+        """Whether its answer, or its failure, is there."""
+        return not self.landed.empty()
 
 
 class Client:
@@ -69,32 +85,51 @@ class Client:
         `now` is the time that prices are held against. `wait` waits for an event, for some seconds at most, in place of
         `Event.wait`; what it raises ends the waiting.
         """
-        flight = Flight(target(call), self.request_seconds)
-        landed: queue.SimpleQueue[answers.Document | Exception] = queue.SimpleQueue()
         done = threading.Event()
+        asked = self.begin(call, done.set)
+        try:
+            (wait or threading.Event.wait)(done, self.request_seconds)
+        except BaseException:
+            self.give_up(asked)
+            raise
+        return self.finish(asked, now=now())
+
+    def begin(self, call: Call, done: Callable[[], object], *, after_seconds: float = 0.0) -> Asked:
+        """Send a call, after a pause of so many seconds; `done` is called, in another thread, when its answer is there.
+
+        A client has one call under way at a time: `finish` ends it.
+        """
+        asked = Asked(call, Flight(target(call), after_seconds + self.request_seconds))
 
         def fly() -> None:
+            time.sleep(after_seconds)
             try:
-                landed.put(self._fetch(flight))
+                asked.landed.put(self._fetch(asked.flight))
             except Exception as error:  # noqa: BLE001 - carried to the thread that asked, and raised there
-                landed.put(error)
-            done.set()
+                asked.landed.put(error)
+            done()
 
         # A daemon: a server that drips must not keep the process from ending.
         threading.Thread(target=fly, name="request", daemon=True).start()
-        try:
-            (wait or threading.Event.wait)(done, self.request_seconds)
-        finally:
-            if not done.is_set():
-                flight.give_up()
-                self._session = None
-        if flight.given_up:
-            raise CallError(FailureKind.TIMEOUT, f"no whole answer within {self.request_seconds:g} s", sent=flight.sent)
-        result = landed.get()
+        return asked
+
+    def give_up(self, asked: Asked) -> None:
+        """Wait no longer: what has not left never leaves."""
+        asked.flight.give_up()
+        self._session = None
+
+    def finish(self, asked: Asked, *, now: datetime) -> quotes.Answers:
+        """Read the answer of a call; one that is not there yet is given up. Raises CallError."""
+        if not asked.has_landed:
+            self.give_up(asked)
+            raise CallError(
+                FailureKind.TIMEOUT, f"no whole answer within {self.request_seconds:g} s", sent=asked.flight.sent
+            )
+        result = asked.landed.get()
         try:
             if isinstance(result, Exception):
                 raise result
-            found = quotes.read(call, result, now=now())
+            found = quotes.read(asked.call, result, now=now)
         except CallError as error:
             error.reason = self._without_key(error.reason)
             error.args = (error.reason,)

@@ -71,6 +71,7 @@ def all_alerts(
         *_of_runs(config, overview),
         *_of_assets(config, assets, overview),
         *_of_limit(overview, budget),
+        *_of_queue(config, overview, metrics),
         *_of_events(overview),
         *_of_thresholds(config, metrics, overview),
     ]
@@ -185,6 +186,25 @@ def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
             f"hosts have different limits, the strictest holds: {rules}",
             "make their config.yaml the same",
         )
+
+
+def _of_queue(config: Config, overview: Overview, metrics: Mapping[str, float | None]) -> Iterator[Alert]:
+    size, most = metrics["queue.size"] or 0, config.settings.alerts.queue_size_max
+    # A queue that drains is no trouble.
+    if size > most and (overview.queue_size_before or 0) > most:
+        yield Alert(
+            Level.WARNING,
+            "queue.size",
+            f"{size:.0f} items wait in the queue, for more than an interval",
+            "does drain-queue run, and is the budget of calls large enough?",
+            size,
+            most,
+        )
+    dead = sum(row["items"] for row in overview.queue if row["state"] == "dead")
+    died_at = max((row["died_at"] for row in overview.queue if row["died_at"]), default=None)
+    if died_at is not None and overview.now - died_at < timedelta(days=1):
+        message = f"{dead} dead letter{'s' if dead > 1 else ''} in the queue, the last one of today"
+        yield Alert(Level.WARNING, "queue.dead", message, "`assetbatch queue list --state dead` says why", dead, 0)
 
 
 def _of_events(overview: Overview) -> Iterator[Alert]:

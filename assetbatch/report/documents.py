@@ -3,32 +3,66 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.model import Priority
+from assetbatch.model import Enqueued
 
 if TYPE_CHECKING:
+    from assetbatch.database.queue_desk import Listing
     from assetbatch.model import RunResult
     from assetbatch.report.status import Status
 
 
 def run_document(result: RunResult) -> dict[str, Any]:
-    """Lay out what a run did."""
-    return {
+    """Lay out what a run did; which job it was decides what belongs to it."""
+    document: dict[str, Any] = {
         "job": result.job,
         "run_id": result.run_id,
         "status": result.status,
         "started_at": result.started_at,
         "finished_at": result.finished_at,
         "latency_ms": result.latency_ms,
+    }
+    if result.job == "enqueue-secondary":
+        return document | asdict(result.enqueued or Enqueued()) | {"remaining": result.remaining}
+    document |= {
         "updated": list(result.updated),
         "unchanged": list(result.unchanged),
         "deferred": list(result.deferred),
-        "not_due": list(result.not_due),
         "failed": [{"symbol": one.symbol, "kind": one.kind, "error": one.error} for one in result.failed],
         "api_calls_used": result.api_calls_used,
         "rate_limit_waits": result.rate_limit_waits,
         "waited_seconds": result.waited_seconds,
+    }
+    if result.job == "run-priority":
+        return document | {"not_due": list(result.not_due)}
+    return document | {
+        "requeued": list(result.requeued),
+        "dead": list(result.dead),
+        "remaining": result.remaining,
+        "bars": {"assets": 0, "stored": 0},
+        "ended_by": None if result.ended_by is None else asdict(result.ended_by),
+    }
+
+
+def queue_document(listing: Listing) -> dict[str, Any]:
+    """Lay out `queue list`."""
+    return {
+        "total": listing.total,
+        "items": [
+            {
+                "symbol": item.symbol,
+                "priority": item.priority.name,
+                "state": item.state,
+                "attempts": item.attempts,
+                "enqueued_at": item.enqueued_at,
+                "available_at": item.available_at,
+                "last_error": item.error,
+                "last_error_kind": item.error_kind,
+            }
+            for item in listing.items
+        ],
     }
 
 
@@ -50,14 +84,7 @@ def status_document(status: Status) -> dict[str, Any]:
             }
             for job in status.jobs
         ],
-        "queue": {
-            "total_items": 0,
-            "by_priority": {priority.name: 0 for priority in Priority},
-            "leased": 0,
-            "delayed": 0,
-            "dead": 0,
-            "oldest_item_age_seconds": None,
-        },
+        "queue": asdict(status.queue),
         "last_priority_update": status.last_priority_update,
         "api_calls_remaining": status.budget.remaining,
         "assets": [

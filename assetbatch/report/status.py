@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch import planner
 from assetbatch.database.catalogue import SyncState
+from assetbatch.model import Priority
 from assetbatch.report.alerts import Alert, Health, all_alerts, worst
 from assetbatch.report.freshness import Freshness, freshness, market_age
 
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from assetbatch.errors import FailureKind
     from assetbatch.model import Asset
 
-JOBS = {"run-priority": "Priority assets"}
+JOBS = {
+    "run-priority": "Priority assets",
+    "drain-queue": "Queued assets",
+    "enqueue-secondary": "Secondary assets",
+}
+# One crontab line a minute makes the drain continuous.
+DRAIN_EVERY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,18 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """The queue: `total_items` and `by_priority` count all but dead letters."""
+
+    total_items: int
+    by_priority: dict[str, int]
+    leased: int
+    delayed: int
+    dead: int
+    oldest_item_age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """All that `status` tells."""
 
@@ -73,6 +92,7 @@ class Status:
     jobs: tuple[JobStatus, ...]
     assets: tuple[AssetStatus, ...]
     budget: Budget
+    queue: QueueStatus
     metrics: Mapping[str, float | int | None]
     events_pending: int
 
@@ -89,21 +109,29 @@ class Status:
 
 def build(config: Config, overview: Overview, states: Mapping[str, SyncState], *, source: str) -> Status:
     """Put together what was read; pure, so that text, JSON and exit code tell the same."""
-    interval = timedelta(minutes=config.settings.batch.interval_minutes)
+    batch = config.settings.batch
+    interval = timedelta(minutes=batch.interval_minutes)
+    every = {
+        "run-priority": interval,
+        "drain-queue": DRAIN_EVERY,
+        "enqueue-secondary": timedelta(minutes=batch.enqueue_interval_minutes),
+    }
     assets = tuple(
         _asset_status(asset, states.get(asset.symbol, SyncState()), overview, interval)
         for asset in config.priority_assets
     )
     budget = _budget(config, overview)
-    metrics = _metrics(overview, assets, budget)
+    queue = _queue(overview)
+    metrics = _metrics(overview, assets, budget, queue)
     return Status(
         now=overview.now,
         database=config.database.described,
         source=source,
         alerts=all_alerts(config, overview, assets, budget, metrics),
-        jobs=tuple(_job_status(row, overview.now, interval) for row in overview.jobs),
+        jobs=tuple(_job_status(row, overview.now, every[row["job"]]) for row in overview.jobs),
         assets=assets,
         budget=budget,
+        queue=queue,
         metrics=metrics,
         events_pending=overview.hour["events_pending"],
     )
@@ -124,13 +152,13 @@ def _asset_status(asset: Asset, state: SyncState, overview: Overview, interval: 
     )
 
 
-def _job_status(row: Mapping[str, Any], now: datetime, interval: timedelta) -> JobStatus:
+def _job_status(row: Mapping[str, Any], now: datetime, every: timedelta) -> JobStatus:
     return JobStatus(
         id=row["job"],
         name=JOBS[row["job"]],
         last_run=row["last_run"],
         last_status=row["last_status"],
-        next_run=planner.next_due(now, interval),
+        next_run=planner.next_due(now, every),
         day={key: row[key] for key in ("runs", "partial", "failed", "longest_gap_seconds", "last_failure")},
     )
 
@@ -155,7 +183,28 @@ def _budget(config: Config, overview: Overview) -> Budget:
     )
 
 
-def _metrics(overview: Overview, assets: tuple[AssetStatus, ...], budget: Budget) -> dict[str, float | int | None]:
+def _queue(overview: Overview) -> QueueStatus:
+    waiting = [row for row in overview.queue if row["state"] != "dead"]
+
+    def count(state: str) -> int:
+        return sum(row["items"] for row in overview.queue if row["state"] == state)
+
+    oldest = min((row["oldest"] for row in waiting), default=None)
+    return QueueStatus(
+        total_items=sum(row["items"] for row in waiting),
+        by_priority={
+            priority.name: sum(row["items"] for row in waiting if row["priority"] == priority) for priority in Priority
+        },
+        leased=count("leased"),
+        delayed=count("delayed"),
+        dead=count("dead"),
+        oldest_item_age_seconds=None if oldest is None else round((overview.now - oldest).total_seconds(), 3),
+    )
+
+
+def _metrics(
+    overview: Overview, assets: tuple[AssetStatus, ...], budget: Budget, queue: QueueStatus
+) -> dict[str, float | int | None]:
     hour = overview.hour
     allowed = None if budget.limit is None else budget.limit * 3600 / budget.window_seconds
     return {
@@ -163,7 +212,7 @@ def _metrics(overview: Overview, assets: tuple[AssetStatus, ...], budget: Budget
             round(hour["priority_ok"] / hour["priority_finished"], 4) if hour["priority_finished"] else None
         ),
         "batch.priority.latency_ms": round(hour["priority_latency_ms"]) if hour["priority_latency_ms"] else None,
-        "queue.size": 0,
+        "queue.size": queue.total_items,
         "api.rate_limit_waits": hour["rate_limit_waits"],
         "api.calls": hour["calls"],
         "api.budget_used_ratio": None if allowed is None else round(hour["calls"] / allowed, 4),

@@ -10,14 +10,17 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from assetbatch.database.queue import State
 from assetbatch.report.alerts import Health, Level
 from assetbatch.report.freshness import Freshness
 
 if TYPE_CHECKING:
+    from assetbatch.database.queue_desk import Listing
     from assetbatch.report.status import AssetStatus, JobStatus, Status
 
 HEALTH_STYLES = {Health.HEALTHY: "bold green", Health.DEGRADED: "bold yellow", Health.UNHEALTHY: "bold red"}
 LEVEL_STYLES = {Level.WARNING: "yellow", Level.CRITICAL: "bold red"}
+ITEM_STYLES = {State.DEAD: "red", State.DELAYED: "yellow", State.LEASED: "green"}
 STATE_STYLES = {Freshness.FRESH: "green", Freshness.CLOSED: "dim", Freshness.END_OF_DAY: "dim"}
 # Where output is no terminal, its lines are for a pipe or a mail: wide enough not to break.
 PLAIN_WIDTH = 100
@@ -60,7 +63,7 @@ def status_view(status: Status, *, width: int) -> RenderableType:
     parts: list[RenderableType] = [headline]
     if status.alerts:
         parts.append(alerts)
-    parts += [_jobs(status), _assets(status, narrow=width < NARROW_WIDTH), _budget(status)]
+    parts += [_jobs(status), _assets(status, narrow=width < NARROW_WIDTH), _budget(status), _queue(status)]
     return Group(*parts)
 
 
@@ -136,3 +139,37 @@ def _budget(status: Status) -> Text:
         f"{free}; {budget.calls_last_hour} in the last hour, {budget.refusals_last_hour} refused;"
         f" {status.events_pending} events wait",
     )
+
+
+def _queue(status: Status) -> Text:
+    queue = status.queue
+    words = [f"{queue.total_items} waiting"]
+    if queue.total_items:
+        words[0] += f" ({', '.join(f'{count} {name}' for name, count in queue.by_priority.items() if count)})"
+    words += [f"{count} {word}" for word, count in (("leased", queue.leased), ("delayed", queue.delayed)) if count]
+    words.append(f"{queue.dead} dead")
+    if queue.oldest_item_age_seconds is not None:
+        words.append(f"the oldest for {duration(timedelta(seconds=queue.oldest_item_age_seconds))}")
+    return Text.assemble(("Queue  ", "bold"), ", ".join(words))
+
+
+def queue_view(listing: Listing, *, width: int) -> RenderableType:
+    """Lay out `queue list`, in the order in which items get their turn."""
+    if not listing.items:
+        return Text("the queue is empty")
+    columns = ["symbol", "priority", "state", "attempts", "enqueued", "available", "last error"]
+    shown = [0, 1, 2, 6] if width < NARROW_WIDTH else range(len(columns))
+    table = _table("Queue", *(columns[number] for number in shown), numbers=("attempts",))
+    for item in listing.items:
+        row: list[RenderableType] = [
+            item.symbol,
+            item.priority.name,
+            Text(item.state.value, style=ITEM_STYLES.get(item.state, "")),
+            str(item.attempts),
+            ago(item.enqueued_at, listing.now),
+            f"in {duration(item.available_at - listing.now)}" if item.state is State.DELAYED else "-",
+            item.error or "-",
+        ]
+        table.add_row(*(row[number] for number in shown))
+    more = listing.total - len(listing.items)
+    return Group(table, Text(f"and {more} more: --limit {listing.total}")) if more else table

@@ -93,7 +93,7 @@ def test_with_redis_away_they_wait_for_the_next_run(
     add_events(connection, "EURUSD")
     redis_server.stop()
 
-    assert events.publish_pending(config, connection) == 0
+    events.Announcer(config, connection).announce()
     assert pending(connection) == 1
 
     redis_server.start()
@@ -106,7 +106,7 @@ def test_a_redis_that_never_answers_costs_two_seconds_at_most(connection: Connec
         add_events(connection, "EURUSD")
         began = time.monotonic()
 
-        assert events.publish_pending(config, connection) == 0
+        events.Announcer(config, connection).announce()
 
         assert time.monotonic() - began < events.DELIVERY_SECONDS + 0.5
     assert pending(connection) == 1
@@ -128,7 +128,7 @@ def test_a_redis_that_drips_costs_two_seconds_at_most(connection: Connection, tm
         add_events(connection, "EURUSD")
         began = time.monotonic()
 
-        assert events.publish_pending(config, connection) == 0
+        events.Announcer(config, connection).announce()
 
         assert time.monotonic() - began < events.DELIVERY_SECONDS + 0.5
         stop.set()
@@ -192,7 +192,7 @@ def test_a_notify_that_is_held_up_costs_two_seconds_at_most(connection: Connecti
     connection.execute("set search_path to held, pg_catalog")
     began = time.monotonic()
 
-    assert events.publish_pending(config_with(tmp_path), connection) == 0
+    events.Announcer(config_with(tmp_path), connection).announce()
 
     assert time.monotonic() - began < events.DELIVERY_SECONDS + 1
     assert pending(connection) == 1
@@ -211,3 +211,16 @@ def test_a_run_killed_after_its_prices_were_stored_loses_no_event(
     before = {event.payload for event in outbox.pending(connection, limit=10)}
     assert len(before) == 3
     assert events.publish_pending(config_with(tmp_path), connection) == 3
+
+
+def test_a_carrier_in_trouble_holds_up_a_run_once(connection: Connection, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = config_with(tmp_path, redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        add_events(connection, "EURUSD")
+        announcer = events.Announcer(config, connection)
+        announcer.announce()
+        began = time.monotonic()
+
+        announcer.announce(at_once=True)
+
+        assert time.monotonic() - began < 0.5

@@ -127,7 +127,7 @@ def test_the_grants_are_all_that_a_role_needs_and_no_more(database: str) -> None
     with open_database(role) as connection:
         schema.check(connection)
         schema.claim_source(connection, "sandbox")
-        connection.execute("select verdict from assetbatch.acquire_slot('k','h',5,60,1,0,null,35,'queue',null,60,0)")
+        connection.execute("select verdict from assetbatch.acquire_slot('k','h',5,60,1,0,null,35,'queue',null,60,0,1)")
         connection.execute("select symbol from trading.symbols for update")
         for forbidden in (
             "delete from trading.symbols",

@@ -82,7 +82,7 @@ def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **ho
         "longest_gap_seconds": 301.0,
         "last_failure": None,
     }
-    return Overview(now, {}, [row | (job or {})], quiet | hour, None, [])
+    return Overview(now, {}, [row | (job or {})], quiet | hour, [], None, None, [])
 
 
 def build(

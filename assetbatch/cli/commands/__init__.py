@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assetbatch.cli.commands import configuration, installation, priority, sandbox, status
+from assetbatch.cli.commands import configuration, installation, priority, queue, sandbox, status
 
 if TYPE_CHECKING:
     import typer
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the command line, in the order of `--help`."""
-    for module in (priority, status, installation, configuration, sandbox):
+    for module in (priority, queue, status, installation, configuration, sandbox):
         module.register(app)

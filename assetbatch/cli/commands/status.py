@@ -79,6 +79,7 @@ def _read() -> Status:
                 symbols=symbols,
                 jobs=list(report.JOBS),
                 key=key,
+                enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
                 longest_run_seconds=config.settings.batch.max_cycle_seconds + lifecycle.HARD_END_SECONDS,
             ),
             catalogue.sync_states(connection, symbols),

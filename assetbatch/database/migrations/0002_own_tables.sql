@@ -40,12 +40,17 @@ create table assetbatch.runs (
   unchanged        int not null default 0,
   deferred         int not null default 0,
   failed           int not null default 0,
+  requeued         int not null default 0,
+  dead             int not null default 0,
+  enqueued         int not null default 0,
+  remaining        int,
   api_calls        int not null default 0,
   rate_limit_waits int not null default 0,
   waited_seconds   numeric not null default 0,
   error_kind       text,
   error            text
 );
+comment on column assetbatch.runs.remaining is 'items in the queue when the run ended, but for dead letters';
 create index runs_job_started_at on assetbatch.runs (job, started_at);
 
 create table assetbatch.api_calls (

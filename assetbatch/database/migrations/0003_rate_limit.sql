@@ -171,12 +171,13 @@ $$;
 --   wait:    sleep `wait_seconds`, then ask again with `ticket`, which keeps the place in its lane;
 --   refused: it would take longer than `p_max_wait`; nothing is left behind.
 -- `wait_seconds` is never longer than until the slot can come free, so nobody oversleeps.
+-- A limited plan grants one slot at a time; an unlimited one `p_calls` at once, to be sent a turn apart.
 -- Lanes: `priority` goes before `queue`. Of the slots that come free by the next due time of the priority job (plus grace),
 -- `queue` leaves as many as that job is going to need.
 create function assetbatch.acquire_slot(
   p_key text, p_host text,
   p_max_calls int, p_window_seconds float8, p_margin_seconds float8, p_spacing_seconds float8, p_calls_per_second float8,
-  p_hold_seconds float8, p_lane text, p_ticket bigint, p_max_wait_seconds float8, p_calls_after int,
+  p_hold_seconds float8, p_lane text, p_ticket bigint, p_max_wait_seconds float8, p_calls_after int, p_calls int,
   out verdict text, out token uuid, out ticket bigint, out wait_seconds float8, out calls_in_window int
 ) language plpgsql set lock_timeout = '5s' as $$
 declare
@@ -186,6 +187,7 @@ declare
   cooldown interval;       -- from the answer until the slot is free again
   longest_hold constant interval := '10 minutes';  -- of any host, whatever its time-outs
   ahead_of_time constant interval := '1 second';   -- unlimited plans: how long before its turn a call is allowed
+  most_calls constant int := 64;                   -- unlimited plans: of one host, granted at once
   step interval;           -- unlimited plans: between two calls
   gap interval;            -- between an answer and the next request, when calls are spaced
   ahead_priority int;      -- live tickets that go before this one
@@ -223,12 +225,13 @@ begin
   -- is possible, and that is written: cut anew at each call, they would never pass.
   step := coalesce(make_interval(secs => 1 / p_calls_per_second), '0');
   if t < greatest(r.blocked_until - greatest(cooldown, interval '90 seconds'), r.refused_at, r.spaced_until - interval '1 hour',
-                  r.last_answer_at - lease, r.next_call_at - step - ahead_of_time, r.full_by - longest_hold,
+                  r.last_answer_at - lease, r.next_call_at - most_calls * step - ahead_of_time, r.full_by - longest_hold,
                   r.running_until - lease, r.priority_seen_at) then
     update assetbatch.rate_limits k
     set blocked_until = least(k.blocked_until, t + greatest(cooldown, interval '90 seconds')),
         refused_at = least(k.refused_at, t), spaced_until = least(k.spaced_until, t + interval '1 hour'),
-        last_answer_at = least(k.last_answer_at, t + lease), next_call_at = least(k.next_call_at, t + step + ahead_of_time),
+        last_answer_at = least(k.last_answer_at, t + lease),
+        next_call_at = least(k.next_call_at, t + most_calls * step + ahead_of_time),
         full_by = least(k.full_by, t + longest_hold),
         running_until = least(k.running_until, t + lease), priority_seen_at = least(k.priority_seen_at, t)
     where k.key_fingerprint = p_key
@@ -248,7 +251,7 @@ begin
     else
       verdict := 'granted';
       update assetbatch.rate_limits k
-      set next_call_at = ready_at + step, full_by = greatest(k.full_by, ready_at + lease)
+      set next_call_at = ready_at + p_calls * step, full_by = greatest(k.full_by, ready_at + (p_calls - 1) * step + lease)
       where k.key_fingerprint = p_key;
     end if;
     return;

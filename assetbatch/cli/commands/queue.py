@@ -1,0 +1,260 @@
+"""`drain-queue`, `enqueue-secondary`, and `queue list`, `retry`, `remove`, `clear`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
+from assetbatch.cli.options import AsJson
+from assetbatch.database.queue import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_USAGE = 2
+TABLE_LIMIT = 50
+
+queue_app = typer.Typer(help="Look at the queue and its dead letters, and mend them.", no_args_is_help=True)
+
+
+class Source(StrEnum):
+    """Where the secondary assets are listed."""
+
+    CONFIG = "config"
+    DATABASE = "database"
+
+
+Symbols = Annotated[list[str], typer.Argument(help="Symbols, as in the first column of `queue list`.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("drain-queue")(drain_queue)
+    app.command("enqueue-secondary")(enqueue_secondary)
+    queue_app.command("list")(list_items)
+    queue_app.command("retry")(retry)
+    queue_app.command("remove")(remove)
+    queue_app.command("clear")(clear)
+    app.add_typer(queue_app, name="queue")
+
+
+def drain_queue(
+    max_items: Annotated[int | None, typer.Option(min=1, help="End after so many items.")] = None,
+    max_seconds: Annotated[
+        float, typer.Option(min=0, max=86_400, help="Begin no call later than 2 s before so many seconds.")
+    ] = 55.0,
+    shared: Annotated[bool, typer.Option("--shared", help="Run beside other drains, on this host or others.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Update queued assets with the calls that the priority job leaves, until nothing is due.
+
+    From cron, every minute: with the default of 55 seconds that makes it continuous.
+
+    Example: assetbatch drain-queue --max-items 100 --json
+    """
+    current.json = as_json
+    config = current.load_config()
+
+    from assetbatch.cli import lifecycle, outcome
+    from assetbatch.database import schema
+    from assetbatch.jobs import drain
+    from assetbatch.report.progress import ProgressBar
+
+    stop = lifecycle.stop_on_signals()
+    lifecycle.end_by(max_seconds)
+    config.require_api_key()
+    progress = ProgressBar.for_terminal()
+    try:
+        with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+            schema.check(connection)
+            result = drain.drain_queue(
+                config,
+                connection,
+                host=host(),
+                stop=stop,
+                bounds=drain.Bounds(max_seconds, max_items),
+                shared=shared,
+                reconnect=lambda: current.connected(config),
+                progress=progress,
+            )
+    finally:
+        if progress is not None:
+            progress.wipe()
+    outcome.tell(result)
+
+
+def enqueue_secondary(
+    due_or_not: Annotated[bool, typer.Option("--all", help="All of them, due or not.")] = False,
+    symbol: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    source: Annotated[
+        Source | None, typer.Option(help="Where they are listed; else batch.secondary_source of config.yaml.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put the secondary assets that are due on the queue, the most overdue first.
+
+    From cron, every batch.enqueue_interval_minutes. Makes no call.
+
+    Example: assetbatch enqueue-secondary --symbol GBPUSD --all
+    """
+    current.json = as_json
+    config = current.load_config()
+
+    from assetbatch.cli import lifecycle, outcome
+    from assetbatch.database import schema
+    from assetbatch.jobs import enqueue
+
+    stop = lifecycle.stop_on_signals()
+    lifecycle.end_by(enqueue.MAX_SECONDS)
+    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+        schema.check(connection)
+        result = enqueue.enqueue_secondary(
+            config,
+            connection,
+            host=host(),
+            stop=stop,
+            source=source or config.settings.batch.secondary_source,
+            symbols=symbol or None,
+            due_or_not=due_or_not,
+        )
+    outcome.tell(result)
+
+
+def list_items(
+    state: Annotated[
+        list[State] | None, typer.Option(help="Only items in this state; may be given several times.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; a table shows 50 without it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the items of the queue, in the order in which they get their turn.
+
+    Example: assetbatch queue list --state dead
+    """
+    current.json = as_json
+    current.command = "queue list"
+    config = current.load_config()
+
+    from assetbatch.database import queue_desk, schema
+
+    with current.connected(config) as connection:
+        schema.check(connection)
+        most = limit if limit or as_json else TABLE_LIMIT
+        found = queue_desk.listing(connection, state or list(State), limit=most)
+    if as_json:
+        from assetbatch.report.documents import queue_document
+
+        print_json(queue_document(found))
+    else:
+        from assetbatch.report import tables
+
+        console = tables.console()
+        console.print(tables.queue_view(found, width=console.width))
+
+
+def retry(
+    symbols: Annotated[list[str] | None, typer.Argument(help="Dead letters, or delayed items; else --all.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    kind: Annotated[
+        str | None, typer.Option(help="Of these only what failed so: unknown_ticker, invalid, not_entitled, …")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring dead letters back on the queue, with all their attempts.
+
+    Example: assetbatch queue retry --all --kind not_entitled
+    """
+    current.json = as_json
+    current.command = "queue retry"
+    if bool(symbols) == everything:
+        raise typer.BadParameter("name symbols, or give --all")
+    config = current.load_config()
+
+    from assetbatch.database import queue_desk, schema
+    from assetbatch.jobs.claims import step_seconds
+
+    with current.connected(config) as connection:
+        schema.check(connection)
+        retried, dropped = queue_desk.retry(
+            connection,
+            symbols or None,
+            kind=kind,
+            max_size=config.settings.queue.max_size,
+            step_seconds=step_seconds(config),
+        )
+    missing = sorted({*(symbols or [])} - {*retried, *dropped})
+    _tell("back on the queue", retried, {"retried": retried, "dropped": dropped, "missing": missing})
+    if dropped:
+        sys.stderr.write(f"assetbatch queue retry: the queue is full: {', '.join(dropped)} stay dead letters\n")
+    _miss(missing, "no dead letter or delayed item" if kind is None else f"no {kind} item")
+
+
+def remove(symbols: Symbols, as_json: AsJson = False) -> None:
+    """Take items off the queue, whatever their state; the catalogue keeps the assets.
+
+    Example: assetbatch queue remove ETHUSDT
+    """
+    current.json = as_json
+    current.command = "queue remove"
+    config = current.load_config()
+
+    from assetbatch.database import queue_desk, schema
+
+    with current.connected(config) as connection:
+        schema.check(connection)
+        removed = queue_desk.remove(connection, symbols)
+    missing = sorted({*symbols} - {*removed})
+    _tell("removed", removed, {"removed": removed, "missing": missing})
+    _miss(missing, "not on the queue")
+
+
+def clear(
+    state: Annotated[
+        list[State] | None, typer.Option(help="Only items in this state; may be given several times.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Empty the queue: all items but those that a run is working on, or those of one state.
+
+    Example: assetbatch queue clear --state dead --yes
+    """
+    current.json = as_json
+    current.command = "queue clear"
+    config = current.load_config()
+
+    from assetbatch.database import queue_desk, schema
+
+    states = state or [one for one in State if one is not State.LEASED]
+    with current.connected(config) as connection:
+        schema.check(connection)
+        if not yes:
+            count = queue_desk.count(connection, states)
+            words = ", ".join(states)
+            if not sys.stdin.isatty():
+                raise typer.BadParameter(f"this would remove {count} items ({words}): say --yes")
+            typer.confirm(f"Remove {count} items ({words})?", abort=True, err=True)
+        removed = queue_desk.clear(connection, states)
+    if as_json:
+        print_json({"removed": removed})
+    else:
+        sys.stdout.write(f"{removed} removed\n")
+
+
+def _tell(what: str, symbols: Sequence[str], document: dict[str, object]) -> None:
+    if current.json:
+        print_json(document)
+    elif symbols:
+        sys.stdout.write(f"{len(symbols)} {what}: {', '.join(symbols)}\n")
+    else:
+        sys.stdout.write(f"nothing {what}\n")
+
+
+def _miss(symbols: Sequence[str], words: str) -> None:
+    if symbols:
+        sys.stderr.write(f"assetbatch {current.command}: {words}: {', '.join(symbols)}\n")
+        raise typer.Exit(EXIT_USAGE)

@@ -1,0 +1,54 @@
+"""How a run of a job is told: its document, or one line for a person; then its trouble; and its exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from assetbatch.cli import trouble
+from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.trouble import named
+from assetbatch.report.documents import run_document
+
+if TYPE_CHECKING:
+    from assetbatch.model import RunResult
+
+log = logging.getLogger(__name__)
+
+
+def tell(result: RunResult) -> NoReturn:
+    """Tell what a run did, and end the command as the run ended."""
+    if current.json:
+        print_json(run_document(result))
+    elif sys.stdout.isatty():
+        sys.stdout.write(_summary(result) + "\n")
+    else:
+        log.info("%s", _summary(result))
+    trouble.tell_failures(result)
+    raise typer.Exit(result.exit_code)
+
+
+def _summary(result: RunResult) -> str:
+    if result.enqueued is not None:
+        counts = (f"{count} {word.replace('_', ' ')}" for word, count in asdict(result.enqueued).items() if count)
+        return f"{result.job}: {', '.join(counts) or 'nothing to do'}; {result.remaining} on the queue"
+    parts = [
+        f"{len(symbols)} {word} ({named(symbols)})"
+        for word, symbols in (
+            ("updated", result.updated),
+            ("unchanged", result.unchanged),
+            ("not due", result.not_due),
+            ("failed", [failure.symbol for failure in result.failed]),
+            ("back on the queue", result.requeued),
+        )
+        if symbols
+    ]
+    if result.remaining is not None:
+        parts.append(f"{result.remaining} on the queue")
+    calls = f"{result.api_calls_used} call{'s' if result.api_calls_used != 1 else ''}"
+    did = "; ".join(parts) or ("another run is still going" if result.status == "skipped" else "nothing to do")
+    return f"{result.job}: {did}; {calls}, {result.latency_ms / 1000:.1f} s"

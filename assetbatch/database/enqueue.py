@@ -1,0 +1,136 @@
+"""Putting assets on the queue: all that are due, in one statement, however many they are.
+
+Whoever adds to the queue holds one lock meanwhile, so that the count against the largest size is exact. Claims do not
+take it: they only make the queue shorter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assetbatch.database.connection import transaction
+from assetbatch.market_hours import METALS, Market
+from assetbatch.model import Enqueued
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from assetbatch.database.connection import Connection
+
+# A statement's snapshot is older than a lock that it waits for, so the lock is a statement of its own.
+LOCK_ENTRANCE = "select pg_advisory_xact_lock(hashtextextended('assetbatch.queue', 0))"
+# Other enqueuers take seconds with 100,000 assets.
+ENTRANCE_TIMEOUT = "25s"
+
+READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets where enabled"
+
+# An asset is due when it was last served before the limit of its frequency and market. When not all fit, those that
+# have been due for longest go in; what is dropped is due for longer still the next time. What died for want of
+# entitlement comes back under another plan or key.
+ENQUEUE = """
+with limits as (
+  select * from unnest(%(frequencies)s::int[], %(markets)s::text[], %(served_before)s::timestamptz[])
+    as l (update_frequency_seconds, market, served_before)
+), looked_at as materialized (
+  select a.symbol, a.rank as priority, q.symbol is not null as known,
+         q.state is not distinct from 'dead' and not (
+           q.error_kind = 'not_entitled'
+           and (q.died_on_plan <> %(plan)s or q.died_with_key <> coalesce(%(key)s, q.died_with_key))
+         ) as dead,
+         coalesce(q.state <> 'dead', false) as queued,
+         s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
+         %(all)s or s.served_at is null or s.served_at < l.served_before as due,
+         s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
+  from assetbatch.assets a
+  left join limits l
+    on l.update_frequency_seconds = a.update_frequency_seconds
+   and l.market = case when a.asset_type = 'crypto' then 'crypto'
+                       when substr(a.polygon_ticker, 3, 3) = any(%(metals)s) then 'metals'
+                       else 'forex' end
+  left join assetbatch.sync_state s on s.symbol = a.symbol
+  left join assetbatch.queue q on q.symbol = a.symbol
+  where a.enabled and a.role = 'secondary' and a.origin = any(coalesce(%(origins)s, array[a.origin]))
+    and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
+), wanted as materialized (
+  select * from looked_at where due and not (queued or dead or unmapped)
+), added as (
+  insert into assetbatch.queue as q (symbol, priority, waiting_since, rank, enqueued_at, available_at)
+  select symbol, priority, at, at + (priority - 1) * make_interval(secs => %(step_seconds)s), at, at
+  from wanted, statement_timestamp() as at
+  order by due_at nulls first, symbol
+  limit greatest(0, %(max_size)s - (select count(*) from assetbatch.queue where state <> 'dead'))
+  on conflict (symbol) do update
+  set id = default, state = 'queued', priority = excluded.priority, waiting_since = excluded.waiting_since,
+      rank = excluded.rank, enqueued_at = excluded.enqueued_at, available_at = excluded.available_at,
+      attempts = 0, largest_call = null, died_at = null, died_on_plan = null, died_with_key = null
+  returning 1
+)
+select added.enqueued, wanted.due - added.enqueued as dropped, looked_at.*
+from (select count(*) as enqueued from added) added,
+     (select count(*) as due from wanted) wanted,
+     (select count(*) filter (where queued) as already_queued,
+             count(*) filter (where dead) as dead,
+             count(*) filter (where unmapped and not (queued or dead)) as unmapped,
+             count(*) filter (where not (due or queued or dead or unmapped)) as fresh,
+             count(*) as found
+      from looked_at) looked_at
+"""
+
+# What waited in line when a step of priority was worth something else gets its place by today's worth.
+PUT_IN_ORDER = """
+update assetbatch.queue
+set rank = waiting_since + (priority - 1) * make_interval(secs => %(step_seconds)s)
+where state <> 'dead' and rank <> waiting_since + (priority - 1) * make_interval(secs => %(step_seconds)s)
+"""
+
+
+def enqueue(
+    connection: Connection,
+    served_before: Callable[[int, Market], datetime],
+    *,
+    origins: Sequence[str] | None,
+    symbols: Sequence[str] | None,
+    due_or_not: bool,
+    max_size: int,
+    step_seconds: float,
+    plan: str,
+    key: str | None,
+) -> Enqueued:
+    """Put the secondary assets that are due on the queue, as many as fit.
+
+    `served_before(update_frequency_seconds, market)` is the planner's word on who is due; `origins` and `symbols`
+    choose among the enabled secondary assets of the catalogue, None: all. `key` is the fingerprint of the key, None:
+    unknown.
+    """
+    with transaction(connection, lock_timeout=ENTRANCE_TIMEOUT):
+        connection.execute(LOCK_ENTRANCE)
+        frequencies = [row["seconds"] for row in connection.execute(READ_FREQUENCIES)]
+        limits = [(seconds, market, served_before(seconds, market)) for seconds in frequencies for market in Market]
+        connection.execute(PUT_IN_ORDER, {"step_seconds": step_seconds})
+        counts = connection.execute(
+            ENQUEUE,
+            {
+                "frequencies": [seconds for seconds, _, _ in limits],
+                "markets": [market.value for _, market, _ in limits],
+                "served_before": [moment for _, _, moment in limits],
+                "metals": list(METALS),
+                "origins": None if origins is None else list(origins),
+                "symbols": None if symbols is None else list(symbols),
+                "all": due_or_not,
+                "max_size": max_size,
+                "step_seconds": step_seconds,
+                "plan": plan,
+                "key": key,
+            },
+        ).fetchone()
+    assert counts is not None  # noqa: S101 - aggregates have one row
+    unheard_of = 0 if symbols is None else len(set(symbols)) - counts["found"]
+    return Enqueued(
+        enqueued=counts["enqueued"],
+        already_queued=counts["already_queued"],
+        fresh=counts["fresh"],
+        dead=counts["dead"],
+        dropped=counts["dropped"],
+        unmapped=counts["unmapped"] + unheard_of,
+    )

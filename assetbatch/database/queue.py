@@ -1,0 +1,286 @@
+"""The queue's items and their life; states and order are drawn in migration 0004.
+
+    bring_back(...)           what a killed run held, and what is due again
+    items = claim(...)        as many as the next call covers; counts the attempt
+    complete(...) or end(...) each fenced by the claim's token: who has lost his lease ends nothing
+
+Each change of state is one statement. None of them costs more because the queue is long.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from assetbatch.errors import FailureKind
+from assetbatch.model import Asset, AssetType, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from assetbatch.database.connection import Connection, Row
+    from assetbatch.model import Failure
+
+log = logging.getLogger(__name__)
+
+# What a killed worker held goes back at once, at its old place, unless it is out of attempts. On its way to its last
+# attempt it stands alone, so that an item that kills its worker takes no other with it. The attempt is given back where
+# the database itself was away meanwhile: its worker could not tell how the work ended.
+BRING_BACK = """
+with expired as materialized (
+  select symbol, attempts - (pg_postmaster_start_time() > claimed_at)::int as attempts
+  from assetbatch.queue
+  where state = 'leased' and leased_until <= statement_timestamp()
+  for update skip locked
+), brought_back as (
+  update assetbatch.queue q
+  set state = case when e.attempts > %(retries)s then 'dead' else 'queued' end,
+      died_at = case when e.attempts > %(retries)s then statement_timestamp() end,
+      attempts = e.attempts,
+      largest_call = case %(retries)s - e.attempts
+                       when 0 then 1 when 1 then least(q.largest_call, 16) else q.largest_call end,
+      error_kind = %(kind)s, error = 'its worker was killed, or stood still for too long',
+      token = null, claimed_at = null, leased_until = null
+  from expired e
+  where q.symbol = e.symbol
+  returning q.symbol, q.state
+), due as materialized (
+  select symbol from assetbatch.queue
+  where state = 'delayed' and available_at <= statement_timestamp()
+  for update skip locked
+), promoted as (
+  update assetbatch.queue q set state = 'queued' from due where q.symbol = due.symbol
+  returning q.symbol
+)
+select array(select symbol from brought_back where state = 'queued' order by symbol) as expired,
+       array(select symbol from brought_back where state = 'dead' order by symbol) as dead,
+       (select count(*) from promoted) as promoted
+"""
+
+IS_WAITING = "select exists (select from assetbatch.queue where state = 'queued') as waiting"
+
+SIZE = "select count(*) as size from assetbatch.queue where state <> 'dead'"
+
+# The first in order that nobody else is just claiming, and those after it that the same call covers: as far as the line
+# of tickers may be long, and no further than any of them may be asked for together with others.
+CLAIM = """
+with first as materialized (
+  select ctid, symbol, (priority > 1) as later, rank, id, largest_call
+  from assetbatch.queue
+  where state = 'queued'
+  order by (priority > 1), rank, id
+  limit %(limit)s
+  for update skip locked
+), reach as (
+  select f.ctid, f.symbol, a.polygon_ticker, a.asset_type, a.rank, a.update_frequency_seconds, a.name,
+         row_number() over places as place,
+         min(f.largest_call) over places as most,
+         sum(length(a.polygon_ticker) + %(added_length)s) over places as length
+  from first f
+  left join assetbatch.assets a on a.symbol = f.symbol and a.enabled and a.role = 'secondary'
+  window places as (order by f.later, f.rank, f.id)
+), claimed as (
+  update assetbatch.queue q
+  set state = 'leased', token = %(token)s, attempts = q.attempts + 1, claimed_at = statement_timestamp(),
+      leased_until = statement_timestamp() + make_interval(secs => %(lease_seconds)s)
+  from reach r
+  where q.ctid = r.ctid
+    and (%(alone)s or (r.place <= coalesce(r.most, r.place) and coalesce(r.length, 0) <= %(max_length)s))
+  returning r.symbol, r.polygon_ticker, r.asset_type, r.rank, r.update_frequency_seconds, r.name, r.place, q.attempts
+)
+select c.*, s.served_at
+from claimed c
+left join assetbatch.sync_state s using (symbol)
+order by c.place
+"""
+
+KEEP = """
+update assetbatch.queue q
+set leased_until = statement_timestamp() + make_interval(secs => %(lease_seconds)s)
+from unnest(%(symbols)s::text[], %(tokens)s::uuid[]) as v (symbol, token)
+where q.symbol = v.symbol and q.token = v.token
+"""
+
+COMPLETE = """
+delete from assetbatch.queue q
+using unnest(%(symbols)s::text[], %(tokens)s::uuid[]) as v (symbol, token)
+where q.symbol = v.symbol and q.token = v.token
+returning q.symbol
+"""
+
+# A spent attempt costs the place, too: back at LOW, behind what waits already.
+END = """
+update assetbatch.queue q
+set state = v.state,
+    priority = case when v.requeued then 4 else q.priority end,
+    waiting_since = case when v.requeued then v.available_at else q.waiting_since end,
+    rank = case when v.requeued then v.available_at + 3 * make_interval(secs => %(step_seconds)s) else q.rank end,
+    available_at = v.available_at,
+    attempts = q.attempts - (not v.spent)::int,
+    largest_call = coalesce(v.largest_call, q.largest_call),
+    error_kind = coalesce(v.error_kind, q.error_kind),
+    error = coalesce(v.error, q.error),
+    died_at = case when v.state = 'dead' then statement_timestamp() end,
+    died_on_plan = case when v.state = 'dead' then %(plan)s end,
+    died_with_key = case when v.state = 'dead' then %(key)s end,
+    token = null, claimed_at = null, leased_until = null
+from (
+  select symbol, token, state, spent, largest_call, error_kind, error, spent and state = 'delayed' as requeued,
+         statement_timestamp() + make_interval(secs => delay_seconds) as available_at
+  from unnest(
+    %(symbols)s::text[], %(tokens)s::uuid[], %(states)s::text[], %(spent)s::boolean[], %(delays)s::float8[],
+    %(largest_calls)s::int[], %(error_kinds)s::text[], %(errors)s::text[]
+  ) as v (symbol, token, state, spent, delay_seconds, largest_call, error_kind, error)
+) v
+where q.symbol = v.symbol and q.token = v.token
+returning q.symbol
+"""
+
+
+class State(StrEnum):
+    """What an item is doing."""
+
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    LEASED = "leased"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A claimed item. `attempts` counts this claim; `served_at` is when the asset was last served, None: never."""
+
+    asset: Asset
+    token: UUID
+    attempts: int
+    served_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a claim ends that did not bring the item to its end.
+
+    The attempt is `spent` or given back; a call that covers it may from now on cover at most `largest_call` assets.
+    """
+
+    item: Item
+    state: State
+    spent: bool = False
+    delay_seconds: float = 0.0
+    largest_call: int | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtBack:
+    """What became of items whose worker was lost, and how many delayed ones are due again."""
+
+    expired: list[str]
+    dead: list[str]
+    promoted: int
+
+
+def bring_back(connection: Connection, *, retries: int) -> BroughtBack:
+    """Bring back what has been leased for too long, and what was delayed and is due; any number of runs may do so."""
+    row = connection.execute(BRING_BACK, {"retries": retries, "kind": FailureKind.WORKER_LOST.value}).fetchone()
+    assert row is not None  # noqa: S101 - a select without from has one row
+    return BroughtBack(row["expired"], row["dead"], row["promoted"])
+
+
+def is_waiting(connection: Connection) -> bool:
+    """Tell whether an item waits for its turn now."""
+    row = connection.execute(IS_WAITING).fetchone()
+    return row is not None and row["waiting"]
+
+
+def size(connection: Connection) -> int:
+    """Count the items that take up room: all but dead letters."""
+    row = connection.execute(SIZE).fetchone()
+    return 0 if row is None else row["size"]
+
+
+def claim(
+    connection: Connection, *, limit: int, alone: bool, max_length: int, added_length: int, lease_seconds: float
+) -> list[Item]:
+    """Claim the first `limit` items at most: for one call, or (`alone`) for a call each.
+
+    A call's tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
+    not list any more is dropped.
+    """
+    token = uuid4()
+    rows = connection.execute(
+        CLAIM,
+        {
+            "limit": limit,
+            "alone": alone,
+            "max_length": max_length,
+            "added_length": added_length,
+            "token": token,
+            "lease_seconds": lease_seconds,
+        },
+    ).fetchall()
+    strays = [row["symbol"] for row in rows if row["polygon_ticker"] is None]
+    if strays:
+        log.warning("dropped from the queue, being no enabled secondary asset any more: %s", ", ".join(strays))
+        connection.execute(COMPLETE, {"symbols": strays, "tokens": [token] * len(strays)})
+    return [
+        Item(_asset(row), token, row["attempts"], row["served_at"]) for row in rows if row["polygon_ticker"] is not None
+    ]
+
+
+def keep(connection: Connection, items: Sequence[Item], *, lease_seconds: float) -> None:
+    """Hold on to claimed items for another `lease_seconds`."""
+    connection.execute(KEEP, _claims(items) | {"lease_seconds": lease_seconds})
+
+
+def complete(connection: Connection, items: Sequence[Item]) -> set[str]:
+    """Take items off the queue that are done; return the symbols of those whose lease was still held."""
+    return {row["symbol"] for row in connection.execute(COMPLETE, _claims(items))} if items else set()
+
+
+def end(connection: Connection, endings: Sequence[Ending], *, step_seconds: float, plan: str, key: str) -> set[str]:
+    """End claims otherwise; return the symbols of those whose lease was still held.
+
+    `step_seconds` is what a step of priority is worth; `plan` and `key` (its fingerprint) are what dead letters died
+    under.
+    """
+    if not endings:
+        return set()
+    failures = [ending.failure for ending in endings]
+    rows = connection.execute(
+        END,
+        _claims([ending.item for ending in endings])
+        | {
+            "states": [ending.state.value for ending in endings],
+            "spent": [ending.spent for ending in endings],
+            "delays": [ending.delay_seconds for ending in endings],
+            "largest_calls": [ending.largest_call for ending in endings],
+            "error_kinds": [failure.kind.value if failure else None for failure in failures],
+            "errors": [failure.error if failure else None for failure in failures],
+            "step_seconds": step_seconds,
+            "plan": plan,
+            "key": key,
+        },
+    )
+    return {row["symbol"] for row in rows}
+
+
+def _claims(items: Sequence[Item]) -> dict[str, object]:
+    return {"symbols": [item.asset.symbol for item in items], "tokens": [item.token for item in items]}
+
+
+def _asset(row: Row) -> Asset:
+    return Asset(
+        symbol=row["symbol"],
+        polygon_ticker=row["polygon_ticker"],
+        asset_type=AssetType(row["asset_type"]),
+        role=Role.SECONDARY,
+        rank=row["rank"],
+        update_frequency_seconds=row["update_frequency_seconds"],
+        name=row["name"],
+    )

@@ -1,0 +1,168 @@
+"""What a drain has claimed: held while a call works on it, ended or given back, whatever happens to the run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_random
+
+from assetbatch import planner
+from assetbatch.database import queue
+from assetbatch.database.queue import Ending, State
+from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.errors import KINDS, AssetbatchError, FailureKind, Fate
+from assetbatch.model import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from assetbatch.config import Config
+    from assetbatch.config.settings import Queue
+    from assetbatch.database.connection import Connection
+    from assetbatch.database.queue import Item
+
+log = logging.getLogger(__name__)
+
+# A database that is away when claims are to be given back is waited for this long.
+GIVE_BACK_SECONDS = 15.0
+LONGEST_DELAY_SECONDS = 86_400
+# Without aging a step of priority is worth more than anybody waits.
+STRICT_STEP = timedelta(days=36_525)
+
+
+def step_seconds(config: Config) -> float:
+    """Tell what a step of priority is worth in waiting."""
+    minutes = config.settings.queue.aging_minutes
+    return (timedelta(minutes=minutes) if minutes else STRICT_STEP).total_seconds()
+
+
+def backoff_seconds(attempts: int, first: float) -> float:
+    """Tell how long an item waits after so many attempts: `first`, doubled with each, and a little at random."""
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempts
+    return (wait_exponential(multiplier=first, max=LONGEST_DELAY_SECONDS) + wait_random(0, first / 4))(state)
+
+
+def verdict(item: Item, failure: Failure, settings: Queue) -> Ending:
+    """Tell how an item ends whose asset failed alone."""
+    match KINDS[failure.kind].fate:
+        case Fate.BACK:
+            return Ending(item, State.DELAYED, delay_seconds=settings.retry_delay_seconds, failure=failure)
+        case Fate.RETRY if item.attempts <= settings.retry_max_attempts:
+            delay = backoff_seconds(item.attempts, settings.retry_delay_seconds)
+            return Ending(item, State.DELAYED, spent=True, delay_seconds=delay, failure=failure)
+    return Ending(item, State.DEAD, spent=True, failure=failure)
+
+
+class Claims:
+    """The items that one run holds, and what became of those that it held.
+
+    `reconnect` opens another connection, to give back what is held when the first one broke.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        connection: Connection,
+        api_key: str,
+        reconnect: Callable[[], AbstractContextManager[Connection]],
+    ) -> None:
+        self._config = config
+        self._settings = config.settings.queue
+        self._connection = connection
+        self._key = key_fingerprint(api_key)
+        self._reconnect = reconnect
+        self._held: dict[str, Item] = {}
+        self._kept_at = time.monotonic()
+        self.taken = 0
+        self.requeued: dict[str, None] = {}
+        self.dead: list[Failure] = []
+
+    def bring_back(self) -> None:
+        """Bring back what killed workers held, and what is due again."""
+        found = queue.bring_back(self._connection, retries=self._settings.retry_max_attempts)
+        if found.expired or found.dead:
+            log.info("workers were lost: %d items are back, %d are dead", len(found.expired), len(found.dead))
+        self.dead += [
+            Failure(symbol, FailureKind.WORKER_LOST, "its worker was killed, each time") for symbol in found.dead
+        ]
+
+    def take(self, *, limit: int, alone: bool) -> list[Item]:
+        """Claim the first items that one call covers, `limit` at most; `alone`: each is to have a call of its own."""
+        items = queue.claim(
+            self._connection,
+            limit=limit,
+            alone=alone,
+            max_length=planner.MAX_TICKERS_LENGTH,
+            added_length=planner.ADDED_LENGTH,
+            lease_seconds=self._settings.lease_seconds,
+        )
+        self.taken += len(items)
+        if not self._held:
+            self._kept_at = time.monotonic()
+        self._held |= {item.asset.symbol: item for item in items}
+        return items
+
+    def keep(self) -> None:
+        """Renew the leases of what is held, in good time."""
+        if self._held and time.monotonic() - self._kept_at > self._settings.lease_seconds / 3:
+            queue.keep(self._connection, list(self._held.values()), lease_seconds=self._settings.lease_seconds)
+            self._kept_at = time.monotonic()
+
+    def write(self, done: Sequence[Item], endings: Sequence[Ending]) -> set[str]:
+        """End claims, in the caller's transaction; return the symbols of those that were still held."""
+        return queue.complete(self._connection, done) | self._end(self._connection, endings)
+
+    def note(self, done: Iterable[Item], endings: Sequence[Ending], ended: set[str]) -> None:
+        """Hold these no longer: they have ended, or their lease was lost to another run."""
+        for item in (*done, *(ending.item for ending in endings)):
+            del self._held[item.asset.symbol]
+            if item.asset.symbol not in ended:
+                log.warning("%s was taken over by another run: it was held for too long", item.asset.symbol)
+        for ending in endings:
+            if ending.item.asset.symbol not in ended:
+                continue
+            if ending.state is State.DEAD and ending.failure is not None:
+                self.dead.append(ending.failure)
+            else:
+                self.requeued[ending.item.asset.symbol] = None
+
+    def complete(self, items: Sequence[Item]) -> None:
+        """End items that need nothing stored."""
+        self.note(items, (), queue.complete(self._connection, items))
+
+    def give_back(self, endings: Sequence[Ending]) -> None:
+        """End claims of which nothing is to be stored."""
+        self.note((), endings, self._end(self._connection, endings))
+
+    def let_go(self, *, patiently: bool) -> None:
+        """Give back all that is held: the run ends for reasons that are no item's fault.
+
+        `patiently`: a database that is away is waited for. What cannot be given back runs out by itself.
+        """
+        if not self._held:
+            return
+        endings = [Ending(item, State.QUEUED) for item in self._held.values()]
+        with suppress(psycopg.Error):
+            self._end(self._connection, endings)
+            return
+        with suppress(psycopg.Error, AssetbatchError):
+            for attempt in Retrying(
+                retry=retry_if_exception_type((psycopg.Error, AssetbatchError)),
+                stop=stop_after_delay(GIVE_BACK_SECONDS if patiently else 0.0),
+                wait=wait_exponential(multiplier=0.2, max=2),
+                reraise=True,
+            ):
+                with attempt, self._reconnect() as connection:
+                    self._end(connection, endings)
+
+    def _end(self, connection: Connection, endings: Sequence[Ending]) -> set[str]:
+        return queue.end(
+            connection, endings, step_seconds=step_seconds(self._config), plan=self._config.plan, key=self._key
+        )

@@ -1,0 +1,359 @@
+"""`drain-queue`: what waits in the queue, in its order, for as long as there is something to do and a call to do it.
+
+Slot first, then the claim: an item is held only while a call works on it. Where the plan has no limit, several calls
+are under way at once, each in a thread of its own; this one thread alone asks the database, and stores together what
+came home together.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from assetbatch import planner
+from assetbatch.database import catalogue, queue, schema
+from assetbatch.database.leases import LEASE_SECONDS
+from assetbatch.database.prices import Brought
+from assetbatch.database.queue import Ending, State
+from assetbatch.database.rate_limit import Lane, Outcome
+from assetbatch.errors import (
+    EXIT_KEY_REFUSED,
+    EXIT_PARTIAL,
+    EXIT_UNAVAILABLE,
+    KINDS,
+    CallError,
+    FailureKind,
+    Fate,
+)
+from assetbatch.jobs.claims import Claims, verdict
+from assetbatch.jobs.flights import Flights
+from assetbatch.jobs.run import give_way, new_client, no_live_prices, perform, rules_of
+from assetbatch.jobs.update import sort_out
+from assetbatch.model import Failure, RunResult, RunStatus, Trouble
+from assetbatch.provider.addresses import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.database.prices import Stored
+    from assetbatch.database.queue import Item
+    from assetbatch.database.runs import CallRecord
+    from assetbatch.jobs.clock import Stop
+    from assetbatch.jobs.flights import Flying
+    from assetbatch.jobs.run import Run
+    from assetbatch.model import Call
+
+log = logging.getLogger(__name__)
+
+JOB = "drain-queue"
+# Calls begin until so long before the run's end.
+LAST_CALL_SECONDS = 2.0
+# What a killed worker held, and what is due again, is looked for this often, and whenever nothing waits.
+UPKEEP_SECONDS = 10.0
+# After a failure that may pass.
+STRIKE_PAUSE_SECONDS = 0.5
+# How long at most to wait for an answer before leases are looked after.
+PATIENCE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a run may do at most."""
+
+    max_seconds: float
+    max_items: int | None = None
+
+
+def drain_queue(
+    config: Config,
+    connection: Connection,
+    *,
+    host: str,
+    stop: Stop,
+    bounds: Bounds,
+    shared: bool,
+    reconnect: Callable[[], AbstractContextManager[Connection]],
+    progress: Callable[[int, int], object] | None = None,
+) -> RunResult:
+    """Update queued assets until nothing is due or `bounds` are reached; `shared`: beside other runs of this job.
+
+    `reconnect` opens another connection, to give back what is held when the first one broke. `progress` is told how
+    many items are done, and how many waited when it began. Failures of items are in the result. Raises
+    ConfigurationError without a key, SourceMismatchError on a database of another source.
+    """
+    api_key = config.require_api_key().reveal()
+
+    def work(run: Run) -> RunResult:
+        drain = Drain(run, api_key, bounds, Claims(config, connection, api_key, reconnect), progress)
+        drain.to_the_end()
+        return drain.result()
+
+    return perform(
+        JOB,
+        config,
+        connection,
+        work,
+        host=host,
+        stop=stop,
+        lease_seconds=None if shared else max(LEASE_SECONDS, rules_of(config).hold_seconds),
+    )
+
+
+class Drain:
+    """One run's way through the queue."""
+
+    def __init__(
+        self, run: Run, api_key: str, bounds: Bounds, claims: Claims, progress: Callable[[int, int], object] | None
+    ) -> None:
+        self._run = run
+        self._claims = claims
+        self._bounds = bounds
+        self._progress = progress
+        self._road = run.road(api_key, Lane.QUEUE, self._pause)
+        lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
+        self._flights = Flights([new_client(run.config, api_key) for _ in range(lanes)], run.clock, run.stop)
+        # Calls that failed as if the API were away: the next answer tells whether it was the API, or they.
+        self._suspects: list[tuple[tuple[Item, ...], CallError]] = []
+        self._begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
+        self._upkeep_at = time.monotonic()
+        self._ended_by: Trouble | None = None
+        self._no_more_calls = False
+        self._size = 0
+
+    def to_the_end(self) -> None:
+        """Make calls until there is nothing more to do; whatever ends it, nothing stays claimed."""
+        run, config = self._run, self._run.config
+        self._claims.bring_back()
+        if not queue.is_waiting(run.connection):
+            return
+        if planner.mode(config.plan, config.settings.provider.mode) is planner.Mode.END_OF_DAY:
+            self._ended_by = Trouble(FailureKind.NOT_ENTITLED, no_live_prices(config))
+            return
+        schema.claim_source(run.connection, source_of(config.settings.provider.base_url))
+        catalogue.sync_with_config(run.connection, [*config.priority_assets, *config.secondary_assets])
+        if self._progress is not None:
+            self._size = queue.size(run.connection)
+        try:
+            while self._begin_calls() or self._flights:
+                if self._flights:
+                    self._land(PATIENCE_SECONDS)
+            self._judge_suspects()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _begin_calls(self) -> bool:
+        """Begin as many calls as lanes are free and the queue has work for; False when no further one will begin."""
+        most = self._bounds.max_items
+        items_left = float("inf") if most is None else most - self._claims.taken
+        if self._no_more_calls or items_left <= 0 or time.monotonic() >= self._begin_until:
+            return False
+        if not self._flights.free:
+            return True
+        if not self._is_waiting():
+            return False
+        try:
+            slot = self._road.acquire(
+                max_wait_seconds=self._begin_until - time.monotonic(), calls=int(min(self._flights.free, items_left))
+            )
+        except CallError as error:
+            log.info("no further call in this run: %s", error)
+            return False
+        calls: list[tuple[Call, tuple[Item, ...]]] = []
+        try:
+            calls = self._claim(slot.calls, items_left)
+        finally:
+            if not calls:
+                self._road.limiter.release(slot, Outcome.UNSENT)
+        for number, (call, items) in enumerate(calls):
+            self._flights.begin(call, items, slot, after_seconds=number * slot.spacing_seconds)
+        return True
+
+    def _is_waiting(self) -> bool:
+        """Tell whether an item waits, once what is due again has been brought back."""
+        waiting = queue.is_waiting(self._run.connection)
+        if waiting and time.monotonic() - self._upkeep_at < UPKEEP_SECONDS:
+            return True
+        self._upkeep_at = time.monotonic()
+        self._claims.bring_back()
+        return queue.is_waiting(self._run.connection)
+
+    def _claim(self, calls: int, items_left: float) -> list[tuple[Call, tuple[Item, ...]]]:
+        """Claim what so many calls cover; what rests is done without one."""
+        batch_size = self._run.config.settings.provider.batch_size
+        alone = batch_size == 1
+        items = self._claims.take(limit=int(min(calls if alone else batch_size, items_left)), alone=alone)
+        now = self._run.clock.now()
+        resting = [item for item in items if planner.rests(planner.Candidate(item.asset, item.served_at), now)]
+        self._claims.complete(resting)
+        self._road.trip.unchanged += [item.asset.symbol for item in resting]
+        by_symbol = {item.asset.symbol: item for item in items if item not in resting}
+        return [
+            (call, tuple(by_symbol[symbol] for symbol in call.symbols))
+            for call in planner.snapshots([item.asset for item in by_symbol.values()], batch_size)
+        ]
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for a slot; meanwhile store and announce what comes home."""
+        end = time.monotonic() + seconds
+        if seconds > PATIENCE_SECONDS:
+            self._run.announcer.announce(at_once=True)
+        while (left := end - time.monotonic()) > 0:
+            if self._run.lease is not None:
+                self._run.lease.keep()
+            self._land(min(left, PATIENCE_SECONDS))
+
+    def _land(self, seconds: float) -> None:
+        """Wait for answers, for so long; store what came home, and give up what takes too long."""
+        good: list[tuple[Flying, list[Brought]]] = []
+        for one, answers in self._flights.land(min(seconds, self._run.config.settings.queue.lease_seconds / 3)):
+            if isinstance(answers, CallError):
+                self._call_failed(one, answers)
+            else:
+                known = frozenset(item.asset.symbol for item in one.items if item.served_at is not None)
+                good.append((one, sort_out(one.call.assets, answers, known)))
+        if good:
+            self._store(good)
+        self._run.stop.check()
+        self._claims.keep()
+
+    def _store(self, good: Sequence[tuple[Flying, list[Brought]]]) -> None:
+        """Store what calls brought and end their items, in one transaction."""
+        records = [self._road.landed(one.call, one.slot, one.began, Outcome.OK) for one, _ in good]
+        self._write(
+            [item for one, _ in good for item in one.items],
+            [found for _, brought in good for found in brought],
+            records,
+            served_at=min(one.claimed_at for one, _ in good),
+        )
+        self._judge_suspects()
+        self._run.announcer.announce()
+        if self._progress is not None:
+            self._progress(len(self._road.trip.updated) + len(self._road.trip.unchanged), self._size)
+
+    def _write(
+        self, items: Sequence[Item], brought: Sequence[Brought], records: Sequence[CallRecord], *, served_at: datetime
+    ) -> None:
+        settings = self._run.config.settings.queue
+
+        def ending(stored: Stored) -> tuple[list[Item], list[Ending], set[str]]:
+            failures = {failure.symbol: failure for failure in stored.failed}
+            done = [item for item in items if item.asset.symbol not in failures]
+            endings = [
+                verdict(item, failures[item.asset.symbol], settings) for item in items if item.asset.symbol in failures
+            ]
+            return done, endings, self._claims.write(done, endings)
+
+        self._claims.note(*self._road.store(brought, records, ending, served_at=served_at))
+
+    def _call_failed(self, one: Flying, error: CallError) -> None:
+        """Decide what becomes of a call's items, none of which it brought."""
+        self._road.failed(one.call, one.slot, one.began, error)
+        log.info("%s for %d assets failed: %s: %s", one.call.kind, len(one.items), error.kind, error)
+        meaning, together = KINDS[error.kind], len(one.items) > 1
+        if meaning.strike:
+            self._suspects.append((one.items, error))
+            if self._road.api_is_away():
+                self._end_run(error)
+            else:
+                self._run.stop.pause(STRIKE_PAUSE_SECONDS)
+        elif together and meaning.halve:
+            half = (len(one.items) + 1) // 2
+            self._claims.give_back([Ending(item, State.QUEUED, largest_call=half) for item in one.items])
+        elif together or meaning.fate is Fate.BACK:
+            # Not a word about any asset: about the key, the plan, or the pace.
+            self._claims.give_back([Ending(item, State.QUEUED) for item in one.items])
+            if not meaning.retry:
+                self._end_run(error)
+        else:
+            self._fail_alone(one.items[0], error)
+
+    def _fail_alone(self, item: Item, error: CallError) -> None:
+        failure = Failure(item.asset.symbol, error.kind, error.reason)
+        brought = Brought(item.asset.symbol, failure=failure, known=item.served_at is not None)
+        self._write([item], [brought], [], served_at=self._run.clock.now())
+
+    def _end_run(self, error: CallError) -> None:
+        """Begin no further call, and blame no item."""
+        self._ended_by = self._ended_by or Trouble(error.kind, error.reason)
+        self._no_more_calls = True
+        suspects, self._suspects = self._suspects, []
+        for items, _ in suspects:
+            self._claims.give_back([Ending(item, State.QUEUED) for item in items])
+
+    def _judge_suspects(self) -> None:
+        """Blame those that failed as if the API were away for it: it answers, or was not asked often enough to tell.
+
+        A call for several is asked again in halves, later, and no attempt is spent.
+        """
+        suspects, self._suspects = self._suspects, []
+        delay = self._run.config.settings.queue.retry_delay_seconds
+        for items, error in suspects:
+            if len(items) == 1:
+                self._fail_alone(items[0], error)
+                continue
+            half = (len(items) + 1) // 2
+            self._claims.give_back(
+                [
+                    Ending(
+                        item,
+                        State.DELAYED,
+                        delay_seconds=delay,
+                        largest_call=half,
+                        failure=Failure(item.asset.symbol, error.kind, error.reason),
+                    )
+                    for item in items
+                ]
+            )
+
+    def _let_go(self) -> None:
+        with suppress(psycopg.Error):
+            for one in self._flights.give_up():
+                self._road.given_up(one.call, one.slot, one.began)
+        self._claims.let_go(patiently=not self._run.stop.requested.is_set())
+
+    def result(self) -> RunResult:
+        """Tell what the run did."""
+        trip, dead = self._road.trip, self._claims.dead
+        stored, failed = bool(trip.updated or trip.unchanged), bool(dead or self._ended_by)
+        warnings = give_way(self._run.config, self._run.connection, trip.unforeseen)
+        if trip.deleted:
+            warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(trip.deleted)}",)
+        return RunResult(
+            job=JOB,
+            run_id=self._run.id,
+            status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
+            exit_code=exit_code(self._ended_by, dead, anything_stored=stored),
+            started_at=self._run.clock.started_at,
+            finished_at=self._run.clock.now(),
+            updated=tuple(trip.updated),
+            unchanged=tuple(trip.unchanged),
+            failed=tuple(dead),
+            requeued=tuple(self._claims.requeued),
+            dead=tuple(failure.symbol for failure in dead),
+            remaining=queue.size(self._run.connection),
+            ended_by=self._ended_by,
+            api_calls_used=trip.calls_used,
+            rate_limit_waits=trip.long_waits + trip.refusals,
+            waited_seconds=round(trip.waited_seconds, 3),
+            warnings=warnings,
+        )
+
+
+def exit_code(ended_by: Trouble | None, dead: Sequence[Failure], *, anything_stored: bool) -> int:
+    """Tell how a run ends: an item that goes back on the queue is no failure, one that dies is."""
+    if ended_by is not None:
+        if ended_by.kind is FailureKind.KEY_REFUSED:
+            return EXIT_KEY_REFUSED
+        if not anything_stored:
+            return EXIT_UNAVAILABLE if KINDS[ended_by.kind].strike else EXIT_PARTIAL
+    return EXIT_PARTIAL if dead else 0

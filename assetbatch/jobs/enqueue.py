@@ -1,0 +1,92 @@
+"""`enqueue-secondary`: puts the secondary assets that are due on the queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assetbatch import planner
+from assetbatch.database import catalogue, queue
+from assetbatch.database.enqueue import enqueue
+from assetbatch.database.leases import LEASE_SECONDS
+from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.jobs.claims import step_seconds
+from assetbatch.jobs.run import perform
+from assetbatch.model import RunResult, RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.jobs.clock import Stop
+    from assetbatch.jobs.run import Run
+    from assetbatch.market_hours import Market
+    from assetbatch.model import Enqueued
+
+JOB = "enqueue-secondary"
+# Waits for other enqueuers, and 100,000 assets take seconds.
+MAX_SECONDS = 60.0
+
+
+def enqueue_secondary(
+    config: Config,
+    connection: Connection,
+    *,
+    host: str,
+    stop: Stop,
+    source: str,
+    symbols: Sequence[str] | None = None,
+    due_or_not: bool = False,
+    started_at: datetime | None = None,
+) -> RunResult:
+    """Enqueue the assets of `source` (config or database) that are due, or all of them; `symbols`: only these.
+
+    `started_at` stands for the database's time where time is simulated.
+    """
+
+    def work(run: Run) -> RunResult:
+        catalogue.sync_with_config(connection, [*config.priority_assets, *config.secondary_assets])
+
+        def served_before(update_frequency_seconds: int, market: Market) -> datetime:
+            return planner.served_before(update_frequency_seconds, market, run.clock.started_at)
+
+        enqueued = enqueue(
+            connection,
+            served_before,
+            origins=["config"] if source == "config" else None,
+            symbols=symbols,
+            due_or_not=due_or_not,
+            max_size=config.settings.queue.max_size,
+            step_seconds=step_seconds(config),
+            plan=config.plan,
+            key=key_fingerprint(config.api_key.reveal()) if config.api_key else None,
+        )
+        return RunResult(
+            job=JOB,
+            run_id=run.id,
+            status=RunStatus.OK,
+            exit_code=0,
+            started_at=run.clock.started_at,
+            finished_at=run.clock.now(),
+            enqueued=enqueued,
+            remaining=queue.size(connection),
+            warnings=tuple(_warnings(config, enqueued)),
+        )
+
+    return perform(
+        JOB, config, connection, work, host=host, stop=stop, lease_seconds=LEASE_SECONDS, started_at=started_at
+    )
+
+
+def _warnings(config: Config, enqueued: Enqueued) -> Iterator[str]:
+    if enqueued.dropped:
+        yield (
+            f"the queue is full: {enqueued.dropped} assets that are due did not fit, and come first next time."
+            f" Raise queue.max_size (QUEUE_MAX_SIZE), now {config.settings.queue.max_size}, or ask for fewer less often"
+        )
+    if enqueued.unmapped:
+        yield (
+            f"{enqueued.unmapped} assets cannot be enqueued: they are no enabled secondary assets, or the platform has"
+            " deleted their rows in trading.symbols"
+        )

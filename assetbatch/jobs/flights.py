@@ -1,0 +1,90 @@
+"""Several calls under way at once, each in a thread of its own, seen by the one thread that waits for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from assetbatch.errors import CallError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from assetbatch.database.queue import Item
+    from assetbatch.database.rate_limit import Slot
+    from assetbatch.jobs.clock import Clock, Stop
+    from assetbatch.model import Call
+    from assetbatch.provider.client import Asked, Client
+    from assetbatch.provider.quotes import Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Flying:
+    """A call under way, and the items that it covers."""
+
+    call: Call
+    items: tuple[Item, ...]
+    slot: Slot
+    client: Client
+    asked: Asked
+    claimed_at: datetime
+    began: float
+    """Monotonic time."""
+
+
+class Flights:
+    """As many calls at once as there are clients."""
+
+    def __init__(self, clients: Sequence[Client], clock: Clock, stop: Stop) -> None:
+        self._idle = list(clients)
+        self._flying: list[Flying] = []
+        self._clock = clock
+        self._stop = stop
+        self._something_landed = threading.Event()
+
+    @property
+    def free(self) -> int:
+        """How many more calls may begin."""
+        return len(self._idle)
+
+    def __len__(self) -> int:
+        """How many calls are under way."""
+        return len(self._flying)
+
+    def begin(self, call: Call, items: tuple[Item, ...], slot: Slot, *, after_seconds: float) -> None:
+        """Send a call, after a pause of so many seconds."""
+        client = self._idle.pop()
+        asked = client.begin(call, self._something_landed.set, after_seconds=after_seconds)
+        self._flying.append(Flying(call, items, slot, client, asked, self._clock.now(), time.monotonic()))
+
+    def land(self, seconds: float) -> list[tuple[Flying, Answers | CallError]]:
+        """Wait for answers, for so long; return what came home, and give up what takes too long.
+
+        Raises as soon as the run is asked to end, where nothing is under way; else what is may come home yet.
+        """
+        if not self._flying:
+            self._stop.pause(seconds)
+            return []
+        self._stop.wait_for(self._something_landed, seconds)
+        self._something_landed.clear()
+        landed = [one for one in self._flying if one.asked.has_landed or one.asked.flight.is_over]
+        for one in landed:
+            self._flying.remove(one)
+            self._idle.append(one.client)
+        return [(one, self._finish(one)) for one in landed]
+
+    def _finish(self, one: Flying) -> Answers | CallError:
+        try:
+            return one.client.finish(one.asked, now=self._clock.now())
+        except CallError as error:
+            return error
+
+    def give_up(self) -> Iterator[Flying]:
+        """Wait for none of them any longer."""
+        while self._flying:
+            one = self._flying.pop()
+            one.client.give_up(one.asked)
+            yield one

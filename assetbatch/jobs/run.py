@@ -1,0 +1,169 @@
+"""What every run of a job has in common: its record, its lease, its clock, and the events at its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from assetbatch import __version__
+from assetbatch.database import runs
+from assetbatch.database.leases import Lease
+from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
+from assetbatch.events import Announcer
+from assetbatch.jobs.clock import Clock
+from assetbatch.jobs.update import Road
+from assetbatch.model import RunResult, RunStatus
+from assetbatch.provider.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.database.rate_limit import Lane
+    from assetbatch.jobs.clock import Stop
+
+log = logging.getLogger(__name__)
+
+# A run that finds another of its job going waits this long for it.
+LEASE_PATIENCE_SECONDS = 10.0
+LEASE_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a job under way. `lease` is None where runs of the job may go on side by side."""
+
+    job: str
+    id: int
+    config: Config
+    connection: Connection
+    host: str
+    clock: Clock
+    stop: Stop
+    lease: Lease | None
+    announcer: Announcer
+
+    def road(self, api_key: str, lane: Lane, pause: Callable[[float], None]) -> Road:
+        """Lay the road that its calls take; `pause` sleeps while a call waits for its slot."""
+        limiter = RateLimiter(
+            self.connection,
+            key=key_fingerprint(api_key),
+            host=self.host,
+            rules=rules_of(self.config),
+            lane=lane,
+            pause=pause,
+        )
+        return Road(
+            connection=self.connection,
+            limiter=limiter,
+            clock=self.clock,
+            stop=self.stop,
+            lease=self.lease,
+            run_id=self.id,
+            long_wait_seconds=self.config.settings.rate_limiting.reservation_grace_seconds,
+        )
+
+
+def perform(
+    job: str,
+    config: Config,
+    connection: Connection,
+    work: Callable[[Run], RunResult],
+    *,
+    host: str,
+    stop: Stop,
+    lease_seconds: float | None,
+    started_at: datetime | None = None,
+) -> RunResult:
+    """Do a job's work as one run: alone for `lease_seconds` from each renewal, None: side by side with others.
+
+    A run that finds another one going waits a little, then is skipped. `started_at` stands for the database's time
+    where time is simulated.
+    """
+    run_id, began_at = runs.begin(
+        connection,
+        job=job,
+        host=host,
+        version=__version__,
+        plan=config.plan,
+        calls_per_window=config.calls_per_window,
+        started_at=started_at,
+    )
+    lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds)
+    run = Run(job, run_id, config, connection, host, Clock(began_at), stop, lease, Announcer(config, connection))
+    try:
+        if lease is None or _take(lease, stop):
+            result = work(run)
+        else:
+            log.info("another %s is still going", job)
+            result = RunResult(job, run_id, RunStatus.SKIPPED, 0, began_at, run.clock.now())
+        runs.finish(connection, result)
+        run.announcer.announce(at_once=True)
+    except BaseException as error:
+        runs.abandon(connection, run_id, error)
+        raise
+    finally:
+        if lease is not None:
+            lease.give_up()
+    return result
+
+
+def _take(lease: Lease, stop: Stop) -> bool:
+    end = time.monotonic() + LEASE_PATIENCE_SECONDS
+    while not lease.take():
+        if time.monotonic() > end:
+            return False
+        stop.pause(LEASE_POLL_SECONDS)
+    return True
+
+
+def rules_of(config: Config) -> Rules:
+    """Tell the limit that the configuration asks for."""
+    provider, limits = config.settings.provider, config.settings.rate_limiting
+    return Rules(
+        max_calls=config.calls_per_window,
+        window_seconds=limits.window_seconds,
+        margin_seconds=limits.margin_seconds,
+        min_spacing_seconds=limits.min_spacing_seconds,
+        max_calls_per_second=provider.max_calls_per_second,
+        request_seconds=provider.connect_timeout_seconds + provider.timeout_seconds,
+    )
+
+
+def new_client(config: Config, api_key: str) -> Client:
+    """Make a client for the configured API; it has one call under way at a time."""
+    provider = config.settings.provider
+    return Client(
+        base_url=provider.base_url,
+        api_key=api_key,
+        connect_timeout_seconds=provider.connect_timeout_seconds,
+        timeout_seconds=provider.timeout_seconds,
+    )
+
+
+def no_live_prices(config: Config) -> str:
+    """Say what stands in the way on a plan without live prices."""
+    provider = config.settings.provider
+    return (
+        f"plan {config.plan} has no live prices, and end-of-day prices are not fetched yet by this version:"
+        f" set provider.plan (POLYGON_TIER) to the plan that you pay for ({provider.upgrade_url}),"
+        " or try everything with `assetbatch sandbox`"
+    )
+
+
+def give_way(config: Config, connection: Connection, unforeseen: list[int]) -> tuple[str, ...]:
+    """Warn of refusals that our own calls do not explain; `unforeseen`: for each, how many were in the window."""
+    if not unforeseen:
+        return ()
+    ours, limit = min(unforeseen), config.calls_per_window
+    refusals = runs.refusals_in_last_hour(connection)
+    words = (
+        f"refused with {ours}{'' if limit is None else f' of {limit}'} calls of ours in the window,"
+        f" {'once' if refusals == 1 else f'{refusals} times'} in the last hour: another program uses this key,"
+        f" or the server counts otherwise. Give way: rate_limiting.calls_per_minute: {max(1, ours)}"
+    )
+    return (words,)

@@ -1,0 +1,44 @@
+"""A progress bar on stderr, for a person at a terminal and for work that takes longer than a moment."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PATIENCE_SECONDS = 1.0
+
+
+class ProgressBar:
+    """Shows how much is done, from a second after the start on; as a context, it is wiped away at the end."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._bar: Progress | None = None
+
+    @classmethod
+    def for_terminal(cls) -> Self | None:
+        """Make one where somebody looks."""
+        return cls() if sys.stderr.isatty() else None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that so much is done of what there is."""
+        if self._bar is None:
+            if time.monotonic() - self._began < PATIENCE_SECONDS:
+                return
+            from rich.console import Console
+            from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+            columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.add_task("assets")
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done, total=max(done, total))
+
+    def wipe(self) -> None:
+        """Take it away."""
+        if self._bar is not None:
+            self._bar.stop()
