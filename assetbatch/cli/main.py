@@ -17,9 +17,9 @@ from assetbatch.errors import EXIT_BUG, AssetbatchError
 log = logging.getLogger(__name__)
 
 EXIT_CODES = """Exit codes: 0 done (also when nothing was due, or another run of the same job is going on);
-1 an unexpected error; 2 wrong usage; 3 done, but a priority asset failed; 69 the database or the API could not be
-reached; 77 the API refused the key; 78 the configuration or the schema is wrong; 130, 143 ended by a signal.
-`status --check` has its own."""
+1 an unexpected error; 2 wrong usage; 3 done, but a priority asset failed or an item became a dead letter; 69 the
+database or the API could not be reached; 77 the API refused the key; 78 the configuration or the schema is wrong;
+130, 143 ended by a signal. `status --check` has its own."""
 
 app = typer.Typer(
     name="assetbatch",

@@ -78,7 +78,7 @@ class Claims:
         self._connection = connection
         self._key = key_fingerprint(api_key)
         self._reconnect = reconnect
-        self._held: dict[str, Item] = {}
+        self._held: set[Item] = set()
         self._kept_at = time.monotonic()
         self.taken = 0
         self.requeued: dict[str, None] = {}
@@ -106,13 +106,13 @@ class Claims:
         self.taken += len(items)
         if not self._held:
             self._kept_at = time.monotonic()
-        self._held |= {item.asset.symbol: item for item in items}
+        self._held.update(items)
         return items
 
     def keep(self) -> None:
         """Renew the leases of what is held, in good time."""
         if self._held and time.monotonic() - self._kept_at > self._settings.lease_seconds / 3:
-            queue.keep(self._connection, list(self._held.values()), lease_seconds=self._settings.lease_seconds)
+            queue.keep(self._connection, list(self._held), lease_seconds=self._settings.lease_seconds)
             self._kept_at = time.monotonic()
 
     def write(self, done: Sequence[Item], endings: Sequence[Ending]) -> set[str]:
@@ -122,7 +122,7 @@ class Claims:
     def note(self, done: Iterable[Item], endings: Sequence[Ending], ended: set[str]) -> None:
         """Hold these no longer: they have ended, or their lease was lost to another run."""
         for item in (*done, *(ending.item for ending in endings)):
-            del self._held[item.asset.symbol]
+            self._held.discard(item)
             if item.asset.symbol not in ended:
                 log.warning("%s was taken over by another run: it was held for too long", item.asset.symbol)
         for ending in endings:
@@ -148,7 +148,7 @@ class Claims:
         """
         if not self._held:
             return
-        endings = [Ending(item, State.QUEUED) for item in self._held.values()]
+        endings = [Ending(item, State.QUEUED) for item in self._held]
         with suppress(psycopg.Error):
             self._end(self._connection, endings)
             return

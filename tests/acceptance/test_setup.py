@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import signal
 import subprocess
 import tempfile
@@ -123,22 +121,6 @@ def test_quickstart_ends_with_three_fresh_prices_and_leaves_other_databases_alon
     assert own_embedded("database", "stop").returncode == 0
     untouched = own_embedded("status", XDG_CONFIG_HOME="/nonexistent", ASSETBATCH_CONFIG="", DATABASE_URL="")
     assert untouched.returncode == 78
-
-
-def test_crontab_example_names_commands_that_exist_by_absolute_paths(commands: Commands) -> None:
-    jobs = [
-        line.split(maxsplit=5)
-        for line in (ROOT / "crontab.example").read_text().splitlines()
-        if line and not re.match(r"#|\w+=", line)
-    ]
-    assert jobs
-    for job in jobs:
-        words = shlex.split(job[5])
-        assert words[0].startswith("/")
-        assert words[words.index("--config") + 1].startswith("/")
-        arguments = words[words.index("--config") + 2 :]
-        done = commands(*arguments)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_every_command_has_help_with_an_example(commands: Commands) -> None:

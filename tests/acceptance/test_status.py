@@ -35,9 +35,12 @@ def test_after_a_run_all_is_well(commands: Commands) -> None:
     assert document["asset_states"] == {"fresh": 3}
     assert document["api_calls_remaining"] == 4
     assert document["queue"]["by_priority"] == {"CRITICAL": 0, "HIGH": 0, "MEDIUM": 0, "LOW": 0}
-    (job,) = document["jobs"]
-    assert (job["id"], job["last_status"], job["day"]["runs"]) == ("run-priority", "ok", 1)
-    assert job["next_run"].endswith("Z")
+    assert [(job["id"], job["last_status"], job["day"]["runs"]) for job in document["jobs"]] == [
+        ("run-priority", "ok", 1),
+        ("drain-queue", None, 0),
+        ("enqueue-secondary", None, 0),
+    ]
+    assert all(job["next_run"].endswith("Z") for job in document["jobs"])
     assert [asset["symbol"] for asset in document["assets"]] == ["XAUUSD", "EURUSD", "BTCUSD"]
     assert all(float(asset["last_price"]) > 0 and isinstance(asset["last_price"], str) for asset in document["assets"])
 
@@ -160,3 +163,26 @@ def test_status_starts_with_few_modules(commands: Commands, command: list[str]) 
 
     assert counted.returncode == 0
     assert int(counted.stderr) <= MOST_MODULES
+
+
+def test_the_queue_is_told_by_state_and_priority(commands: Commands) -> None:
+    commands("run-priority")
+    (commands.folder / "config.yaml").write_text(
+        "batch:\n  secondary_assets:\n"
+        "    - {symbol: ETHUSDT, polygon_ticker: 'X:ETHUSDT', asset_type: crypto, priority: HIGH}\n"
+        "    - {symbol: SOLUSD, polygon_ticker: 'X:SOLUSD', asset_type: crypto}\n"
+        "    - {symbol: NONE, polygon_ticker: 'X:NONEUSD', asset_type: crypto, priority: CRITICAL}\n"
+    )
+    assert commands("enqueue-secondary").returncode == 0
+    queued = json.loads(commands("status", "--json").stdout)["queue"]
+    assert commands("drain-queue", "--max-items", "1").returncode == 3
+
+    document = json.loads(commands("status", "--json").stdout)
+
+    assert (queued["total_items"], queued["dead"]) == (3, 0)
+    assert queued["by_priority"] == {"CRITICAL": 1, "HIGH": 1, "MEDIUM": 1, "LOW": 0}
+    assert queued["oldest_item_age_seconds"] >= 0
+    assert (document["queue"]["total_items"], document["queue"]["dead"]) == (2, 1)
+    assert document["metrics"]["queue.size"] == 2
+    assert [alert["metric"] for alert in document["alerts"]] == ["queue.dead"]
+    assert "1 dead" in commands("status").stdout
