@@ -40,7 +40,7 @@ with limits as (
          ) as dead,
          coalesce(q.state <> 'dead', false) as queued,
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
-         %(all)s or s.served_at is null or s.served_at < l.served_before as due,
+         %(all)s or s.served_at is null or coalesce(s.served_at < l.served_before, false) as due,
          s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
   from assetbatch.assets a
   left join limits l
@@ -63,7 +63,7 @@ with limits as (
   on conflict (symbol) do update
   set id = default, state = 'queued', priority = excluded.priority, waiting_since = excluded.waiting_since,
       rank = excluded.rank, enqueued_at = excluded.enqueued_at, available_at = excluded.available_at,
-      attempts = 0, largest_call = null, died_at = null, died_on_plan = null, died_with_key = null
+      attempts = 0, largest_call = null, struck_at = null, died_at = null, died_on_plan = null, died_with_key = null
   returning 1
 )
 select added.enqueued, wanted.due - added.enqueued as dropped, looked_at.*
@@ -77,11 +77,17 @@ from (select count(*) as enqueued from added) added,
       from looked_at) looked_at
 """
 
-# What waited in line when a step of priority was worth something else gets its place by today's worth.
+# What waited in line when a step of priority was worth something else gets its place by today's worth; what another
+# statement is just changing gets it the next time.
 PUT_IN_ORDER = """
-update assetbatch.queue
-set rank = waiting_since + (priority - 1) * make_interval(secs => %(step_seconds)s)
-where state <> 'dead' and rank <> waiting_since + (priority - 1) * make_interval(secs => %(step_seconds)s)
+with misplaced as materialized (
+  select symbol, waiting_since + (priority - 1) * make_interval(secs => %(step_seconds)s) as rank
+  from assetbatch.queue
+  where state in ('queued', 'delayed')
+    and rank <> waiting_since + (priority - 1) * make_interval(secs => %(step_seconds)s)
+  for update skip locked
+)
+update assetbatch.queue q set rank = misplaced.rank from misplaced where q.symbol = misplaced.symbol
 """
 
 

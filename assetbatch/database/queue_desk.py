@@ -45,7 +45,7 @@ with asked as materialized (
         + (select count(*) from asked where state = 'delayed')
 ), retried as (
   update assetbatch.queue q
-  set state = 'queued', attempts = 0, largest_call = null, waiting_since = statement_timestamp(),
+  set state = 'queued', attempts = 0, largest_call = null, struck_at = null, waiting_since = statement_timestamp(),
       available_at = statement_timestamp(), priority = p.priority,
       rank = statement_timestamp() + (p.priority - 1) * make_interval(secs => %(step_seconds)s),
       died_at = null, died_on_plan = null, died_with_key = null

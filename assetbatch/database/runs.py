@@ -42,19 +42,21 @@ where id = %(id)s and finished_at is null
 
 RECORD_CALLS = """
 insert into assetbatch.api_calls
-  (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets, calls_in_window)
+  (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets, symbol, calls_in_window)
 select * from unnest(
   %(run_id)s::bigint[], %(kind)s::text[], %(outcome)s::text[], %(http_status)s::int[], %(sent)s::boolean[],
-  %(latency_ms)s::int[], %(waited_ms)s::int[], %(assets)s::int[], %(calls_in_window)s::int[]
+  %(latency_ms)s::int[], %(waited_ms)s::int[], %(assets)s::int[], %(symbol)s::text[], %(calls_in_window)s::int[]
 )
 """
 
-# Whoever made them: a single call that fails may be its own fault, but not when others before it did, too.
+# Whoever made them: a call that fails may be its asset's fault, but not when those for others before it failed, too.
 IS_STRUCK = """
-select count(*) = %(times)s and bool_and(outcome = any(%(kinds)s) and at > clock_timestamp() - interval '15 minutes')
-         as struck
-from (select outcome, at from assetbatch.api_calls order by id desc limit %(times)s) last
+select count(*) = %(times)s and count(distinct coalesce(symbol, id::text)) > 1
+       and bool_and(outcome = any(%(kinds)s) and at > clock_timestamp() - interval '15 minutes') as struck
+from (select id, symbol, outcome, at from assetbatch.api_calls order by id desc limit %(times)s) last
 """
+
+LAST_ANSWER = "select at from assetbatch.api_calls where outcome = 'ok' order by id desc limit 1"
 
 REFUSALS_IN_LAST_HOUR = """
 select count(*) as refusals from assetbatch.api_calls
@@ -74,6 +76,7 @@ class CallRecord:
     latency_ms: int
     waited_ms: int
     assets: int
+    symbol: str | None
     calls_in_window: int | None
 
 
@@ -151,10 +154,19 @@ def record_calls(connection: Connection, calls: Sequence[CallRecord]) -> None:
 
 
 def is_struck(connection: Connection, *, times: int) -> bool:
-    """Tell whether the last calls, so many in a row and none of them long ago, all failed as if the API were away."""
+    """Tell whether the last calls, so many in a row and none of them long ago, all failed as if the API were away.
+
+    Calls for one and the same asset tell nothing of the API.
+    """
     kinds = [kind.value for kind, meaning in KINDS.items() if meaning.strike]
     row = connection.execute(IS_STRUCK, {"times": times, "kinds": kinds}).fetchone()
     return row is not None and bool(row["struck"])
+
+
+def last_answer_at(connection: Connection) -> datetime | None:
+    """Tell when the API last answered any process with what it was asked for."""
+    row = connection.execute(LAST_ANSWER).fetchone()
+    return None if row is None else row["at"]
 
 
 def refusals_in_last_hour(connection: Connection) -> int:

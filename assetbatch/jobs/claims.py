@@ -124,7 +124,7 @@ class Claims:
         for item in (*done, *(ending.item for ending in endings)):
             self._held.discard(item)
             if item.asset.symbol not in ended:
-                log.warning("%s was taken over by another run: it was held for too long", item.asset.symbol)
+                log.warning("%s is off this run's hands: removed, or held for too long", item.asset.symbol)
         for ending in endings:
             if ending.item.asset.symbol not in ended:
                 continue
@@ -132,6 +132,10 @@ class Claims:
                 self.dead.append(ending.failure)
             else:
                 self.requeued[ending.item.asset.symbol] = None
+
+    def still_hold(self, items: Sequence[Item]) -> set[str]:
+        """Tell which of these no other run has taken over, by symbol."""
+        return queue.held(self._connection, items)
 
     def complete(self, items: Sequence[Item]) -> None:
         """End items that need nothing stored."""

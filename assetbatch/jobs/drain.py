@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from assetbatch import planner
-from assetbatch.database import catalogue, queue, schema
+from assetbatch.database import catalogue, queue, runs, schema
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.prices import Brought
 from assetbatch.database.queue import Ending, State
@@ -29,6 +29,7 @@ from assetbatch.errors import (
     CallError,
     FailureKind,
     Fate,
+    Interrupted,
 )
 from assetbatch.jobs.claims import Claims, verdict
 from assetbatch.jobs.flights import Flights
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.flights import Flying
     from assetbatch.jobs.run import Run
     from assetbatch.model import Call
+    from assetbatch.provider.quotes import Answers
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ LAST_CALL_SECONDS = 2.0
 UPKEEP_SECONDS = 10.0
 # After a failure that may pass.
 STRIKE_PAUSE_SECONDS = 0.5
+# After a claim that found nothing, though something waits.
+DRY_PAUSE_SECONDS = 0.05
 # How long at most to wait for an answer before leases are looked after.
 PATIENCE_SECONDS = 1.0
 
@@ -125,8 +129,11 @@ class Drain:
         self._suspects: list[tuple[tuple[Item, ...], CallError]] = []
         self._begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
         self._upkeep_at = time.monotonic()
+        self._unstored: list[tuple[Flying, Answers]] = []
         self._ended_by: Trouble | None = None
         self._no_more_calls = False
+        # The last claim found nothing: look first whether anything waits.
+        self._dry = True
         self._size = 0
 
     def to_the_end(self) -> None:
@@ -142,11 +149,14 @@ class Drain:
         catalogue.sync_with_config(run.connection, [*config.priority_assets, *config.secondary_assets])
         if self._progress is not None:
             self._size = queue.size(run.connection)
+        self._flights.warm_up()
         try:
-            while self._begin_calls() or self._flights:
+            # The next calls are under way while what the last ones brought is stored.
+            while self._begin_calls() or self._flights or self._unstored:
+                self._store_what_came()
                 if self._flights:
                     self._land(PATIENCE_SECONDS)
-            self._judge_suspects()
+            self._judge(self._suspects)
         except BaseException:
             self._let_go()
             raise
@@ -159,18 +169,19 @@ class Drain:
             return False
         if not self._flights.free:
             return True
-        if not self._is_waiting():
+        if (self._dry or self._run.config.calls_per_window is not None) and not self._is_waiting():
             return False
         try:
             slot = self._road.acquire(
-                max_wait_seconds=self._begin_until - time.monotonic(), calls=int(min(self._flights.free, items_left))
+                max_wait_seconds=self._begin_until - time.monotonic(), calls=int(min(self._calls_at_once(), items_left))
             )
         except CallError as error:
             log.info("no further call in this run: %s", error)
             return False
         calls: list[tuple[Call, tuple[Item, ...]]] = []
         try:
-            calls = self._claim(slot.calls, items_left)
+            if not self._no_more_calls:  # while it waited, something may have come home that ends the run
+                calls = self._claim(slot.calls, items_left)
         finally:
             if not calls:
                 self._road.limiter.release(slot, Outcome.UNSENT)
@@ -178,14 +189,24 @@ class Drain:
             self._flights.begin(call, items, slot, after_seconds=number * slot.spacing_seconds)
         return True
 
+    def _calls_at_once(self) -> float:
+        """Tell how many calls one claim may serve: where it is for one call, or the pace is slow, no more than used."""
+        provider = self._run.config.settings.provider
+        if provider.batch_size > 1:
+            return 1
+        return min(self._flights.free, max(1.0, provider.max_calls_per_second or self._flights.free))
+
     def _is_waiting(self) -> bool:
-        """Tell whether an item waits, once what is due again has been brought back."""
-        waiting = queue.is_waiting(self._run.connection)
-        if waiting and time.monotonic() - self._upkeep_at < UPKEEP_SECONDS:
+        """Tell whether an item waits, if need be once what is due again has been brought back."""
+        if queue.is_waiting(self._run.connection):
             return True
-        self._upkeep_at = time.monotonic()
-        self._claims.bring_back()
+        self._keep_up()
         return queue.is_waiting(self._run.connection)
+
+    def _keep_up(self) -> None:
+        self._upkeep_at = time.monotonic()
+        self._claims.keep()
+        self._claims.bring_back()
 
     def _claim(self, calls: int, items_left: float) -> list[tuple[Call, tuple[Item, ...]]]:
         """Claim what so many calls cover; what rests is done without one."""
@@ -194,6 +215,10 @@ class Drain:
         items = self._claims.take(limit=int(min(calls if alone else batch_size, items_left)), alone=alone)
         now = self._run.clock.now()
         resting = [item for item in items if planner.rests(planner.Candidate(item.asset, item.served_at), now)]
+        self._dry = not items
+        if self._dry:
+            # Gone meanwhile, or another transaction has its hands on what waits.
+            self._run.stop.pause(DRY_PAUSE_SECONDS)
         self._claims.complete(resting)
         self._road.trip.unchanged += [item.asset.symbol for item in resting]
         by_symbol = {item.asset.symbol: item for item in items if item not in resting}
@@ -205,37 +230,62 @@ class Drain:
     def _pause(self, seconds: float) -> None:
         """Wait for a slot; meanwhile store and announce what comes home."""
         end = time.monotonic() + seconds
+        self._store_what_came()
         if seconds > PATIENCE_SECONDS:
             self._run.announcer.announce(at_once=True)
         while (left := end - time.monotonic()) > 0:
             if self._run.lease is not None:
                 self._run.lease.keep()
             self._land(min(left, PATIENCE_SECONDS))
+            self._store_what_came()
 
     def _land(self, seconds: float) -> None:
-        """Wait for answers, for so long; store what came home, and give up what takes too long."""
-        good: list[tuple[Flying, list[Brought]]] = []
-        for one, answers in self._flights.land(min(seconds, self._run.config.settings.queue.lease_seconds / 3)):
-            if isinstance(answers, CallError):
-                self._call_failed(one, answers)
-            else:
-                known = frozenset(item.asset.symbol for item in one.items if item.served_at is not None)
-                good.append((one, sort_out(one.call.assets, answers, known)))
-        if good:
-            self._store(good)
+        """Wait for answers, for so long; decide what failed, keep what came home, give up what takes too long."""
+        self._take_in(self._flights.land(min(seconds, self._run.config.settings.queue.lease_seconds / 3)))
         self._run.stop.check()
         self._claims.keep()
+        if time.monotonic() - self._upkeep_at > UPKEEP_SECONDS:
+            self._keep_up()
 
-    def _store(self, good: Sequence[tuple[Flying, list[Brought]]]) -> None:
+    def _take_in(self, landed: Sequence[tuple[Flying, Answers | CallError]]) -> None:
+        struck = len(self._suspects)
+        for one, answers in landed:
+            if not isinstance(answers, CallError):
+                self._unstored.append((one, answers))
+        for one, answers in landed:
+            if isinstance(answers, CallError):
+                self._store_what_came()
+                self._call_failed(one, answers)
+        if len(self._suspects) > struck:
+            self._run.stop.pause(STRIKE_PAUSE_SECONDS)
+
+    def _store_what_came(self) -> None:
+        good, self._unstored = self._unstored, []
+        symbols = [symbol for one, _ in good for symbol in one.call.symbols]
+        # One that was lost and claimed again may come home twice; a transaction writes it once.
+        for group in [good] if len(symbols) == len(set(symbols)) else [[one] for one in good]:
+            self._store(group)
+
+    def _store(self, good: Sequence[tuple[Flying, Answers]]) -> None:
         """Store what calls brought and end their items, in one transaction."""
+        if not good:
+            return
         records = [self._road.landed(one.call, one.slot, one.began, Outcome.OK) for one, _ in good]
         self._write(
             [item for one, _ in good for item in one.items],
-            [found for _, brought in good for found in brought],
+            [
+                found
+                for one, answers in good
+                for found in sort_out(
+                    one.call.assets,
+                    answers,
+                    known={item.asset.symbol for item in one.items if item.served_at is not None},
+                )
+            ],
             records,
             served_at=min(one.claimed_at for one, _ in good),
         )
-        self._judge_suspects()
+        self._judge(self._suspects)
         self._run.announcer.announce()
         if self._progress is not None:
             self._progress(len(self._road.trip.updated) + len(self._road.trip.unchanged), self._size)
@@ -244,6 +294,9 @@ class Drain:
         self, items: Sequence[Item], brought: Sequence[Brought], records: Sequence[CallRecord], *, served_at: datetime
     ) -> None:
         settings = self._run.config.settings.queue
+        # A failure is told of what this run still answers for; another one may have had better luck meanwhile.
+        failed = {found.symbol for found in brought if found.failure is not None}
+        lost = failed - self._claims.still_hold([item for item in items if item.asset.symbol in failed])
 
         def ending(stored: Stored) -> tuple[list[Item], list[Ending], set[str]]:
             failures = {failure.symbol: failure for failure in stored.failed}
@@ -253,7 +306,8 @@ class Drain:
             ]
             return done, endings, self._claims.write(done, endings)
 
-        self._claims.note(*self._road.store(brought, records, ending, served_at=served_at))
+        kept = [found for found in brought if found.symbol not in lost]
+        self._claims.note(*self._road.store(kept, records, ending, served_at=served_at))
 
     def _call_failed(self, one: Flying, error: CallError) -> None:
         """Decide what becomes of a call's items, none of which it brought."""
@@ -261,16 +315,20 @@ class Drain:
         log.info("%s for %d assets failed: %s: %s", one.call.kind, len(one.items), error.kind, error)
         meaning, together = KINDS[error.kind], len(one.items) > 1
         if meaning.strike:
-            self._suspects.append((one.items, error))
+            if meaning.outage and meaning.fate is Fate.BACK:
+                # Nothing was reached, whatever was asked for.
+                self._claims.give_back([Ending(item, State.QUEUED) for item in one.items])
+                self._run.stop.pause(STRIKE_PAUSE_SECONDS)
+            else:
+                self._suspects.append((one.items, error))
             if self._road.api_is_away():
                 self._end_run(error)
-            else:
-                self._run.stop.pause(STRIKE_PAUSE_SECONDS)
         elif together and meaning.halve:
             half = (len(one.items) + 1) // 2
             self._claims.give_back([Ending(item, State.QUEUED, largest_call=half) for item in one.items])
         elif together or meaning.fate is Fate.BACK:
-            # Not a word about any asset: about the key, the plan, or the pace.
+            # Not a word about any asset: about the key, the plan, or the pace. No other call fares better now.
+            self._call_off()
             self._claims.give_back([Ending(item, State.QUEUED) for item in one.items])
             if not meaning.retry:
                 self._end_run(error)
@@ -283,20 +341,32 @@ class Drain:
         self._write([item], [brought], [], served_at=self._run.clock.now())
 
     def _end_run(self, error: CallError) -> None:
-        """Begin no further call, and blame no item."""
+        """Begin no further call, and blame no item, but for those that had the benefit of the doubt before."""
         self._ended_by = self._ended_by or Trouble(error.kind, error.reason)
         self._no_more_calls = True
-        suspects, self._suspects = self._suspects, []
-        for items, _ in suspects:
-            self._claims.give_back([Ending(item, State.QUEUED) for item in items])
+        self._call_off()
+        answered_at = runs.last_answer_at(self._run.connection)
+        doubtful = [
+            (items, why)
+            for items, why in self._suspects
+            if answered_at is not None and any(item.struck_at and item.struck_at < answered_at for item in items)
+        ]
+        struck = [item for items, why in self._suspects if (items, why) not in doubtful for item in items]
+        self._claims.give_back([Ending(item, State.QUEUED, struck=True) for item in struck])
+        self._judge(doubtful)
 
-    def _judge_suspects(self) -> None:
+    def _call_off(self) -> None:
+        """Keep calls from leaving that have not left yet."""
+        for one in self._flights.call_off():
+            self._claims.give_back([Ending(item, State.QUEUED) for item in one.items])
+
+    def _judge(self, suspects: Sequence[tuple[tuple[Item, ...], CallError]]) -> None:
         """Blame those that failed as if the API were away for it: it answers, or was not asked often enough to tell.
 
         A call for several is asked again in halves, later, and no attempt is spent.
         """
-        suspects, self._suspects = self._suspects, []
         delay = self._run.config.settings.queue.retry_delay_seconds
+        self._suspects = []
         for items, error in suspects:
             if len(items) == 1:
                 self._fail_alone(items[0], error)
@@ -316,10 +386,17 @@ class Drain:
             )
 
     def _let_go(self) -> None:
+        """Store what has come home, where it was a signal that ended the run; give back the rest."""
+        asked_to_end = self._run.stop.requested.is_set()
+        if asked_to_end:
+            with suppress(psycopg.Error, Interrupted):
+                self._take_in(self._flights.landed())
+                self._store_what_came()
+        given_up = self._flights.give_up()
         with suppress(psycopg.Error):
-            for one in self._flights.give_up():
-                self._road.given_up(one.call, one.slot, one.began)
-        self._claims.let_go(patiently=not self._run.stop.requested.is_set())
+            for one in given_up:
+                self._road.given_up(one.call, one.slot, one.began, sent=one.asked.flight.sent)
+        self._claims.let_go(patiently=not asked_to_end)
 
     def result(self) -> RunResult:
         """Tell what the run did."""
@@ -332,7 +409,7 @@ class Drain:
             job=JOB,
             run_id=self._run.id,
             status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
-            exit_code=exit_code(self._ended_by, dead, anything_stored=stored),
+            exit_code=exit_code(self._ended_by, dead),
             started_at=self._run.clock.started_at,
             finished_at=self._run.clock.now(),
             updated=tuple(trip.updated),
@@ -349,11 +426,10 @@ class Drain:
         )
 
 
-def exit_code(ended_by: Trouble | None, dead: Sequence[Failure], *, anything_stored: bool) -> int:
+def exit_code(ended_by: Trouble | None, dead: Sequence[Failure]) -> int:
     """Tell how a run ends: an item that goes back on the queue is no failure, one that dies is."""
     if ended_by is not None:
         if ended_by.kind is FailureKind.KEY_REFUSED:
             return EXIT_KEY_REFUSED
-        if not anything_stored:
-            return EXIT_UNAVAILABLE if KINDS[ended_by.kind].strike else EXIT_PARTIAL
+        return EXIT_UNAVAILABLE if KINDS[ended_by.kind].strike else EXIT_PARTIAL
     return EXIT_PARTIAL if dead else 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from assetbatch.errors import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from assetbatch.database.queue import Item
@@ -60,15 +60,24 @@ class Flights:
         asked = client.begin(call, self._something_landed.set, after_seconds=after_seconds)
         self._flying.append(Flying(call, items, slot, client, asked, self._clock.now(), time.monotonic()))
 
+    def warm_up(self) -> None:
+        """Get ready to send."""
+        for client in self._idle:
+            client.warm_up()
+
     def land(self, seconds: float) -> list[tuple[Flying, Answers | CallError]]:
         """Wait for answers, for so long; return what came home, and give up what takes too long.
 
-        Raises as soon as the run is asked to end, where nothing is under way; else what is may come home yet.
+        Raises when the run is asked to end, where nothing is under way; else what is may come home yet.
         """
         if not self._flying:
             self._stop.pause(seconds)
             return []
         self._stop.wait_for(self._something_landed, seconds)
+        return self.landed()
+
+    def landed(self) -> list[tuple[Flying, Answers | CallError]]:
+        """Return what came home, without waiting, and what takes too long."""
         self._something_landed.clear()
         landed = [one for one in self._flying if one.asked.has_landed or one.asked.flight.is_over]
         for one in landed:
@@ -82,9 +91,20 @@ class Flights:
         except CallError as error:
             return error
 
-    def give_up(self) -> Iterator[Flying]:
-        """Wait for none of them any longer."""
-        while self._flying:
-            one = self._flying.pop()
+    def call_off(self) -> list[Flying]:
+        """Keep those that have not left yet from leaving; return them."""
+        stayed = []
+        for one in [one for one in self._flying if not one.asked.flight.sent]:
             one.client.give_up(one.asked)
-            yield one
+            if not one.asked.flight.sent:
+                stayed.append(one)
+                self._flying.remove(one)
+                self._idle.append(one.client)
+        return stayed
+
+    def give_up(self) -> list[Flying]:
+        """Wait for none of them any longer; return them."""
+        given_up, self._flying = self._flying, []
+        for one in given_up:
+            one.client.give_up(one.asked)
+        return given_up

@@ -84,9 +84,12 @@ def _update(run: Run, api_key: str) -> RunResult:
         run.stop.pause(seconds)
 
     road = run.road(api_key, Lane.PRIORITY, pause)
+    client = new_client(config, api_key)
+    if plan.calls:
+        client.warm_up()
     cycle = Cycle(
         road,
-        new_client(config, api_key),
+        client,
         no_call_after=time.monotonic() + settings.batch.max_cycle_seconds,
         max_calls=None if config.calls_per_window is None else len(assets),
     )

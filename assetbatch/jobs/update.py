@@ -100,6 +100,7 @@ class Road:
             latency_ms=round(latency * 1000),
             waited_ms=round(slot.waited_seconds * 1000),
             assets=len(call.assets),
+            symbol=call.assets[0].symbol if len(call.assets) == 1 else None,
             calls_in_window=slot.calls_in_window,
         )
         log.debug("%s of %s: %s", call.kind, ",".join(call.symbols), record)
@@ -109,9 +110,10 @@ class Road:
         """Tell the slot of a call that failed, and write it down."""
         runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.of(error), error)])
 
-    def given_up(self, call: Call, slot: Slot, began: float) -> None:
+    def given_up(self, call: Call, slot: Slot, began: float, *, sent: bool = True) -> None:
         """Tell the slot of a call whose answer nobody waits for any more, and write it down."""
-        runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.UNKNOWN)])
+        outcome = Outcome.UNKNOWN if sent else Outcome.UNSENT
+        runs.record_calls(self.connection, [self.landed(call, slot, began, outcome)])
 
     def _refused(self, slot: Slot, *, foreseen: bool) -> None:
         self.trip.refusals += 1

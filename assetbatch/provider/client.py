@@ -73,6 +73,12 @@ class Client:
         """The most that a request takes, from connecting to its last byte."""
         return self._connect_timeout_seconds + self._timeout_seconds
 
+    def warm_up(self) -> None:
+        """Import what a request needs, so that the first one does not hold its slot for that, too."""
+        from assetbatch.provider import transport
+
+        self._session = transport.new_session(self._api_key)
+
     def ask(
         self,
         call: Call,
@@ -104,7 +110,8 @@ class Client:
         def fly() -> None:
             time.sleep(after_seconds)
             try:
-                asked.landed.put(self._fetch(asked.flight))
+                if not asked.flight.given_up:
+                    asked.landed.put(self._fetch(asked.flight))
             except Exception as error:  # noqa: BLE001 - carried to the thread that asked, and raised there
                 asked.landed.put(error)
             done()

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.progress import Progress
 
 PATIENCE_SECONDS = 1.0
 
 
 class ProgressBar:
-    """Shows how much is done, from a second after the start on; as a context, it is wiped away at the end."""
+    """Shows how much is done, from a second after the start on."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._bar: Progress | None = None
 
     @classmethod
-    def for_terminal(cls) -> Self | None:
-        """Make one where somebody looks."""
-        return cls() if sys.stderr.isatty() else None
+    @contextmanager
+    def for_terminal(cls) -> Iterator[Self | None]:
+        """Make one where somebody looks, and wipe it away after the block."""
+        if not sys.stderr.isatty():
+            yield None
+            return
+        shown = cls()
+        try:
+            yield shown
+        finally:
+            if shown._bar is not None:
+                shown._bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
         """Show that so much is done of what there is."""
@@ -37,8 +49,3 @@ class ProgressBar:
             self._bar.add_task("assets")
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=max(done, total))
-
-    def wipe(self) -> None:
-        """Take it away."""
-        if self._bar is not None:
-            self._bar.stop()

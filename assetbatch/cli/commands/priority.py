@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host
+from assetbatch.cli.invocation import current, host
 from assetbatch.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -26,14 +26,12 @@ def run_priority(as_json: AsJson = False) -> None:
     current.json = as_json
     config = current.load_config()
 
-    from assetbatch.cli import lifecycle, outcome
-    from assetbatch.database import schema
+    from assetbatch.cli import job
     from assetbatch.jobs import priority
 
-    stop = lifecycle.stop_on_signals()
-    lifecycle.end_by(config.settings.batch.max_cycle_seconds)
     config.require_api_key()
-    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
-        schema.check(connection)
-        result = priority.run_priority(config, connection, host=host(), stop=stop)
-    outcome.tell(result)
+    job.run(
+        config,
+        lambda connection, stop: priority.run_priority(config, connection, host=host(), stop=stop),
+        max_seconds=config.settings.batch.max_cycle_seconds,
+    )

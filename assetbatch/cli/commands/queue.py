@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
+from assetbatch.cli.invocation import current, host, print_json
 from assetbatch.cli.options import AsJson
 from assetbatch.database.queue import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.jobs.clock import Stop
+    from assetbatch.model import RunResult
 
 EXIT_USAGE = 2
 TABLE_LIMIT = 50
@@ -59,19 +63,13 @@ def drain_queue(
     current.json = as_json
     config = current.load_config()
 
-    from assetbatch.cli import lifecycle, outcome
-    from assetbatch.database import schema
+    from assetbatch.cli import job
     from assetbatch.jobs import drain
     from assetbatch.report.progress import ProgressBar
 
-    stop = lifecycle.stop_on_signals()
-    lifecycle.end_by(max_seconds)
-    config.require_api_key()
-    progress = ProgressBar.for_terminal()
-    try:
-        with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
-            schema.check(connection)
-            result = drain.drain_queue(
+    def work(connection: Connection, stop: Stop) -> RunResult:
+        with ProgressBar.for_terminal() as progress:
+            return drain.drain_queue(
                 config,
                 connection,
                 host=host(),
@@ -81,10 +79,9 @@ def drain_queue(
                 reconnect=lambda: current.connected(config),
                 progress=progress,
             )
-    finally:
-        if progress is not None:
-            progress.wipe()
-    outcome.tell(result)
+
+    config.require_api_key()
+    job.run(config, work, max_seconds=max_seconds)
 
 
 def enqueue_secondary(
@@ -104,15 +101,12 @@ def enqueue_secondary(
     current.json = as_json
     config = current.load_config()
 
-    from assetbatch.cli import lifecycle, outcome
-    from assetbatch.database import schema
+    from assetbatch.cli import job
     from assetbatch.jobs import enqueue
 
-    stop = lifecycle.stop_on_signals()
-    lifecycle.end_by(enqueue.MAX_SECONDS)
-    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
-        schema.check(connection)
-        result = enqueue.enqueue_secondary(
+    job.run(
+        config,
+        lambda connection, stop: enqueue.enqueue_secondary(
             config,
             connection,
             host=host(),
@@ -120,8 +114,9 @@ def enqueue_secondary(
             source=source or config.settings.batch.secondary_source,
             symbols=symbol or None,
             due_or_not=due_or_not,
-        )
-    outcome.tell(result)
+        ),
+        max_seconds=enqueue.MAX_SECONDS,
+    )
 
 
 def list_items(

@@ -64,11 +64,13 @@ create table assetbatch.api_calls (
   latency_ms      int not null,
   waited_ms       int not null,
   assets          int not null,
+  symbol          text,
   calls_in_window int
 );
 create index api_calls_at on assetbatch.api_calls (at);
 comment on column assetbatch.api_calls.outcome is 'ok, the kind of failure, or unknown: the run was ended meanwhile';
 comment on column assetbatch.api_calls.sent is 'false: it never left, so it cost nothing';
+comment on column assetbatch.api_calls.symbol is 'the asset, where the call covered one alone';
 comment on column assetbatch.api_calls.calls_in_window is 'calls of ours that were in the window when this one was allowed';
 
 create table assetbatch.outbox (

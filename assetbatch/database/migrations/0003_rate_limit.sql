@@ -274,7 +274,8 @@ begin
   if p_lane = 'queue' then
     if t <= r.running_until then
       keep := r.running_calls + ahead_priority;
-      due := t;
+      -- What it still means to make is kept until the grace is over, not for ever a grace ahead of now.
+      due := greatest(least(r.foreseen_due, t), t - r.priority_grace);
     else
       due := r.foreseen_due;
       if t > due + r.priority_grace then

@@ -1,4 +1,4 @@
-"""How a run of a job is told: its document, or one line for a person; then its trouble; and its exit code."""
+"""How a command runs a job, and tells what it did: a document or one line; then its trouble; and its exit code."""
 
 from __future__ import annotations
 
@@ -9,19 +9,38 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from assetbatch.cli import trouble
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli import lifecycle, trouble
+from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
 from assetbatch.cli.trouble import named
+from assetbatch.database import schema
 from assetbatch.report.documents import run_document
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.jobs.clock import Stop
     from assetbatch.model import RunResult
 
 log = logging.getLogger(__name__)
 
 
-def tell(result: RunResult) -> NoReturn:
-    """Tell what a run did, and end the command as the run ended."""
+def run(config: Config, work: Callable[[Connection, Stop], RunResult], *, max_seconds: float) -> NoReturn:
+    """Do a job's work on the configured database, tell what it did, and end the command as the run ended.
+
+    `max_seconds` is the job's own limit; the hard end comes some time after that.
+    """
+    stop = lifecycle.stop_on_signals()
+    lifecycle.end_by(max_seconds)
+    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+        schema.check(connection)
+        result = work(connection, stop)
+    _tell(result)
+    raise typer.Exit(result.exit_code)
+
+
+def _tell(result: RunResult) -> None:
     if current.json:
         print_json(run_document(result))
     elif sys.stdout.isatty():
@@ -29,7 +48,6 @@ def tell(result: RunResult) -> NoReturn:
     else:
         log.info("%s", _summary(result))
     trouble.tell_failures(result)
-    raise typer.Exit(result.exit_code)
 
 
 def _summary(result: RunResult) -> str:
