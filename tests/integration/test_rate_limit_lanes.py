@@ -227,6 +227,21 @@ def test_a_run_that_is_going_keeps_what_it_still_means_to_call(connection: Conne
     assert ask(priority, calls_after=0)["verdict"] == "granted"
 
 
+def test_what_comes_free_after_the_grace_is_no_substitute_while_a_run_is_going(connection: Connection) -> None:
+    world = made_known(connection)
+    queue, priority = world.limiter(), world.limiter(Lane.PRIORITY)
+    for _ in range(2):
+        queue.release(queue.acquire(), Outcome.OK)
+    foresee(world, 3, due_in=COOLDOWN - GRACE - 1)
+    world.advance(COOLDOWN - GRACE)
+
+    # A second late, with three free slots; the other two come free a second after its grace.
+    for calls_after in (2, 1):
+        assert ask(priority, calls_after=calls_after)["verdict"] == "granted"
+        assert verdicts(queue, 1) == ["refused"]
+    assert ask(priority, calls_after=0)["verdict"] == "granted"
+
+
 def test_a_run_that_has_ended_keeps_nothing(connection: Connection) -> None:
     world = made_known(connection)
     priority = world.limiter(Lane.PRIORITY)

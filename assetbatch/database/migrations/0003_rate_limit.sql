@@ -336,8 +336,8 @@ begin
       return;
     end if;
     -- Its turn, but the free slots are the priority job's. That job begins when it is due and says what it needs.
-    ready_at := deadline;
     wake_at := case when t < due then due else t + greatest(r.priority_grace / 10, interval '0.1 seconds') end;
+    ready_at := greatest(deadline, wake_at);
   end if;
 
   if extract(epoch from ready_at - t) > p_max_wait_seconds then
