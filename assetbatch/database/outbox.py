@@ -39,7 +39,7 @@ where id = any(%(ids)s) and published_at is null
 
 NOTIFY = """
 select count(pg_notify('asset:update:' || symbol, payload)), count(pg_notify('asset:update', payload))
-from unnest(%(symbols)s::text[], %(payloads)s::text[]) with ordinality as v (symbol, payload, position)
+from unnest(%(symbols)b::text[], %(payloads)b::text[]) with ordinality as v (symbol, payload, position)
 """
 
 

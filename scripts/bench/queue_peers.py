@@ -82,7 +82,7 @@ class Lanes:
             asked_at, began = datetime.now(UTC), time.monotonic()
             answers = client.ask(call, now=lambda: datetime.now(UTC))
             latency_ms = round((time.monotonic() - began) * 1000)
-            record = runs.CallRecord(0, call.kind.value, "ok", 200, True, latency_ms, 0, 1, None)
+            record = runs.CallRecord(0, call.kind.value, "ok", 200, True, latency_ms, 0, 1, symbol, None)
             with connection.transaction():
                 prices.write(
                     connection,
