@@ -41,7 +41,7 @@ with limits as (
          coalesce(q.state <> 'dead', false) as queued,
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
          %(all)s or s.served_at is null or coalesce(s.served_at < l.served_before, false) as due,
-         s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
+         s.served_at, s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
   from assetbatch.assets a
   left join limits l
     on l.update_frequency_seconds = a.update_frequency_seconds
@@ -55,8 +55,8 @@ with limits as (
 ), wanted as materialized (
   select * from looked_at where due and not (queued or dead or unmapped)
 ), added as (
-  insert into assetbatch.queue as q (symbol, priority, waiting_since, rank, enqueued_at, available_at)
-  select symbol, priority, at, at + (priority - 1) * make_interval(secs => %(step_seconds)s), at, at
+  insert into assetbatch.queue as q (symbol, priority, waiting_since, rank, served_at, enqueued_at, available_at)
+  select symbol, priority, at, at + (priority - 1) * make_interval(secs => %(step_seconds)s), served_at, at, at
   from wanted, statement_timestamp() as at
   order by due_at nulls first, symbol
   limit greatest(0, %(max_size)s - (select count(*) from assetbatch.queue where state <> 'dead'))

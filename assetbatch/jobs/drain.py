@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from assetbatch import planner
-from assetbatch.database import catalogue, queue, runs, schema
+from assetbatch.database import catalogue, queue, schema
 from assetbatch.database.leases import LEASE_SECONDS
-from assetbatch.database.prices import Brought
-from assetbatch.database.queue import Ending, State
 from assetbatch.database.rate_limit import Lane, Outcome
 from assetbatch.errors import (
     EXIT_KEY_REFUSED,
@@ -28,31 +26,25 @@ from assetbatch.errors import (
     KINDS,
     CallError,
     FailureKind,
-    Fate,
     Interrupted,
 )
-from assetbatch.jobs.claims import Claims, verdict
+from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.flights import Flights
 from assetbatch.jobs.run import give_way, new_client, no_live_prices, perform, rules_of
-from assetbatch.jobs.update import sort_out
-from assetbatch.model import Failure, RunResult, RunStatus, Trouble
+from assetbatch.jobs.settling import Settling
+from assetbatch.model import RunResult, RunStatus, Trouble
 from assetbatch.provider.addresses import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
-    from datetime import datetime
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
-    from assetbatch.database.prices import Stored
     from assetbatch.database.queue import Item
-    from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.clock import Stop
-    from assetbatch.jobs.flights import Flying
     from assetbatch.jobs.run import Run
-    from assetbatch.model import Call
-    from assetbatch.provider.quotes import Answers
+    from assetbatch.model import Call, Failure
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +53,6 @@ JOB = "drain-queue"
 LAST_CALL_SECONDS = 2.0
 # What a killed worker held, and what is due again, is looked for this often, and whenever nothing waits.
 UPKEEP_SECONDS = 10.0
-# After a failure that may pass.
-STRIKE_PAUSE_SECONDS = 0.5
 # After a claim that found nothing, though something waits.
 DRY_PAUSE_SECONDS = 0.05
 # How long at most to wait for an answer before leases are looked after.
@@ -125,13 +115,9 @@ class Drain:
         self._road = run.road(api_key, Lane.QUEUE, self._pause)
         lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
         self._flights = Flights([new_client(run.config, api_key) for _ in range(lanes)], run.clock, run.stop)
-        # Calls that failed as if the API were away: the next answer tells whether it was the API, or they.
-        self._suspects: list[tuple[tuple[Item, ...], CallError]] = []
+        self._settling = Settling(run, self._road, claims, self._flights)
         self._begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
         self._upkeep_at = time.monotonic()
-        self._unstored: list[tuple[Flying, Answers]] = []
-        self._ended_by: Trouble | None = None
-        self._no_more_calls = False
         # The last claim found nothing: look first whether anything waits.
         self._dry = True
         self._size = 0
@@ -143,7 +129,7 @@ class Drain:
         if not queue.is_waiting(run.connection):
             return
         if planner.mode(config.plan, config.settings.provider.mode) is planner.Mode.END_OF_DAY:
-            self._ended_by = Trouble(FailureKind.NOT_ENTITLED, no_live_prices(config))
+            self._settling.ended_by = Trouble(FailureKind.NOT_ENTITLED, no_live_prices(config))
             return
         schema.claim_source(run.connection, source_of(config.settings.provider.base_url))
         catalogue.sync_with_config(run.connection, [*config.priority_assets, *config.secondary_assets])
@@ -152,11 +138,11 @@ class Drain:
         self._flights.warm_up()
         try:
             # The next calls are under way while what the last ones brought is stored.
-            while self._begin_calls() or self._flights or self._unstored:
-                self._store_what_came()
+            while self._begin_calls() or self._flights or self._settling.is_behind:
+                self._store()
                 if self._flights:
                     self._land(PATIENCE_SECONDS)
-            self._judge(self._suspects)
+            self._settling.judge()
         except BaseException:
             self._let_go()
             raise
@@ -165,7 +151,7 @@ class Drain:
         """Begin as many calls as lanes are free and the queue has work for; False when no further one will begin."""
         most = self._bounds.max_items
         items_left = float("inf") if most is None else most - self._claims.taken
-        if self._no_more_calls or items_left <= 0 or time.monotonic() >= self._begin_until:
+        if self._settling.ended_by or items_left <= 0 or time.monotonic() >= self._begin_until:
             return False
         if not self._flights.free:
             return True
@@ -180,7 +166,7 @@ class Drain:
             return False
         calls: list[tuple[Call, tuple[Item, ...]]] = []
         try:
-            if not self._no_more_calls:  # while it waited, something may have come home that ends the run
+            if self._settling.ended_by is None:  # else something came home while it waited
                 calls = self._claim(slot.calls, items_left)
         finally:
             if not calls:
@@ -230,168 +216,35 @@ class Drain:
     def _pause(self, seconds: float) -> None:
         """Wait for a slot; meanwhile store and announce what comes home."""
         end = time.monotonic() + seconds
-        self._store_what_came()
+        self._store()
         if seconds > PATIENCE_SECONDS:
             self._run.announcer.announce(at_once=True)
         while (left := end - time.monotonic()) > 0:
             if self._run.lease is not None:
                 self._run.lease.keep()
             self._land(min(left, PATIENCE_SECONDS))
-            self._store_what_came()
+            self._store()
 
     def _land(self, seconds: float) -> None:
-        """Wait for answers, for so long; decide what failed, keep what came home, give up what takes too long."""
-        self._take_in(self._flights.land(min(seconds, self._run.config.settings.queue.lease_seconds / 3)))
+        """Wait for answers, for so long; give up what takes too long."""
+        self._settling.take_in(self._flights.land(min(seconds, self._run.config.settings.queue.lease_seconds / 3)))
         self._run.stop.check()
         self._claims.keep()
         if time.monotonic() - self._upkeep_at > UPKEEP_SECONDS:
             self._keep_up()
 
-    def _take_in(self, landed: Sequence[tuple[Flying, Answers | CallError]]) -> None:
-        struck = len(self._suspects)
-        for one, answers in landed:
-            if not isinstance(answers, CallError):
-                self._unstored.append((one, answers))
-        for one, answers in landed:
-            if isinstance(answers, CallError):
-                self._store_what_came()
-                self._call_failed(one, answers)
-        if len(self._suspects) > struck:
-            self._run.stop.pause(STRIKE_PAUSE_SECONDS)
-
-    def _store_what_came(self) -> None:
-        good, self._unstored = self._unstored, []
-        symbols = [symbol for one, _ in good for symbol in one.call.symbols]
-        # One that was lost and claimed again may come home twice; a transaction writes it once.
-        for group in [good] if len(symbols) == len(set(symbols)) else [[one] for one in good]:
-            self._store(group)
-
-    def _store(self, good: Sequence[tuple[Flying, Answers]]) -> None:
-        """Store what calls brought and end their items, in one transaction."""
-        if not good:
-            return
-        records = [self._road.landed(one.call, one.slot, one.began, Outcome.OK) for one, _ in good]
-        self._write(
-            [item for one, _ in good for item in one.items],
-            [
-                found
-                for one, answers in good
-                for found in sort_out(
-                    one.call.assets,
-                    answers,
-                    known={item.asset.symbol for item in one.items if item.served_at is not None},
-                )
-            ],
-            records,
-            served_at=min(one.claimed_at for one, _ in good),
-        )
-        self._judge(self._suspects)
-        self._run.announcer.announce()
+    def _store(self) -> None:
+        self._settling.store()
         if self._progress is not None:
             self._progress(len(self._road.trip.updated) + len(self._road.trip.unchanged), self._size)
-
-    def _write(
-        self, items: Sequence[Item], brought: Sequence[Brought], records: Sequence[CallRecord], *, served_at: datetime
-    ) -> None:
-        settings = self._run.config.settings.queue
-        # A failure is told of what this run still answers for; another one may have had better luck meanwhile.
-        failed = {found.symbol for found in brought if found.failure is not None}
-        lost = failed - self._claims.still_hold([item for item in items if item.asset.symbol in failed])
-
-        def ending(stored: Stored) -> tuple[list[Item], list[Ending], set[str]]:
-            failures = {failure.symbol: failure for failure in stored.failed}
-            done = [item for item in items if item.asset.symbol not in failures]
-            endings = [
-                verdict(item, failures[item.asset.symbol], settings) for item in items if item.asset.symbol in failures
-            ]
-            return done, endings, self._claims.write(done, endings)
-
-        kept = [found for found in brought if found.symbol not in lost]
-        self._claims.note(*self._road.store(kept, records, ending, served_at=served_at))
-
-    def _call_failed(self, one: Flying, error: CallError) -> None:
-        """Decide what becomes of a call's items, none of which it brought."""
-        self._road.failed(one.call, one.slot, one.began, error)
-        log.info("%s for %d assets failed: %s: %s", one.call.kind, len(one.items), error.kind, error)
-        meaning, together = KINDS[error.kind], len(one.items) > 1
-        if meaning.strike:
-            if meaning.outage and meaning.fate is Fate.BACK:
-                # Nothing was reached, whatever was asked for.
-                self._claims.give_back([Ending(item, State.QUEUED) for item in one.items])
-                self._run.stop.pause(STRIKE_PAUSE_SECONDS)
-            else:
-                self._suspects.append((one.items, error))
-            if self._road.api_is_away():
-                self._end_run(error)
-        elif together and meaning.halve:
-            half = (len(one.items) + 1) // 2
-            self._claims.give_back([Ending(item, State.QUEUED, largest_call=half) for item in one.items])
-        elif together or meaning.fate is Fate.BACK:
-            # Not a word about any asset: about the key, the plan, or the pace. No other call fares better now.
-            self._call_off()
-            self._claims.give_back([Ending(item, State.QUEUED) for item in one.items])
-            if not meaning.retry:
-                self._end_run(error)
-        else:
-            self._fail_alone(one.items[0], error)
-
-    def _fail_alone(self, item: Item, error: CallError) -> None:
-        failure = Failure(item.asset.symbol, error.kind, error.reason)
-        brought = Brought(item.asset.symbol, failure=failure, known=item.served_at is not None)
-        self._write([item], [brought], [], served_at=self._run.clock.now())
-
-    def _end_run(self, error: CallError) -> None:
-        """Begin no further call, and blame no item, but for those that had the benefit of the doubt before."""
-        self._ended_by = self._ended_by or Trouble(error.kind, error.reason)
-        self._no_more_calls = True
-        self._call_off()
-        answered_at = runs.last_answer_at(self._run.connection)
-        doubtful = [
-            (items, why)
-            for items, why in self._suspects
-            if answered_at is not None and any(item.struck_at and item.struck_at < answered_at for item in items)
-        ]
-        struck = [item for items, why in self._suspects if (items, why) not in doubtful for item in items]
-        self._claims.give_back([Ending(item, State.QUEUED, struck=True) for item in struck])
-        self._judge(doubtful)
-
-    def _call_off(self) -> None:
-        """Keep calls from leaving that have not left yet."""
-        for one in self._flights.call_off():
-            self._claims.give_back([Ending(item, State.QUEUED) for item in one.items])
-
-    def _judge(self, suspects: Sequence[tuple[tuple[Item, ...], CallError]]) -> None:
-        """Blame those that failed as if the API were away for it: it answers, or was not asked often enough to tell.
-
-        A call for several is asked again in halves, later, and no attempt is spent.
-        """
-        delay = self._run.config.settings.queue.retry_delay_seconds
-        self._suspects = []
-        for items, error in suspects:
-            if len(items) == 1:
-                self._fail_alone(items[0], error)
-                continue
-            half = (len(items) + 1) // 2
-            self._claims.give_back(
-                [
-                    Ending(
-                        item,
-                        State.DELAYED,
-                        delay_seconds=delay,
-                        largest_call=half,
-                        failure=Failure(item.asset.symbol, error.kind, error.reason),
-                    )
-                    for item in items
-                ]
-            )
 
     def _let_go(self) -> None:
         """Store what has come home, where it was a signal that ended the run; give back the rest."""
         asked_to_end = self._run.stop.requested.is_set()
         if asked_to_end:
             with suppress(psycopg.Error, Interrupted):
-                self._take_in(self._flights.landed())
-                self._store_what_came()
+                self._settling.take_in(self._flights.landed())
+                self._settling.store()
         given_up = self._flights.give_up()
         with suppress(psycopg.Error):
             for one in given_up:
@@ -400,8 +253,8 @@ class Drain:
 
     def result(self) -> RunResult:
         """Tell what the run did."""
-        trip, dead = self._road.trip, self._claims.dead
-        stored, failed = bool(trip.updated or trip.unchanged), bool(dead or self._ended_by)
+        trip, dead, ended_by = self._road.trip, self._claims.dead, self._settling.ended_by
+        stored, failed = bool(trip.updated or trip.unchanged), bool(dead or ended_by)
         warnings = give_way(self._run.config, self._run.connection, trip.unforeseen)
         if trip.deleted:
             warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(trip.deleted)}",)
@@ -409,7 +262,7 @@ class Drain:
             job=JOB,
             run_id=self._run.id,
             status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
-            exit_code=exit_code(self._ended_by, dead),
+            exit_code=exit_code(ended_by, dead),
             started_at=self._run.clock.started_at,
             finished_at=self._run.clock.now(),
             updated=tuple(trip.updated),
@@ -418,7 +271,7 @@ class Drain:
             requeued=tuple(self._claims.requeued),
             dead=tuple(failure.symbol for failure in dead),
             remaining=queue.size(self._run.connection),
-            ended_by=self._ended_by,
+            ended_by=ended_by,
             api_calls_used=trip.calls_used,
             rate_limit_waits=trip.long_waits + trip.refusals,
             waited_seconds=round(trip.waited_seconds, 3),

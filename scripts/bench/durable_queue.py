@@ -109,23 +109,58 @@ insert into assetbatch.queue (symbol, priority, waiting_since, rank, enqueued_at
 select symbol, 3, now(), now() + interval '1 hour', now(), now() from unnest(%(symbols)s::text[]) as s (symbol)
 """
 
+# For the same use: a symbol at most once, priorities that age, attempts, what the call needs to know.
 BY_HAND = """
+create table jobs (
+  symbol text primary key, id bigint generated always as identity, priority int not null default 3,
+  rank timestamptz not null default now(), attempts int not null default 0, token uuid, leased_until timestamptz
+);
+create index jobs_waiting on jobs ((priority > 1), rank, id) where token is null;
+create table tickers (symbol text primary key, ticker text not null, kind text not null);
+create table served (symbol text primary key, at timestamptz);
+"""
+ADD_JOBS_BY_HAND = """
+with symbols as (select 'T' || lpad(i::text, 7, '0') || 'USD' as symbol from generate_series(0, %(rows)s - 1) i),
+jobs as (insert into jobs (symbol) select symbol from symbols),
+served as (insert into served select symbol, now() from symbols)
+insert into tickers select symbol, 'X:' || symbol, 'crypto' from symbols
+"""
+CLAIM_BY_HAND = """
+with first as materialized (
+  select symbol from jobs where token is null order by (priority > 1), rank, id limit %(limit)s for update skip locked
+), claimed as (
+  update jobs j set token = %(token)s, leased_until = now() + interval '2 minutes', attempts = j.attempts + 1
+  from first f where j.symbol = f.symbol
+  returning j.symbol, j.attempts
+)
+select c.symbol, c.attempts, a.ticker, a.kind, s.at
+from claimed c
+left join lateral (select ticker, kind from tickers where symbol = c.symbol limit 1) a on true
+left join lateral (select at from served where symbol = c.symbol limit 1) s on true
+"""
+DELETE_BY_HAND = "delete from jobs where symbol = any(%(keys)b) and token = %(token)s"
+PUT_BACK_BY_HAND = (
+    "insert into jobs (symbol, rank) select symbol, now() + interval '1 hour' from unnest(%(symbols)s::text[]) symbol"
+)
+
+# The least that is a queue: one order, the key's, and nothing to look up.
+BARE = """
 create table jobs (
   id bigint generated always as identity primary key, symbol text not null, token uuid, leased_until timestamptz
 );
 create index jobs_waiting on jobs (id) where token is null;
 """
-ADD_JOBS = """
+ADD_BARE_JOBS = """
 insert into jobs (symbol)
 select 'T' || i || 'USD' from generate_series(0, %(rows)s - 1) i
 """
-CLAIM_BY_HAND = """
+CLAIM_BARE = """
 update jobs set token = %(token)s, leased_until = now() + interval '2 minutes'
 where id = any(array(select id from jobs where token is null order by id limit %(limit)s for update skip locked))
 returning id, symbol
 """
-DELETE_BY_HAND = "delete from jobs where id = any(%(ids)s) and token = %(token)s"
-PUT_BACK_BY_HAND = "insert into jobs (symbol) select unnest(%(symbols)s::text[])"
+DELETE_BARE = "delete from jobs where id = any(%(keys)s) and token = %(token)s"
+PUT_BACK_BARE = "insert into jobs (symbol) select unnest(%(symbols)s::text[])"
 
 
 @dataclass(frozen=True)
@@ -325,19 +360,27 @@ class Turns:
 
 
 class TurnsByHand(Turns):
-    """The same, on a plain table: no lookups, no order but the key's."""
+    """The same by a loop and a table written by hand for the same use."""
+
+    claim, delete, add, key = CLAIM_BY_HAND, DELETE_BY_HAND, PUT_BACK_BY_HAND, "symbol"
 
     def take(self) -> list[str]:
         token = uuid4()
         began = time.perf_counter()
-        rows = self.connection.execute(CLAIM_BY_HAND, {"token": token, "limit": BATCH}).fetchall()
+        rows = self.connection.execute(self.claim, {"token": token, "limit": BATCH}).fetchall()
         claimed = time.perf_counter()
-        self.connection.execute(DELETE_BY_HAND, {"ids": [row["id"] for row in rows], "token": token})
+        self.connection.execute(self.delete, {"keys": [row[self.key] for row in rows], "token": token})
         self._note(began, claimed)
         return [row["symbol"] for row in rows]
 
     def put_back(self, taken: list[str]) -> None:
-        self.connection.execute(PUT_BACK_BY_HAND, {"symbols": taken})
+        self.connection.execute(self.add, {"symbols": taken})
+
+
+class TurnsBare(TurnsByHand):
+    """The same by the least that is a queue."""
+
+    claim, delete, add, key = CLAIM_BARE, DELETE_BARE, PUT_BACK_BARE, "id"
 
 
 def measure_claim(bench: Bench, options: argparse.Namespace) -> None:
@@ -363,7 +406,7 @@ def measure_claim(bench: Bench, options: argparse.Namespace) -> None:
         catalogue = filled(rows + FEW, 0)
         full = filled(0, rows + FEW, template=catalogue)
         passed = bench.database(full)
-        plain = by_hand_database(bench, rows + FEW)
+        plain = by_hand_database(bench, rows + FEW, BY_HAND, ADD_JOBS_BY_HAND)
         plain_passed = bench.database(plain)
         table(f"{FEW:,} queued", filled(FEW, FEW))
         table(f"{some:,} queued", filled(some, some))
@@ -372,6 +415,7 @@ def measure_claim(bench: Bench, options: argparse.Namespace) -> None:
         table(f"{FEW:,}, {rows:,} dead beside", filled(0, FEW, "dead", catalogue))
         through = table(f"{FEW:,}, {rows:,} gone through", passed)
         table(f"by hand, {rows:,}", plain, TurnsByHand)
+        table(f"bare, {rows:,}", by_hand_database(bench, rows + FEW, BARE, ADD_BARE_JOBS), TurnsBare)
         through_by_hand = table(f"by hand, {FEW:,}, {rows:,} gone through", plain_passed, TurnsByHand)
         sustained = pass_through({"assetbatch": through, "by hand": through_by_hand}, rows)
         peers = no_ops(bench, options.jobs)
@@ -410,11 +454,11 @@ def report_claim(tables: dict[str, Turns], rates: dict[str, float], options: arg
     goal(f"{million}: {ahead:.2f} x the items/s of the better peer: ahead", ahead > 1)
 
 
-def by_hand_database(bench: Bench, rows: int) -> str:
+def by_hand_database(bench: Bench, rows: int, tables: str, jobs: str) -> str:
     database = bench.database()
     with bench.open(database) as connection:
-        connection.execute(BY_HAND)
-        connection.execute(ADD_JOBS, {"rows": rows})
+        connection.execute(tables)
+        connection.execute(jobs, {"rows": rows})
         connection.execute("vacuum freeze analyze")
     return database
 

@@ -216,8 +216,9 @@ def test_a_changed_worth_of_aging_reorders_what_waits_and_what_will(connection: 
 
 def test_a_claim_tells_what_the_drain_needs_to_know(connection: Connection) -> None:
     add(connection, "XAGUSD", tickers=["C:XAGUSD"], asset_type="forex", rank=Priority.HIGH, frequency=900)
-    enqueue_now(connection)
     connection.execute("insert into assetbatch.sync_state (symbol, served_at) values ('XAGUSD', '2026-01-02T03:04Z')")
+    connection.execute("insert into trading.symbols (symbol) values ('XAGUSD')")
+    enqueue_now(connection)
 
     (item,) = claim(connection)
 

@@ -20,6 +20,7 @@ create table assetbatch.queue (
   attempts      int not null default 0,
   largest_call  int check (largest_call > 0),
   struck_at     timestamptz,
+  served_at     timestamptz,
   enqueued_at   timestamptz not null,
   available_at  timestamptz not null,
   claimed_at    timestamptz,
@@ -38,6 +39,7 @@ create table assetbatch.queue (
 );
 comment on column assetbatch.queue.priority is '1 CRITICAL, 2 HIGH, 3 MEDIUM, 4 LOW';
 comment on column assetbatch.queue.waiting_since is 'when it was enqueued; after an attempt that failed, when it may be tried again';
+comment on column assetbatch.queue.served_at is 'when the asset had last been served when it was enqueued; null: never';
 comment on column assetbatch.queue.largest_call is 'a call that covered it was refused as a whole: the next one covers at most so many';
 comment on column assetbatch.queue.struck_at is 'when its call failed in what looked like an outage: blamed for the next one, if the API has answered since';
 comment on column assetbatch.queue.died_with_key is 'fingerprint of the key: what it may not see, another one may';
