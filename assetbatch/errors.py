@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_BUG = 1
+EXIT_USAGE = 2
 EXIT_PARTIAL = 3
 EXIT_UNAVAILABLE = 69
 EXIT_KEY_REFUSED = 77
@@ -135,7 +136,7 @@ class Fate(StrEnum):
     DEAD = "dead"
     """No further call can fare better."""
     BACK = "back"
-    """The failure says nothing about the asset: it goes back as it was."""
+    """The failure says nothing about the asset: it goes back, with all its attempts."""
 
 
 @dataclass(frozen=True, slots=True)

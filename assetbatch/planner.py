@@ -89,9 +89,13 @@ def next_due(now: datetime, every: timedelta) -> datetime:
 
 
 def served_before(update_frequency_seconds: float, market: Market, now: datetime) -> datetime:
-    """Tell before when an asset must have been served last for a call to be worth it: it is due and does not rest."""
+    """Tell before when an asset must have been served last for a call to be worth it: it is due and does not rest.
+
+    A start that comes a little early counts for the slot that it was meant for: assets of the queue are served at any
+    time within a slot.
+    """
     closed_at = market_hours.last_close(market, now)
-    due = due_before(update_frequency_seconds, now)
+    due = due_before(update_frequency_seconds, now + _jitter(timedelta(seconds=update_frequency_seconds)))
     return due if closed_at is None else min(due, closed_at)
 
 

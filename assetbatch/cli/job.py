@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 def run(config: Config, work: Callable[[Connection, Stop], RunResult], *, max_seconds: float) -> NoReturn:
     """Do a job's work on the configured database, tell what it did, and end the command as the run ended.
 
-    `max_seconds` is the job's own limit; the hard end comes some time after that.
+    `max_seconds` is the job's own limit. The hard end comes some time after that and a call that began just then.
     """
     stop = lifecycle.stop_on_signals()
-    lifecycle.end_by(max_seconds)
+    provider = config.settings.provider
+    lifecycle.end_by(max_seconds + provider.connect_timeout_seconds + provider.timeout_seconds)
     with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
         schema.check(connection)
         result = work(connection, stop)

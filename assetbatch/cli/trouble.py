@@ -39,6 +39,11 @@ def tell_error(error: AssetbatchError) -> None:
     )
 
 
+def tell(reason: str, *, exit_code: int = 0) -> None:
+    """Tell of something that did not go as it was asked."""
+    _print([f"assetbatch {current.command}: {reason}"], {"exit_code": exit_code, "reason": reason, "hint": ""})
+
+
 def tell_failures(result: RunResult) -> None:
     """Tell of the assets that a run could not update, those of one cause together, and of what else went wrong."""
     if not result.failed and not result.ended_by and not result.warnings:
@@ -78,7 +83,7 @@ def _summary(result: RunResult) -> str:
     if result.ended_by:
         return f"ended early, after {good} assets; {result.remaining} wait on the queue"
     if not result.failed:
-        return f"all {good} assets are well, but" if result.enqueued is None else "done, but"
+        return "done, but"
     what = "are dead letters now" if result.dead else "failed"
     return f"{len(result.failed)} of {len(result.failed) + good} assets {what}" + (
         ", the others are stored" if good else ""

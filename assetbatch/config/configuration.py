@@ -80,6 +80,11 @@ class Config:
             if row.enabled
         )
 
+    @property
+    def assets(self) -> tuple[Asset, ...]:
+        """All enabled assets of the configuration."""
+        return (*self.priority_assets, *self.secondary_assets)
+
     def require_api_key(self) -> Secret:
         """Return the API key. Raises `ConfigurationError` that says how to give one."""
         if self.api_key is None:

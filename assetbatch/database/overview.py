@@ -20,11 +20,11 @@ from trading.symbols s
 where s.symbol = any(%(symbols)s)
 """
 
-# A run that was killed never says how it ended: one that has not ended after `longest_run` seconds failed.
+# A run that was killed never says how it ended: one that has not ended when it must have failed.
 READ_JOBS = """
 with recent as (
   select job, started_at, finished_at, error,
-         case when status = 'running' and started_at < clock_timestamp() - make_interval(secs => %(longest_run)s)
+         case when status = 'running' and ends_by < clock_timestamp()
               then 'failed' else status end as status,
          started_at - lag(started_at) over (partition by job order by started_at) as gap
   from assetbatch.runs
@@ -64,7 +64,7 @@ from (
   select count(*) filter (where status = 'ok') as priority_ok,
          count(*) filter (
            where status in ('ok', 'partial', 'failed')
-              or (status = 'running' and started_at < clock_timestamp() - make_interval(secs => %(longest_run)s))
+              or (status = 'running' and ends_by < clock_timestamp())
          ) as priority_finished,
          (avg(extract(epoch from finished_at - started_at)) filter (where status <> 'skipped') * 1000)::float8
            as priority_latency_ms,
@@ -144,18 +144,17 @@ def read(
     symbols: Sequence[str],
     jobs: Sequence[str],
     key: str | None,
-    longest_run_seconds: float,
     enqueued_every_seconds: float,
 ) -> Overview:
     """Read all that `status` tells of, for these assets and jobs; `key` is the fingerprint of the key in use."""
     prices = {row["symbol"]: row for row in connection.execute(READ_PRICES, {"symbols": list(symbols)})}
-    hour = connection.execute(READ_HOUR, {"longest_run": longest_run_seconds}).fetchone()
+    hour = connection.execute(READ_HOUR).fetchone()
     assert hour is not None  # noqa: S101 - an aggregate has one row
     before = connection.execute(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds}).fetchone()
     return Overview(
         now=hour["now"],
         prices=prices,
-        jobs=connection.execute(READ_JOBS, {"jobs": list(jobs), "longest_run": longest_run_seconds}).fetchall(),
+        jobs=connection.execute(READ_JOBS, {"jobs": list(jobs)}).fetchall(),
         hour=hour,
         queue=connection.execute(READ_QUEUE).fetchall(),
         queue_size_before=None if before is None else before["remaining"],

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from assetbatch.model import RunResult
 
 BEGIN_RUN = """
-insert into assetbatch.runs (job, host, version, plan, calls_per_window, started_at)
-values (%(job)s, %(host)s, %(version)s, %(plan)s, %(calls_per_window)s, coalesce(%(started_at)s, clock_timestamp()))
+insert into assetbatch.runs (job, host, version, plan, calls_per_window, started_at, ends_by)
+select %(job)s, %(host)s, %(version)s, %(plan)s, %(calls_per_window)s, at, at + make_interval(secs => %(longest)s)
+from coalesce(%(started_at)s::timestamptz, clock_timestamp()) as at
 returning id, started_at
 """
 
@@ -49,11 +50,12 @@ select * from unnest(
 )
 """
 
-# Whoever made them: a call that fails may be its asset's fault, but not when those for others before it failed, too.
+# Whoever made them: a call that fails may be its asset's fault, but not when those for others before it failed, too. A
+# call that never left says nothing about its asset.
 IS_STRUCK = """
-select count(*) = %(times)s and count(distinct coalesce(symbol, id::text)) > 1
+select count(*) = %(times)s and count(distinct coalesce(case when sent then symbol end, id::text)) > 1
        and bool_and(outcome = any(%(kinds)s) and at > clock_timestamp() - interval '15 minutes') as struck
-from (select id, symbol, outcome, at from assetbatch.api_calls order by id desc limit %(times)s) last
+from (select id, symbol, sent, outcome, at from assetbatch.api_calls order by id desc limit %(times)s) last
 """
 
 LAST_ANSWER = "select at from assetbatch.api_calls where outcome = 'ok' order by id desc limit 1"
@@ -88,9 +90,13 @@ def begin(
     version: str,
     plan: str,
     calls_per_window: int | None,
+    longest_seconds: float,
     started_at: datetime | None = None,
 ) -> tuple[int, datetime]:
-    """Write down that a run has begun; return its id and its start, by the database's clock unless given."""
+    """Write down that a run has begun; return its id and its start, by the database's clock unless given.
+
+    What has not ended after `longest_seconds` counts as killed.
+    """
     row = connection.execute(
         BEGIN_RUN,
         {
@@ -99,6 +105,7 @@ def begin(
             "version": version,
             "plan": plan,
             "calls_per_window": calls_per_window,
+            "longest": longest_seconds,
             "started_at": started_at,
         },
     ).fetchone()

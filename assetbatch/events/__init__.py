@@ -71,6 +71,7 @@ class Announcer:
         self._connection = connection
         self._not_before = 0.0
         self._given_up = False
+        self._slow_seconds = 0.0
 
     def announce(self, *, at_once: bool = False) -> None:
         """Announce what waits, unless that was done just now or has failed in this run.
@@ -86,7 +87,9 @@ class Announcer:
             self._given_up = True
             log.warning("events wait for the next run: %s", error)
         took = time.monotonic() - began
-        self._given_up |= took > DELIVERY_SECONDS / 2
+        if took > PAUSE_SECONDS / 2:
+            self._slow_seconds += took
+        self._given_up |= self._slow_seconds >= DELIVERY_SECONDS
         self._not_before = began + max(PAUSE_SECONDS, took * PAUSE_FACTOR)
 
 

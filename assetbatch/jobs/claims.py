@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_random
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from assetbatch import planner
 from assetbatch.database import queue
+from assetbatch.database.connection import transaction
 from assetbatch.database.queue import Ending, State
 from assetbatch.database.rate_limit import key_fingerprint
-from assetbatch.errors import KINDS, AssetbatchError, FailureKind, Fate
+from assetbatch.errors import KINDS, AssetbatchError, FailureKind, Fate, Interrupted
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
@@ -43,10 +45,8 @@ def step_seconds(config: Config) -> float:
 
 
 def backoff_seconds(attempts: int, first: float) -> float:
-    """Tell how long an item waits after so many attempts: `first`, doubled with each, and a little at random."""
-    state = RetryCallState(Retrying(), None, (), {})
-    state.attempt_number = attempts
-    return (wait_exponential(multiplier=first, max=LONGEST_DELAY_SECONDS) + wait_random(0, first / 4))(state)
+    """Tell how long an item waits after so many attempts: `first`, doubled with each, and at most a quarter more."""
+    return float(min(first * 2 ** (attempts - 1), LONGEST_DELAY_SECONDS)) + random.uniform(0, first / 4)  # noqa: S311
 
 
 def verdict(item: Item, failure: Failure, settings: Queue) -> Ending:
@@ -104,6 +104,8 @@ class Claims:
             lease_seconds=self._settings.lease_seconds,
         )
         self.taken += len(items)
+        for item in items:
+            self.requeued.pop(item.asset.symbol, None)
         if not self._held:
             self._kept_at = time.monotonic()
         self._held.update(items)
@@ -112,7 +114,8 @@ class Claims:
     def keep(self) -> None:
         """Renew the leases of what is held, in good time."""
         if self._held and time.monotonic() - self._kept_at > self._settings.lease_seconds / 3:
-            queue.keep(self._connection, list(self._held), lease_seconds=self._settings.lease_seconds)
+            with transaction(self._connection):
+                queue.keep(self._connection, list(self._held), lease_seconds=self._settings.lease_seconds)
             self._kept_at = time.monotonic()
 
     def write(self, done: Sequence[Item], endings: Sequence[Ending]) -> set[str]:
@@ -139,11 +142,15 @@ class Claims:
 
     def complete(self, items: Sequence[Item]) -> None:
         """End items that need nothing stored."""
-        self.note(items, (), queue.complete(self._connection, items))
+        with transaction(self._connection):
+            ended = queue.complete(self._connection, items)
+        self.note(items, (), ended)
 
     def give_back(self, endings: Sequence[Ending]) -> None:
         """End claims of which nothing is to be stored."""
-        self.note((), endings, self._end(self._connection, endings))
+        with transaction(self._connection):
+            ended = self._end(self._connection, endings)
+        self.note((), endings, ended)
 
     def let_go(self, *, patiently: bool) -> None:
         """Give back all that is held: the run ends for reasons that are no item's fault.
@@ -153,12 +160,12 @@ class Claims:
         if not self._held:
             return
         endings = [Ending(item, State.QUEUED) for item in self._held]
-        with suppress(psycopg.Error):
+        with suppress(psycopg.Error, Interrupted):
             self._end(self._connection, endings)
             return
         with suppress(psycopg.Error, AssetbatchError):
             for attempt in Retrying(
-                retry=retry_if_exception_type((psycopg.Error, AssetbatchError)),
+                retry=retry_if_exception(lambda error: not isinstance(error, Interrupted)),
                 stop=stop_after_delay(GIVE_BACK_SECONDS if patiently else 0.0),
                 wait=wait_exponential(multiplier=0.2, max=2),
                 reraise=True,

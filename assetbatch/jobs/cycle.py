@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 
 from assetbatch import planner
+from assetbatch.database import runs
 from assetbatch.database.prices import Brought
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind
@@ -108,7 +109,7 @@ class Cycle:
             road.failed(call, slot, began, error)
             raise
         except BaseException:
-            road.given_up(call, slot, began)
+            runs.record_calls(road.connection, [road.landed(call, slot, began, Outcome.UNKNOWN)])
             raise
         self._store(sort_out(call.assets, answers), [road.landed(call, slot, began, Outcome.OK)])
 

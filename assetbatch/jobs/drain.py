@@ -20,23 +20,20 @@ from assetbatch.database import catalogue, queue, schema
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.rate_limit import Lane, Outcome
 from assetbatch.errors import (
-    EXIT_KEY_REFUSED,
-    EXIT_PARTIAL,
-    EXIT_UNAVAILABLE,
-    KINDS,
+    AssetbatchError,
     CallError,
     FailureKind,
     Interrupted,
 )
 from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.flights import Flights
-from assetbatch.jobs.run import give_way, new_client, no_live_prices, perform, rules_of
+from assetbatch.jobs.run import exit_code, give_way, new_client, no_live_prices, perform, rules_of
 from assetbatch.jobs.settling import Settling
 from assetbatch.model import RunResult, RunStatus, Trouble
 from assetbatch.provider.addresses import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from assetbatch.config import Config
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
     from assetbatch.database.queue import Item
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
-    from assetbatch.model import Call, Failure
+    from assetbatch.model import Call
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +82,11 @@ def drain_queue(
     ConfigurationError without a key, SourceMismatchError on a database of another source.
     """
     api_key = config.require_api_key().reveal()
+    begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
 
     def work(run: Run) -> RunResult:
-        drain = Drain(run, api_key, bounds, Claims(config, connection, api_key, reconnect), progress)
+        claims = Claims(config, connection, api_key, reconnect)
+        drain = Drain(run, api_key, claims, begin_until=begin_until, max_items=bounds.max_items, progress=progress)
         drain.to_the_end()
         return drain.result()
 
@@ -99,6 +98,7 @@ def drain_queue(
         host=host,
         stop=stop,
         lease_seconds=None if shared else max(LEASE_SECONDS, rules_of(config).hold_seconds),
+        max_seconds=bounds.max_seconds,
     )
 
 
@@ -106,17 +106,24 @@ class Drain:
     """One run's way through the queue."""
 
     def __init__(
-        self, run: Run, api_key: str, bounds: Bounds, claims: Claims, progress: Callable[[int, int], object] | None
+        self,
+        run: Run,
+        api_key: str,
+        claims: Claims,
+        *,
+        begin_until: float,
+        max_items: int | None,
+        progress: Callable[[int, int], object] | None,
     ) -> None:
         self._run = run
         self._claims = claims
-        self._bounds = bounds
+        self._begin_until = begin_until
+        self._max_items = max_items
         self._progress = progress
         self._road = run.road(api_key, Lane.QUEUE, self._pause)
         lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
         self._flights = Flights([new_client(run.config, api_key) for _ in range(lanes)], run.clock, run.stop)
         self._settling = Settling(run, self._road, claims, self._flights)
-        self._begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
         self._upkeep_at = time.monotonic()
         # The last claim found nothing: look first whether anything waits.
         self._dry = True
@@ -132,7 +139,7 @@ class Drain:
             self._settling.ended_by = Trouble(FailureKind.NOT_ENTITLED, no_live_prices(config))
             return
         schema.claim_source(run.connection, source_of(config.settings.provider.base_url))
-        catalogue.sync_with_config(run.connection, [*config.priority_assets, *config.secondary_assets])
+        catalogue.sync_with_config(run.connection, config.assets)
         if self._progress is not None:
             self._size = queue.size(run.connection)
         self._flights.warm_up()
@@ -143,14 +150,15 @@ class Drain:
                 if self._flights:
                     self._land(PATIENCE_SECONDS)
             self._settling.judge()
-        except BaseException:
-            self._let_go()
+        except (AssetbatchError, psycopg.Error):
+            self._let_go(asked_to_end=run.stop.requested.is_set())
             raise
+        # Any other error is a bug. What met it stays claimed, as if the worker had been killed: should an answer bring
+        # it about, its items run out of attempts and hold nobody up.
 
     def _begin_calls(self) -> bool:
         """Begin as many calls as lanes are free and the queue has work for; False when no further one will begin."""
-        most = self._bounds.max_items
-        items_left = float("inf") if most is None else most - self._claims.taken
+        items_left = float("inf") if self._max_items is None else self._max_items - self._claims.taken
         if self._settling.ended_by or items_left <= 0 or time.monotonic() >= self._begin_until:
             return False
         if not self._flights.free:
@@ -200,12 +208,13 @@ class Drain:
         alone = batch_size == 1
         items = self._claims.take(limit=int(min(calls if alone else batch_size, items_left)), alone=alone)
         now = self._run.clock.now()
-        resting = [item for item in items if planner.rests(planner.Candidate(item.asset, item.served_at), now)]
+        resting = {item for item in items if planner.rests(planner.Candidate(item.asset, item.served_at), now)}
         self._dry = not items
         if self._dry:
             # Gone meanwhile, or another transaction has its hands on what waits.
             self._run.stop.pause(DRY_PAUSE_SECONDS)
-        self._claims.complete(resting)
+        if resting:
+            self._claims.complete(list(resting))
         self._road.trip.unchanged += [item.asset.symbol for item in resting]
         by_symbol = {item.asset.symbol: item for item in items if item not in resting}
         return [
@@ -220,15 +229,17 @@ class Drain:
         if seconds > PATIENCE_SECONDS:
             self._run.announcer.announce(at_once=True)
         while (left := end - time.monotonic()) > 0:
-            if self._run.lease is not None:
-                self._run.lease.keep()
             self._land(min(left, PATIENCE_SECONDS))
             self._store()
+            if self._settling.ended_by is not None:
+                raise CallError(FailureKind.NO_SLOT, "something came home that ends the run", sent=False)
 
     def _land(self, seconds: float) -> None:
         """Wait for answers, for so long; give up what takes too long."""
         self._settling.take_in(self._flights.land(min(seconds, self._run.config.settings.queue.lease_seconds / 3)))
         self._run.stop.check()
+        if self._run.lease is not None:
+            self._run.lease.keep()
         self._claims.keep()
         if time.monotonic() - self._upkeep_at > UPKEEP_SECONDS:
             self._keep_up()
@@ -238,18 +249,18 @@ class Drain:
         if self._progress is not None:
             self._progress(len(self._road.trip.updated) + len(self._road.trip.unchanged), self._size)
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, asked_to_end: bool) -> None:
         """Store what has come home, where it was a signal that ended the run; give back the rest."""
-        asked_to_end = self._run.stop.requested.is_set()
-        if asked_to_end:
+        try:
+            if asked_to_end:
+                with suppress(psycopg.Error, AssetbatchError):
+                    self._settling.take_in(self._flights.landed())
+                    self._settling.store()
+        finally:
+            given_up = self._flights.give_up()
+            self._claims.let_go(patiently=not asked_to_end)
             with suppress(psycopg.Error, Interrupted):
-                self._settling.take_in(self._flights.landed())
-                self._settling.store()
-        given_up = self._flights.give_up()
-        with suppress(psycopg.Error):
-            for one in given_up:
-                self._road.given_up(one.call, one.slot, one.began, sent=one.asked.flight.sent)
-        self._claims.let_go(patiently=not asked_to_end)
+                self._road.given_up(given_up)
 
     def result(self) -> RunResult:
         """Tell what the run did."""
@@ -262,7 +273,9 @@ class Drain:
             job=JOB,
             run_id=self._run.id,
             status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
-            exit_code=exit_code(ended_by, dead),
+            exit_code=exit_code(
+                [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)], anything_stored=stored
+            ),
             started_at=self._run.clock.started_at,
             finished_at=self._run.clock.now(),
             updated=tuple(trip.updated),
@@ -277,12 +290,3 @@ class Drain:
             waited_seconds=round(trip.waited_seconds, 3),
             warnings=warnings,
         )
-
-
-def exit_code(ended_by: Trouble | None, dead: Sequence[Failure]) -> int:
-    """Tell how a run ends: an item that goes back on the queue is no failure, one that dies is."""
-    if ended_by is not None:
-        if ended_by.kind is FailureKind.KEY_REFUSED:
-            return EXIT_KEY_REFUSED
-        return EXIT_UNAVAILABLE if KINDS[ended_by.kind].strike else EXIT_PARTIAL
-    return EXIT_PARTIAL if dead else 0

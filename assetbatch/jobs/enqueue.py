@@ -46,7 +46,7 @@ def enqueue_secondary(
     """
 
     def work(run: Run) -> RunResult:
-        catalogue.sync_with_config(connection, [*config.priority_assets, *config.secondary_assets])
+        catalogue.sync_with_config(connection, config.assets)
 
         def served_before(update_frequency_seconds: int, market: Market) -> datetime:
             return planner.served_before(update_frequency_seconds, market, run.clock.started_at)
@@ -75,7 +75,15 @@ def enqueue_secondary(
         )
 
     return perform(
-        JOB, config, connection, work, host=host, stop=stop, lease_seconds=LEASE_SECONDS, started_at=started_at
+        JOB,
+        config,
+        connection,
+        work,
+        host=host,
+        stop=stop,
+        lease_seconds=LEASE_SECONDS,
+        max_seconds=MAX_SECONDS,
+        started_at=started_at,
     )
 
 

@@ -30,9 +30,9 @@ class Flying:
     slot: Slot
     client: Client
     asked: Asked
-    claimed_at: datetime
+    began_at: datetime
     began: float
-    """Monotonic time."""
+    """The same as monotonic time."""
 
 
 class Flights:
@@ -58,7 +58,9 @@ class Flights:
         """Send a call, after a pause of so many seconds."""
         client = self._idle.pop()
         asked = client.begin(call, self._something_landed.set, after_seconds=after_seconds)
-        self._flying.append(Flying(call, items, slot, client, asked, self._clock.now(), time.monotonic()))
+        self._flying.append(
+            Flying(call, items, slot, client, asked, self._clock.now(), time.monotonic() + after_seconds)
+        )
 
     def warm_up(self) -> None:
         """Get ready to send."""
@@ -92,15 +94,13 @@ class Flights:
             return error
 
     def call_off(self) -> list[Flying]:
-        """Keep those that have not left yet from leaving; return them."""
-        stayed = []
-        for one in [one for one in self._flying if not one.asked.flight.sent]:
+        """Keep those that have not left yet from leaving; return them, and what left just then."""
+        waiting = [one for one in self._flying if not one.asked.flight.sent]
+        for one in waiting:
             one.client.give_up(one.asked)
-            if not one.asked.flight.sent:
-                stayed.append(one)
-                self._flying.remove(one)
-                self._idle.append(one.client)
-        return stayed
+            self._flying.remove(one)
+            self._idle.append(one.client)
+        return waiting
 
     def give_up(self) -> list[Flying]:
         """Wait for none of them any longer; return them."""

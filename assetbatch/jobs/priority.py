@@ -11,14 +11,13 @@ from assetbatch import planner
 from assetbatch.database import catalogue, schema
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
+from assetbatch.errors import FailureKind
 from assetbatch.jobs.cycle import Cycle
-from assetbatch.jobs.run import give_way, new_client, no_live_prices, perform, rules_of
+from assetbatch.jobs.run import exit_code, give_way, new_client, no_live_prices, perform, rules_of
 from assetbatch.model import RunResult, RunStatus
 from assetbatch.provider.addresses import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from assetbatch.config import Config
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Clock, Stop
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.update import Trip
-    from assetbatch.model import Failure
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +50,7 @@ def run_priority(
         stop=stop,
         # Renewed before each call: it must not run out while one is on its way.
         lease_seconds=max(LEASE_SECONDS, rules_of(config).hold_seconds),
+        max_seconds=config.settings.batch.max_cycle_seconds,
         started_at=started_at,
     )
 
@@ -76,7 +75,7 @@ def _update(run: Run, api_key: str) -> RunResult:
     )
     if plan.calls:
         schema.claim_source(run.connection, source_of(settings.provider.base_url))
-    catalogue.sync_with_config(run.connection, [*assets, *config.secondary_assets])
+    catalogue.sync_with_config(run.connection, config.assets)
 
     def pause(seconds: float) -> None:
         assert run.lease is not None  # noqa: S101 - this job runs alone
@@ -126,7 +125,7 @@ def _result(run: Run, plan: planner.Plan, trip: Trip, warnings: tuple[str, ...])
         job=JOB,
         run_id=run.id,
         status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
-        exit_code=exit_code(failed, anything_stored=bool(stored)),
+        exit_code=exit_code([failure.kind for failure in failed], anything_stored=bool(stored)),
         started_at=run.clock.started_at,
         finished_at=run.clock.now(),
         updated=tuple(trip.updated),
@@ -138,14 +137,3 @@ def _result(run: Run, plan: planner.Plan, trip: Trip, warnings: tuple[str, ...])
         waited_seconds=round(trip.waited_seconds, 3),
         warnings=warnings,
     )
-
-
-def exit_code(failed: Sequence[Failure], *, anything_stored: bool) -> int:
-    """Tell how a run ends that had these failures."""
-    if not failed:
-        return 0
-    if any(failure.kind is FailureKind.KEY_REFUSED for failure in failed):
-        return EXIT_KEY_REFUSED
-    if not anything_stored and all(KINDS[failure.kind].outage for failure in failed):
-        return EXIT_UNAVAILABLE
-    return EXIT_PARTIAL

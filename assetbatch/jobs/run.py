@@ -11,6 +11,7 @@ from assetbatch import __version__
 from assetbatch.database import runs
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
+from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
 from assetbatch.events import Announcer
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.update import Road
@@ -18,7 +19,7 @@ from assetbatch.model import RunResult, RunStatus
 from assetbatch.provider.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from assetbatch.config import Config
@@ -77,12 +78,13 @@ def perform(
     host: str,
     stop: Stop,
     lease_seconds: float | None,
+    max_seconds: float,
     started_at: datetime | None = None,
 ) -> RunResult:
     """Do a job's work as one run: alone for `lease_seconds` from each renewal, None: side by side with others.
 
-    A run that finds another one going waits a little, then is skipped. `started_at` stands for the database's time
-    where time is simulated.
+    `max_seconds` is the job's own limit. A run that finds another one going waits a little, then is skipped.
+    `started_at` stands for the database's time where time is simulated.
     """
     run_id, began_at = runs.begin(
         connection,
@@ -91,6 +93,7 @@ def perform(
         version=__version__,
         plan=config.plan,
         calls_per_window=config.calls_per_window,
+        longest_seconds=max_seconds + rules_of(config).hold_seconds + LEASE_PATIENCE_SECONDS,
         started_at=started_at,
     )
     lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds)
@@ -167,3 +170,14 @@ def give_way(config: Config, connection: Connection, unforeseen: list[int]) -> t
         f" or the server counts otherwise. Give way: rate_limiting.calls_per_minute: {max(1, ours)}"
     )
     return (words,)
+
+
+def exit_code(kinds: Sequence[FailureKind], *, anything_stored: bool) -> int:
+    """Tell how a run ends that had these failures; an item that goes back on the queue is none."""
+    if not kinds:
+        return 0
+    if FailureKind.KEY_REFUSED in kinds:
+        return EXIT_KEY_REFUSED
+    if not anything_stored and all(KINDS[kind].outage for kind in kinds):
+        return EXIT_UNAVAILABLE
+    return EXIT_PARTIAL

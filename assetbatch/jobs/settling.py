@@ -85,7 +85,7 @@ class Settling:
             items,
             [found for one, answers, _ in came for found in sort_out(one.call.assets, answers, known)],
             [record for _, _, record in came],
-            served_at=min(one.claimed_at for one, _, _ in came),
+            served_at=min(one.began_at for one, _, _ in came),
         )
         self.judge()
         self._run.announcer.announce()
@@ -138,7 +138,9 @@ class Settling:
 
     def _call_off(self) -> None:
         """Keep calls from leaving that have not left yet."""
-        for one in self._flights.call_off():
+        called_off = self._flights.call_off()
+        self._road.given_up([one for one in called_off if one.asked.flight.sent])
+        for one in called_off:
             self._give_back(one.items)
 
     def _fail_alone(self, item: Item, error: CallError) -> None:
@@ -150,8 +152,8 @@ class Settling:
         """End the run, and blame no item, but for those that had the benefit of the doubt before."""
         self.ended_by = self.ended_by or Trouble(error.kind, error.reason)
         self._call_off()
-        answered_at = runs.last_answer_at(self._run.connection)
         suspects, self._suspects = self._suspects, []
+        answered_at = runs.last_answer_at(self._run.connection) if suspects else None
         for items, why in suspects:
             if answered_at and any(item.struck_at and item.struck_at < answered_at for item in items):
                 self._blame(items, why)

@@ -1,4 +1,4 @@
-"""The one road that every asset travels: slot -> call -> store -> announce.
+"""The one road that every asset travels: slot -> call -> store.
 
 A call takes a slot of the budget, goes out and comes home; all that it brought is stored with its record, and with
 whatever ends with it, in one transaction. What a failure means is read from one table, `errors.KINDS`. How calls follow
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from assetbatch.database.rate_limit import RateLimiter, Slot
     from assetbatch.errors import CallError
     from assetbatch.jobs.clock import Clock, Stop
+    from assetbatch.jobs.flights import Flying
     from assetbatch.model import Asset, Call
     from assetbatch.provider.quotes import Answers
 
@@ -110,10 +111,14 @@ class Road:
         """Tell the slot of a call that failed, and write it down."""
         runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.of(error), error)])
 
-    def given_up(self, call: Call, slot: Slot, began: float, *, sent: bool = True) -> None:
-        """Tell the slot of a call whose answer nobody waits for any more, and write it down."""
-        outcome = Outcome.UNKNOWN if sent else Outcome.UNSENT
-        runs.record_calls(self.connection, [self.landed(call, slot, began, outcome)])
+    def given_up(self, calls: Sequence[Flying]) -> None:
+        """Tell the slots of calls whose answers nobody waits for any more, and write them down."""
+        records = [
+            self.landed(one.call, one.slot, one.began, Outcome.UNKNOWN if one.asked.flight.sent else Outcome.UNSENT)
+            for one in calls
+        ]
+        if records:
+            runs.record_calls(self.connection, records)
 
     def _refused(self, slot: Slot, *, foreseen: bool) -> None:
         self.trip.refusals += 1

@@ -203,7 +203,7 @@ def _of_queue(config: Config, overview: Overview, metrics: Mapping[str, float | 
     dead = sum(row["items"] for row in overview.queue if row["state"] == "dead")
     died_at = max((row["died_at"] for row in overview.queue if row["died_at"]), default=None)
     if died_at is not None and overview.now - died_at < timedelta(days=1):
-        message = f"{dead} dead letter{'s' if dead > 1 else ''} in the queue, the last one of today"
+        message = f"{dead} dead letter{'s' if dead > 1 else ''} in the queue, the last one within a day"
         yield Alert(Level.WARNING, "queue.dead", message, "`assetbatch queue list --state dead` says why", dead, 0)
 
 

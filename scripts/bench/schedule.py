@@ -39,7 +39,7 @@ from assetbatch.database import queue, rate_limit, schema
 from assetbatch.database.connection import connect
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Slot
-from assetbatch.jobs import drain, run
+from assetbatch.jobs import drain, run, settling
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.enqueue import enqueue_secondary
 from assetbatch.jobs.priority import run_priority
@@ -62,7 +62,7 @@ DURATIONS: tuple[tuple[Any, str], ...] = (
     (drain, "LAST_CALL_SECONDS"),
     (drain, "UPKEEP_SECONDS"),
     (drain, "PATIENCE_SECONDS"),
-    (drain, "STRIKE_PAUSE_SECONDS"),
+    (settling, "STRIKE_PAUSE_SECONDS"),
     (run, "LEASE_PATIENCE_SECONDS"),
     (run, "LEASE_POLL_SECONDS"),
     (rate_limit, "DELIVERY_GRACE_SECONDS"),

@@ -173,12 +173,15 @@ def test_what_no_item_is_to_blame_for_is_told_and_leaves_all_as_it_was(
     assert world.rows("state", "attempts") == [("queued", 0)] * 8
 
 
-def test_no_network_is_told_where_one_call_covers_all(commands: Commands, world: World) -> None:
-    world.put(*symbols(4))
+@pytest.mark.parametrize(("items", "batch_size"), [(4, 250), (1, 250), (3, 1)])
+def test_no_network_is_told_at_once(commands: Commands, world: World, items: int, batch_size: int) -> None:
+    world.put(*symbols(items))
+    world.configure(provider=f"{{batch_size: {batch_size}}}")
 
     done = commands("drain-queue", POLYGON_BASE_URL="http://127.0.0.1:9")
 
-    assert world.rows("attempts") == [(0,)] * 4
+    assert world.rows("attempts") == [(0,)] * items
+    assert world.connection.execute("select count(*) as n from assetbatch.api_calls").fetchone() == {"n": 3}
     assert (done.returncode, "unreachable" in done.stderr) == (69, True)
 
 

@@ -196,7 +196,7 @@ def test_at_a_terminal_clearing_asks(commands: Commands, world: World, answer: s
 
     assert "Remove 3 items" in stderr
     assert set(states(world)) == left
-    assert (run.returncode == 0) == (answer == "y")
+    assert run.returncode == 0
     assert "Traceback" not in stdout + stderr
 
 

@@ -109,8 +109,8 @@ def test_check_is_unknown_after_an_unexpected_error(commands: Commands, connecti
 
 def test_a_run_that_was_killed_counts_as_failed(commands: Commands, connection: Connection) -> None:
     connection.execute(
-        "insert into assetbatch.runs (job, host, version, plan, started_at)"
-        " select 'run-priority', 'h', '0', 'starter', clock_timestamp() - interval '6 minutes' * n"
+        "insert into assetbatch.runs (job, host, version, plan, started_at, ends_by)"
+        " select 'run-priority', 'h', '0', 'starter', clock_timestamp() - interval '6 minutes' * n, clock_timestamp()"
         " from generate_series(1, 2) n"
     )
 

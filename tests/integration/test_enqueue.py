@@ -392,7 +392,7 @@ def test_each_asset_counts_once_and_as_what_it_is(
         for number, one in enumerate(drawn):
             one.make(connection, f"S{number}")
         expected = dict.fromkeys(["", *asdict(Enqueued())], 0)
-        size = sum(one.state in WAITS for one in drawn)
+        size = queue.size(connection)
         for number, one in enumerate(drawn):
             if named is None or number in named:
                 room = size + expected["enqueued"] < max_size

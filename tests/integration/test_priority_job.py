@@ -15,7 +15,7 @@ from assetbatch.config import Config
 from assetbatch.errors import FailureKind, Interrupted
 from assetbatch.jobs import priority
 from assetbatch.jobs.clock import Stop
-from assetbatch.model import Failure
+from assetbatch.jobs.run import exit_code
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, Commands, wait_until
 
@@ -204,6 +204,4 @@ def test_a_killed_run_leaves_a_lease_that_runs_out(
     ],
 )
 def test_failures_decide_the_exit_code(kinds: list[FailureKind], *, stored: bool, code: int) -> None:
-    failures = [Failure("S", kind, "") for kind in kinds]
-
-    assert priority.exit_code(failures, anything_stored=stored) == code
+    assert exit_code(kinds, anything_stored=stored) == code

@@ -10,7 +10,9 @@ import typer
 
 from assetbatch.cli.invocation import current, host, print_json
 from assetbatch.cli.options import AsJson
+from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue import State
+from assetbatch.errors import EXIT_USAGE, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +21,9 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Stop
     from assetbatch.model import RunResult
 
-EXIT_USAGE = 2
 TABLE_LIMIT = 50
 
-queue_app = typer.Typer(help="Look at the queue and its dead letters, and mend them.", no_args_is_help=True)
+queue_app = typer.Typer(no_args_is_help=True)
 
 
 class Source(StrEnum):
@@ -32,7 +33,10 @@ class Source(StrEnum):
     DATABASE = "database"
 
 
-Symbols = Annotated[list[str], typer.Argument(help="Symbols, as in the first column of `queue list`.")]
+@queue_app.callback()
+def name_command(context: typer.Context) -> None:
+    """Look at the queue and its dead letters, and mend them."""
+    current.command = f"queue {context.invoked_subcommand}"
 
 
 def register(app: typer.Typer) -> None:
@@ -131,7 +135,6 @@ def list_items(
     Example: assetbatch queue list --state dead
     """
     current.json = as_json
-    current.command = "queue list"
     config = current.load_config()
 
     from assetbatch.database import queue_desk, schema
@@ -155,7 +158,7 @@ def retry(
     symbols: Annotated[list[str] | None, typer.Argument(help="Dead letters, or delayed items; else --all.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     kind: Annotated[
-        str | None, typer.Option(help="Of these only what failed so: unknown_ticker, invalid, not_entitled, …")
+        FailureKind | None, typer.Option(metavar="KIND", help="Of these only what failed so, as in the JSON list.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -164,7 +167,6 @@ def retry(
     Example: assetbatch queue retry --all --kind not_entitled
     """
     current.json = as_json
-    current.command = "queue retry"
     if bool(symbols) == everything:
         raise typer.BadParameter("name symbols, or give --all")
     config = current.load_config()
@@ -184,17 +186,19 @@ def retry(
     missing = sorted({*(symbols or [])} - {*retried, *dropped})
     _tell("back on the queue", retried, {"retried": retried, "dropped": dropped, "missing": missing})
     if dropped:
-        sys.stderr.write(f"assetbatch queue retry: the queue is full: {', '.join(dropped)} stay dead letters\n")
+        tell(f"the queue is full: {named(dropped)} stay dead letters")
     _miss(missing, "no dead letter or delayed item" if kind is None else f"no {kind} item")
 
 
-def remove(symbols: Symbols, as_json: AsJson = False) -> None:
+def remove(
+    symbols: Annotated[list[str], typer.Argument(help="Symbols, as in the first column of `queue list`.")],
+    as_json: AsJson = False,
+) -> None:
     """Take items off the queue, whatever their state; the catalogue keeps the assets.
 
     Example: assetbatch queue remove ETHUSDT
     """
     current.json = as_json
-    current.command = "queue remove"
     config = current.load_config()
 
     from assetbatch.database import queue_desk, schema
@@ -219,7 +223,6 @@ def clear(
     Example: assetbatch queue clear --state dead --yes
     """
     current.json = as_json
-    current.command = "queue clear"
     config = current.load_config()
 
     from assetbatch.database import queue_desk, schema
@@ -227,12 +230,14 @@ def clear(
     states = state or [one for one in State if one is not State.LEASED]
     with current.connected(config) as connection:
         schema.check(connection)
-        if not yes:
-            count = queue_desk.count(connection, states)
-            words = ", ".join(states)
-            if not sys.stdin.isatty():
-                raise typer.BadParameter(f"this would remove {count} items ({words}): say --yes")
-            typer.confirm(f"Remove {count} items ({words})?", abort=True, err=True)
+        count = queue_desk.count(connection, states)
+    if not yes:
+        question = f"Remove {count} items ({', '.join(states)})?"
+        if not sys.stdin.isatty():
+            raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
+        if not typer.confirm(question, err=True):
+            raise typer.Exit
+    with current.connected(config) as connection:
         removed = queue_desk.clear(connection, states)
     if as_json:
         print_json({"removed": removed})
@@ -251,5 +256,5 @@ def _tell(what: str, symbols: Sequence[str], document: dict[str, object]) -> Non
 
 def _miss(symbols: Sequence[str], words: str) -> None:
     if symbols:
-        sys.stderr.write(f"assetbatch {current.command}: {words}: {', '.join(symbols)}\n")
+        tell(f"{words}: {named(symbols)}", exit_code=EXIT_USAGE)
         raise typer.Exit(EXIT_USAGE)

@@ -62,7 +62,6 @@ def status(
 def _read() -> Status:
     config = current.load_config()
 
-    from assetbatch.cli import lifecycle
     from assetbatch.database import catalogue, overview, schema
     from assetbatch.database.connection import transaction
     from assetbatch.database.rate_limit import key_fingerprint
@@ -80,7 +79,6 @@ def _read() -> Status:
                 jobs=list(report.JOBS),
                 key=key,
                 enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
-                longest_run_seconds=config.settings.batch.max_cycle_seconds + lifecycle.HARD_END_SECONDS,
             ),
             catalogue.sync_states(connection, symbols),
             source=schema.source(connection) or "nowhere yet",

@@ -33,6 +33,7 @@ create table assetbatch.runs (
   plan             text not null,
   calls_per_window int,
   started_at       timestamptz not null default clock_timestamp(),
+  ends_by          timestamptz,
   finished_at      timestamptz,
   status           text not null default 'running' check (status in ('running', 'ok', 'partial', 'failed', 'skipped')),
   exit_code        int,
@@ -50,6 +51,7 @@ create table assetbatch.runs (
   error_kind       text,
   error            text
 );
+comment on column assetbatch.runs.ends_by is 'when it has ended in any case: what is still running then was killed';
 comment on column assetbatch.runs.remaining is 'items in the queue when the run ended, but for dead letters';
 create index runs_job_started_at on assetbatch.runs (job, started_at);
 
