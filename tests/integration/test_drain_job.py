@@ -289,7 +289,7 @@ def test_an_outage_ends_the_run_after_three_calls_and_blames_nobody(world: World
     assert [row["sent"] for row in calls] == [word != "refused"] * 3
     for _ in range(3):
         again = world.drain(**sections)
-        assert (again.exit_code, again.dead, again.remaining) == (69, (), 12)
+        assert (again.exit_code, again.dead, again.remaining) == (code, (), 12)
     assert world.rows("state", "attempts") == [("queued", 0)] * 12
     world.sandbox.fail = []
     world.environment.clear()
