@@ -89,9 +89,7 @@ class Claims:
         found = queue.bring_back(self._connection, retries=self._settings.retry_max_attempts)
         if found.expired or found.dead:
             log.info("workers were lost: %d items are back, %d are dead", len(found.expired), len(found.dead))
-        self.dead += [
-            Failure(symbol, FailureKind.WORKER_LOST, "its worker was killed, each time") for symbol in found.dead
-        ]
+        self.dead += [Failure(symbol, FailureKind.WORKER_LOST, queue.LOST) for symbol in found.dead]
 
     def take(self, *, limit: int, alone: bool) -> list[Item]:
         """Claim the first items that one call covers, `limit` at most; `alone`: each is to have a call of its own."""

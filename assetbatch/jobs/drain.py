@@ -130,7 +130,7 @@ class Drain:
         self._size = 0
 
     def to_the_end(self) -> None:
-        """Make calls until there is nothing more to do; whatever ends it, nothing stays claimed."""
+        """Make calls until there is nothing more to do; whatever ends it, but a bug, nothing stays claimed."""
         run, config = self._run, self._run.config
         self._claims.bring_back()
         if not queue.is_waiting(run.connection):

@@ -38,7 +38,6 @@ LEASE_POLL_SECONDS = 0.25
 class Run:
     """One run of a job under way. `lease` is None where runs of the job may go on side by side."""
 
-    job: str
     id: int
     config: Config
     connection: Connection
@@ -97,7 +96,7 @@ def perform(
         started_at=started_at,
     )
     lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds)
-    run = Run(job, run_id, config, connection, host, Clock(began_at), stop, lease, Announcer(config, connection))
+    run = Run(run_id, config, connection, host, Clock(began_at), stop, lease, Announcer(config, connection))
     try:
         if lease is None or _take(lease, stop):
             result = work(run)

@@ -139,9 +139,13 @@ class Settling:
     def _call_off(self) -> None:
         """Keep calls from leaving that have not left yet."""
         called_off = self._flights.call_off()
+        if not called_off:
+            return
         self._road.given_up([one for one in called_off if one.asked.flight.sent])
         for one in called_off:
-            self._give_back(one.items)
+            if not one.asked.flight.sent:
+                self._road.limiter.release(one.slot, Outcome.UNSENT)
+        self._give_back([item for one in called_off for item in one.items])
 
     def _fail_alone(self, item: Item, error: CallError) -> None:
         failure = Failure(item.asset.symbol, error.kind, error.reason)
