@@ -551,7 +551,7 @@ def test_nothing_reads_the_whole_queue_to_find_its_next_items(connection: Connec
 
     found = {
         "claim": scans(connection, queue.CLAIM, CLAIMING),
-        "bring back": scans(connection, queue.BRING_BACK, {"retries": 3, "kind": "worker_lost"}),
+        "bring back": scans(connection, queue.BRING_BACK, {"retries": 3, "error": queue.LOST, "kind": "worker_lost"}),
         "is waiting": scans(connection, queue.IS_WAITING, {}),
     }
 
