@@ -101,7 +101,9 @@ class FailureKind(StrEnum):
 
     KEY_REFUSED = "key_refused"
     NOT_ENTITLED = "not_entitled"
+    TIMEFRAME = "timeframe"
     NOT_YET = "not_yet"
+    EMPTY = "empty"
     RATE_LIMITED = "rate_limited"
     NO_SLOT = "no_slot"
     UNREACHABLE = "unreachable"
@@ -169,8 +171,18 @@ KINDS: dict[FailureKind, Consequence] = {
         sync_status=SyncStatus.NOT_ENTITLED,
         fate=Fate.DEAD,
     ),
+    FailureKind.TIMEFRAME: Consequence(
+        "the plan does not reach back so far", sync_status=SyncStatus.NOT_ENTITLED, fate=Fate.DEAD
+    ),
     FailureKind.NOT_YET: Consequence(
-        "the day is not over for the vendor: ask later", sync_status=SyncStatus.NO_DATA, fate=Fate.BACK
+        "the day is not over for the vendor: it is asked again after an hour",
+        sync_status=SyncStatus.NO_DATA,
+        fate=Fate.BACK,
+    ),
+    FailureKind.EMPTY: Consequence(
+        "a holiday, or the vendor is late: it is asked again after an hour",
+        sync_status=SyncStatus.NO_DATA,
+        fate=Fate.BACK,
     ),
     FailureKind.RATE_LIMITED: Consequence(
         "another program uses this key, or the server counts otherwise", fate=Fate.BACK, retry=True

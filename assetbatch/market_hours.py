@@ -12,9 +12,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from assetbatch.model import AssetType
+from assetbatch.model import AssetType, Span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from assetbatch.model import Asset
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -33,6 +35,11 @@ class Market(Enum):
     FOREX = "forex"
     METALS = "metals"
     CRYPTO = "crypto"
+
+    @property
+    def asset_type(self) -> AssetType:
+        """The type of the assets that trade at these hours."""
+        return AssetType.CRYPTO if self is Market.CRYPTO else AssetType.FOREX
 
 
 def market_of(asset: Asset) -> Market:
@@ -82,6 +89,45 @@ def last_close(market: Market, now: datetime) -> datetime | None:
         return None
     sessions = _sessions(market, now - timedelta(days=LOOK_BACK_DAYS), now)
     return sessions[-1][1]
+
+
+def closed_spans(market: Market, since: datetime, until: datetime) -> list[Span]:
+    """Tell when the market rested between two times, in order."""
+    if market is Market.CRYPTO:
+        return []
+    spans = []
+    for opens, closes in _sessions(market, since, until):
+        if since < opens:
+            spans.append(Span(since, opens))
+        since = max(since, closes)
+    return [*spans, Span(since, until)] if since < until else spans
+
+
+def trades_on(asset_type: AssetType, day: date) -> bool:
+    """Tell whether a day has figures worth asking for: of forex, Sundays have two hours, Saturdays outliers."""
+    return asset_type is AssetType.CRYPTO or _trading_day(Market.FOREX, day) is not None
+
+
+def day_over_at(day: date) -> datetime:
+    """Tell when a day is over in both calendars, UTC's and New York's: the vendor gives it then, at the latest."""
+    midnight = datetime.combine(day + timedelta(days=1), time(0))
+    return max(midnight.replace(tzinfo=UTC), midnight.replace(tzinfo=NEW_YORK).astimezone(UTC))
+
+
+def finished_days(asset_type: AssetType, now: datetime) -> Iterator[date]:
+    """Tell the days that are over and had trade, the newest first."""
+    day = now.astimezone(UTC).date()
+    while True:
+        day -= timedelta(days=1)
+        if day_over_at(day) <= now and trades_on(asset_type, day):
+            yield day
+
+
+def end_of_day(asset_type: AssetType, day: date) -> datetime:
+    """Tell the time of a day's last price: its last millisecond, on a Friday the end of forex trade."""
+    if asset_type is AssetType.FOREX and day.weekday() == FRIDAY:
+        return datetime.combine(day, DAY_ENDS, NEW_YORK).astimezone(UTC)
+    return datetime.combine(day + timedelta(days=1), time(0), UTC) - timedelta(milliseconds=1)
 
 
 def open_time(market: Market, start: datetime, end: datetime) -> timedelta:

@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime
     from decimal import Decimal
 
     from assetbatch.errors import FailureKind
@@ -73,6 +73,32 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """The time from `since` to just before `until`."""
+
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What traded in one stretch of time that begins at `ts`; numbers are the vendor's digits.
+
+    `volume` and `trades` are as the vendor counts them: for forex, quotes; for crypto, units of the base currency and
+    trades. `vwap` and `trades` may be absent.
+    """
+
+    ts: datetime
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    vwap: Decimal | None = None
+    trades: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why one asset was not updated."""
 
@@ -89,6 +115,15 @@ class Trouble:
     error: str
 
 
+class Access(StrEnum):
+    """What a plan allows or does not: kinds of calls that are refused together."""
+
+    SNAPSHOTS = "snapshots"
+    DAILY = "daily"
+    BARS = "bars"
+    REFERENCE = "reference"
+
+
 class CallKind(StrEnum):
     """The vendor's calls, by what they bring."""
 
@@ -96,14 +131,46 @@ class CallKind(StrEnum):
     """Unified snapshot: quotes of up to 250 tickers of any market."""
     SNAPSHOT_SINGLE = "snapshot_single"
     """Single-ticker snapshot of one market."""
+    DAILY = "grouped_daily"
+    """One finished day of a whole market."""
+    BARS = "bars"
+    """One page of one ticker's bars."""
+    MARKET_STATUS = "market_status"
+    """Which markets are open now."""
+    TICKERS = "tickers"
+    """One page of the reference list of a market."""
+
+    @property
+    def access(self) -> Access:
+        """What a plan must allow for this call."""
+        return ACCESS[self]
+
+
+ACCESS = {
+    CallKind.SNAPSHOT: Access.SNAPSHOTS,
+    CallKind.SNAPSHOT_SINGLE: Access.SNAPSHOTS,
+    CallKind.DAILY: Access.DAILY,
+    CallKind.BARS: Access.BARS,
+    CallKind.MARKET_STATUS: Access.REFERENCE,
+    CallKind.TICKERS: Access.REFERENCE,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to make: what for, and which assets its answer serves."""
+    """One request to make: what for, and which assets its answer serves.
+
+    Daily figures are of a `market` and a `day`; bars are of one asset, of so many `minutes` each, within a `span`;
+    tickers are of a `market`, from where `page` (the vendor's own words for the next page) says.
+    """
 
     kind: CallKind
-    assets: tuple[Asset, ...]
+    assets: tuple[Asset, ...] = ()
+    market: AssetType | None = None
+    day: date | None = None
+    span: Span | None = None
+    minutes: int = 5
+    page: str = ""
 
     @property
     def symbols(self) -> list[str]:
@@ -137,12 +204,21 @@ class Enqueued:
 
 
 @dataclass(frozen=True, slots=True)
+class BarsResult:
+    """Of how many assets bars were asked for, and how many were written."""
+
+    assets: int = 0
+    stored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """What a run did, and what the operator should hear beside it (`warnings`).
 
     `unchanged`: nothing newer exists; `deferred`: bars left for spare slots; `not_due`: served already; `requeued`:
     tried and back on the queue; `dead`: became dead letters; `remaining`: items that wait in the queue now. `ended_by`
-    is what ended the run before its work was done.
+    is what ended the run before its work was done. With end-of-day prices a call serves `others_updated` assets too,
+    and newer figures can exist at `newer_at`.
     """
 
     job: str
@@ -160,6 +236,9 @@ class RunResult:
     dead: tuple[str, ...] = ()
     remaining: int | None = None
     enqueued: Enqueued | None = None
+    others_updated: int = 0
+    bars: BarsResult = BarsResult()
+    newer_at: datetime | None = None
     ended_by: Trouble | None = None
     api_calls_used: int = 0
     rate_limit_waits: int = 0

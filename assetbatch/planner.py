@@ -6,16 +6,18 @@ among them by what the key may see, so that another kind is one more function an
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours
-from assetbatch.model import Call, CallKind
+from assetbatch.model import AssetType, Call, CallKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from assetbatch.market_hours import Market
     from assetbatch.model import Asset
@@ -29,11 +31,49 @@ JITTER = timedelta(seconds=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+# What was refused is asked again after so long, and so is a day that was not there yet.
+ASK_AGAIN = timedelta(hours=1)
+# A day that the vendor does not have yet is stepped back from, so often at most: each step costs a call.
+MOST_STEPS_BACK = 4
+
+
 class Mode(StrEnum):
     """What the key may see."""
 
     LIVE = "live"
     END_OF_DAY = "end_of_day"
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """What the vendor said when it was last asked whether a key may see something."""
+
+    allowed: bool
+    asked_at: datetime
+    reason: str = ""
+
+
+class DayOutcome(StrEnum):
+    """What the vendor answered when it was asked for a finished day of a market."""
+
+    STORED = "stored"
+    EMPTY = "empty"
+    """It has no figures: a holiday, or it is late."""
+    NOT_YET = "not_yet"
+    """For the vendor the day is not over."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedDay:
+    """A day that the vendor was asked for, so many times, the last time at `asked_at`."""
+
+    outcome: DayOutcome
+    asked_at: datetime
+    times: int = 1
+
+
+Days = Mapping[tuple[AssetType, date], AskedDay]
+"""What is known of the last days of each market."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +83,61 @@ class Plan:
     calls: tuple[Call, ...] = ()
     not_due: tuple[Asset, ...] = ()
     unchanged: tuple[Asset, ...] = ()
-    not_entitled: tuple[Asset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An asset, and the start of the run that last served it."""
+    """An asset, the start of the run that last served it, and the newest finished day that was asked for it.
+
+    `failed`: what that day brought was no price.
+    """
 
     asset: Asset
     served_at: datetime | None = None
+    day: date | None = None
+    failed: bool = False
 
 
-def mode(plan: str, configured: str) -> Mode:
-    """Tell how prices are asked for: the free plan has end-of-day prices only, unless `provider.mode` insists."""
-    if configured == "auto":
-        return Mode.END_OF_DAY if plan == "free" else Mode.LIVE
-    return Mode(configured)
+def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
+    """Tell how prices are asked for.
+
+    The word of the plan is believed until the key is refused; a refusal holds for an hour. The free plan has
+    end-of-day prices only, unless `provider.mode` insists, or the key was found to see more.
+    """
+    if configured == Mode.END_OF_DAY:
+        return Mode.END_OF_DAY
+    believed = plan != "free" or configured == Mode.LIVE
+    live = believed if snapshots is None else snapshots.allowed or (believed and now - snapshots.asked_at >= ASK_AGAIN)
+    return Mode.LIVE if live else Mode.END_OF_DAY
+
+
+def ask_again_at(asked: AskedDay) -> datetime:
+    """Tell when a day that brought nothing is asked for again: after an hour; an empty one ever later."""
+    return asked.asked_at + ASK_AGAIN * (2 ** (asked.times - 1) if asked.outcome is DayOutcome.EMPTY else 1)
+
+
+def wanted_day(market: AssetType, days: Days, now: datetime) -> date | None:
+    """Tell the newest finished day that is stored or can be asked for now; None: all the last ones were refused."""
+    for day in islice(market_hours.finished_days(market, now), MOST_STEPS_BACK + 1):
+        asked = days.get((market, day))
+        if asked is None or asked.outcome is DayOutcome.STORED or now >= ask_again_at(asked):
+            return day
+    return None
+
+
+def newer_day_at(market: AssetType, days: Days, now: datetime) -> datetime:
+    """Tell when a newer finished day than the wanted one can exist."""
+    newest = next(market_hours.finished_days(market, now))
+    day = newest + timedelta(days=1)
+    while not market_hours.trades_on(market, day):
+        day += timedelta(days=1)
+    wanted = wanted_day(market, days, now)
+    held = [
+        ask_again_at(asked)
+        for (of, refused), asked in days.items()
+        if of is market and asked.outcome is not DayOutcome.STORED and (wanted is None or wanted < refused <= newest)
+    ]
+    return min([market_hours.day_over_at(day), *held])
 
 
 def _jitter(every: timedelta) -> timedelta:
@@ -105,23 +184,50 @@ def rests(candidate: Candidate, now: datetime) -> bool:
     return closed_at is not None and candidate.served_at is not None and candidate.served_at > closed_at
 
 
-def plan(candidates: Sequence[Candidate], *, mode: Mode, batch_size: int, now: datetime) -> Plan:
-    """Plan the fewest calls that bring what is newer, for assets in their order of importance."""
-    due = [candidate for candidate in candidates if is_due(candidate, now)]
-    wanted = [candidate.asset for candidate in due if not rests(candidate, now)]
-    rest = Plan(
-        not_due=tuple(candidate.asset for candidate in candidates if not is_due(candidate, now)),
-        unchanged=tuple(candidate.asset for candidate in due if rests(candidate, now)),
-    )
+def plan(
+    candidates: Sequence[Candidate],
+    *,
+    mode: Mode,
+    batch_size: int,
+    now: datetime,
+    days: Days,
+    closed: Set[AssetType] = frozenset(),
+) -> Plan:
+    """Plan the fewest calls that bring what is newer, for assets in their order of importance.
+
+    `closed` are markets that the vendor says rest now, whatever their hours.
+    """
     if mode is Mode.END_OF_DAY:
-        return replace(rest, not_entitled=tuple(wanted))
-    return replace(rest, calls=tuple(snapshots(wanted, batch_size)))
+        return _daily(candidates, days, now)
+    due = [candidate for candidate in candidates if is_due(candidate, now)]
+    resting = {one.asset.symbol for one in due if rests(one, now) or one.asset.asset_type in closed}
+    return Plan(
+        calls=tuple(snapshots([one.asset for one in due if one.asset.symbol not in resting], batch_size)),
+        not_due=tuple(one.asset for one in candidates if not is_due(one, now)),
+        unchanged=tuple(one.asset for one in due if one.asset.symbol in resting),
+    )
 
 
-def foresee(assets: Iterable[Asset], *, mode: Mode, batch_size: int, due: datetime, now: datetime) -> int:
-    """How many calls these assets need at `due`, when the run that began at `now` served them all."""
-    candidates = [Candidate(asset, served_at=now) for asset in assets]
-    return len(plan(candidates, mode=mode, batch_size=batch_size, now=due).calls)
+def _daily(candidates: Sequence[Candidate], days: Days, now: datetime) -> Plan:
+    """One call a market brings the newest finished day of every asset of it."""
+    calls: dict[AssetType, Call] = {}
+    unchanged = []
+    for candidate in candidates:
+        market = candidate.asset.asset_type
+        day = wanted_day(market, days, now)
+        if day is None or not _lacks(candidate, day, days, now):
+            unchanged.append(candidate.asset)
+            continue
+        call = calls.get(market, Call(CallKind.DAILY, market=market, day=day))
+        calls[market] = replace(call, assets=(*call.assets, candidate.asset))
+    return Plan(calls=tuple(calls.values()), unchanged=tuple(unchanged))
+
+
+def _lacks(candidate: Candidate, day: date, days: Days, now: datetime) -> bool:
+    if candidate.day is None or candidate.day < day:
+        return True
+    asked = days.get((candidate.asset.asset_type, day))
+    return candidate.failed and (asked is None or now - asked.asked_at >= ASK_AGAIN)
 
 
 def snapshots(assets: Sequence[Asset], batch_size: int) -> list[Call]:

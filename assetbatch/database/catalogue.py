@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assetbatch.database.connection import transaction
 from assetbatch.errors import FailureKind
+from assetbatch.model import Asset, AssetType, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
+    from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
-    from assetbatch.model import Asset
 
 # Assets that left config.yaml are kept, disabled: their history stays readable.
 SYNC_WITH_CONFIG = """
@@ -37,9 +37,19 @@ where a is distinct from excluded
 """
 
 READ_SYNC_STATE = """
-select symbol, served_at, succeeded_at, error_kind, error
+select symbol, served_at, succeeded_at, error_kind, error, day
 from assetbatch.sync_state
 where symbol = any(%(symbols)s)
+"""
+
+READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets where enabled"
+
+READ_MARKET = """
+select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name,
+       s.served_at is not null and a.role = 'secondary' as served
+from assetbatch.assets a left join assetbatch.sync_state s using (symbol)
+where a.enabled and a.asset_type = %(market)s
+order by a.role, a.rank, a.symbol
 """
 
 
@@ -51,6 +61,32 @@ class SyncState:
     succeeded_at: datetime | None = None
     error_kind: FailureKind | None = None
     error: str = ""
+    day: date | None = None
+    """The newest finished day that the vendor was asked for it."""
+
+
+def asset_of(row: Mapping[str, Any]) -> Asset:
+    """Read an asset out of a row of the catalogue."""
+    return Asset(
+        row["symbol"],
+        row["polygon_ticker"],
+        AssetType(row["asset_type"]),
+        Role(row["role"]),
+        row["rank"],
+        row["update_frequency_seconds"],
+        row["name"],
+    )
+
+
+def frequencies(connection: Connection) -> list[int]:
+    """Read which update frequencies there are, in seconds."""
+    return [row["seconds"] for row in connection.execute(READ_FREQUENCIES)]
+
+
+def assets_of_market(connection: Connection, market: AssetType) -> tuple[list[Asset], set[str]]:
+    """Read all enabled assets of a market, and the symbols of secondary ones that were served before."""
+    rows = connection.execute(READ_MARKET, {"market": market.value}).fetchall()
+    return [asset_of(row) for row in rows], {row["symbol"] for row in rows if row["served"]}
 
 
 def sync_with_config(connection: Connection, assets: Sequence[Asset]) -> None:
@@ -76,6 +112,7 @@ def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, Syn
             row["succeeded_at"],
             FailureKind(row["error_kind"]) if row["error_kind"] else None,
             row["error"] or "",
+            row["day"],
         )
         for row in connection.execute(READ_SYNC_STATE, {"symbols": list(symbols)})
     }

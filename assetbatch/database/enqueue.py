@@ -8,30 +8,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from assetbatch.database import catalogue
 from assetbatch.database.connection import transaction
-from assetbatch.market_hours import METALS, Market
+from assetbatch.market_hours import Market
 from assetbatch.model import Enqueued
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
+    from assetbatch.model import AssetType
 
 # A statement's snapshot is older than a lock that it waits for, so the lock is a statement of its own.
 LOCK_ENTRANCE = "select pg_advisory_xact_lock(hashtextextended('assetbatch.queue', 0))"
 # Other enqueuers take seconds with 100,000 assets.
 ENTRANCE_TIMEOUT = "25s"
 
-READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets where enabled"
-
-# An asset is due when it was last served before the limit of its frequency and market. When not all fit, those that
+# An asset is due when it was last served before the limit of its frequency and market; with daily figures, when it
+# lacks the day that its market can be asked for. When not all fit, those that
 # have been due for longest go in; what is dropped is due for longer still the next time. What died for want of
 # entitlement comes back under another plan or key.
 ENQUEUE = """
 with limits as (
-  select * from unnest(%(frequencies)s::int[], %(markets)s::text[], %(served_before)s::timestamptz[])
-    as l (update_frequency_seconds, market, served_before)
+  select * from unnest(%(frequencies)s::int[], %(markets)s::text[], %(served_before)s::timestamptz[], %(days)s::date[])
+    as l (update_frequency_seconds, market, served_before, day)
 ), looked_at as materialized (
   select a.symbol, a.rank as priority, q.symbol is not null as known,
          q.state is not distinct from 'dead' and not (
@@ -40,14 +41,13 @@ with limits as (
          ) as dead,
          coalesce(q.state <> 'dead', false) as queued,
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
-         %(all)s or s.served_at is null or coalesce(s.served_at < l.served_before, false) as due,
+         %(all)s or case when %(daily)s then coalesce(coalesce(s.day, '-infinity') < l.day, false)
+                         else s.served_at is null or coalesce(s.served_at < l.served_before, false) end as due,
          s.served_at, s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
   from assetbatch.assets a
   left join limits l
     on l.update_frequency_seconds = a.update_frequency_seconds
-   and l.market = case when a.asset_type = 'crypto' then 'crypto'
-                       when substr(a.polygon_ticker, 3, 3) = any(%(metals)s) then 'metals'
-                       else 'forex' end
+   and l.market = a.market
   left join assetbatch.sync_state s on s.symbol = a.symbol
   left join assetbatch.queue q on q.symbol = a.symbol
   where a.enabled and a.role = 'secondary' and a.origin = any(coalesce(%(origins)s, array[a.origin]))
@@ -95,6 +95,7 @@ def enqueue(
     connection: Connection,
     served_before: Callable[[int, Market], datetime],
     *,
+    days: Mapping[AssetType, date | None] | None,
     origins: Sequence[str] | None,
     symbols: Sequence[str] | None,
     due_or_not: bool,
@@ -105,13 +106,14 @@ def enqueue(
 ) -> Enqueued:
     """Put the secondary assets that are due on the queue, as many as fit.
 
-    `served_before(update_frequency_seconds, market)` is the planner's word on who is due; `origins` and `symbols`
+    `served_before(update_frequency_seconds, market)` is the planner's word on who is due; with end-of-day prices it is
+    `days`, the newest day that can be had of each market (None: no day now). `origins` and `symbols`
     choose among the enabled secondary assets of the catalogue, None: all. `key` is the fingerprint of the key, None:
     unknown.
     """
     with transaction(connection, lock_timeout=ENTRANCE_TIMEOUT):
         connection.execute(LOCK_ENTRANCE)
-        frequencies = [row["seconds"] for row in connection.execute(READ_FREQUENCIES)]
+        frequencies = catalogue.frequencies(connection)
         limits = [(seconds, market, served_before(seconds, market)) for seconds in frequencies for market in Market]
         connection.execute(PUT_IN_ORDER, {"step_seconds": step_seconds})
         counts = connection.execute(
@@ -120,7 +122,8 @@ def enqueue(
                 "frequencies": [seconds for seconds, _, _ in limits],
                 "markets": [market.value for _, market, _ in limits],
                 "served_before": [moment for _, _, moment in limits],
-                "metals": list(METALS),
+                "days": [None if days is None else days[market.asset_type] for _, market, _ in limits],
+                "daily": days is not None,
                 "origins": None if origins is None else list(origins),
                 "symbols": None if symbols is None else list(symbols),
                 "all": due_or_not,

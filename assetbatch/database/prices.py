@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
@@ -79,17 +79,17 @@ with v as (
     %(symbols)b::text[], %(error_kinds)b::text[], %(errors)b::text[], %(changed)s::boolean[], %(payloads)b::text[]
   ) as v (symbol, error_kind, error, changed, payload)
 ), state as (
-  insert into assetbatch.sync_state as s (symbol, served_at, succeeded_at, error_kind, error, event_seq)
+  insert into assetbatch.sync_state as s (symbol, served_at, succeeded_at, error_kind, error, day, event_seq)
   select v.symbol,
          case when v.error_kind is null then %(served_at)s end,
          case when v.error_kind is null then %(answered_at)s end,
-         v.error_kind, v.error,
+         v.error_kind, v.error, %(day)s::date,
          case when v.changed then (extract(epoch from clock_timestamp()) * 1000000)::bigint else 0 end
   from v order by v.symbol
   on conflict (symbol) do update
   set served_at = coalesce(excluded.served_at, s.served_at),
       succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
-      error_kind = excluded.error_kind, error = excluded.error,
+      error_kind = excluded.error_kind, error = excluded.error, day = greatest(s.day, excluded.day),
       event_seq = case when excluded.event_seq > 0
                        then greatest(s.event_seq + 1, excluded.event_seq) else s.event_seq end
   returning symbol, event_seq
@@ -137,6 +137,15 @@ class Stored:
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The times of an answer: `served_at` decides when its assets are due again; `day` is the finished day it is of."""
+
+    served_at: datetime
+    answered_at: datetime
+    day: date | None = None
+
+
 def rfc3339(moment: datetime) -> str:
     """Write an aware UTC time as the vendor's documents and ours do: `2026-11-22T08:00:00.123Z`."""
     text = moment.isoformat(timespec="microseconds" if moment.microsecond % 1000 else "milliseconds")
@@ -174,44 +183,37 @@ def supersedes(quote: Quote, stored: object) -> bool:
     return any(stored.get(key) != value for key, value in last_update(quote).items() if key != "timestamp")
 
 
-def write(
-    connection: Connection, brought: Sequence[Brought], *, served_at: datetime, answered_at: datetime, carefully: bool
-) -> Stored:
+def write(connection: Connection, brought: Sequence[Brought], times: Times, *, carefully: bool) -> Stored:
     """Write what was brought. The caller opens the transaction, and repeats it `carefully` when this raises a REFUSAL.
 
     Carefully means that a savepoint is set, and that what the platform refuses is looked for and fails alone.
-    `served_at` decides when the assets are due again, `answered_at` is the time of the answer.
     """
     if not carefully:
-        return _write_together(connection, brought, served_at, answered_at)
+        return _write_together(connection, brought, times)
     try:
         with connection.transaction():
-            return _write_together(connection, brought, served_at, answered_at)
+            return _write_together(connection, brought, times)
     except REFUSALS as error:
         if len(brought) == 1:
-            return _write_refusal(connection, brought[0].symbol, error, served_at, answered_at)
+            return _write_refusal(connection, brought[0].symbol, error, times)
     together = Stored()
     for one in sorted(brought, key=lambda one: one.symbol):
-        together += write(connection, [one], served_at=served_at, answered_at=answered_at, carefully=True)
+        together += write(connection, [one], times, carefully=True)
     return together
 
 
-def _write_refusal(
-    connection: Connection, symbol: str, error: psycopg.Error, served_at: datetime, answered_at: datetime
-) -> Stored:
+def _write_refusal(connection: Connection, symbol: str, error: psycopg.Error, times: Times) -> Stored:
     reason = (error.diag.message_primary or str(error)).strip()
     failure = Failure(symbol, FailureKind.REFUSED_BY_DATABASE, reason)
     refused = [Brought(symbol, failure=failure)]
     # The status tells of it too, unless it is this very table that refuses.
     with suppress(*REFUSALS), connection.transaction():
         _write_statuses(connection, refused)
-    _write_states(connection, refused, {}, served_at, answered_at)
+    _write_states(connection, refused, {}, times)
     return Stored(failed=[failure])
 
 
-def _write_together(
-    connection: Connection, brought: Sequence[Brought], served_at: datetime, answered_at: datetime
-) -> Stored:
+def _write_together(connection: Connection, brought: Sequence[Brought], times: Times) -> Stored:
     symbols = {"symbols": [one.symbol for one in brought]}
     locked = {row["symbol"]: row["last_update"] for row in connection.execute(LOCK_SYMBOLS, symbols)}
     if new := [one.symbol for one in brought if not one.known and one.symbol not in locked]:
@@ -227,7 +229,7 @@ def _write_together(
     if changed:
         connection.execute(WRITE_PRICES, _columns(changed))
     _write_statuses(connection, brought)
-    _write_states(connection, brought, changed, served_at, answered_at)
+    _write_states(connection, brought, changed, times)
     return Stored(
         updated=list(changed),
         unchanged=[one.symbol for one in brought if one.quote is not None and one.symbol not in changed],
@@ -245,11 +247,7 @@ def _write_statuses(connection: Connection, brought: Sequence[Brought]) -> None:
 
 
 def _write_states(
-    connection: Connection,
-    brought: Sequence[Brought],
-    changed: Mapping[str, Quote],
-    served_at: datetime,
-    answered_at: datetime,
+    connection: Connection, brought: Sequence[Brought], changed: Mapping[str, Quote], times: Times
 ) -> None:
     connection.execute(
         WRITE_SYNC_STATE_AND_EVENTS,
@@ -259,8 +257,9 @@ def _write_states(
             "errors": [one.failure.error if one.failure else None for one in brought],
             "changed": [one.symbol in changed for one in brought],
             "payloads": [_event(one.symbol, changed.get(one.symbol)) for one in brought],
-            "served_at": served_at,
-            "answered_at": answered_at,
+            "served_at": times.served_at,
+            "answered_at": times.answered_at,
+            "day": times.day,
         },
     )
 

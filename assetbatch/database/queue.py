@@ -20,8 +20,8 @@ from assetbatch.errors import FailureKind
 from assetbatch.model import Asset, AssetType, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
+    from datetime import date, datetime
     from uuid import UUID
 
     from assetbatch.database.connection import Connection
@@ -158,6 +158,18 @@ where q.symbol = v.symbol and q.token = v.token
 returning q.symbol
 """
 
+
+# What needs no call: the newest day that the market can be asked for is there, or none can be asked for now. An asset
+# for which the vendor sent something that is no price is asked for again.
+COMPLETE_SERVED = """
+delete from assetbatch.queue q
+using assetbatch.assets a
+join unnest(%(markets)s::text[], %(days)s::date[]) as w (asset_type, day) using (asset_type)
+left join assetbatch.sync_state s on s.symbol = a.symbol
+where q.symbol = a.symbol and q.state in ('queued', 'delayed')
+  and (w.day is null or (s.day >= w.day and coalesce(s.error_kind, 'missing') = 'missing'))
+returning q.symbol
+"""
 
 HELD = """
 select q.symbol
@@ -296,6 +308,17 @@ def held(connection: Connection, items: Sequence[Item]) -> set[str]:
 def complete(connection: Connection, items: Sequence[Item]) -> set[str]:
     """Take items off the queue that are done; return the symbols of those whose lease was still held."""
     return {row["symbol"] for row in connection.execute(COMPLETE, _claims(items))} if items else set()
+
+
+def complete_served(connection: Connection, days: Mapping[AssetType, date | None]) -> list[str]:
+    """Take items off the queue that nobody holds and whose asset has the day that is given for its market.
+
+    None for a market: no day can be asked for now. Returns the symbols.
+    """
+    rows = connection.execute(
+        COMPLETE_SERVED, {"markets": [market.value for market in days], "days": list(days.values())}
+    )
+    return [row["symbol"] for row in rows]
 
 
 def end(connection: Connection, endings: Sequence[Ending], *, step_seconds: float, plan: str, key: str) -> set[str]:

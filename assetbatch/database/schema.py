@@ -60,6 +60,9 @@ insert into assetbatch.meta (key, value) values ('oldest_program', %(oldest_prog
 on conflict (key) do update set value = excluded.value
 """
 
+# Read by the migration that makes the table.
+SET_PARTITION_BARS = "select set_config('assetbatch.partition_bars', %(value)s, true)"
+
 # What the tool relies on in tables that the platform may own.
 MISSING_COLUMNS = """
 select r.relation, r.name, r.definition
@@ -74,7 +77,16 @@ from (values
   ('data_sources.data_sync_status', 'provider_id', 'bigint'),
   ('data_sources.data_sync_status', 'last_sync_timestamp', 'timestamptz'),
   ('data_sources.data_sync_status', 'sync_status', 'text'),
-  ('data_sources.data_sync_status', 'updated_at', 'timestamptz')
+  ('data_sources.data_sync_status', 'updated_at', 'timestamptz'),
+  ('market_data.ohlcv_5m', 'symbol_id', 'bigint'),
+  ('market_data.ohlcv_5m', 'ts', 'timestamptz'),
+  ('market_data.ohlcv_5m', 'open', 'numeric'),
+  ('market_data.ohlcv_5m', 'high', 'numeric'),
+  ('market_data.ohlcv_5m', 'low', 'numeric'),
+  ('market_data.ohlcv_5m', 'close', 'numeric'),
+  ('market_data.ohlcv_5m', 'volume', 'numeric'),
+  ('market_data.ohlcv_5m', 'vwap', 'numeric'),
+  ('market_data.ohlcv_5m', 'trades', 'int')
 ) as r (relation, name, definition)
 where to_regclass(r.relation) is not null
   and not exists (
@@ -88,7 +100,8 @@ MISSING_KEYS = """
 select r.relation, r.columns
 from (values
   ('trading.symbols', array['symbol']),
-  ('data_sources.data_sync_status', array['ticker_id', 'provider_id'])
+  ('data_sources.data_sync_status', array['ticker_id', 'provider_id']),
+  ('market_data.ohlcv_5m', array['symbol_id', 'ts'])
 ) as r (relation, columns)
 where to_regclass(r.relation) is not null
   and not exists (
@@ -141,13 +154,16 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda migration: migration.version)
 
 
-def migrate(connection: Connection) -> list[Migration]:
+def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Migration]:
     """Bring the schema up to date in one transaction; return the migrations that were applied, in order.
+
+    `partition_bars`: should the table of the bars be missing, it is made with a partition for each month.
 
     Raises SchemaError, with the statements for their owner, where tables of the platform lack what is relied on.
     """
     with transaction(connection, lock_timeout="60s", statement_timeout="10min"):
         connection.execute(LOCK_MIGRATIONS)
+        connection.execute(SET_PARTITION_BARS, {"value": "on" if partition_bars else "off"})
         _check_platform_tables(connection)
         connection.execute(CREATE_MIGRATIONS_TABLE)
         applied = {row["version"] for row in connection.execute(APPLIED_MIGRATIONS)}

@@ -1,4 +1,7 @@
-"""Calls made one after another, in order: what failed is tried again within the run, as far as its calls reach."""
+"""Calls made one after another, in order: what failed is tried again within the run, as far as its calls reach.
+
+What the key may not see, or the vendor does not have yet, is planned anew: the next kind of call, or the day before.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,25 @@ from assetbatch.database.prices import Brought
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind
 from assetbatch.jobs.update import sort_out
-from assetbatch.model import Failure
+from assetbatch.model import Call, CallKind, Failure
+from assetbatch.provider.bars import Page
+from assetbatch.provider.quotes import Answers
+from assetbatch.provider.reference import MarketsOpen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tenacity import RetryCallState
 
+    from assetbatch.database.prices import Stored
+    from assetbatch.database.rate_limit import Slot
     from assetbatch.database.runs import CallRecord
+    from assetbatch.jobs.bars import Bars
+    from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.update import Road
-    from assetbatch.model import Asset, Call
+    from assetbatch.model import Asset
     from assetbatch.provider.client import Client
+    from assetbatch.provider.reading import Answer
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +46,15 @@ ATTEMPTS = 3
 
 @dataclass(slots=True)
 class Cycle:
-    """One pass over a list of calls. `max_calls` bounds its requests, None: no bound."""
+    """One pass over a list of calls. `max_calls` bounds its requests, None: no bound.
+
+    `replan` makes other calls out of some that are of no use as they are.
+    """
 
     road: Road
     client: Client
+    sight: Sight
+    replan: Callable[[Sequence[Call]], Sequence[Call]]
     no_call_after: float
     """Monotonic time after which no call begins."""
     max_calls: int | None
@@ -48,12 +64,20 @@ class Cycle:
         waiting = deque(calls)
         while waiting:
             call = waiting.popleft()
+            if call.kind is CallKind.DAILY and not self.sight.take_day(call, patiently=True):
+                waiting.extendleft(reversed(self.replan([call])))
+                continue
             try:
                 self._make(call, calls_after=len(waiting))
             except CallError as error:
                 self.road.stop.check()
                 meaning = KINDS[error.kind]
-                if meaning.halve and len(call.assets) > 1 and self._calls_left() >= 2 + len(waiting):
+                if self.sight.learn(call, error):
+                    useless = [call, *(other for other in waiting if other.kind.access is call.kind.access)]
+                    waiting = deque([*self.replan(useless), *(other for other in waiting if other not in useless)])
+                    continue
+                self.sight.give_up_day()
+                if meaning.halve and len(call.assets) > 1 and call.day is None and self.calls_left >= 2 + len(waiting):
                     log.info(
                         "%s for %d assets was refused as a whole, halving it: %s",
                         call.kind,
@@ -91,32 +115,92 @@ class Cycle:
 
     def _no_further_attempt(self, state: RetryCallState, calls_after: int) -> bool:
         return (
-            state.attempt_number >= ATTEMPTS
-            or self._calls_left() <= calls_after
-            or time.monotonic() >= self.no_call_after
+            state.attempt_number >= ATTEMPTS or self.calls_left <= calls_after or time.monotonic() >= self.no_call_after
         )
 
-    def _calls_left(self) -> float:
+    @property
+    def calls_left(self) -> float:
+        """How many more requests may be made."""
         return float("inf") if self.max_calls is None else self.max_calls - self.road.trip.calls_used
 
     def _attempt(self, call: Call, calls_after: int) -> None:
         road = self.road
         slot = road.acquire(max_wait_seconds=self.no_call_after - time.monotonic(), calls_after=calls_after)
         began = time.monotonic()
+        answers = self._ask(call, slot, began)
+        assert isinstance(answers, Answers)  # noqa: S101 - such calls bring prices
+        self.sight.learn(call, None)
+        brought = sort_out(call.assets, answers, self.sight.known)
+        self._store(call, brought, [road.landed(call, slot, began, Outcome.OK)])
+
+    def _ask(self, call: Call, slot: Slot, began: float) -> Answer:
+        road = self.road
         try:
-            answers = self.client.ask(call, now=road.clock.now, wait=road.stop.wait_for)
+            return self.client.ask(call, now=road.clock.now, wait=road.stop.wait_for)
         except CallError as error:
             road.failed(call, slot, began, error)
             raise
         except BaseException:
             runs.record_calls(road.connection, [road.landed(call, slot, began, Outcome.UNKNOWN)])
             raise
-        self._store(sort_out(call.assets, answers), [road.landed(call, slot, began, Outcome.OK)])
+
+    def make_bars(self, bars: Bars, progress: Callable[[], object] = lambda: None) -> None:
+        """Ask for bars, page by page, for as long as there is something to ask for and a call to do it."""
+        road = self.road
+        while self.calls_left >= 1 and time.monotonic() < self.no_call_after and bars.has_work():
+            try:
+                slot = road.acquire(max_wait_seconds=self.no_call_after - time.monotonic())
+            except CallError as error:
+                log.info("no further call in this run: %s", error)
+                return
+            one = None
+            try:
+                one = bars.begin()
+            finally:
+                if one is None:
+                    road.limiter.release(slot, Outcome.UNSENT)
+            if one is None:
+                continue
+            began = time.monotonic()
+            try:
+                page = self._ask(one.call, slot, began)
+            except CallError as error:
+                bars.failed(one, error)
+            except BaseException:
+                bars.let_go(one)
+                raise
+            else:
+                assert isinstance(page, Page)  # noqa: S101 - such calls bring bars
+                bars.landed(one, page, road.landed(one.call, slot, began, Outcome.OK))
+            progress()
+
+    def ask_status(self) -> MarketsOpen | None:
+        """Ask which markets are open, where a call is left for it; None: not known."""
+        if self.calls_left < 1 or time.monotonic() >= self.no_call_after:
+            return None
+        call = Call(CallKind.MARKET_STATUS)
+        try:
+            slot = self.road.acquire(max_wait_seconds=self.no_call_after - time.monotonic())
+            began = time.monotonic()
+            found = self._ask(call, slot, began)
+        except CallError as error:
+            log.info("the market's status is not known: %s", error)
+            return None
+        assert isinstance(found, MarketsOpen)  # noqa: S101 - such calls bring this
+        runs.record_calls(self.road.connection, [self.road.landed(call, slot, began, Outcome.OK)])
+        return found
 
     def fail(self, assets: Sequence[Asset], kind: FailureKind, reason: str) -> None:
         """Write down that these assets were not updated, and why."""
         if assets:
-            self._store([Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in assets], [])
+            brought = [Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in assets]
+            self._store(None, brought, [])
 
-    def _store(self, brought: Sequence[Brought], records: Sequence[CallRecord]) -> None:
-        self.road.store(brought, records, lambda _stored: None, served_at=self.road.clock.started_at)
+    def _store(self, call: Call | None, brought: Sequence[Brought], records: Sequence[CallRecord]) -> None:
+        day = None if call is None else call.day
+
+        def ending(_stored: Stored) -> None:
+            if call is not None and day is not None:
+                self.sight.note_stored(call)
+
+        self.road.store(brought, records, ending, served_at=self.road.clock.started_at, day=day)

@@ -18,18 +18,17 @@ import psycopg
 from assetbatch import planner
 from assetbatch.database import catalogue, queue, schema
 from assetbatch.database.leases import LEASE_SECONDS
+from assetbatch.database.queue import Ending, State
 from assetbatch.database.rate_limit import Lane, Outcome
-from assetbatch.errors import (
-    AssetbatchError,
-    CallError,
-    FailureKind,
-    Interrupted,
-)
+from assetbatch.errors import AssetbatchError, CallError, FailureKind, Interrupted
+from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.flights import Flights
-from assetbatch.jobs.run import exit_code, give_way, new_client, no_live_prices, perform, rules_of
+from assetbatch.jobs.run import exit_code, give_way, new_client, perform, rules_of
 from assetbatch.jobs.settling import Settling
-from assetbatch.model import RunResult, RunStatus, Trouble
+from assetbatch.jobs.sight import Sight
+from assetbatch.model import AssetType, BarsResult, Call, CallKind, RunResult, RunStatus
+from assetbatch.planner import Mode
 from assetbatch.provider.addresses import source_of
 
 if TYPE_CHECKING:
@@ -39,9 +38,9 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.database.queue import Item
+    from assetbatch.database.rate_limit import Slot
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
-    from assetbatch.model import Call
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +120,13 @@ class Drain:
         self._max_items = max_items
         self._progress = progress
         self._road = run.road(api_key, Lane.QUEUE, self._pause)
+        self._sight = Sight(run, api_key)
+        self._bars = Bars(run, self._road, self._sight)
         lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
         self._flights = Flights([new_client(run.config, api_key) for _ in range(lanes)], run.clock, run.stop)
-        self._settling = Settling(run, self._road, claims, self._flights)
+        self._settling = Settling(
+            run, road=self._road, sight=self._sight, claims=claims, flights=self._flights, bars=self._bars
+        )
         self._upkeep_at = time.monotonic()
         # The last claim found nothing: look first whether anything waits.
         self._dry = True
@@ -133,10 +136,7 @@ class Drain:
         """Make calls until there is nothing more to do; whatever ends it, but a bug, nothing stays claimed."""
         run, config = self._run, self._run.config
         self._claims.bring_back()
-        if not queue.is_waiting(run.connection):
-            return
-        if planner.mode(config.plan, config.settings.provider.mode) is planner.Mode.END_OF_DAY:
-            self._settling.ended_by = Trouble(FailureKind.NOT_ENTITLED, no_live_prices(config))
+        if not self._is_waiting() and not self._bars.has_work():
             return
         schema.claim_source(run.connection, source_of(config.settings.provider.base_url))
         catalogue.sync_with_config(run.connection, config.assets)
@@ -161,9 +161,14 @@ class Drain:
         items_left = float("inf") if self._max_items is None else self._max_items - self._claims.taken
         if self._settling.ended_by or items_left <= 0 or time.monotonic() >= self._begin_until:
             return False
-        if not self._flights.free:
+        if not self._flights.free or any(one.call.kind is CallKind.DAILY for one in self._flights):
             return True
-        if (self._dry or self._run.config.calls_per_window is not None) and not self._is_waiting():
+        known_to_wait = not self._dry and self._run.config.calls_per_window is None and self._sight.mode is Mode.LIVE
+        queued = known_to_wait or self._is_waiting()
+        if queued and (barred := self._sight.barred) is not None:
+            self._settling.ended_by = barred
+            return False
+        if not queued and not self._bars.has_work():
             return False
         try:
             slot = self._road.acquire(
@@ -172,16 +177,28 @@ class Drain:
         except CallError as error:
             log.info("no further call in this run: %s", error)
             return False
-        calls: list[tuple[Call, tuple[Item, ...]]] = []
+        begun = False
         try:
             if self._settling.ended_by is None:  # else something came home while it waited
-                calls = self._claim(slot.calls, items_left)
+                begun = (queued and self._begin_items(slot, items_left)) or self._begin_bars(slot)
         finally:
-            if not calls:
+            if not begun:
                 self._road.limiter.release(slot, Outcome.UNSENT)
+        return True
+
+    def _begin_items(self, slot: Slot, items_left: float) -> bool:
+        """Begin the calls for what is first in the queue; False where it has nothing after all."""
+        calls = self._claim(slot.calls, items_left)
         for number, (call, items) in enumerate(calls):
             self._flights.begin(call, items, slot, after_seconds=number * slot.spacing_seconds)
-        return True
+        return bool(calls)
+
+    def _begin_bars(self, slot: Slot) -> bool:
+        """Begin a call for bars, with a slot that the queue leaves."""
+        one = self._bars.begin() if self._bars.has_work() else None
+        if one is not None:
+            self._flights.begin(one.call, (), slot, bars=one)
+        return one is not None
 
     def _calls_at_once(self) -> float:
         """Tell how many calls one claim may serve: where it is for one call, or the pace is slow, no more than used."""
@@ -191,11 +208,18 @@ class Drain:
         return min(self._flights.free, max(1.0, provider.max_calls_per_second or self._flights.free))
 
     def _is_waiting(self) -> bool:
-        """Tell whether an item waits, if need be once what is due again has been brought back."""
+        """Tell whether an item waits for a call, if need be once what is due again has been brought back."""
+        self._complete_served()
         if queue.is_waiting(self._run.connection):
             return True
         self._keep_up()
+        self._complete_served()
         return queue.is_waiting(self._run.connection)
+
+    def _complete_served(self) -> None:
+        """End the items whose newest finished day is there."""
+        if self._sight.mode is Mode.END_OF_DAY:
+            self._road.trip.unchanged += queue.complete_served(self._run.connection, self._sight.wanted_days())
 
     def _keep_up(self) -> None:
         self._upkeep_at = time.monotonic()
@@ -205,10 +229,17 @@ class Drain:
     def _claim(self, calls: int, items_left: float) -> list[tuple[Call, tuple[Item, ...]]]:
         """Claim what so many calls cover; what rests is done without one."""
         batch_size = self._run.config.settings.provider.batch_size
+        if self._sight.mode is Mode.END_OF_DAY:
+            return self._claim_market()
         alone = batch_size == 1
         items = self._claims.take(limit=int(min(calls if alone else batch_size, items_left)), alone=alone)
         now = self._run.clock.now()
-        resting = {item for item in items if planner.rests(planner.Candidate(item.asset, item.served_at), now)}
+        resting = {
+            item
+            for item in items
+            if planner.rests(planner.Candidate(item.asset, item.served_at), now)
+            or item.asset.asset_type in self._sight.closed
+        }
         self._dry = not items
         if self._dry:
             # Gone meanwhile, or another transaction has its hands on what waits.
@@ -221,6 +252,23 @@ class Drain:
             (call, tuple(by_symbol[symbol] for symbol in call.symbols))
             for call in planner.snapshots([item.asset for item in by_symbol.values()], batch_size)
         ]
+
+    def _claim_market(self) -> list[tuple[Call, tuple[Item, ...]]]:
+        """Claim the first item; its call serves all of its market."""
+        items = tuple(self._claims.take(limit=1, alone=True))
+        self._dry = not items
+        if not items:
+            self._run.stop.pause(DRY_PAUSE_SECONDS)
+            return []
+        market = items[0].asset.asset_type
+        call = Call(CallKind.DAILY, market=market, day=self._sight.wanted_days()[market])
+        if call.day is None or not self._sight.take_day(call, patiently=False):
+            # Another run is asking for it: its answer serves this item, too.
+            self._claims.give_back([Ending(item, State.QUEUED) for item in items])
+            self._run.stop.pause(PATIENCE_SECONDS)
+            self._sight.look()
+            return []
+        return [(self._sight.widened(call), items)]
 
     def _pause(self, seconds: float) -> None:
         """Wait for a slot; meanwhile store and announce what comes home."""
@@ -258,6 +306,11 @@ class Drain:
                     self._settling.store()
         finally:
             given_up = self._flights.give_up()
+            with suppress(psycopg.Error):
+                self._sight.give_up_day()
+                for one in given_up:
+                    if one.bars is not None:
+                        self._bars.let_go(one.bars)
             self._claims.let_go(patiently=not asked_to_end)
             with suppress(psycopg.Error, Interrupted):
                 self._road.given_up(given_up)
@@ -265,7 +318,7 @@ class Drain:
     def result(self) -> RunResult:
         """Tell what the run did."""
         trip, dead, ended_by = self._road.trip, self._claims.dead, self._settling.ended_by
-        stored, failed = bool(trip.updated or trip.unchanged), bool(dead or ended_by)
+        stored, failed = bool(trip.updated or trip.unchanged or self._bars.assets), bool(dead or ended_by)
         warnings = give_way(self._run.config, self._run.connection, trip.unforeseen)
         if trip.deleted:
             warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(trip.deleted)}",)
@@ -284,6 +337,8 @@ class Drain:
             requeued=tuple(self._claims.requeued),
             dead=tuple(failure.symbol for failure in dead),
             remaining=queue.size(self._run.connection),
+            bars=BarsResult(len(self._bars.assets), self._bars.stored),
+            newer_at=self._sight.newer_at(list(AssetType)),
             ended_by=ended_by,
             api_calls_used=trip.calls_used,
             rate_limit_waits=trip.long_waits + trip.refusals,

@@ -11,7 +11,9 @@ from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.run import perform
+from assetbatch.jobs.sight import Sight
 from assetbatch.model import RunResult, RunStatus
+from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,6 +49,7 @@ def enqueue_secondary(
 
     def work(run: Run) -> RunResult:
         catalogue.sync_with_config(connection, config.assets)
+        sight = Sight(run, config.api_key.reveal() if config.api_key else None)
 
         def served_before(update_frequency_seconds: int, market: Market) -> datetime:
             return planner.served_before(update_frequency_seconds, market, run.clock.started_at)
@@ -54,6 +57,7 @@ def enqueue_secondary(
         enqueued = enqueue(
             connection,
             served_before,
+            days=sight.wanted_days() if sight.mode is Mode.END_OF_DAY else None,
             origins=["config"] if source == "config" else None,
             symbols=symbols,
             due_or_not=due_or_not,

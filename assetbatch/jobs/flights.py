@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING
 from assetbatch.errors import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from assetbatch.database.queue import Item
     from assetbatch.database.rate_limit import Slot
+    from assetbatch.jobs.bars import BarCall
     from assetbatch.jobs.clock import Clock, Stop
     from assetbatch.model import Call
     from assetbatch.provider.client import Asked, Client
-    from assetbatch.provider.quotes import Answers
+    from assetbatch.provider.reading import Answer
 
 
 @dataclass(frozen=True, slots=True)
 class Flying:
-    """A call under way, and the items that it covers."""
+    """A call under way, and the items that it covers, or the bars that it is for."""
 
     call: Call
     items: tuple[Item, ...]
+    bars: BarCall | None
     slot: Slot
     client: Client
     asked: Asked
@@ -54,12 +56,24 @@ class Flights:
         """How many calls are under way."""
         return len(self._flying)
 
-    def begin(self, call: Call, items: tuple[Item, ...], slot: Slot, *, after_seconds: float) -> None:
+    def __iter__(self) -> Iterator[Flying]:
+        """Go through the calls under way."""
+        return iter(self._flying)
+
+    def begin(
+        self,
+        call: Call,
+        items: tuple[Item, ...],
+        slot: Slot,
+        *,
+        after_seconds: float = 0.0,
+        bars: BarCall | None = None,
+    ) -> None:
         """Send a call, after a pause of so many seconds."""
         client = self._idle.pop()
         asked = client.begin(call, self._something_landed.set, after_seconds=after_seconds)
         self._flying.append(
-            Flying(call, items, slot, client, asked, self._clock.now(), time.monotonic() + after_seconds)
+            Flying(call, items, bars, slot, client, asked, self._clock.now(), time.monotonic() + after_seconds)
         )
 
     def warm_up(self) -> None:
@@ -67,7 +81,7 @@ class Flights:
         for client in self._idle:
             client.warm_up()
 
-    def land(self, seconds: float) -> list[tuple[Flying, Answers | CallError]]:
+    def land(self, seconds: float) -> list[tuple[Flying, Answer | CallError]]:
         """Wait for answers, for so long; return what came home, and give up what takes too long.
 
         Raises when the run is asked to end, where nothing is under way; else what is may come home yet.
@@ -78,7 +92,7 @@ class Flights:
         self._stop.wait_for(self._something_landed, seconds)
         return self.landed()
 
-    def landed(self) -> list[tuple[Flying, Answers | CallError]]:
+    def landed(self) -> list[tuple[Flying, Answer | CallError]]:
         """Return what came home, without waiting, and what takes too long."""
         self._something_landed.clear()
         landed = [one for one in self._flying if one.asked.has_landed or one.asked.flight.is_over]
@@ -87,7 +101,7 @@ class Flights:
             self._idle.append(one.client)
         return [(one, self._finish(one)) for one in landed]
 
-    def _finish(self, one: Flying) -> Answers | CallError:
+    def _finish(self, one: Flying) -> Answer | CallError:
         try:
             return one.client.finish(one.asked, now=self._clock.now())
         except CallError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,25 +12,32 @@ from assetbatch import planner
 from assetbatch.database import catalogue, schema
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import FailureKind
+from assetbatch.errors import KINDS, FailureKind
+from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.cycle import Cycle
-from assetbatch.jobs.run import exit_code, give_way, new_client, no_live_prices, perform, rules_of
-from assetbatch.model import RunResult, RunStatus
+from assetbatch.jobs.run import exit_code, give_way, new_client, perform, rules_of
+from assetbatch.jobs.sight import Sight
+from assetbatch.model import AssetType, BarsResult, RunResult, RunStatus
+from assetbatch.planner import Mode
 from assetbatch.provider.addresses import source_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.database.rate_limit import RateLimiter
-    from assetbatch.jobs.clock import Clock, Stop
+    from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.update import Trip
+    from assetbatch.model import Asset, Call
 
 log = logging.getLogger(__name__)
 
 JOB = "run-priority"
+# Answers without a price, as the vendor gives them where a market rests.
+WITHOUT_PRICE = {FailureKind.MISSING, FailureKind.INVALID, FailureKind.NOT_FOUND}
 
 
 def run_priority(
@@ -45,7 +53,7 @@ def run_priority(
         JOB,
         config,
         connection,
-        lambda run: _update(run, api_key),
+        lambda run: _Update(run, api_key)(),
         host=host,
         stop=stop,
         # Renewed before each call: it must not run out while one is on its way.
@@ -55,85 +63,161 @@ def run_priority(
     )
 
 
-def _update(run: Run, api_key: str) -> RunResult:
-    config, clock, settings = run.config, run.clock, run.config.settings
-    assets = config.priority_assets
-    states = catalogue.sync_states(run.connection, [asset.symbol for asset in assets])
-    mode = planner.mode(config.plan, settings.provider.mode)
-    plan = planner.plan(
-        [planner.Candidate(asset, states[asset.symbol].served_at) for asset in assets],
-        mode=mode,
-        batch_size=settings.provider.batch_size,
-        now=clock.started_at,
-    )
-    log.info(
-        "assets due: %d; calls planned on plan %s (%s): %d",
-        len(assets) - len(plan.not_due),
-        config.plan,
-        mode,
-        len(plan.calls),
-    )
-    if plan.calls:
+class _Update:
+    """One run: quotes first, or the figures of finished days; then bars, with the calls that are left."""
+
+    def __init__(self, run: Run, api_key: str) -> None:
+        self._run = run
+        self._api_key = api_key
+        self._assets = run.config.priority_assets
+        self._sight = Sight(run, api_key)
+        self._not_due: list[Asset] = []
+        self._unchanged: list[Asset] = []
+
+    def __call__(self) -> RunResult:
+        run, config, settings = self._run, self._run.config, self._run.config.settings
+        calls = self._plan(self._assets)
+        log.info(
+            "assets due: %d; calls planned on plan %s (%s): %d",
+            len(self._assets) - len(self._not_due),
+            config.plan,
+            self._sight.mode,
+            len(calls),
+        )
         schema.claim_source(run.connection, source_of(settings.provider.base_url))
-    catalogue.sync_with_config(run.connection, config.assets)
+        catalogue.sync_with_config(run.connection, config.assets)
+        road = run.road(self._api_key, Lane.PRIORITY, self._pause)
+        client = new_client(config, self._api_key)
+        bars = Bars(run, road, self._sight, symbols=[asset.symbol for asset in self._assets], mend=False)
+        if calls or bars.has_work():
+            client.warm_up()
+        cycle = Cycle(
+            road,
+            client,
+            self._sight,
+            self._replan,
+            no_call_after=time.monotonic() + settings.batch.max_cycle_seconds,
+            max_calls=None if config.calls_per_window is None else len(self._assets),
+        )
+        if (barred := self._sight.barred) is not None:
+            cycle.fail([asset for call in calls for asset in call.assets], barred.kind, barred.error)
+        else:
+            cycle.make([self._sight.widened(call) for call in calls])
+        self._look_at_markets(cycle)
+        if not self._ends_run(road.trip):
+            cycle.make_bars(bars)
+        deferred = bars.waiting()
+        self._foresee(road.limiter)
+        return self._result(road.trip, bars, deferred)
 
-    def pause(seconds: float) -> None:
-        assert run.lease is not None  # noqa: S101 - this job runs alone
-        run.lease.keep()
-        run.stop.pause(seconds)
+    def _pause(self, seconds: float) -> None:
+        assert self._run.lease is not None  # noqa: S101 - this job runs alone
+        self._run.lease.keep()
+        self._run.stop.pause(seconds)
 
-    road = run.road(api_key, Lane.PRIORITY, pause)
-    client = new_client(config, api_key)
-    if plan.calls:
-        client.warm_up()
-    cycle = Cycle(
-        road,
-        client,
-        no_call_after=time.monotonic() + settings.batch.max_cycle_seconds,
-        max_calls=None if config.calls_per_window is None else len(assets),
-    )
-    cycle.make(plan.calls)
-    cycle.fail(plan.not_entitled, FailureKind.NOT_ENTITLED, no_live_prices(config))
-    _foresee(config, road.limiter, mode, clock)
-    return _result(run, plan, road.trip, give_way(config, run.connection, road.trip.unforeseen))
+    def _candidates(self, assets: Sequence[Asset]) -> list[planner.Candidate]:
+        states = catalogue.sync_states(self._run.connection, [asset.symbol for asset in assets])
+        return [
+            planner.Candidate(
+                asset,
+                served_at=states[asset.symbol].served_at,
+                day=states[asset.symbol].day,
+                failed=states[asset.symbol].error_kind not in {None, FailureKind.MISSING},
+            )
+            for asset in assets
+        ]
 
+    def _plan(self, assets: Sequence[Asset]) -> list[Call]:
+        plan = planner.plan(
+            self._candidates(assets),
+            mode=self._sight.mode,
+            batch_size=self._run.config.settings.provider.batch_size,
+            now=self._run.clock.started_at,
+            days=self._sight.days,
+            closed=self._sight.closed,
+        )
+        self._not_due += plan.not_due
+        self._unchanged += plan.unchanged
+        return list(plan.calls)
 
-def _foresee(config: Config, limiter: RateLimiter, mode: planner.Mode, clock: Clock) -> None:
-    """Keep slots for the next run: other work leaves it those that it is going to need."""
-    batch = config.settings.batch
-    every = timedelta(minutes=batch.interval_minutes)
-    due = planner.next_due(clock.started_at, every)
-    calls = planner.foresee(
-        config.priority_assets,
-        mode=mode,
-        batch_size=config.settings.provider.batch_size,
-        due=due,
-        now=clock.started_at,
-    )
-    limiter.foresee(
-        calls=calls,
-        due=due,
-        every_seconds=every.total_seconds(),
-        grace_seconds=config.settings.rate_limiting.reservation_grace_seconds,
-    )
+    def _replan(self, calls: Sequence[Call]) -> list[Call]:
+        """Plan the priority assets of these calls anew."""
+        covered = {symbol for call in calls for symbol in call.symbols}
+        return [
+            self._sight.widened(call) for call in self._plan([one for one in self._assets if one.symbol in covered])
+        ]
 
+    def _ends_run(self, trip: Trip) -> bool:
+        return any(KINDS[failure.kind].ends_run for failure in trip.failed)
 
-def _result(run: Run, plan: planner.Plan, trip: Trip, warnings: tuple[str, ...]) -> RunResult:
-    failed = tuple(trip.failed)
-    stored = [*trip.updated, *trip.unchanged]
-    return RunResult(
-        job=JOB,
-        run_id=run.id,
-        status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
-        exit_code=exit_code([failure.kind for failure in failed], anything_stored=bool(stored)),
-        started_at=run.clock.started_at,
-        finished_at=run.clock.now(),
-        updated=tuple(trip.updated),
-        unchanged=(*trip.unchanged, *(asset.symbol for asset in plan.unchanged)),
-        not_due=tuple(asset.symbol for asset in plan.not_due),
-        failed=failed,
-        api_calls_used=trip.calls_used,
-        rate_limit_waits=trip.long_waits + trip.refusals,
-        waited_seconds=round(trip.waited_seconds, 3),
-        warnings=warnings,
-    )
+    def _look_at_markets(self, cycle: Cycle) -> None:
+        """Ask whether a market rests of which no asset has a price, at most hourly: a holiday is no failure."""
+        if self._sight.mode is Mode.END_OF_DAY:
+            return
+        failed = {failure.symbol: failure.kind for failure in cycle.road.trip.failed}
+        silent = {
+            market
+            for market in AssetType
+            if (own := [asset for asset in self._assets if asset.asset_type is market])
+            and all(failed.get(asset.symbol) in WITHOUT_PRICE for asset in own)
+        }
+        if not silent or not self._sight.may_ask_status() or (found := cycle.ask_status()) is None:
+            return
+        self._sight.note_markets(found.markets)
+        rest = [one for one in self._assets if one.asset_type in silent & self._sight.closed]
+        log.info("the vendor says that the market rests: %s", ", ".join(asset.symbol for asset in rest) or "none")
+        cycle.road.trip.failed = [one for one in cycle.road.trip.failed if one.symbol not in {a.symbol for a in rest}]
+        self._unchanged += rest
+
+    def _foresee(self, limiter: RateLimiter) -> None:
+        """Keep slots for the next run: other work leaves it those that it is going to need."""
+        run, batch = self._run, self._run.config.settings.batch
+        every = timedelta(minutes=batch.interval_minutes)
+        due = planner.next_due(run.clock.started_at, every)
+        served = [replace(candidate, served_at=run.clock.started_at) for candidate in self._candidates(self._assets)]
+        calls = planner.plan(
+            served,
+            mode=self._sight.mode,
+            batch_size=run.config.settings.provider.batch_size,
+            now=due,
+            days=self._sight.days,
+            closed=self._sight.closed,
+        ).calls
+        bars = len(self._assets) if calls and Bars.are_enabled(run.config, self._sight.mode) else 0
+        limiter.foresee(
+            calls=min(len(calls) + bars, len(self._assets)),
+            due=due,
+            every_seconds=every.total_seconds(),
+            grace_seconds=run.config.settings.rate_limiting.reservation_grace_seconds,
+        )
+
+    def _result(self, trip: Trip, bars: Bars, deferred: Sequence[str]) -> RunResult:
+        run, own = self._run, [asset.symbol for asset in self._assets]
+        # A call for a whole market serves many others, too.
+        failed = tuple(failure for failure in trip.failed if failure.symbol in own)
+        known = {*trip.unchanged, *(asset.symbol for asset in self._unchanged)} - {one.symbol for one in failed}
+        updated = [symbol for symbol in own if symbol in trip.updated]
+        unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
+        stored = bool(updated or unchanged)
+        kinds = [*(failure.kind for failure in failed), *([bars.ended_by.kind] if bars.ended_by else [])]
+        return RunResult(
+            job=JOB,
+            run_id=run.id,
+            status=RunStatus.OK if not kinds else RunStatus.PARTIAL if stored else RunStatus.FAILED,
+            exit_code=exit_code(kinds, anything_stored=stored),
+            started_at=run.clock.started_at,
+            finished_at=run.clock.now(),
+            updated=tuple(updated),
+            unchanged=tuple(unchanged),
+            deferred=tuple(deferred),
+            not_due=tuple(asset.symbol for asset in self._not_due),
+            failed=failed,
+            others_updated=len(set(trip.updated) - set(own)),
+            bars=BarsResult(len(bars.assets), bars.stored),
+            newer_at=self._sight.newer_at({asset.asset_type for asset in self._assets}),
+            ended_by=bars.ended_by,
+            api_calls_used=trip.calls_used,
+            rate_limit_waits=trip.long_waits + trip.refusals,
+            waited_seconds=round(trip.waited_seconds, 3),
+            warnings=give_way(run.config, run.connection, trip.unforeseen),
+        )

@@ -147,16 +147,6 @@ def new_client(config: Config, api_key: str) -> Client:
     )
 
 
-def no_live_prices(config: Config) -> str:
-    """Say what stands in the way on a plan without live prices."""
-    provider = config.settings.provider
-    return (
-        f"plan {config.plan} has no live prices, and end-of-day prices are not fetched yet by this version:"
-        f" set provider.plan (POLYGON_TIER) to the plan that you pay for ({provider.upgrade_url}),"
-        " or try everything with `assetbatch sandbox`"
-    )
-
-
 def give_way(config: Config, connection: Connection, unforeseen: list[int]) -> tuple[str, ...]:
     """Warn of refusals that our own calls do not explain; `unforeseen`: for each, how many were in the window."""
     if not unforeseen:

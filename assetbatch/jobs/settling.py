@@ -12,7 +12,9 @@ from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind, Fate
 from assetbatch.jobs.claims import Claims, verdict
 from assetbatch.jobs.update import sort_out
-from assetbatch.model import Failure, Trouble
+from assetbatch.model import CallKind, Failure, Trouble
+from assetbatch.provider.bars import Page
+from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
     from assetbatch.database.prices import Stored
     from assetbatch.database.queue import Item
     from assetbatch.database.runs import CallRecord
+    from assetbatch.jobs.bars import BarCall, Bars
     from assetbatch.jobs.flights import Flights, Flying
     from assetbatch.jobs.run import Run
+    from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.update import Road
-    from assetbatch.provider.quotes import Answers
+    from assetbatch.model import Call
+    from assetbatch.provider.reading import Answer
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +40,13 @@ STRIKE_PAUSE_SECONDS = 0.5
 class Settling:
     """Stores and judges for one run. `ended_by` is what no further call can fare better than, once there is such."""
 
-    def __init__(self, run: Run, road: Road, claims: Claims, flights: Flights) -> None:
+    def __init__(self, run: Run, *, road: Road, sight: Sight, claims: Claims, flights: Flights, bars: Bars) -> None:
         self._run = run
         self._road = road
+        self._sight = sight
         self._claims = claims
         self._flights = flights
+        self._bars = bars
         self._settings = run.config.settings.queue
         self._unstored: list[tuple[Flying, Answers, CallRecord]] = []
         # Calls that failed as if the API were away: the next answer tells whether it was the API, or they.
@@ -51,26 +58,41 @@ class Settling:
         """Whether something came home that is not stored yet."""
         return bool(self._unstored)
 
-    def take_in(self, landed: Sequence[tuple[Flying, Answers | CallError]]) -> None:
+    def take_in(self, landed: Sequence[tuple[Flying, Answer | CallError]]) -> None:
         """Tell the slots, at once; keep the answers for `store`; decide about what failed."""
         bad: list[tuple[Flying, CallError]] = []
-        for one, answers in landed:
-            if isinstance(answers, CallError):
-                self._road.failed(one.call, one.slot, one.began, answers)
-                bad.append((one, answers))
+        pages: list[tuple[BarCall, Page, CallRecord]] = []
+        for one, answer in landed:
+            if isinstance(answer, CallError):
+                self._road.failed(one.call, one.slot, one.began, answer)
+                bad.append((one, answer))
+                continue
+            record = self._road.landed(one.call, one.slot, one.began, Outcome.OK)
+            if one.bars is not None:
+                assert isinstance(answer, Page)  # noqa: S101 - such calls bring bars
+                pages.append((one.bars, answer, record))
             else:
-                self._unstored.append((one, answers, self._road.landed(one.call, one.slot, one.began, Outcome.OK)))
-        if not bad:
-            return
-        self.store()
+                assert isinstance(answer, Answers)  # noqa: S101 - such calls bring prices
+                self._unstored.append((one, answer, record))
+        if bad or pages:
+            self.store()
+        for bars, page, record in pages:
+            self._bars.landed(bars, page, record)
         for one, error in bad:
-            self._call_failed(one.items, error)
+            if one.bars is None:
+                self._call_failed(one, error)
+            else:
+                self._bars.failed(one.bars, error)
+                self.ended_by = self.ended_by or self._bars.ended_by
         if any(KINDS[error.kind].strike for _, error in bad) and self.ended_by is None:
             self._run.stop.pause(STRIKE_PAUSE_SECONDS)
 
     def store(self) -> None:
         """Store what came home and end its items, in one transaction."""
         came, self._unstored = self._unstored, []
+        for days in [one for one in came if one[0].call.day is not None]:
+            came.remove(days)
+            self._store([days])
         symbols = [symbol for one, _, _ in came for symbol in one.call.symbols]
         # One that was lost and claimed again may come home twice; a transaction writes it once.
         for group in [came] if len(symbols) == len(set(symbols)) else [[one] for one in came]:
@@ -80,25 +102,39 @@ class Settling:
         if not came:
             return
         items = [item for one, _, _ in came for item in one.items]
-        known = {item.asset.symbol for item in items if item.served_at is not None}
+        known = self._sight.known | {item.asset.symbol for item in items if item.served_at is not None}
         self._write(
             items,
             [found for one, answers, _ in came for found in sort_out(one.call.assets, answers, known)],
             [record for _, _, record in came],
             served_at=min(one.began_at for one, _, _ in came),
+            call=came[0][0].call,
         )
+        self._sight.learn(came[0][0].call, None)
         self.judge()
         self._run.announcer.announce()
 
     def _write(
-        self, items: Sequence[Item], brought: Sequence[Brought], records: Sequence[CallRecord], *, served_at: datetime
+        self,
+        items: Sequence[Item],
+        brought: Sequence[Brought],
+        records: Sequence[CallRecord],
+        *,
+        served_at: datetime,
+        call: Call | None = None,
     ) -> None:
         # A failure is told of what this run still answers for; another one may have had better luck meanwhile.
-        failed = {found.symbol for found in brought if found.failure is not None}
-        lost = failed - self._claims.still_hold([item for item in items if item.asset.symbol in failed])
+        broken = {found.symbol for found in brought if found.failure is not None}
+        failed = [item for item in items if item.asset.symbol in broken]
+        lost = {item.asset.symbol for item in failed} - self._claims.still_hold(failed)
+        day = None if call is None else call.day
 
         def ending(stored: Stored) -> tuple[list[Item], list[Ending], set[str]]:
             failures = {failure.symbol: failure for failure in stored.failed}
+            if call is not None and day is not None:
+                self._sight.note_stored(call)
+                # What the vendor has not of a day it will not have in a minute: that item is done, too.
+                failures = {symbol: one for symbol, one in failures.items() if one.kind is not FailureKind.MISSING}
             done = [item for item in items if item.asset.symbol not in failures]
             endings = [
                 verdict(item, failures[item.asset.symbol], self._settings)
@@ -108,10 +144,18 @@ class Settling:
             return done, endings, self._claims.write(done, endings)
 
         kept = [found for found in brought if found.symbol not in lost]
-        self._claims.note(*self._road.store(kept, records, ending, served_at=served_at))
+        self._claims.note(*self._road.store(kept, records, ending, served_at=served_at, day=day))
 
-    def _call_failed(self, items: tuple[Item, ...], error: CallError) -> None:
+    def _call_failed(self, one: Flying, error: CallError) -> None:
         """Decide what becomes of a call's items, none of which it brought."""
+        items = one.items
+        if self._sight.learn(one.call, error):
+            self._call_off()
+            self._give_back(items)
+            return
+        if one.call.kind is CallKind.DAILY:
+            self._day_failed(items, error)
+            return
         log.info("a call for %d assets failed: %s: %s", len(items), error.kind, error)
         meaning, together = KINDS[error.kind], len(items) > 1
         if meaning.strike:
@@ -133,6 +177,13 @@ class Settling:
         else:
             self._fail_alone(items[0], error)
 
+    def _day_failed(self, items: Sequence[Item], error: CallError) -> None:
+        """Give back the items of a call for a whole market: it says nothing about any of them."""
+        self._sight.give_up_day()
+        self._give_back(items)
+        if not KINDS[error.kind].retry or self._road.api_is_away():
+            self._end(error)
+
     def _give_back(self, items: Sequence[Item], *, struck: bool = False) -> None:
         self._claims.give_back([Ending(item, State.QUEUED, struck=struck) for item in items])
 
@@ -143,6 +194,8 @@ class Settling:
             return
         self._road.given_up([one for one in called_off if one.asked.flight.sent])
         for one in called_off:
+            if one.bars is not None:
+                self._bars.let_go(one.bars)
             if not one.asked.flight.sent:
                 self._road.limiter.release(one.slot, Outcome.UNSENT)
         self._give_back([item for one in called_off for item in one.items])

@@ -20,7 +20,7 @@ from assetbatch.model import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from datetime import datetime
+    from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
     from assetbatch.database.leases import Lease
@@ -136,35 +136,43 @@ class Road:
         ending: Callable[[prices.Stored], T],
         *,
         served_at: datetime,
+        day: date | None = None,
     ) -> T:
         """Store what calls brought, with their records and what `ending` writes, in one transaction.
 
-        `served_at` decides when the assets are due again. `ending` is told what became of them; a deadlock repeats it.
+        `served_at` decides when the assets are due again; daily figures are of a `day`. `ending` is told what became of
+        them; a deadlock repeats it.
         """
 
-        def attempt(*, carefully: bool) -> tuple[prices.Stored, T]:
-            with transaction(self.connection):
-                stored = prices.write(
-                    self.connection,
-                    brought,
-                    served_at=served_at,
-                    answered_at=self.clock.now(),
-                    carefully=carefully,
-                )
-                ended = ending(stored)
-                if records:
-                    runs.record_calls(self.connection, records)
-                return stored, ended
+        def write(*, carefully: bool) -> tuple[prices.Stored, T]:
+            times = prices.Times(served_at, self.clock.now(), day)
+            stored = prices.write(self.connection, brought, times, carefully=carefully)
+            return stored, ending(stored)
 
-        try:
-            stored, ended = repeated(lambda: attempt(carefully=False))
-        except prices.REFUSALS:
-            stored, ended = repeated(lambda: attempt(carefully=True))
+        stored, ended = self.write(write, records)
         self.trip.updated += stored.updated
         self.trip.unchanged += stored.unchanged
         self.trip.deleted += stored.deleted
         self.trip.failed += stored.failed
         return ended
+
+    def write(self, write: Callable[..., T], records: Sequence[runs.CallRecord]) -> T:
+        """Write something with the records of its calls, in one transaction; what gets in its way repeats it.
+
+        `write` is told whether to go about it `carefully`: the platform's tables refused something before.
+        """
+
+        def attempt(*, carefully: bool) -> T:
+            with transaction(self.connection):
+                written = write(carefully=carefully)
+                if records:
+                    runs.record_calls(self.connection, records)
+                return written
+
+        try:
+            return repeated(lambda: attempt(carefully=False))
+        except prices.REFUSALS:
+            return repeated(lambda: attempt(carefully=True))
 
 
 def sort_out(assets: Sequence[Asset], answers: Answers, known: Collection[str] = ()) -> list[prices.Brought]:

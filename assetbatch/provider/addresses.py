@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
+from assetbatch.bars import MOST_BASE_MINUTES
 from assetbatch.model import AssetType, Call, CallKind
+from assetbatch.planner import EPOCH
+from assetbatch.provider.reference import MARKETS as REFERENCE_MARKETS
+from assetbatch.provider.reference import TICKERS_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 # One vendor, renamed: both names answer with the same data.
 SAME_SOURCE = {"api.polygon.io": "api.massive.com"}
 SANDBOX_SOURCE = "sandbox"
 MARKETS: Mapping[AssetType, str] = {AssetType.FOREX: "forex", AssetType.CRYPTO: "crypto"}
-# The vendor's default of 10 would cut the answer.
+# The vendor's defaults, 10 and 100, would cut the answers.
 SNAPSHOT_LIMIT = 250
+TICKERS_LIMIT = 1000
 
 
 def source_of(base_url: str) -> str:
@@ -41,3 +48,23 @@ def target(call: Call) -> str:
             asset = call.assets[0]
             market = MARKETS[asset.asset_type]
             return f"/v2/snapshot/locale/global/markets/{market}/tickers/{quote(asset.polygon_ticker, safe=':')}"
+        case CallKind.DAILY:
+            assert call.market is not None  # noqa: S101 - such a call is of a market
+            market = REFERENCE_MARKETS[call.market]
+            return f"/v2/aggs/grouped/locale/global/market/{market}/{call.day}?adjusted=true"
+        case CallKind.BARS:
+            assert call.span is not None  # noqa: S101 - such a call has a span
+            ticker = quote(call.assets[0].polygon_ticker, safe=":")
+            since, until = (_milliseconds(moment) for moment in (call.span.since, call.span.until))
+            query = urlencode({"adjusted": "true", "sort": "asc", "limit": MOST_BASE_MINUTES})
+            return f"/v2/aggs/ticker/{ticker}/range/{call.minutes}/minute/{since}/{until - 1}?{query}"
+        case CallKind.MARKET_STATUS:
+            return "/v1/marketstatus/now"
+        case CallKind.TICKERS:
+            assert call.market is not None  # noqa: S101 - such a call is of a market
+            first = urlencode({"market": REFERENCE_MARKETS[call.market], "active": "true", "limit": TICKERS_LIMIT})
+            return f"{TICKERS_PATH}?{call.page or first}"
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(milliseconds=1)

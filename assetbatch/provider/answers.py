@@ -73,6 +73,16 @@ def check_status(document: Document) -> None:
     raise CallError(FailureKind.MALFORMED, f"the answer's status is {text(status)}: {message(document)}", answered=True)
 
 
+def rows_of(document: Document) -> list[Document]:
+    """Find the rows of an answer: none where `results` is absent or null. Raises CallError (malformed)."""
+    rows = document.get("results")
+    if rows is None:
+        rows = []
+    if not isinstance(rows, list):
+        raise CallError(FailureKind.MALFORMED, "`results` is no list", answered=True)
+    return [row for row in rows if isinstance(row, dict)]
+
+
 def message(document: object) -> str:
     """Find the vendor's own words in an answer, bounded."""
     if isinstance(document, dict):
@@ -115,6 +125,8 @@ def _kind_of(http_status: int, words: str, document: object) -> FailureKind:
         return FailureKind.MALFORMED
     if http_status == 403 and "before end of day" in words:
         return FailureKind.NOT_YET
+    if http_status == 403 and "data timeframe" in words:
+        return FailureKind.TIMEFRAME
     if http_status == 404 and isinstance(document, dict) and document.get("status") == "NOT_FOUND":
         return FailureKind.UNKNOWN_TICKER
     by_class = {4: FailureKind.BAD_REQUEST, 5: FailureKind.SERVER_ERROR}

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from assetbatch.errors import CallError, FailureKind
-from assetbatch.provider import answers, quotes
+from assetbatch.provider import answers, reading
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of, target
 from assetbatch.provider.flight import Flight
+from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,7 +86,7 @@ class Client:
         *,
         now: Callable[[], datetime],
         wait: Callable[[threading.Event, float], object] | None = None,
-    ) -> quotes.Answers:
+    ) -> reading.Answer:
         """Make a call and read its answer. Raises CallError.
 
         `now` is the time that prices are held against. `wait` waits for an event, for some seconds at most, in place of
@@ -125,7 +126,7 @@ class Client:
         asked.flight.give_up()
         self._session = None
 
-    def finish(self, asked: Asked, *, now: datetime) -> quotes.Answers:
+    def finish(self, asked: Asked, *, now: datetime) -> reading.Answer:
         """Read the answer of a call; one that is not there yet is given up. Raises CallError."""
         if not asked.has_landed:
             self.give_up(asked)
@@ -136,7 +137,7 @@ class Client:
         try:
             if isinstance(result, Exception):
                 raise result
-            found = quotes.read(asked.call, result, now=now)
+            found = reading.read(asked.call, result, now=now)
         except CallError as error:
             error.reason = self._without_key(error.reason)
             error.args = (error.reason,)
@@ -144,7 +145,9 @@ class Client:
         finally:
             # Else an error and this frame in its traceback hold each other, and with them the open connection.
             del result
-        found.failures = {symbol: (kind, self._without_key(words)) for symbol, (kind, words) in found.failures.items()}
+        if isinstance(found, Answers):
+            failures = found.failures.items()
+            found.failures = {symbol: (kind, self._without_key(words)) for symbol, (kind, words) in failures}
         return found
 
     def _without_key(self, words: str) -> str:
@@ -172,9 +175,7 @@ class Client:
                 body = self._read(response, flight, answers.MAX_BYTES)
         except transport.ERRORS as error:
             raise transport.call_error(error, flight) from None
-        document = answers.parse(body)
-        answers.check_status(document)
-        return document
+        return answers.parse(body)
 
     def _refusal(self, response: requests.Response, flight: Flight) -> CallError:
         """Read an answer that is none; its status says what it is, even where its body is cut, broken or endless."""

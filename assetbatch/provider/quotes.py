@@ -1,33 +1,20 @@
-"""Quotes out of snapshots. A row that is no price condemns itself alone.
-
-Numbers stay `Decimal` from the text on; times are told apart by their magnitude.
-"""
+"""Quotes out of snapshots. A row that is no price condemns itself alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.errors import FailureKind
 from assetbatch.model import AssetType, Call, CallKind, Quote
-from assetbatch.provider.answers import Document, message, text
+from assetbatch.provider.answers import Document, message, rows_of, text
+from assetbatch.provider.values import InvalidRowError, number, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from assetbatch.model import Asset
-
-# Beyond any price; bounds what numeric columns and people must take.
-LARGEST_NUMBER = Decimal(10) ** 18
-SMALLEST_NUMBER = Decimal(10) ** -18
-MOST_DIGITS = 40
-# Clocks differ a little; a price of tomorrow is none.
-FUTURE_TOLERANCE = timedelta(minutes=5)
-OLDEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
-# (below this magnitude, units a second)
-TIME_UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +70,9 @@ SHAPES = {
 }
 
 
-class InvalidRowError(Exception):
-    """A row is no price; says why."""
-
-
 @dataclass(slots=True)
 class Answers:
-    """What a snapshot brought, by symbol: quotes, and why there is none."""
+    """The prices that a call brought, by symbol, and why there is none."""
 
     quotes: dict[str, Quote] = field(default_factory=dict)
     failures: dict[str, tuple[FailureKind, str]] = field(default_factory=dict)
@@ -116,14 +99,7 @@ def read(call: Call, document: Document, *, now: datetime) -> Answers:
 
 
 def _rows(call: Call, document: Document) -> Iterator[tuple[str, Document]]:
-    if call.kind is CallKind.SNAPSHOT:
-        rows = document.get("results")
-        if rows is None:
-            rows = []
-        if not isinstance(rows, list):
-            raise CallError(FailureKind.MALFORMED, "`results` is no list", answered=True)
-    else:
-        rows = [document.get("ticker")]
+    rows = rows_of(document) if call.kind is CallKind.SNAPSHOT else [document.get("ticker")]
     for row in rows:
         if isinstance(row, dict) and isinstance(row.get("ticker"), str):
             yield row["ticker"], row
@@ -138,22 +114,22 @@ def _row_error(row: Document) -> tuple[FailureKind, str]:
 def _quote(asset: Asset, row: Document, shape: Shape, now: datetime) -> Quote:
     quote, trade, day = (_part(row, name) for name in (shape.quote, shape.trade, shape.day))
     if asset.asset_type is AssetType.CRYPTO:
-        price, moment = _number(trade, shape.price), _first(trade, shape.trade_times)
+        price, moment = number(trade, shape.price), _first(trade, shape.trade_times)
     else:
-        price, moment = _number(quote, shape.bid), quote.get(shape.quote_time)
+        price, moment = number(quote, shape.bid), quote.get(shape.quote_time)
     if price is None:
         what = "trade" if asset.asset_type is AssetType.CRYPTO else "bid"
         raise InvalidRowError(f"no {what} price (zero or absent)")
     return Quote(
         polygon_ticker=asset.polygon_ticker,
         last_price=price,
-        timestamp=_time(moment, now),
-        bid=_number(quote, shape.bid),
-        ask=_number(quote, shape.ask),
-        daily_open=_number(day, shape.open),
-        daily_high=_number(day, shape.high),
-        daily_low=_number(day, shape.low),
-        daily_close=_number(day, shape.close),
+        timestamp=time_of(moment, now),
+        bid=number(quote, shape.bid),
+        ask=number(quote, shape.ask),
+        daily_open=number(day, shape.open),
+        daily_high=number(day, shape.high),
+        daily_low=number(day, shape.low),
+        daily_close=number(day, shape.close),
     )
 
 
@@ -168,33 +144,3 @@ def _part(row: Document, key: str) -> Mapping[str, Any]:
 
 def _first(part: Mapping[str, Any], keys: Iterable[str]) -> object:
     return next((part[key] for key in keys if part.get(key)), None)
-
-
-def _number(part: Mapping[str, Any], key: str) -> Decimal | None:
-    """Read a price. Absent, null and zero are the vendor's three ways to say that there is none."""
-    value = part.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, Decimal) or not value.is_finite():
-        raise InvalidRowError(f"`{key}` is no number: {text(value)}")
-    if value == 0:
-        return None
-    if value < 0:
-        raise InvalidRowError(f"`{key}` is negative: {text(value)}")
-    if not SMALLEST_NUMBER <= value <= LARGEST_NUMBER or len(value.as_tuple().digits) > MOST_DIGITS:
-        raise InvalidRowError(f"`{key}` is out of range: {text(value)}")
-    return value
-
-
-def _time(value: object, now: datetime) -> datetime:
-    """Read a time in seconds, milli-, micro- or nanoseconds, told apart by magnitude. Raises InvalidRowError."""
-    if not isinstance(value, Decimal) or not value.is_finite() or value <= 0 or value >= TIME_UNITS[-1][0]:
-        raise InvalidRowError(f"no time of its price: {text(value)}")
-    per_second = next(per_second for below, per_second in TIME_UNITS if value < below)
-    # Whole microseconds: what datetime and PostgreSQL hold; a nanosecond is cut, never rounded into the future.
-    moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(value * 10**6 / per_second))
-    if moment > now + FUTURE_TOLERANCE:
-        raise InvalidRowError(f"its time {moment.isoformat()} is in the future")
-    if moment < OLDEST_TIME:
-        raise InvalidRowError(f"no time of its price: {text(value)}")
-    return moment

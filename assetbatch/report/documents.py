@@ -34,15 +34,16 @@ def run_document(result: RunResult) -> dict[str, Any]:
         "api_calls_used": result.api_calls_used,
         "rate_limit_waits": result.rate_limit_waits,
         "waited_seconds": result.waited_seconds,
+        "bars": asdict(result.bars),
+        "newer_data_at": result.newer_at,
+        "ended_by": None if result.ended_by is None else asdict(result.ended_by),
     }
     if result.job == "run-priority":
-        return document | {"not_due": list(result.not_due)}
+        return document | {"not_due": list(result.not_due), "others_updated": result.others_updated}
     return document | {
         "requeued": list(result.requeued),
         "dead": list(result.dead),
         "remaining": result.remaining,
-        "bars": {"assets": 0, "stored": 0},
-        "ended_by": None if result.ended_by is None else asdict(result.ended_by),
     }
 
 

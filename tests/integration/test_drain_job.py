@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 KEYS = {
     "batch": "{priority_assets: [], secondary_assets: []}",
     "rate_limiting": "{window_seconds: 0.05, margin_seconds: 0, calls_per_minute: 50}",
+    "bars": "{enabled: false}",
 }
 UNLIMITED = "{calls_per_minute: null}"
 SOON = 20

@@ -27,7 +27,7 @@ def quote(price: str = "1.10", *, at: datetime = NOON, **more: Any) -> Quote:
 
 def store(connection: Connection, *brought: Brought) -> prices.Stored:
     with connection.transaction():
-        return prices.write(connection, brought, served_at=NOON, answered_at=NOON, carefully=True)
+        return prices.write(connection, brought, prices.Times(NOON, NOON), carefully=True)
 
 
 def last_update(connection: Connection, symbol: str = "EURUSD") -> dict[str, Any]:

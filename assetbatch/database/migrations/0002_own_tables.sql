@@ -8,9 +8,15 @@ create table assetbatch.assets (
   update_frequency_seconds int not null check (update_frequency_seconds > 0),
   name                     text not null default '',
   enabled                  boolean not null default true,
-  origin                   text not null
+  origin                   text not null,
+  market                   text not null generated always as (
+    case when asset_type = 'crypto' then 'crypto'
+         when substr(polygon_ticker, 3, 3) in ('XAU', 'XAG', 'XPT', 'XPD') then 'metals'
+         else 'forex' end
+  ) stored
 );
 comment on column assetbatch.assets.rank is 'priority assets: their order, 1 first; secondary assets: 1 CRITICAL to 4 LOW';
+comment on column assetbatch.assets.market is 'at which hours it trades';
 comment on column assetbatch.assets.origin is 'config: follows config.yaml; symbols: added by a command';
 
 create table assetbatch.sync_state (
@@ -19,10 +25,12 @@ create table assetbatch.sync_state (
   succeeded_at  timestamptz,
   error_kind    text,
   error         text,
+  day           date,
   event_seq     bigint not null default 0
 );
 comment on column assetbatch.sync_state.served_at is 'start of the run that last served the asset: decides when it is due again';
 comment on column assetbatch.sync_state.succeeded_at is 'when the vendor last answered with a price for it';
+comment on column assetbatch.sync_state.day is 'the newest finished day that the vendor was asked for it';
 comment on column assetbatch.sync_state.event_seq is 'seq of the newest event; never goes back';
 
 create table assetbatch.runs (

@@ -1,0 +1,172 @@
+"""Bars: which stretch to ask for next, and what a page of the vendor's means. Pure.
+
+What is there is read off the bars themselves, and what is missing for a reason off the reasons; all else between the
+beginning that is wanted and the last settled bar is a hole, and holes are asked for. So a bar that somebody deleted
+comes back, and a run that was killed between two pages goes on where it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal, localcontext
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from assetbatch.model import Bar, Span
+from assetbatch.planner import EPOCH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from assetbatch.model import Asset
+
+LENGTH = timedelta(minutes=5)
+# `limit` of a call counts the minutes that its bars are made of.
+MOST_BASE_MINUTES = 50_000
+ONE_PAGE = timedelta(minutes=MOST_BASE_MINUTES)
+# Once a day, though a day's first run is a little earlier than that of the day before.
+RECHECK_EVERY = timedelta(hours=23)
+# A ticker without a bar in so much open time has no 5-minute bars: it may have 1-minute bars.
+SILENT = timedelta(hours=12)
+# Sums and products of the vendor's longest numbers.
+EXACT_DIGITS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What is known of one asset's bars.
+
+    They are wanted since `wanted_since`, and asked for until `asked_until`, by a call that began at `asked_at`; the
+    newest final one begins at `watermark`. `minutes` is the length of the bars that the vendor has: 5, or 1 where
+    they are built here.
+    """
+
+    asset: Asset
+    wanted_since: datetime
+    asked_until: datetime | None = None
+    asked_at: datetime | None = None
+    rechecked_at: datetime | None = None
+    watermark: datetime | None = None
+    minutes: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """What a page is good for: bars with whether they are final, and where in what it covers there is none.
+
+    `until` is how far it covers; `whole`: there is no further page.
+    """
+
+    bars: tuple[tuple[Bar, bool], ...]
+    absent: tuple[Span, ...]
+    invalid: tuple[Span, ...]
+    until: datetime
+    whole: bool
+
+
+def floor(moment: datetime) -> datetime:
+    """Tell when the bar began that `moment` is in."""
+    return moment - (moment - EPOCH) % LENGTH
+
+
+def tail(track: Track, *, until: datetime, now: datetime, recheck: timedelta) -> Span | None:
+    """Tell what to ask for to have an asset's newest bars up to `until`; None: nothing.
+
+    From the newest final bar on, inclusive; once a day from `recheck` before it, so that corrections arrive with no
+    further call. What does not fit into one page is a hole, for later: the newest bars come first.
+    """
+    if track.asked_until is not None and track.asked_until >= until:
+        return None
+    since = track.watermark or track.asked_until or track.wanted_since
+    if track.watermark and (track.rechecked_at is None or now - track.rechecked_at >= RECHECK_EVERY):
+        since -= recheck
+    since = max(since, track.wanted_since, until - ONE_PAGE)
+    return Span(floor(since), until) if since < until else None
+
+
+def next_hole(holes: Sequence[Span]) -> Span | None:
+    """Choose the stretch of the next call: the newest hole, with as many before it as one page covers.
+
+    One that is longer than a page is asked for from its beginning, page by page.
+    """
+    if not holes:
+        return None
+    since, until = holes[-1].since, holes[-1].until
+    for hole in reversed(holes[:-1]):
+        if until - hole.since > ONE_PAGE:
+            break
+        since = hole.since
+    return Span(since, until)
+
+
+def harvest(
+    span: Span,
+    bars: Sequence[Bar],
+    *,
+    more: bool,
+    invalid: Iterable[datetime] = (),
+    asked_at: datetime,
+    settle: timedelta,
+) -> Harvest:
+    """Tell what a page is good for that was asked for at `asked_at`.
+
+    A bar is final when it was asked for `settle` after its end. The last one of a page that is not the last may have
+    been cut: it is left to the next page, which has it whole.
+    """
+    until = min(span.until, floor(asked_at - settle))
+    if more:
+        last = bars[-1].ts
+        until = min(until, last if last > span.since else last + LENGTH)
+        bars = [bar for bar in bars if bar.ts < until]
+    spoilt = {floor(ts) for ts in invalid}
+    absent: list[Span] = []
+    reached = span.since
+    for ts in [bar.ts for bar in bars if bar.ts < until] + [until]:
+        if reached < ts:
+            absent.append(Span(reached, ts))
+        reached = ts + LENGTH
+    return Harvest(
+        tuple((bar, bar.ts + LENGTH <= until) for bar in bars),
+        tuple(absent),
+        tuple(Span(ts, ts + LENGTH) for ts in sorted(spoilt)),
+        until=max(until, span.since),
+        whole=not more,
+    )
+
+
+def built(minutes: Sequence[Bar]) -> list[Bar]:
+    """Build 5-minute bars from 1-minute bars, in the order of time.
+
+    The average price is weighted by volume, as each minute's own is; rounded to the most decimals that those have.
+    """
+    return [_joined(ts, list(group)) for ts, group in groupby(minutes, key=lambda bar: floor(bar.ts))]
+
+
+def _joined(ts: datetime, parts: Sequence[Bar]) -> Bar:
+    trades = [bar.trades for bar in parts if bar.trades is not None]
+    with localcontext(prec=EXACT_DIGITS):
+        return Bar(
+            ts=ts,
+            open=parts[0].open,
+            high=max(bar.high for bar in parts),
+            low=min(bar.low for bar in parts),
+            close=parts[-1].close,
+            volume=sum((bar.volume for bar in parts), Decimal(0)),
+            vwap=_average(parts),
+            trades=sum(trades) if trades else None,
+        )
+
+
+def _average(parts: Sequence[Bar]) -> Decimal | None:
+    priced = [(bar.vwap, bar.volume) for bar in parts if bar.vwap is not None and bar.volume]
+    if not priced:
+        return None
+    finest = min((price for price, _ in priced), key=lambda price: price.as_tuple().exponent)
+    worth = sum((price * volume for price, volume in priced), Decimal(0))
+    return (worth / sum((volume for _, volume in priced), Decimal(0))).quantize(finest)
+
+
+def pages(open_time: timedelta) -> int:
+    """Tell how many calls bring the bars of so much open time at most."""
+    return -(-open_time // ONE_PAGE)

@@ -1,0 +1,275 @@
+"""Bars: whose are due, and where some are missing.
+
+Who asks for an asset's bars holds a lease on them for as long as one call takes; what comes next is read off the bars
+again. What is settled is final: below `asked_until` there is no open bar.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from assetbatch.bars import Track
+from assetbatch.database.catalogue import asset_of
+from assetbatch.model import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.market_hours import Market
+
+# Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
+# the oldest watermark.
+DUE = """
+with limits as (
+  select * from unnest(
+    %(frequencies)s::int[], %(markets)s::text[], %(asked_before)s::timestamptz[], %(until)s::timestamptz[]
+  ) as l (update_frequency_seconds, market, asked_before, until)
+)
+select a.symbol
+from assetbatch.assets a
+join limits l using (update_frequency_seconds, market)
+left join assetbatch.bar_state b using (symbol)
+where a.enabled and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
+  and coalesce(b.asked_at < l.asked_before, true) and coalesce(b.asked_until < l.until, true)
+  and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
+order by a.role, case when a.role = 'priority' then a.rank end, b.watermark nulls first, a.symbol
+limit %(limit)s
+"""
+
+# Holes are looked for where nobody has looked for longest.
+NEXT_TO_SCAN = """
+select a.symbol
+from assetbatch.assets a join assetbatch.bar_state b using (symbol)
+where a.enabled and b.asked_until is not null
+  and coalesce(b.scanned_at < %(scanned_before)s, true)
+  and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
+order by a.role, b.scanned_at nulls first, a.symbol
+limit %(limit)s
+"""
+
+# The newest bar that is final: those before `asked_until` are; of what a platform filled itself, the newest at all.
+CLAIM = """
+with claimed as (
+  insert into assetbatch.bar_state as b (symbol, wanted_since, token, leased_until)
+  values (%(symbol)s, greatest(%(wanted_since)s, %(kept_since)s), %(token)s,
+          clock_timestamp() + make_interval(secs => %(seconds)s))
+  on conflict (symbol) do update
+  set token = excluded.token, leased_until = excluded.leased_until,
+      wanted_since = greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s)
+  where coalesce(b.leased_until < clock_timestamp(), true)
+  returning *
+)
+select a.*, c.*, (
+  select o.ts from market_data.ohlcv_5m o
+  where o.symbol_id = s.id and o.ts < coalesce(c.asked_until, 'infinity') order by o.ts desc limit 1
+) as newest
+from claimed c join assetbatch.assets a using (symbol) left join trading.symbols s using (symbol)
+"""
+
+# As `token` is given up, so is what it held, whoever holds it since.
+FINISH = """
+update assetbatch.bar_state
+set asked_until = greatest(asked_until, %(asked_until)s), asked_at = coalesce(%(asked_at)s, asked_at),
+    rechecked_at = coalesce(%(rechecked_at)s, rechecked_at), watermark = coalesce(%(watermark)s, watermark),
+    source_minutes = %(source_minutes)s,
+    failures = 0, retry_at = null, error_kind = null, error = null, token = null, leased_until = null
+where symbol = %(symbol)s and token = %(token)s
+"""
+
+FAIL = """
+update assetbatch.bar_state
+set failures = failures + 1, error_kind = %(kind)s, error = %(error)s, token = null, leased_until = null,
+    retry_at = %(now)s + least(%(first_seconds)s * 2 ^ least(failures, 20), 86400) * interval '1 second'
+where symbol = %(symbol)s and token = %(token)s
+"""
+
+RELEASE = (
+    "update assetbatch.bar_state set token = null, leased_until = null where symbol = %(symbol)s and token = %(token)s"
+)
+
+MARK_SCANNED = "update assetbatch.bar_state set scanned_at = %(now)s where symbol = any(%(symbols)s)"
+
+# What is wanted, less the bars that are there, less what is absent for a reason that still holds.
+HOLES = """
+with wanted (r) as (
+  select tstzmultirange(tstzrange(%(since)s, greatest(%(since)s, %(until)s)))
+), covered (r) as (
+  select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}')
+  from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
+  where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s
+), absent (r) as (
+  select coalesce(range_agg(r), '{}') from assetbatch.bar_absences a, unnest(a.ranges) r
+  where a.symbol = %(symbol)s and (a.reason <> 'failed' or a.noted_at > %(failed_since)s)
+    and (a.reason <> 'not_entitled' or a.told = %(told)s)
+)
+select lower(hole) as since, upper(hole) as until
+from wanted, covered, absent, unnest(wanted.r - covered.r - absent.r) hole
+order by 1
+"""
+
+READ_STATES = """
+select symbol, wanted_since, asked_until from assetbatch.bar_state where symbol = any(%(symbols)s)
+"""
+
+KEEP_PARTITIONS = "select assetbatch.keep_partitions(%(since)s, %(kept_since)s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The right to ask for one asset's bars, for as long as one call takes."""
+
+    track: Track
+    token: UUID
+
+
+def due(
+    connection: Connection,
+    limits: Sequence[tuple[int, Market, datetime, datetime]],
+    *,
+    symbols: Sequence[str] | None,
+    now: datetime,
+    limit: int,
+) -> list[str]:
+    """Tell whose newest bars are due, the most important first.
+
+    `limits` has for each frequency and market before when they must have been asked for, and how far they reach now.
+    """
+    rows = connection.execute(
+        DUE,
+        {
+            "frequencies": [seconds for seconds, _, _, _ in limits],
+            "markets": [market.value for _, market, _, _ in limits],
+            "asked_before": [moment for _, _, moment, _ in limits],
+            "until": [moment for _, _, _, moment in limits],
+            "symbols": None if symbols is None else list(symbols),
+            "now": now,
+            "limit": limit,
+        },
+    )
+    return [row["symbol"] for row in rows]
+
+
+def next_to_scan(connection: Connection, *, scanned_before: datetime, now: datetime, limit: int) -> list[str]:
+    """Tell where nobody has looked for holes since `scanned_before`."""
+    rows = connection.execute(NEXT_TO_SCAN, {"scanned_before": scanned_before, "now": now, "limit": limit})
+    return [row["symbol"] for row in rows]
+
+
+def mark_scanned(connection: Connection, symbols: Sequence[str], now: datetime) -> None:
+    """Note that these have no holes that can be mended."""
+    connection.execute(MARK_SCANNED, {"symbols": list(symbols), "now": now})
+
+
+def states(connection: Connection, symbols: Sequence[str]) -> dict[str, tuple[datetime, datetime | None]]:
+    """Read since when bars are wanted, and until when they were asked for."""
+    rows = connection.execute(READ_STATES, {"symbols": list(symbols)})
+    return {row["symbol"]: (row["wanted_since"], row["asked_until"]) for row in rows}
+
+
+def holes(connection: Connection, symbol: str, span: Span, *, now: datetime, told: str) -> list[Span]:
+    """Find where bars are missing within a span, for no reason that still holds, in the order of time.
+
+    `told` names plan and key, as `note_not_entitled` did.
+    """
+    rows = connection.execute(
+        HOLES,
+        {
+            "symbol": symbol,
+            "since": span.since,
+            "until": span.until,
+            "failed_since": now - timedelta(days=1),
+            "told": told,
+        },
+    )
+    return [Span(row["since"], row["until"]) for row in rows]
+
+
+def claim(
+    connection: Connection, symbol: str, *, wanted_since: datetime, kept_since: datetime | None, seconds: float
+) -> Claimed | None:
+    """Take the right to ask for an asset's bars; None where another run has it, or the asset is gone.
+
+    Bars are wanted since `wanted_since`, or since an earlier time that was wanted before; none are kept before
+    `kept_since`.
+    """
+    token = uuid4()
+    row = connection.execute(
+        CLAIM,
+        {
+            "symbol": symbol,
+            "wanted_since": wanted_since,
+            "kept_since": kept_since,
+            "token": token,
+            "seconds": seconds,
+        },
+    ).fetchone()
+    if row is None:
+        return None
+    track = Track(
+        asset_of(row),
+        wanted_since=row["wanted_since"],
+        asked_until=row["asked_until"],
+        asked_at=row["asked_at"],
+        rechecked_at=row["rechecked_at"],
+        watermark=row["newest"],
+        minutes=row["source_minutes"],
+    )
+    return Claimed(track, token)
+
+
+def release(connection: Connection, claimed: Claimed) -> None:
+    """Let another run ask."""
+    connection.execute(RELEASE, {"symbol": claimed.track.asset.symbol, "token": claimed.token})
+
+
+def fail(
+    connection: Connection, claimed: Claimed, *, kind: str, error: str, first_seconds: float, now: datetime
+) -> None:
+    """Note that a call failed: its asset's bars are asked for again after `first_seconds`, doubled each time."""
+    connection.execute(
+        FAIL,
+        {
+            "symbol": claimed.track.asset.symbol,
+            "token": claimed.token,
+            "kind": kind,
+            "error": error,
+            "first_seconds": first_seconds,
+            "now": now,
+        },
+    )
+
+
+def finish(
+    connection: Connection,
+    claimed: Claimed,
+    *,
+    asked_until: datetime | None = None,
+    asked_at: datetime | None = None,
+    rechecked_at: datetime | None = None,
+    watermark: datetime | None = None,
+    minutes: int,
+) -> None:
+    """Note what a call brought, and let another run ask."""
+    connection.execute(
+        FINISH,
+        {
+            "symbol": claimed.track.asset.symbol,
+            "token": claimed.token,
+            "asked_until": asked_until,
+            "asked_at": asked_at,
+            "rechecked_at": rechecked_at,
+            "watermark": watermark,
+            "source_minutes": minutes,
+        },
+    )
+
+
+def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:
+    """Create the months that are needed, and drop those that are not kept; of a plain table, nothing."""
+    connection.execute(KEEP_PARTITIONS, {"since": since, "kept_since": kept_since})

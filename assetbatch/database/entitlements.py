@@ -1,0 +1,140 @@
+"""What a key may see on a plan, and what the vendor has of the last days: remembered, so that nobody asks in vain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from assetbatch.model import Access, AssetType
+from assetbatch.planner import AskedDay, DayOutcome, Entitlement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import date, datetime
+
+    from assetbatch.database.connection import Connection
+
+READ_ENTITLEMENTS = """
+select access, allowed, asked_at, reason from assetbatch.entitlements
+where key_fingerprint = %(key)s and plan = %(plan)s
+"""
+
+REMEMBER = """
+insert into assetbatch.entitlements (key_fingerprint, plan, access, allowed, asked_at, reason)
+values (%(key)s, %(plan)s, %(access)s, %(allowed)s, %(asked_at)s, %(reason)s)
+on conflict (key_fingerprint, plan, access) do update
+set allowed = excluded.allowed, asked_at = excluded.asked_at, reason = excluded.reason
+"""
+
+# Two weeks hold the longest row of days without trade.
+READ_DAYS = """
+select market, day, outcome, asked_at, times from assetbatch.daily_figures
+where outcome is not null and day > %(now)s::timestamptz::date - 14
+"""
+
+# Who finds it held waits for the other's answer, instead of making the same call.
+BEGIN_DAY = """
+insert into assetbatch.daily_figures as d (market, day, token, asking_until)
+values (%(market)s, %(day)s, %(token)s, clock_timestamp() + make_interval(secs => %(seconds)s))
+on conflict (market, day) do update set token = excluded.token, asking_until = excluded.asking_until
+where d.asking_until is null or d.asking_until < clock_timestamp()
+returning token
+"""
+
+NOTE_DAY = """
+insert into assetbatch.daily_figures as d (market, day, outcome, times, asked_at)
+values (%(market)s, %(day)s, %(outcome)s, 1, %(asked_at)s)
+on conflict (market, day) do update
+set outcome = case when d.outcome = 'stored' then d.outcome else excluded.outcome end,
+    times = d.times + 1, asked_at = excluded.asked_at, token = null, asking_until = null
+"""
+
+GIVE_UP_DAY = """
+update assetbatch.daily_figures set token = null, asking_until = null
+where market = %(market)s and day = %(day)s and token = %(token)s
+"""
+
+READ_CLOSED = "select market from assetbatch.market_status where not is_open and asked_at > %(since)s"
+
+READ_STATUS_AT = "select max(asked_at) as asked_at from assetbatch.market_status"
+
+NOTE_MARKETS = """
+insert into assetbatch.market_status (market, is_open, asked_at)
+select market, is_open, %(asked_at)s from unnest(%(markets)s::text[], %(open)s::boolean[]) as v (market, is_open)
+on conflict (market) do update set is_open = excluded.is_open, asked_at = excluded.asked_at
+"""
+
+
+def read(connection: Connection, *, key: str, plan: str) -> dict[Access, Entitlement]:
+    """Read what the key was found to see, or was refused; what is not there was never asked, or never refused."""
+    return {
+        Access(row["access"]): Entitlement(row["allowed"], row["asked_at"], row["reason"])
+        for row in connection.execute(READ_ENTITLEMENTS, {"key": key, "plan": plan})
+    }
+
+
+def remember(connection: Connection, *, key: str, plan: str, access: Access, found: Entitlement) -> None:
+    """Remember what the vendor said."""
+    connection.execute(
+        REMEMBER,
+        {
+            "key": key,
+            "plan": plan,
+            "access": access.value,
+            "allowed": found.allowed,
+            "asked_at": found.asked_at,
+            "reason": found.reason,
+        },
+    )
+
+
+def read_days(connection: Connection, now: datetime) -> dict[tuple[AssetType, date], AskedDay]:
+    """Read what the vendor answered when it was asked for the days of the last two weeks."""
+    return {
+        (AssetType(row["market"]), row["day"]): AskedDay(DayOutcome(row["outcome"]), row["asked_at"], row["times"])
+        for row in connection.execute(READ_DAYS, {"now": now})
+    }
+
+
+class DayLease:
+    """The right to ask for one day of one market, so that two runs do not make the same call."""
+
+    def __init__(self, connection: Connection, market: AssetType, day: date, *, seconds: float) -> None:
+        self._connection = connection
+        self._parameters = {"market": market.value, "day": day, "token": uuid4(), "seconds": seconds}
+
+    def take(self) -> bool:
+        """Take it; False while somebody else asks."""
+        return self._connection.execute(BEGIN_DAY, self._parameters).fetchone() is not None
+
+    def give_up(self) -> None:
+        """Let somebody else ask; `note_day` does that, too."""
+        self._connection.execute(GIVE_UP_DAY, self._parameters)
+
+
+def note_day(connection: Connection, market: AssetType, day: date, outcome: DayOutcome, asked_at: datetime) -> None:
+    """Note what the vendor answered for a day; what is stored once stays so."""
+    connection.execute(NOTE_DAY, {"market": market.value, "day": day, "outcome": outcome.value, "asked_at": asked_at})
+
+
+def closed_markets(connection: Connection, since: datetime) -> frozenset[AssetType]:
+    """Tell which markets the vendor said are closed, since then."""
+    return frozenset(AssetType(row["market"]) for row in connection.execute(READ_CLOSED, {"since": since}))
+
+
+def last_status_at(connection: Connection) -> datetime | None:
+    """Tell when the vendor was last asked which markets are open."""
+    row = connection.execute(READ_STATUS_AT).fetchone()
+    return None if row is None else row["asked_at"]
+
+
+def note_markets(connection: Connection, found: Mapping[AssetType, bool], asked_at: datetime) -> None:
+    """Note which markets the vendor says are open; one that it does not mention counts as open."""
+    connection.execute(
+        NOTE_MARKETS,
+        {
+            "markets": [market.value for market in AssetType],
+            "open": [found.get(market, True) for market in AssetType],
+            "asked_at": asked_at,
+        },
+    )

@@ -1,0 +1,323 @@
+"""Bars: which call comes next, and what becomes of its answer.
+
+The newest bars of each asset come first, in the order of importance; then holes, for as long as nothing else wants the
+slot. A page is stored with its record, with the reasons for what it has not, and with the end of the lease on the
+asset's bars, in one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch import bars as core
+from assetbatch import market_hours, planner
+from assetbatch.database import bar_pages, bars, catalogue
+from assetbatch.errors import KINDS, FailureKind, Fate
+from assetbatch.jobs.run import rules_of
+from assetbatch.market_hours import Market
+from assetbatch.model import Access, Call, CallKind, Span, Trouble
+from assetbatch.planner import Mode
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from assetbatch.bars import Harvest
+    from assetbatch.config import Config
+    from assetbatch.database.bar_pages import StoredBars
+    from assetbatch.database.bars import Claimed
+    from assetbatch.database.runs import CallRecord
+    from assetbatch.errors import CallError
+    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.sight import Sight
+    from assetbatch.jobs.update import Road
+    from assetbatch.provider.bars import Page
+
+log = logging.getLogger(__name__)
+
+# How many assets a list of those that are due names at most, and how soon the next list is made.
+LIST_SIZE = 500
+LOOK_AGAIN_SECONDS = 5.0
+# Looking for holes reads all bars of an asset: so many at once, and for so long in a run.
+SCAN_SIZE = 20
+SCAN_SECONDS = 1.0
+# After a call that can hardly fare better soon.
+HOPELESS_SECONDS = 6 * 3600.0
+# What the free plan shows, less a day for the calendars to differ.
+HISTORY = {"free": timedelta(days=729)}
+
+
+@dataclass(frozen=True, slots=True)
+class BarCall:
+    """A call for one page, and the lease on its asset's bars. `newest`: it is for the newest bars, not for a hole."""
+
+    call: Call
+    claimed: Claimed
+    newest: bool
+    asked_at: datetime
+
+    @property
+    def span(self) -> Span:
+        """What is asked for."""
+        assert self.call.span is not None  # noqa: S101 - such a call has a span
+        return self.call.span
+
+
+class Bars:
+    """The bars that one run asks for. `symbols`: only of these; `mend`: holes, too.
+
+    `ended_by` is what no further call can fare better than, once there is such.
+    """
+
+    def __init__(
+        self, run: Run, road: Road, sight: Sight, *, symbols: list[str] | None = None, mend: bool = True
+    ) -> None:
+        self._run = run
+        self._road = road
+        self._sight = sight
+        self._symbols = symbols
+        self._settings = run.config.settings.bars
+        self._settle = timedelta(seconds=self._settings.settle_seconds)
+        self._due: deque[str] = deque()
+        self._holed: deque[str] = deque()
+        self._listed_at: float | None = None
+        self._scan_seconds = SCAN_SECONDS if mend else 0.0
+        self._lease_seconds = rules_of(run.config).hold_seconds + run.config.window_seconds
+        self._partitions = False
+        self.assets: set[str] = set()
+        self.stored = 0
+        self.ended_by: Trouble | None = None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether bars are asked for at all."""
+        return self.are_enabled(self._run.config, self._sight.mode)
+
+    @staticmethod
+    def are_enabled(config: Config, mode: Mode) -> bool:
+        """Tell whether bars are asked for where prices are asked for so: of themselves, where that delays none."""
+        if config.settings.bars.enabled == "auto":
+            return config.calls_per_window is None or mode is Mode.END_OF_DAY
+        return bool(config.settings.bars.enabled)
+
+    def wanted_since(self) -> datetime:
+        """Tell since when bars are wanted, as far as the plan reaches back."""
+        now = self._run.clock.now()
+        since = now - timedelta(days=self._settings.backfill_days)
+        if self._run.config.plan in HISTORY:
+            since = max(since, now - HISTORY[self._run.config.plan])
+        return core.floor(since)
+
+    def kept_since(self) -> datetime | None:
+        """Tell before when bars are dropped; None: never."""
+        months = self._settings.retention_months
+        if months is None:
+            return None
+        now = self._run.clock.now()
+        month = now.year * 12 + now.month - 1 - months
+        return now.replace(year=month // 12, month=month % 12 + 1, day=1, hour=0, minute=0, second=0, microsecond=0)
+
+    def waiting(self) -> list[str]:
+        """Tell whose newest bars are due and are not asked for by this run."""
+        if not self.enabled:
+            return []
+        self._list_due()
+        return list(self._due)
+
+    def has_work(self) -> bool:
+        """Tell whether a call would be of use now."""
+        if self.ended_by or not self.enabled or not self._sight.may(Access.BARS):
+            return False
+        if self._due or self._holed:
+            return True
+        if self._listed_at is None or time.monotonic() - self._listed_at > LOOK_AGAIN_SECONDS:
+            self._list_due()
+        if not self._due and self._scan_seconds > 0:
+            self._scan()
+        return bool(self._due or self._holed)
+
+    def _list_due(self) -> None:
+        now = self._run.clock.now()
+        limits = []
+        for seconds in catalogue.frequencies(self._run.connection):
+            for market in Market:
+                until = self._sight.reach(market, self._settle)
+                if until is not None:
+                    before = now if self._sight.mode is Mode.END_OF_DAY else planner.due_before(seconds, now)
+                    limits.append((seconds, market, before, core.floor(until)))
+        found = bars.due(self._run.connection, limits, symbols=self._symbols, now=now, limit=LIST_SIZE)
+        self._due = deque(found)
+        self._listed_at = time.monotonic()
+
+    def _scan(self) -> None:
+        """Look for holes, for a while."""
+        run = self._run
+        began = time.monotonic()
+        while not self._holed and time.monotonic() - began < self._scan_seconds:
+            symbols = bars.next_to_scan(
+                run.connection, scanned_before=run.clock.started_at, now=run.clock.now(), limit=SCAN_SIZE
+            )
+            if not symbols:
+                break
+            known = bars.states(run.connection, symbols)
+            holed = [symbol for symbol in symbols if symbol in known and self._holes(symbol, *known[symbol])]
+            bars.mark_scanned(run.connection, [one for one in symbols if one not in holed], run.clock.now())
+            self._holed.extend(holed)
+        self._scan_seconds -= time.monotonic() - began
+
+    def _holes(self, symbol: str, since: datetime, until: datetime | None) -> list[Span]:
+        since = max(since, self.kept_since() or since)
+        if until is None or until <= since:
+            return []
+        span = Span(since, until)
+        return bars.holes(self._run.connection, symbol, span, now=self._run.clock.now(), told=self._sight.told)
+
+    def begin(self) -> BarCall | None:
+        """Choose the next call, and take the lease for it; None where there is none after all."""
+        run = self._run
+        newest = bool(self._due)
+        symbol = (self._due if newest else self._holed).popleft()
+        claimed = bars.claim(
+            run.connection,
+            symbol,
+            wanted_since=self.wanted_since(),
+            kept_since=self.kept_since(),
+            seconds=self._lease_seconds,
+        )
+        if claimed is None:
+            return None
+        self._keep_partitions(claimed)
+        span = self._newest(claimed) if newest else self._hole(claimed)
+        if span is None:
+            bars.release(run.connection, claimed)
+            return None
+        call = Call(CallKind.BARS, (claimed.track.asset,), span=span, minutes=claimed.track.minutes)
+        return BarCall(call, claimed, newest, run.clock.now())
+
+    def _keep_partitions(self, claimed: Claimed) -> None:
+        if not self._partitions:
+            bars.keep_partitions(self._run.connection, since=claimed.track.wanted_since, kept_since=self.kept_since())
+            self._partitions = True
+
+    def _newest(self, claimed: Claimed) -> Span | None:
+        until = self._sight.reach(market_hours.market_of(claimed.track.asset), self._settle)
+        if until is None:
+            return None
+        recheck = timedelta(hours=self._settings.recheck_hours)
+        now = self._run.clock.now()
+        span = core.tail(claimed.track, until=core.floor(until), now=now, recheck=recheck)
+        if span is None or self._sight.mode is Mode.END_OF_DAY:
+            return span
+        # The bars that are open now come along; they are fetched again.
+        return Span(span.since, core.floor(now) + core.LENGTH)
+
+    def _hole(self, claimed: Claimed) -> Span | None:
+        track = claimed.track
+        span = core.next_hole(self._holes(track.asset.symbol, track.wanted_since, track.asked_until))
+        if span is None:
+            bars.mark_scanned(self._run.connection, [track.asset.symbol], self._run.clock.now())
+        return span
+
+    def landed(self, one: BarCall, page: Page, record: CallRecord) -> None:
+        """Store what a page brought."""
+        self._sight.learn(one.call, None)
+        asset, minutes = one.claimed.track.asset, one.call.minutes
+        if self._has_minutes_only(one, page):
+            log.info("%s has no 5-minute bars: asking for 1-minute bars", asset.symbol)
+            self._road.write(lambda **_: bars.finish(self._run.connection, one.claimed, minutes=1), [record])
+            (self._due if one.newest else self._holed).appendleft(asset.symbol)
+            return
+        found = core.harvest(
+            one.span,
+            core.built(page.bars) if minutes == 1 else page.bars,
+            more=page.more,
+            invalid=[ts for ts, _ in page.invalid],
+            asked_at=one.asked_at,
+            settle=self._settle,
+        )
+        for ts, why in page.invalid[:1]:
+            log.warning("%s: %d rows are no bars, as that of %s: %s", asset.symbol, len(page.invalid), ts, why)
+        stored = self._road.write(lambda *, carefully: self._write(one, found, carefully=carefully), [record])
+        if stored is None:
+            log.warning("%s has no row in trading.symbols any more: no bars are stored of it", asset.symbol)
+            return
+        for ts, why in stored.refused[:1]:
+            log.warning("%s: %d bars were refused, as that of %s: %s", asset.symbol, len(stored.refused), ts, why)
+        self.assets.add(asset.symbol)
+        self.stored += stored.written
+        if not one.newest:
+            self._holed.appendleft(asset.symbol)
+        elif page.more:
+            self._due.appendleft(asset.symbol)
+
+    def _has_minutes_only(self, one: BarCall, page: Page) -> bool:
+        """Tell whether a ticker that never had a 5-minute bar should have had one by now."""
+        if one.call.minutes == 1 or page.bars or page.invalid or one.claimed.track.watermark is not None:
+            return False
+        market = market_hours.market_of(one.claimed.track.asset)
+        until = min(one.span.until, one.asked_at)
+        return market_hours.open_time(market, one.span.since, until) >= core.SILENT
+
+    def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> StoredBars | None:
+        connection, track = self._run.connection, one.claimed.track
+        now = self._run.clock.now()
+        stored = bar_pages.write(
+            connection, track.asset, found.bars, asked_at=one.asked_at, fetched_at=now, carefully=carefully
+        )
+        if stored is not None:
+            closed = market_hours.closed_spans(market_hours.market_of(track.asset), one.span.since, found.until)
+            bar_pages.note_absences(
+                connection, track.asset.symbol, found, span=one.span, closed=closed, noted_at=one.asked_at
+            )
+        newest = one.newest and found.whole
+        final = [bar.ts for bar, is_final in found.bars if is_final]
+        rechecked = track.watermark is not None and one.span.since < track.watermark
+        bars.finish(
+            connection,
+            one.claimed,
+            asked_until=found.until if newest else None,
+            asked_at=one.asked_at if newest else None,
+            rechecked_at=one.asked_at if newest and (rechecked or track.watermark is None) else None,
+            watermark=max([*final, *([track.watermark] if track.watermark else [])], default=None),
+            # Remembered as soon as one was found.
+            minutes=one.call.minutes if final or track.watermark else 5,
+        )
+        return stored
+
+    def failed(self, one: BarCall, error: CallError) -> None:
+        """Decide what follows from a call that brought nothing."""
+        connection, track, meaning = self._run.connection, one.claimed.track, KINDS[error.kind]
+        symbol, now = track.asset.symbol, self._run.clock.now()
+        log.info("bars of %s failed: %s: %s", symbol, error.kind, error)
+        if error.kind is FailureKind.NOT_YET and self._sight.mode is Mode.END_OF_DAY:
+            self._sight.not_yet(track.asset.asset_type)
+            hour = planner.ASK_AGAIN.total_seconds()
+            bars.fail(connection, one.claimed, kind=error.kind.value, error=error.reason, first_seconds=hour, now=now)
+            self._list_due()
+        elif error.kind is FailureKind.NOT_ENTITLED:
+            self._sight.learn(one.call, error)
+            bars.release(connection, one.claimed)
+        elif error.kind is FailureKind.TIMEFRAME:
+            old = min(one.span.until, max(one.span.since + timedelta(days=1), core.floor(now - HISTORY["free"])))
+            span = Span(one.span.since, old)
+            bar_pages.note_not_entitled(connection, symbol, span, told=self._sight.told, noted_at=now)
+            bars.release(connection, one.claimed)
+            (self._due if one.newest else self._holed).appendleft(symbol)
+        elif meaning.ends_run or error.kind is FailureKind.RATE_LIMITED:
+            bars.release(connection, one.claimed)
+            if meaning.ends_run:
+                self.ended_by = Trouble(error.kind, error.reason)
+        else:
+            usual = self._run.config.settings.queue.retry_delay_seconds
+            first = HOPELESS_SECONDS if meaning.fate is Fate.DEAD else usual
+            bars.fail(connection, one.claimed, kind=error.kind.value, error=error.reason, first_seconds=first, now=now)
+            if meaning.strike and self._road.api_is_away():
+                self.ended_by = Trouble(error.kind, error.reason)
+
+    def let_go(self, one: BarCall) -> None:
+        """Let another run ask: this one ends."""
+        bars.release(self._run.connection, one.claimed)

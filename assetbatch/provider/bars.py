@@ -1,0 +1,103 @@
+"""Bars out of the vendor's pages. A row that is no bar condemns itself alone.
+
+Of `next_url` it only counts that it is there: the next page is asked for by its time, so that a run that was killed
+between two pages goes on where it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from assetbatch.errors import CallError, FailureKind
+from assetbatch.model import Bar
+from assetbatch.planner import EPOCH
+from assetbatch.provider.answers import rows_of, text
+from assetbatch.provider.values import LARGEST_NUMBER, MOST_DIGITS, InvalidRowError, number, time_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from typing import Any
+
+    from assetbatch.model import Call
+    from assetbatch.provider.answers import Document
+
+PRICES = ("o", "h", "l", "c")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one call for bars brought, in the order of time; `more`: the vendor has further ones behind the last.
+
+    `invalid` has the times of rows that were no bars, and why.
+    """
+
+    bars: tuple[Bar, ...]
+    more: bool
+    invalid: tuple[tuple[datetime, str], ...] = ()
+
+
+def read(call: Call, document: Document, *, now: datetime) -> Page:
+    """Read a page of bars. Raises CallError (malformed, invalid)."""
+    assert call.span is not None  # noqa: S101 - such a call has a span
+    (asset,) = call.assets
+    ticker = document.get("ticker")
+    if ticker != asset.polygon_ticker:
+        reason = f"asked for {asset.polygon_ticker}, the answer is about {text(ticker)}"
+        raise CallError(FailureKind.INVALID, reason, answered=True)
+    length = timedelta(minutes=call.minutes)
+    bars: dict[datetime, Bar] = {}
+    invalid: dict[datetime, str] = {}
+    for row in rows_of(document):
+        try:
+            ts = time_of(row.get("t"), now)
+        except InvalidRowError:
+            continue  # of no time: what it should have told is missing, and told as that
+        # The vendor gives the whole window that the beginning of the span lies in.
+        if not call.span.since <= ts < call.span.until or (ts - EPOCH) % length:
+            continue
+        try:
+            bars[ts] = _bar(ts, row)
+        except InvalidRowError as error:
+            invalid[ts] = str(error)
+    more = bool(document.get("next_url"))
+    if more and not bars:
+        raise CallError(FailureKind.MALFORMED, "a page without bars says that there are more", answered=True)
+    return Page(
+        tuple(bars[ts] for ts in sorted(bars)),
+        more,
+        tuple((ts, invalid[ts]) for ts in sorted(invalid) if ts not in bars),
+    )
+
+
+def _bar(ts: datetime, row: Mapping[str, Any]) -> Bar:
+    prices = [number(row, key) for key in PRICES]
+    if None in prices:
+        raise InvalidRowError(f"no `{PRICES[prices.index(None)]}` (zero or absent)")
+    opened, high, low, close = prices
+    assert opened and high and low and close  # noqa: S101, PT018 - or the type checker would not know
+    return Bar(ts, opened, high, low, close, _volume(row), number(row, "vw"), _trades(row))
+
+
+def _volume(row: Mapping[str, Any]) -> Decimal:
+    value = row.get("v", Decimal(0))
+    if (
+        not isinstance(value, Decimal)
+        or not value.is_finite()
+        or not 0 <= value <= LARGEST_NUMBER
+        or len(value.as_tuple().digits) > MOST_DIGITS
+    ):
+        raise InvalidRowError(f"`v` is no volume: {text(value)}")
+    return value
+
+
+def _trades(row: Mapping[str, Any]) -> int | None:
+    value = row.get("n")
+    if value is None:
+        return None
+    if not isinstance(value, Decimal) or not value.is_finite() or not 0 <= value < 2**31 or value % 1:
+        raise InvalidRowError(f"`n` is no count: {text(value)}")
+    return int(value)

@@ -1,0 +1,64 @@
+"""Daily figures of a whole market out of one grouped-daily answer. A row that is no price condemns itself alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch import market_hours
+from assetbatch.errors import CallError, FailureKind
+from assetbatch.model import Quote
+from assetbatch.provider.answers import rows_of
+from assetbatch.provider.quotes import Answers
+from assetbatch.provider.values import InvalidRowError, number, time_of
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from assetbatch.model import Asset, Call
+    from assetbatch.provider.answers import Document
+
+# A row's own time is the end of its day, or of its last trade; some days of the vendor's end with New York's.
+DAY_LASTS = timedelta(hours=30)
+
+
+def read(call: Call, document: Document, *, now: datetime) -> Answers:
+    """Read the figures of the call's day for each of its assets, as a quote or as a failure.
+
+    Raises CallError (empty) where the vendor has none for any ticker: it rested, or does not have them yet.
+    """
+    assert call.day is not None  # noqa: S101 - such a call is of a day
+    rows = {row["T"]: row for row in rows_of(document) if isinstance(row.get("T"), str)}
+    if not rows:
+        raise CallError(FailureKind.EMPTY, f"the vendor has no figures of {call.day}", answered=True)
+    answers = Answers()
+    for asset in call.assets:
+        row = rows.get(asset.polygon_ticker)
+        if row is None:
+            reason = f"{asset.polygon_ticker} is not among the {len(rows)} tickers of {call.day}"
+            answers.failures[asset.symbol] = (FailureKind.MISSING, reason)
+            continue
+        try:
+            answers.quotes[asset.symbol] = _figures(asset, row, call.day, now)
+        except InvalidRowError as error:
+            answers.failures[asset.symbol] = (FailureKind.INVALID, f"{asset.polygon_ticker}: {error}")
+    return answers
+
+
+def _figures(asset: Asset, row: Document, day: date, now: datetime) -> Quote:
+    close = number(row, "c")
+    if close is None:
+        raise InvalidRowError("no close price (zero or absent)")
+    if row.get("t") is not None:
+        begin = datetime.combine(day, time(0), UTC)
+        if not begin <= time_of(row["t"], now) < begin + DAY_LASTS:
+            raise InvalidRowError(f"its time is not of {day}")
+    return Quote(
+        polygon_ticker=asset.polygon_ticker,
+        last_price=close,
+        timestamp=market_hours.end_of_day(asset.asset_type, day),
+        daily_open=number(row, "o"),
+        daily_high=number(row, "h"),
+        daily_low=number(row, "l"),
+        daily_close=close,
+    )

@@ -1,0 +1,31 @@
+"""The answer to a call, read by what the call is for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from assetbatch.model import CallKind
+from assetbatch.provider import answers, bars, daily, quotes, reference
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from assetbatch.model import Call
+
+Answer: TypeAlias = quotes.Answers | bars.Page | reference.MarketsOpen | reference.TickerPage
+
+
+def read(call: Call, document: answers.Document, *, now: datetime) -> Answer:
+    """Read the answer to a call: prices for snapshots and daily figures, a page of bars, … Raises CallError."""
+    if call.kind is CallKind.MARKET_STATUS:
+        return reference.read_status(document)  # the one document without a status of its own
+    answers.check_status(document)
+    match call.kind:
+        case CallKind.DAILY:
+            return daily.read(call, document, now=now)
+        case CallKind.BARS:
+            return bars.read(call, document, now=now)
+        case CallKind.TICKERS:
+            return reference.read_tickers(call, document)
+        case CallKind.SNAPSHOT | CallKind.SNAPSHOT_SINGLE:
+            return quotes.read(call, document, now=now)

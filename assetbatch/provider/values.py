@@ -1,0 +1,56 @@
+"""Numbers and times out of the vendor's rows: `Decimal` from the text on, times told apart by their magnitude."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from assetbatch.provider.answers import text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Beyond any price; bounds what numeric columns and people must take.
+LARGEST_NUMBER = Decimal(10) ** 18
+SMALLEST_NUMBER = Decimal(10) ** -18
+MOST_DIGITS = 40
+# Clocks differ a little; a price of tomorrow is none.
+FUTURE_TOLERANCE = timedelta(minutes=5)
+OLDEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
+# (below this magnitude, units a second)
+TIME_UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
+
+
+class InvalidRowError(Exception):
+    """A row is no price; says why."""
+
+
+def number(part: Mapping[str, Any], key: str) -> Decimal | None:
+    """Read a price. Absent, null and zero are the vendor's three ways to say that there is none."""
+    value = part.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, Decimal) or not value.is_finite():
+        raise InvalidRowError(f"`{key}` is no number: {text(value)}")
+    if value == 0:
+        return None
+    if value < 0:
+        raise InvalidRowError(f"`{key}` is negative: {text(value)}")
+    if not SMALLEST_NUMBER <= value <= LARGEST_NUMBER or len(value.as_tuple().digits) > MOST_DIGITS:
+        raise InvalidRowError(f"`{key}` is out of range: {text(value)}")
+    return value
+
+
+def time_of(value: object, now: datetime) -> datetime:
+    """Read a time in seconds, milli-, micro- or nanoseconds, told apart by magnitude. Raises InvalidRowError."""
+    if not isinstance(value, Decimal) or not value.is_finite() or value <= 0 or value >= TIME_UNITS[-1][0]:
+        raise InvalidRowError(f"no time of its price: {text(value)}")
+    per_second = next(per_second for below, per_second in TIME_UNITS if value < below)
+    # Whole microseconds: what datetime and PostgreSQL hold; a nanosecond is cut, never rounded into the future.
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(value * 10**6 / per_second))
+    if moment > now + FUTURE_TOLERANCE:
+        raise InvalidRowError(f"its time {moment.isoformat()} is in the future")
+    if moment < OLDEST_TIME:
+        raise InvalidRowError(f"no time of its price: {text(value)}")
+    return moment
