@@ -13,12 +13,14 @@ from decimal import Decimal, localcontext
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from assetbatch import market_hours
 from assetbatch.model import Bar, Span
 from assetbatch.planner import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from assetbatch.market_hours import Market
     from assetbatch.model import Asset
 
 LENGTH = timedelta(minutes=5)
@@ -167,6 +169,12 @@ def _average(parts: Sequence[Bar]) -> Decimal | None:
     return (worth / sum((volume for _, volume in priced), Decimal(0))).quantize(finest)
 
 
-def pages(open_time: timedelta) -> int:
-    """Tell how many calls bring the bars of so much open time at most."""
-    return -(-open_time // ONE_PAGE)
+def calls_for(holes: Sequence[Span], market: Market) -> int:
+    """Tell how many calls bring the bars of these holes at most: as `next_hole` packs them, page by page."""
+    calls, left = 0, list(holes)
+    while left:
+        span = next_hole(left)
+        assert span is not None  # noqa: S101 - there is a hole
+        calls += max(1, -(-market_hours.open_time(market, span.since, span.until) // ONE_PAGE))
+        left = [hole for hole in left if hole.since < span.since]
+    return calls

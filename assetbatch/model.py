@@ -212,13 +212,22 @@ class BarsResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangedBar:
+    """A bar that the vendor has otherwise now than it was stored."""
+
+    symbol: str
+    old: Bar
+    new: Bar
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """What a run did, and what the operator should hear beside it (`warnings`).
 
     `unchanged`: nothing newer exists; `deferred`: bars left for spare slots; `not_due`: served already; `requeued`:
     tried and back on the queue; `dead`: became dead letters; `remaining`: items that wait in the queue now. `ended_by`
     is what ended the run before its work was done. With end-of-day prices a call serves `others_updated` assets too,
-    and newer figures can exist at `newer_at`.
+    and newer figures can exist at `newer_at`. A backfill foresees its calls; one that asks again finds `changed` bars.
     """
 
     job: str
@@ -239,6 +248,8 @@ class RunResult:
     others_updated: int = 0
     bars: BarsResult = BarsResult()
     newer_at: datetime | None = None
+    calls_foreseen: int | None = None
+    changed: tuple[ChangedBar, ...] = ()
     ended_by: Trouble | None = None
     api_calls_used: int = 0
     rate_limit_waits: int = 0

@@ -29,6 +29,8 @@ ADDED_LENGTH = 5
 # Cron and clocks jitter: what comes by this much too early is meant to be in time.
 JITTER = timedelta(seconds=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# One crontab line a minute makes the drain continuous.
+DRAIN_EVERY = timedelta(minutes=1)
 
 
 # What was refused is asked again after so long, and so is a day that was not there yet.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.jobs.clock import Stop
-    from assetbatch.model import RunResult
+    from assetbatch.model import ChangedBar, RunResult
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,21 @@ def run(config: Config, work: Callable[[Connection, Stop], RunResult], *, max_se
 def _tell(result: RunResult) -> None:
     if current.json:
         print_json(run_document(result))
-    elif sys.stdout.isatty():
-        sys.stdout.write(_summary(result) + "\n")
     else:
-        log.info("%s", _summary(result))
+        sys.stdout.writelines(_changed(one) + "\n" for one in result.changed)
+        if sys.stdout.isatty():
+            sys.stdout.write(_summary(result) + "\n")
+        else:
+            log.info("%s", _summary(result))
     trouble.tell_failures(result)
+
+
+def _changed(bar: ChangedBar) -> str:
+    """Tell how a bar was stored, and what it is now."""
+    fields = ("open", "high", "low", "close", "volume", "vwap", "trades")
+    pairs = [(name, getattr(bar.old, name), getattr(bar.new, name)) for name in fields]
+    words = ", ".join(f"{name} {old} -> {new}" for name, old, new in pairs if old != new)
+    return f"{bar.symbol} {bar.old.ts:%Y-%m-%dT%H:%M}Z: {words}"
 
 
 def _summary(result: RunResult) -> str:
@@ -61,11 +71,16 @@ def _summary(result: RunResult) -> str:
             ("updated", result.updated),
             ("unchanged", result.unchanged),
             ("not due", result.not_due),
+            ("with bars for later", result.deferred),
             ("failed", [failure.symbol for failure in result.failed]),
             ("back on the queue", result.requeued),
         )
         if symbols
     ]
+    if result.bars.assets:
+        parts.append(f"{result.bars.stored} bars of {result.bars.assets} assets")
+    if result.newer_at is not None and not result.updated:
+        parts.append(f"newer prices from {result.newer_at:%Y-%m-%d %H:%M} UTC on")
     if result.remaining is not None:
         parts.append(f"{result.remaining} on the queue")
     calls = f"{result.api_calls_used} call{'s' if result.api_calls_used != 1 else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.prices import REFUSALS
+from assetbatch.database.prices import ADD_SYMBOLS, REFUSALS
 from assetbatch.model import Bar
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def write(
     asset: Asset,
     page: Sequence[tuple[Bar, bool]],
     *,
+    is_new: bool,
     asked_at: datetime,
     fetched_at: datetime,
     carefully: bool,
@@ -127,10 +128,13 @@ def write(
     """Write bars with whether they are final, in the caller's transaction; None: the platform has deleted the symbol.
 
     The caller repeats it `carefully` when it raises a refusal of the database: then what is refused is looked for, and
-    the bars beside it are stored. `asked_at` is when the call began, `fetched_at` the time of its answer.
+    the bars beside it are stored. An asset that `is_new` gets its row in trading.symbols. `asked_at` is when the call
+    began, `fetched_at` the time of its answer.
     """
     if connection.execute(LOCK_SYMBOL, {"symbol": asset.symbol}).fetchone() is None:
-        return None
+        if not is_new:
+            return None
+        connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
     row = connection.execute(HAS_FINALITY).fetchone()
     statement = UPSERT if row is not None and row["yes"] else UPSERT_BARE
     times = {"symbol": asset.symbol, "asked_at": asked_at, "fetched_at": fetched_at}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from assetbatch.market_hours import Market
 
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
-# the oldest watermark.
+# the oldest watermark. An asset that was served and has no row in the platform's table now was deleted there.
 DUE = """
 with limits as (
   select * from unnest(
@@ -36,6 +36,8 @@ from assetbatch.assets a
 join limits l using (update_frequency_seconds, market)
 left join assetbatch.bar_state b using (symbol)
 where a.enabled and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
+  and (exists (select from trading.symbols s where s.symbol = a.symbol)
+       or not exists (select from assetbatch.sync_state s where s.symbol = a.symbol and s.served_at is not null))
   and coalesce(b.asked_at < l.asked_before, true) and coalesce(b.asked_until < l.until, true)
   and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
 order by a.role, case when a.role = 'priority' then a.rank end, b.watermark nulls first, a.symbol
@@ -116,6 +118,8 @@ order by 1
 READ_STATES = """
 select symbol, wanted_since, asked_until from assetbatch.bar_state where symbol = any(%(symbols)s)
 """
+
+ARE_PARTITIONED = "select from assetbatch.meta where key = 'bars' and value = 'partitioned'"
 
 KEEP_PARTITIONS = "select assetbatch.keep_partitions(%(since)s, %(kept_since)s)"
 
@@ -273,3 +277,8 @@ def finish(
 def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:
     """Create the months that are needed, and drop those that are not kept; of a plain table, nothing."""
     connection.execute(KEEP_PARTITIONS, {"since": since, "kept_since": kept_since})
+
+
+def are_partitioned(connection: Connection) -> bool:
+    """Tell whether the table of the bars is the tool's own, with a partition for each month."""
+    return connection.execute(ARE_PARTITIONED).fetchone() is not None

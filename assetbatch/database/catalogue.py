@@ -44,6 +44,13 @@ where symbol = any(%(symbols)s)
 
 READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets where enabled"
 
+READ_ENABLED = """
+select symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name
+from assetbatch.assets
+where enabled and symbol = any(coalesce(%(symbols)s, array[symbol]))
+order by role, rank, symbol
+"""
+
 READ_MARKET = """
 select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name,
        s.served_at is not null and a.role = 'secondary' as served
@@ -81,6 +88,12 @@ def asset_of(row: Mapping[str, Any]) -> Asset:
 def frequencies(connection: Connection) -> list[int]:
     """Read which update frequencies there are, in seconds."""
     return [row["seconds"] for row in connection.execute(READ_FREQUENCIES)]
+
+
+def enabled_assets(connection: Connection, symbols: Sequence[str] | None = None) -> list[Asset]:
+    """Read the enabled assets, or those of them that are named; the most important first."""
+    rows = connection.execute(READ_ENABLED, {"symbols": None if symbols is None else list(symbols)})
+    return [asset_of(row) for row in rows]
 
 
 def assets_of_market(connection: Connection, market: AssetType) -> tuple[list[Asset], set[str]]:

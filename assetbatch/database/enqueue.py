@@ -95,7 +95,6 @@ def enqueue(
     connection: Connection,
     served_before: Callable[[int, Market], datetime],
     *,
-    days: Mapping[AssetType, date | None] | None,
     origins: Sequence[str] | None,
     symbols: Sequence[str] | None,
     due_or_not: bool,
@@ -103,6 +102,7 @@ def enqueue(
     step_seconds: float,
     plan: str,
     key: str | None,
+    days: Mapping[AssetType, date | None] | None = None,
 ) -> Enqueued:
     """Put the secondary assets that are due on the queue, as many as fit.
 

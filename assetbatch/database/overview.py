@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from assetbatch.database import entitlements
+from assetbatch.planner import ASK_AGAIN
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from assetbatch.database.connection import Connection, Row
+    from assetbatch.model import Access, AssetType
+    from assetbatch.planner import Days, Entitlement
 
 READ_PRICES = """
 select s.symbol,
@@ -78,7 +83,11 @@ cross join (
 ) c
 """
 
-# The key that was used last, where none is at hand.
+READ_KEY_IN_USE = """
+select key_fingerprint as key from assetbatch.rate_limits
+order by key_fingerprint is not distinct from %(key)s desc, greatest(last_answer_at, next_call_at) desc limit 1
+"""
+
 READ_BUDGET = """
 select k.max_calls, extract(epoch from k.window_length)::float8 as window_seconds,
        case when k.full_by + k.window_length + k.margin > clock_timestamp() then k.max_calls
@@ -87,10 +96,7 @@ select k.max_calls, extract(epoch from k.window_length)::float8 as window_second
        k.blocked_until
 from assetbatch.rate_limits k
 left join assetbatch.rate_limit_slots s using (key_fingerprint)
-where k.key_fingerprint = coalesce(
-  (select key_fingerprint from assetbatch.rate_limits where key_fingerprint = %(key)s),
-  (select key_fingerprint from assetbatch.rate_limits order by greatest(last_answer_at, next_call_at) desc limit 1)
-)
+where k.key_fingerprint = %(key)s
 group by k.key_fingerprint
 """
 
@@ -136,6 +142,9 @@ class Overview:
     queue_size_before: int | None
     budget: Row | None
     disagreeing_hosts: list[Row]
+    entitlements: Mapping[Access, Entitlement] = field(default_factory=dict)
+    days: Days = field(default_factory=dict)
+    closed: frozenset[AssetType] = frozenset()
 
 
 def read(
@@ -144,12 +153,17 @@ def read(
     symbols: Sequence[str],
     jobs: Sequence[str],
     key: str | None,
+    plan: str,
     enqueued_every_seconds: float,
 ) -> Overview:
-    """Read all that `status` tells of, for these assets and jobs; `key` is the fingerprint of the key in use."""
+    """Read all that `status` tells of, for these assets and jobs; `key` is the fingerprint of the key in use.
+
+    Where none is at hand it is the one that was used last.
+    """
     prices = {row["symbol"]: row for row in connection.execute(READ_PRICES, {"symbols": list(symbols)})}
     hour = connection.execute(READ_HOUR).fetchone()
     assert hour is not None  # noqa: S101 - an aggregate has one row
+    used = connection.execute(READ_KEY_IN_USE, {"key": key}).fetchone()
     before = connection.execute(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds}).fetchone()
     return Overview(
         now=hour["now"],
@@ -158,6 +172,9 @@ def read(
         hour=hour,
         queue=connection.execute(READ_QUEUE).fetchall(),
         queue_size_before=None if before is None else before["remaining"],
-        budget=connection.execute(READ_BUDGET, {"key": key}).fetchone(),
+        budget=connection.execute(READ_BUDGET, {"key": used and used["key"]}).fetchone(),
         disagreeing_hosts=connection.execute(READ_DISAGREEING_HOSTS).fetchall(),
+        entitlements={} if used is None else entitlements.read(connection, key=used["key"], plan=plan),
+        days=entitlements.read_days(connection, hour["now"]),
+        closed=entitlements.closed_markets(connection, hour["now"] - ASK_AGAIN),
     )

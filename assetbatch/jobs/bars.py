@@ -19,7 +19,7 @@ from assetbatch import market_hours, planner
 from assetbatch.database import bar_pages, bars, catalogue
 from assetbatch.errors import KINDS, FailureKind, Fate
 from assetbatch.jobs.run import rules_of
-from assetbatch.market_hours import Market
+from assetbatch.jobs.wanted import HISTORY, Wanted
 from assetbatch.model import Access, Call, CallKind, Span, Trouble
 from assetbatch.planner import Mode
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.bars import Harvest
-    from assetbatch.config import Config
     from assetbatch.database.bar_pages import StoredBars
     from assetbatch.database.bars import Claimed
     from assetbatch.database.runs import CallRecord
@@ -47,8 +46,6 @@ SCAN_SIZE = 20
 SCAN_SECONDS = 1.0
 # After a call that can hardly fare better soon.
 HOPELESS_SECONDS = 6 * 3600.0
-# What the free plan shows, less a day for the calendars to differ.
-HISTORY = {"free": timedelta(days=729)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,56 +78,27 @@ class Bars:
         self._sight = sight
         self._symbols = symbols
         self._settings = run.config.settings.bars
-        self._settle = timedelta(seconds=self._settings.settle_seconds)
+        self.wanted = Wanted(run.config, sight, run.clock)
         self._due: deque[str] = deque()
         self._holed: deque[str] = deque()
         self._listed_at: float | None = None
         self._scan_seconds = SCAN_SECONDS if mend else 0.0
-        self._lease_seconds = rules_of(run.config).hold_seconds + run.config.window_seconds
+        self._lease_seconds = rules_of(run.config).hold_seconds
         self._partitions = False
         self.assets: set[str] = set()
         self.stored = 0
         self.ended_by: Trouble | None = None
 
-    @property
-    def enabled(self) -> bool:
-        """Whether bars are asked for at all."""
-        return self.are_enabled(self._run.config, self._sight.mode)
-
-    @staticmethod
-    def are_enabled(config: Config, mode: Mode) -> bool:
-        """Tell whether bars are asked for where prices are asked for so: of themselves, where that delays none."""
-        if config.settings.bars.enabled == "auto":
-            return config.calls_per_window is None or mode is Mode.END_OF_DAY
-        return bool(config.settings.bars.enabled)
-
-    def wanted_since(self) -> datetime:
-        """Tell since when bars are wanted, as far as the plan reaches back."""
-        now = self._run.clock.now()
-        since = now - timedelta(days=self._settings.backfill_days)
-        if self._run.config.plan in HISTORY:
-            since = max(since, now - HISTORY[self._run.config.plan])
-        return core.floor(since)
-
-    def kept_since(self) -> datetime | None:
-        """Tell before when bars are dropped; None: never."""
-        months = self._settings.retention_months
-        if months is None:
-            return None
-        now = self._run.clock.now()
-        month = now.year * 12 + now.month - 1 - months
-        return now.replace(year=month // 12, month=month % 12 + 1, day=1, hour=0, minute=0, second=0, microsecond=0)
-
     def waiting(self) -> list[str]:
         """Tell whose newest bars are due and are not asked for by this run."""
-        if not self.enabled:
+        if not self.wanted.enabled:
             return []
         self._list_due()
         return list(self._due)
 
     def has_work(self) -> bool:
         """Tell whether a call would be of use now."""
-        if self.ended_by or not self.enabled or not self._sight.may(Access.BARS):
+        if self.ended_by or not self.wanted.enabled or not self._sight.may(Access.BARS):
             return False
         if self._due or self._holed:
             return True
@@ -141,14 +109,8 @@ class Bars:
         return bool(self._due or self._holed)
 
     def _list_due(self) -> None:
+        limits = self.wanted.limits(catalogue.frequencies(self._run.connection))
         now = self._run.clock.now()
-        limits = []
-        for seconds in catalogue.frequencies(self._run.connection):
-            for market in Market:
-                until = self._sight.reach(market, self._settle)
-                if until is not None:
-                    before = now if self._sight.mode is Mode.END_OF_DAY else planner.due_before(seconds, now)
-                    limits.append((seconds, market, before, core.floor(until)))
         found = bars.due(self._run.connection, limits, symbols=self._symbols, now=now, limit=LIST_SIZE)
         self._due = deque(found)
         self._listed_at = time.monotonic()
@@ -170,7 +132,7 @@ class Bars:
         self._scan_seconds -= time.monotonic() - began
 
     def _holes(self, symbol: str, since: datetime, until: datetime | None) -> list[Span]:
-        since = max(since, self.kept_since() or since)
+        since = max(since, self.wanted.kept_since() or since)
         if until is None or until <= since:
             return []
         span = Span(since, until)
@@ -178,38 +140,55 @@ class Bars:
 
     def begin(self) -> BarCall | None:
         """Choose the next call, and take the lease for it; None where there is none after all."""
-        run = self._run
-        newest = bool(self._due)
-        symbol = (self._due if newest else self._holed).popleft()
+        symbol, newest = self._next()
         claimed = bars.claim(
-            run.connection,
+            self._run.connection,
             symbol,
-            wanted_since=self.wanted_since(),
-            kept_since=self.kept_since(),
+            wanted_since=self._since(symbol),
+            kept_since=self.wanted.kept_since(),
             seconds=self._lease_seconds,
         )
         if claimed is None:
+            self._taken(symbol)
             return None
         self._keep_partitions(claimed)
         span = self._newest(claimed) if newest else self._hole(claimed)
         if span is None:
-            bars.release(run.connection, claimed)
+            bars.release(self._run.connection, claimed)
             return None
         call = Call(CallKind.BARS, (claimed.track.asset,), span=span, minutes=claimed.track.minutes)
-        return BarCall(call, claimed, newest, run.clock.now())
+        return BarCall(call, claimed, newest, self._run.clock.now())
+
+    def _next(self) -> tuple[str, bool]:
+        """Choose whose bars come next: the newest of somebody, or else a hole."""
+        newest = bool(self._due)
+        return (self._due if newest else self._holed).popleft(), newest
+
+    def _since(self, symbol: str) -> datetime:
+        """Tell since when bars of this asset are wanted."""
+        del symbol
+        return self.wanted.since()
+
+    def _taken(self, symbol: str) -> None:
+        """Leave it to the other run that has just begun to ask."""
+
+    def _again(self, one: BarCall) -> None:
+        """Let the next call be for the same asset."""
+        (self._due if one.newest else self._holed).appendleft(one.claimed.track.asset.symbol)
 
     def _keep_partitions(self, claimed: Claimed) -> None:
         if not self._partitions:
-            bars.keep_partitions(self._run.connection, since=claimed.track.wanted_since, kept_since=self.kept_since())
+            since, kept_since = claimed.track.wanted_since, self.wanted.kept_since()
+            bars.keep_partitions(self._run.connection, since=since, kept_since=kept_since)
             self._partitions = True
 
     def _newest(self, claimed: Claimed) -> Span | None:
-        until = self._sight.reach(market_hours.market_of(claimed.track.asset), self._settle)
+        until = self.wanted.until(market_hours.market_of(claimed.track.asset))
         if until is None:
             return None
         recheck = timedelta(hours=self._settings.recheck_hours)
         now = self._run.clock.now()
-        span = core.tail(claimed.track, until=core.floor(until), now=now, recheck=recheck)
+        span = core.tail(claimed.track, until=until, now=now, recheck=recheck)
         if span is None or self._sight.mode is Mode.END_OF_DAY:
             return span
         # The bars that are open now come along; they are fetched again.
@@ -229,7 +208,7 @@ class Bars:
         if self._has_minutes_only(one, page):
             log.info("%s has no 5-minute bars: asking for 1-minute bars", asset.symbol)
             self._road.write(lambda **_: bars.finish(self._run.connection, one.claimed, minutes=1), [record])
-            (self._due if one.newest else self._holed).appendleft(asset.symbol)
+            self._again(one)
             return
         found = core.harvest(
             one.span,
@@ -237,7 +216,7 @@ class Bars:
             more=page.more,
             invalid=[ts for ts, _ in page.invalid],
             asked_at=one.asked_at,
-            settle=self._settle,
+            settle=self.wanted.settle,
         )
         for ts, why in page.invalid[:1]:
             log.warning("%s: %d rows are no bars, as that of %s: %s", asset.symbol, len(page.invalid), ts, why)
@@ -249,10 +228,8 @@ class Bars:
             log.warning("%s: %d bars were refused, as that of %s: %s", asset.symbol, len(stored.refused), ts, why)
         self.assets.add(asset.symbol)
         self.stored += stored.written
-        if not one.newest:
-            self._holed.appendleft(asset.symbol)
-        elif page.more:
-            self._due.appendleft(asset.symbol)
+        if page.more or not one.newest:
+            self._again(one)
 
     def _has_minutes_only(self, one: BarCall, page: Page) -> bool:
         """Tell whether a ticker that never had a 5-minute bar should have had one by now."""
@@ -266,7 +243,13 @@ class Bars:
         connection, track = self._run.connection, one.claimed.track
         now = self._run.clock.now()
         stored = bar_pages.write(
-            connection, track.asset, found.bars, asked_at=one.asked_at, fetched_at=now, carefully=carefully
+            connection,
+            track.asset,
+            found.bars,
+            is_new=track.asked_until is None,
+            asked_at=one.asked_at,
+            fetched_at=now,
+            carefully=carefully,
         )
         if stored is not None:
             closed = market_hours.closed_spans(market_hours.market_of(track.asset), one.span.since, found.until)
@@ -306,17 +289,22 @@ class Bars:
             span = Span(one.span.since, old)
             bar_pages.note_not_entitled(connection, symbol, span, told=self._sight.told, noted_at=now)
             bars.release(connection, one.claimed)
-            (self._due if one.newest else self._holed).appendleft(symbol)
+            self._again(one)
         elif meaning.ends_run or error.kind is FailureKind.RATE_LIMITED:
             bars.release(connection, one.claimed)
             if meaning.ends_run:
                 self.ended_by = Trouble(error.kind, error.reason)
         else:
-            usual = self._run.config.settings.queue.retry_delay_seconds
-            first = HOPELESS_SECONDS if meaning.fate is Fate.DEAD else usual
-            bars.fail(connection, one.claimed, kind=error.kind.value, error=error.reason, first_seconds=first, now=now)
+            self.fail(one, error)
             if meaning.strike and self._road.api_is_away():
                 self.ended_by = Trouble(error.kind, error.reason)
+
+    def fail(self, one: BarCall, error: CallError) -> None:
+        """Put an asset's bars off, longer each time that its call fails."""
+        connection, now = self._run.connection, self._run.clock.now()
+        usual = self._run.config.settings.queue.retry_delay_seconds
+        first = HOPELESS_SECONDS if KINDS[error.kind].fate is Fate.DEAD else usual
+        bars.fail(connection, one.claimed, kind=error.kind.value, error=error.reason, first_seconds=first, now=now)
 
     def let_go(self, one: BarCall) -> None:
         """Let another run ask: this one ends."""

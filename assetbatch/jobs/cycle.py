@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 
 from assetbatch import planner
-from assetbatch.database import runs
 from assetbatch.database.prices import Brought
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind
@@ -30,14 +29,12 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from assetbatch.database.prices import Stored
-    from assetbatch.database.rate_limit import Slot
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.bars import Bars
     from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.update import Road
     from assetbatch.model import Asset
     from assetbatch.provider.client import Client
-    from assetbatch.provider.reading import Answer
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +61,7 @@ class Cycle:
         waiting = deque(calls)
         while waiting:
             call = waiting.popleft()
-            if call.kind is CallKind.DAILY and not self.sight.take_day(call, patiently=True):
+            if call.kind is CallKind.DAILY and not self.sight.take_day(call, self.road.pause):
                 waiting.extendleft(reversed(self.replan([call])))
                 continue
             try:
@@ -87,6 +84,10 @@ class Cycle:
                     waiting.extendleft(reversed(planner.halves(call)))
                     continue
                 self.fail(call.assets, error.kind, error.reason)
+                if error.kind is FailureKind.NOT_ENTITLED:
+                    refused = [other for other in waiting if other.kind.access is call.kind.access]
+                    self.fail([asset for other in refused for asset in other.assets], error.kind, error.reason)
+                    waiting = deque(other for other in waiting if other not in refused)
                 if meaning.ends_run or (meaning.strike and self.road.api_is_away()):
                     self.fail([asset for other in waiting for asset in other.assets], error.kind, error.reason)
                     break
@@ -127,22 +128,11 @@ class Cycle:
         road = self.road
         slot = road.acquire(max_wait_seconds=self.no_call_after - time.monotonic(), calls_after=calls_after)
         began = time.monotonic()
-        answers = self._ask(call, slot, began)
+        answers = road.sent(self.client, call, slot, began)
         assert isinstance(answers, Answers)  # noqa: S101 - such calls bring prices
         self.sight.learn(call, None)
         brought = sort_out(call.assets, answers, self.sight.known)
         self._store(call, brought, [road.landed(call, slot, began, Outcome.OK)])
-
-    def _ask(self, call: Call, slot: Slot, began: float) -> Answer:
-        road = self.road
-        try:
-            return self.client.ask(call, now=road.clock.now, wait=road.stop.wait_for)
-        except CallError as error:
-            road.failed(call, slot, began, error)
-            raise
-        except BaseException:
-            runs.record_calls(road.connection, [road.landed(call, slot, began, Outcome.UNKNOWN)])
-            raise
 
     def make_bars(self, bars: Bars, progress: Callable[[], object] = lambda: None) -> None:
         """Ask for bars, page by page, for as long as there is something to ask for and a call to do it."""
@@ -163,7 +153,7 @@ class Cycle:
                 continue
             began = time.monotonic()
             try:
-                page = self._ask(one.call, slot, began)
+                page = road.sent(self.client, one.call, slot, began)
             except CallError as error:
                 bars.failed(one, error)
             except BaseException:
@@ -178,16 +168,13 @@ class Cycle:
         """Ask which markets are open, where a call is left for it; None: not known."""
         if self.calls_left < 1 or time.monotonic() >= self.no_call_after:
             return None
-        call = Call(CallKind.MARKET_STATUS)
+        left = self.no_call_after - time.monotonic()
         try:
-            slot = self.road.acquire(max_wait_seconds=self.no_call_after - time.monotonic())
-            began = time.monotonic()
-            found = self._ask(call, slot, began)
+            found = self.road.ask(self.client, Call(CallKind.MARKET_STATUS), max_wait_seconds=left)
         except CallError as error:
             log.info("the market's status is not known: %s", error)
             return None
         assert isinstance(found, MarketsOpen)  # noqa: S101 - such calls bring this
-        runs.record_calls(self.road.connection, [self.road.landed(call, slot, began, Outcome.OK)])
         return found
 
     def fail(self, assets: Sequence[Asset], kind: FailureKind, reason: str) -> None:

@@ -34,6 +34,7 @@ from assetbatch.provider.addresses import source_of
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
@@ -73,12 +74,14 @@ def drain_queue(
     shared: bool,
     reconnect: Callable[[], AbstractContextManager[Connection]],
     progress: Callable[[int, int], object] | None = None,
+    started_at: datetime | None = None,
 ) -> RunResult:
     """Update queued assets until nothing is due or `bounds` are reached; `shared`: beside other runs of this job.
 
     `reconnect` opens another connection, to give back what is held when the first one broke. `progress` is told how
-    many items are done, and how many waited when it began. Failures of items are in the result. Raises
-    ConfigurationError without a key, SourceMismatchError on a database of another source.
+    many items are done, and how many waited when it began. `started_at` stands for the database's time where time is
+    simulated. Failures of items are in the result. Raises ConfigurationError without a key, SourceMismatchError on a
+    database of another source.
     """
     api_key = config.require_api_key().reveal()
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
@@ -98,6 +101,7 @@ def drain_queue(
         stop=stop,
         lease_seconds=None if shared else max(LEASE_SECONDS, rules_of(config).hold_seconds),
         max_seconds=bounds.max_seconds,
+        started_at=started_at,
     )
 
 
@@ -120,7 +124,7 @@ class Drain:
         self._max_items = max_items
         self._progress = progress
         self._road = run.road(api_key, Lane.QUEUE, self._pause)
-        self._sight = Sight(run, api_key)
+        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
         self._bars = Bars(run, self._road, self._sight)
         lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
         self._flights = Flights([new_client(run.config, api_key) for _ in range(lanes)], run.clock, run.stop)
@@ -262,7 +266,7 @@ class Drain:
             return []
         market = items[0].asset.asset_type
         call = Call(CallKind.DAILY, market=market, day=self._sight.wanted_days()[market])
-        if call.day is None or not self._sight.take_day(call, patiently=False):
+        if call.day is None or not self._sight.take_day(call):
             # Another run is asking for it: its answer serves this item, too.
             self._claims.give_back([Ending(item, State.QUEUED) for item in items])
             self._run.stop.pause(PATIENCE_SECONDS)

@@ -49,7 +49,8 @@ def enqueue_secondary(
 
     def work(run: Run) -> RunResult:
         catalogue.sync_with_config(connection, config.assets)
-        sight = Sight(run, config.api_key.reveal() if config.api_key else None)
+        api_key = config.api_key.reveal() if config.api_key else None
+        sight = Sight(connection, config, run.clock, api_key=api_key)
 
         def served_before(update_frequency_seconds: int, market: Market) -> datetime:
             return planner.served_before(update_frequency_seconds, market, run.clock.started_at)
@@ -64,7 +65,7 @@ def enqueue_secondary(
             max_size=config.settings.queue.max_size,
             step_seconds=step_seconds(config),
             plan=config.plan,
-            key=key_fingerprint(config.api_key.reveal()) if config.api_key else None,
+            key=None if api_key is None else key_fingerprint(api_key),
         )
         return RunResult(
             job=JOB,

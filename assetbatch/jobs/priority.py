@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch import planner
+from assetbatch import market_hours, planner
 from assetbatch.database import catalogue, schema
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.rate_limit import Lane
@@ -17,6 +17,7 @@ from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.cycle import Cycle
 from assetbatch.jobs.run import exit_code, give_way, new_client, perform, rules_of
 from assetbatch.jobs.sight import Sight
+from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import AssetType, BarsResult, RunResult, RunStatus
 from assetbatch.planner import Mode
 from assetbatch.provider.addresses import source_of
@@ -70,7 +71,7 @@ class _Update:
         self._run = run
         self._api_key = api_key
         self._assets = run.config.priority_assets
-        self._sight = Sight(run, api_key)
+        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
 
@@ -84,12 +85,14 @@ class _Update:
             self._sight.mode,
             len(calls),
         )
-        schema.claim_source(run.connection, source_of(settings.provider.base_url))
+        if calls:
+            self._claim_source()
         catalogue.sync_with_config(run.connection, config.assets)
-        road = run.road(self._api_key, Lane.PRIORITY, self._pause)
+        road = run.road(self._api_key, Lane.PRIORITY)
         client = new_client(config, self._api_key)
         bars = Bars(run, road, self._sight, symbols=[asset.symbol for asset in self._assets], mend=False)
         if calls or bars.has_work():
+            self._claim_source()
             client.warm_up()
         cycle = Cycle(
             road,
@@ -110,10 +113,9 @@ class _Update:
         self._foresee(road.limiter)
         return self._result(road.trip, bars, deferred)
 
-    def _pause(self, seconds: float) -> None:
-        assert self._run.lease is not None  # noqa: S101 - this job runs alone
-        self._run.lease.keep()
-        self._run.stop.pause(seconds)
+    def _claim_source(self) -> None:
+        base_url = self._run.config.settings.provider.base_url
+        schema.claim_source(self._run.connection, source_of(base_url))
 
     def _candidates(self, assets: Sequence[Asset]) -> list[planner.Candidate]:
         states = catalogue.sync_states(self._run.connection, [asset.symbol for asset in assets])
@@ -160,6 +162,7 @@ class _Update:
             for market in AssetType
             if (own := [asset for asset in self._assets if asset.asset_type is market])
             and all(failed.get(asset.symbol) in WITHOUT_PRICE for asset in own)
+            and any(market_hours.is_open(market_hours.market_of(asset), self._run.clock.now()) for asset in own)
         }
         if not silent or not self._sight.may_ask_status() or (found := cycle.ask_status()) is None:
             return
@@ -183,7 +186,7 @@ class _Update:
             days=self._sight.days,
             closed=self._sight.closed,
         ).calls
-        bars = len(self._assets) if calls and Bars.are_enabled(run.config, self._sight.mode) else 0
+        bars = len(self._assets) if calls and Wanted(run.config, self._sight, run.clock).enabled else 0
         limiter.foresee(
             calls=min(len(calls) + bars, len(self._assets)),
             due=due,

@@ -47,17 +47,21 @@ class Run:
     lease: Lease | None
     announcer: Announcer
 
-    def road(self, api_key: str, lane: Lane, pause: Callable[[float], None]) -> Road:
-        """Lay the road that its calls take; `pause` sleeps while a call waits for its slot."""
+    def road(self, api_key: str, lane: Lane, pause: Callable[[float], None] | None = None) -> Road:
+        """Lay the road that its calls take; `pause` does something of use while a call waits for its slot."""
+
+        def wait(seconds: float) -> None:
+            (pause or road.pause)(seconds)
+
         limiter = RateLimiter(
             self.connection,
             key=key_fingerprint(api_key),
             host=self.host,
             rules=rules_of(self.config),
             lane=lane,
-            pause=pause,
+            pause=wait,
         )
-        return Road(
+        road = Road(
             connection=self.connection,
             limiter=limiter,
             clock=self.clock,
@@ -66,6 +70,7 @@ class Run:
             run_id=self.id,
             long_wait_seconds=self.config.settings.rate_limiting.reservation_grace_seconds,
         )
+        return road
 
 
 def perform(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch import market_hours, planner
+from assetbatch import planner
 from assetbatch.database import catalogue, entitlements, queue
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import key_fingerprint
@@ -17,11 +17,13 @@ from assetbatch.model import Access, AssetType, CallKind, Trouble
 from assetbatch.planner import DayOutcome, Entitlement, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from datetime import date
 
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
     from assetbatch.errors import CallError
-    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.clock import Clock
     from assetbatch.model import Call
 
 log = logging.getLogger(__name__)
@@ -34,8 +36,10 @@ OUTCOMES = {FailureKind.NOT_YET: DayOutcome.NOT_YET, FailureKind.EMPTY: DayOutco
 class Sight:
     """What one run may ask for now."""
 
-    def __init__(self, run: Run, api_key: str | None) -> None:
-        self._run = run
+    def __init__(self, connection: Connection, config: Config, clock: Clock, *, api_key: str | None) -> None:
+        self._connection = connection
+        self._config = config
+        self._clock = clock
         self._key = "" if api_key is None else key_fingerprint(api_key)
         self._entitlements: dict[Access, Entitlement] = {}
         self._lease: entitlements.DayLease | None = None
@@ -46,27 +50,26 @@ class Sight:
 
     def look(self) -> None:
         """Read what is remembered, of this run and of others."""
-        run = self._run
-        self._entitlements = entitlements.read(run.connection, key=self._key, plan=run.config.plan)
-        self.days = entitlements.read_days(run.connection, run.clock.now())
-        self._closed = entitlements.closed_markets(run.connection, run.clock.now() - planner.ASK_AGAIN)
+        now = self._clock.now()
+        self._entitlements = entitlements.read(self._connection, key=self._key, plan=self._config.plan)
+        self.days = entitlements.read_days(self._connection, now)
+        self._closed = entitlements.closed_markets(self._connection, now - planner.ASK_AGAIN)
 
     @property
     def told(self) -> str:
         """Name plan and key, as whom the vendor told something."""
-        return f"{self._run.config.plan} {self._key}"
+        return f"{self._config.plan} {self._key}"
 
     @property
     def mode(self) -> Mode:
         """How prices are asked for now."""
-        config = self._run.config
-        snapshots = self._entitlements.get(Access.SNAPSHOTS)
-        return planner.mode(config.plan, config.settings.provider.mode, snapshots, self._run.clock.now())
+        config, snapshots = self._config, self._entitlements.get(Access.SNAPSHOTS)
+        return planner.mode(config.plan, config.settings.provider.mode, snapshots, self._clock.now())
 
     def may(self, access: Access) -> bool:
         """Tell whether it is worth asking: never refused, or not within the hour."""
         found = self._entitlements.get(access)
-        return found is None or found.allowed or self._run.clock.now() - found.asked_at >= planner.ASK_AGAIN
+        return found is None or found.allowed or self._clock.now() - found.asked_at >= planner.ASK_AGAIN
 
     @property
     def barred(self) -> Trouble | None:
@@ -82,52 +85,52 @@ class Sight:
 
     def may_ask_status(self) -> bool:
         """Tell whether the vendor may be asked which markets are open: once an hour at most."""
-        asked_at = entitlements.last_status_at(self._run.connection)
-        return asked_at is None or self._run.clock.now() - asked_at >= planner.ASK_AGAIN
+        asked_at = entitlements.last_status_at(self._connection)
+        return asked_at is None or self._clock.now() - asked_at >= planner.ASK_AGAIN
 
     def note_markets(self, found: dict[AssetType, bool]) -> None:
         """Note which markets the vendor says are open."""
-        entitlements.note_markets(self._run.connection, found, self._run.clock.now())
+        entitlements.note_markets(self._connection, found, self._clock.now())
         self.look()
 
     def newer_at(self, markets: Collection[AssetType]) -> datetime | None:
         """Tell when newer figures of these markets can exist; None: at any time."""
         if self.mode is Mode.LIVE or not markets:
             return None
-        now = self._run.clock.now()
+        now = self._clock.now()
         return min(planner.newer_day_at(market, self.days, now) for market in markets)
 
     def wanted_days(self) -> dict[AssetType, date | None]:
         """Tell for each market the newest finished day that can be had now."""
-        now = self._run.clock.now()
+        now = self._clock.now()
         return {market: planner.wanted_day(market, self.days, now) for market in AssetType}
 
     def days_end(self, market: AssetType) -> datetime | None:
         """Tell until when finished data reach; None: not known now."""
-        day = planner.wanted_day(market, self.days, self._run.clock.now())
+        day = planner.wanted_day(market, self.days, self._clock.now())
         return None if day is None else datetime.combine(day + timedelta(days=1), time(0), UTC)
 
     def widened(self, call: Call) -> Call:
         """Let a call for daily figures serve all of its market: the catalogue is what config.yaml says by then."""
         if call.kind is not CallKind.DAILY or call.market is None:
             return call
-        assets, known = catalogue.assets_of_market(self._run.connection, call.market)
+        assets, known = catalogue.assets_of_market(self._connection, call.market)
         self.known |= known
         return replace(call, assets=tuple(assets))
 
-    def take_day(self, call: Call, *, patiently: bool) -> bool:
-        """Take the right to ask for a call's day; False: another run asks for it, or has done so meanwhile."""
+    def take_day(self, call: Call, pause: Callable[[float], None] | None = None) -> bool:
+        """Take the right to ask for a call's day; False: another run asks for it, or has done so meanwhile.
+
+        With a `pause` that sleeps for some seconds, the other is waited for.
+        """
         assert call.market is not None and call.day is not None  # noqa: S101, PT018 - such a call is of a day
-        run = self._run
-        hold = rules_of(run.config).hold_seconds + run.config.window_seconds
-        self._lease = entitlements.DayLease(run.connection, call.market, call.day, seconds=hold)
+        hold = rules_of(self._config).hold_seconds + self._config.window_seconds
+        self._lease = entitlements.DayLease(self._connection, call.market, call.day, seconds=hold)
         if self._lease.take():
             return True
-        while patiently and not self._lease.take():
-            run.stop.pause(POLL_SECONDS)
-            if run.lease is not None:
-                run.lease.keep()
-        if patiently:
+        if pause is not None:
+            while not self._lease.take():
+                pause(POLL_SECONDS)
             self._lease.give_up()
         self._lease = None
         self.look()
@@ -146,21 +149,21 @@ class Sight:
         """
         assert call.market is not None and call.day is not None  # noqa: S101, PT018 - such a call is of a day
         self._note_day(call, DayOutcome.STORED)
-        return queue.complete_served(self._run.connection, {call.market: call.day})
+        return queue.complete_served(self._connection, {call.market: call.day})
 
     def learn(self, call: Call, error: CallError | None) -> bool:
         """Learn from how a call went; True: there is another way now to what it was for."""
         access = call.kind.access
         if error is None:
             if access in self._entitlements and not self._entitlements[access].allowed:
-                self._remember(access, allowed=True, reason="")
+                self.remember(access, allowed=True, reason="")
             return False
         if error.kind is FailureKind.NOT_ENTITLED:
             log.info("%s: refused as not entitled; it is asked again in an hour", access)
-            self._remember(access, allowed=False, reason=error.reason)
+            self.remember(access, allowed=False, reason=error.reason)
             return access is Access.SNAPSHOTS and self.barred is None and self.mode is Mode.END_OF_DAY
         if error.kind in OUTCOMES and call.market is not None and call.day is not None:
-            with transaction(self._run.connection):
+            with transaction(self._connection):
                 self._note_day(call, OUTCOMES[error.kind])
             self._lease = None
             self.look()
@@ -169,30 +172,21 @@ class Sight:
 
     def not_yet(self, market: AssetType) -> None:
         """Note that the day that is wanted of a market is not over for the vendor."""
-        run = self._run
-        day = planner.wanted_day(market, self.days, run.clock.now())
+        now = self._clock.now()
+        day = planner.wanted_day(market, self.days, now)
         if day is not None:
-            with transaction(run.connection):
-                entitlements.note_day(run.connection, market, day, DayOutcome.NOT_YET, run.clock.now())
+            with transaction(self._connection):
+                entitlements.note_day(self._connection, market, day, DayOutcome.NOT_YET, now)
             self.look()
 
     def _note_day(self, call: Call, outcome: DayOutcome) -> None:
         assert call.market is not None and call.day is not None  # noqa: S101, PT018 - such a call is of a day
-        now = self._run.clock.now()
-        entitlements.note_day(self._run.connection, call.market, call.day, outcome, now)
+        now = self._clock.now()
+        entitlements.note_day(self._connection, call.market, call.day, outcome, now)
 
-    def _remember(self, access: Access, *, allowed: bool, reason: str) -> None:
-        found = Entitlement(allowed, self._run.clock.now(), reason)
-        with transaction(self._run.connection):
-            entitlements.remember(
-                self._run.connection, key=self._key, plan=self._run.config.plan, access=access, found=found
-            )
+    def remember(self, access: Access, *, allowed: bool, reason: str) -> None:
+        """Remember what the vendor said about a kind of call."""
+        found = Entitlement(allowed, self._clock.now(), reason)
+        with transaction(self._connection):
+            entitlements.remember(self._connection, key=self._key, plan=self._config.plan, access=access, found=found)
         self._entitlements[access] = found
-
-    def reach(self, market: market_hours.Market, settle: timedelta) -> datetime | None:
-        """Tell until when a market's bars can be settled now; None: that is not known now."""
-        if self.mode is Mode.END_OF_DAY:
-            return self.days_end(market.asset_type)
-        now = self._run.clock.now()
-        closed_at = market_hours.last_close(market, now)
-        return min(now - settle, closed_at) if closed_at else now - settle

@@ -16,6 +16,7 @@ from assetbatch.database import prices, runs
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.database.retries import repeated
+from assetbatch.errors import CallError
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.database.leases import Lease
     from assetbatch.database.rate_limit import RateLimiter, Slot
-    from assetbatch.errors import CallError
     from assetbatch.jobs.clock import Clock, Stop
     from assetbatch.jobs.flights import Flying
     from assetbatch.model import Asset, Call
+    from assetbatch.provider.client import Client
     from assetbatch.provider.quotes import Answers
+    from assetbatch.provider.reading import Answer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -82,6 +84,31 @@ class Road:
             waited = time.monotonic() - began
             self.trip.waited_seconds += waited
             self.trip.long_waits += waited > self.long_wait_seconds
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, but raise as soon as the run is asked to end; keep the right to run."""
+        self.stop.pause(seconds)
+        if self.lease is not None:
+            self.lease.keep()
+
+    def ask(self, client: Client, call: Call, *, max_wait_seconds: float) -> Answer:
+        """Take a slot for a call, make it and write it down. Raises CallError."""
+        slot = self.acquire(max_wait_seconds=max_wait_seconds)
+        began = time.monotonic()
+        answer = self.sent(client, call, slot, began)
+        runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.OK)])
+        return answer
+
+    def sent(self, client: Client, call: Call, slot: Slot, began: float) -> Answer:
+        """Make a call that has its slot; one that brings an answer is left to `landed`. Raises CallError."""
+        try:
+            return client.ask(call, now=self.clock.now, wait=self.stop.wait_for)
+        except CallError as error:
+            self.failed(call, slot, began, error)
+            raise
+        except BaseException:
+            runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.UNKNOWN)])
+            raise
 
     def landed(
         self, call: Call, slot: Slot, began: float, outcome: Outcome, error: CallError | None = None

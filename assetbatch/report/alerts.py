@@ -7,8 +7,11 @@ from datetime import timedelta
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
+from assetbatch import market_hours
 from assetbatch.errors import EXIT_KEY_REFUSED, KINDS, FailureKind
-from assetbatch.report.freshness import Freshness
+from assetbatch.model import Access
+from assetbatch.planner import Mode
+from assetbatch.report.freshness import DAY_PATIENCE, Freshness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Row
     from assetbatch.database.overview import Overview
+    from assetbatch.report.freshness import Outlook
     from assetbatch.report.status import AssetStatus, Budget
 
 # Events are published at the end of the run that made them: what waits for longer has no carrier.
@@ -62,6 +66,8 @@ def worst(alerts: Iterable[Alert]) -> Health:
 def all_alerts(
     config: Config,
     overview: Overview,
+    *,
+    outlook: Outlook,
     assets: Sequence[AssetStatus],
     budget: Budget,
     metrics: Mapping[str, float | None],
@@ -69,6 +75,8 @@ def all_alerts(
     """Find everything that is wrong, the worst first, and causes before their consequences."""
     found = [
         *_of_runs(config, overview),
+        *_of_plan(config, overview, outlook, assets),
+        *_of_ages(outlook, assets),
         *_of_assets(config, assets, overview),
         *_of_limit(overview, budget),
         *_of_queue(config, overview, metrics),
@@ -131,11 +139,40 @@ def _of_runs(config: Config, overview: Overview) -> Iterator[Alert]:
         yield Alert(Level.CRITICAL, "api.key", "the API refused the key", "check POLYGON_API_KEY")
 
 
-def _of_assets(config: Config, assets: Sequence[AssetStatus], overview: Overview) -> Iterator[Alert]:
-    interval = timedelta(minutes=config.settings.batch.interval_minutes)
-    old = 3 * interval
+def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
+    """Hold the word of the plan against what the key was refused, as far as that matters now."""
+    refused = {access for access, found in overview.entitlements.items() if not found.allowed}
+    # That it has no snapshots is what the free plan says; where prices are live, nobody asks for finished days.
+    refused -= {Access.SNAPSHOTS} if config.plan == "free" else set()
+    refused -= {Access.DAILY} if outlook.mode is Mode.LIVE else set()
+    if not refused:
+        return
+    days = [one.day for one in assets if one.day]
+    message = f"plan says {config.plan}, the key is refused {', '.join(sorted(refused))}"
+    if Access.SNAPSHOTS in refused:
+        message += f": prices are of {max(days)}" if days else ": there are no prices yet"
+    hint = "lapsed payment? `assetbatch probe` asks again at once"
+    yield Alert(Level.CRITICAL, "api.plan", message, hint)
+
+
+def _of_ages(outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
+    old = 3 * outlook.interval
     for one in assets:
-        if one.market_age is not None and one.market_age > old:
+        if one.state is Freshness.CLOSED or one.market_age is None:
+            continue
+        if outlook.mode is Mode.END_OF_DAY:
+            if one.state is Freshness.STALE:
+                expected = outlook.expected_day(one.asset.asset_type)
+                late = outlook.now - market_hours.day_over_at(expected)
+                yield Alert(
+                    Level.CRITICAL,
+                    f"assets.{one.asset.symbol}",
+                    f"{one.asset.symbol} has no price of {expected}, {_hours(late)} hours after there could be one",
+                    one.error or "see the last run",
+                    round(late.total_seconds()),
+                    DAY_PATIENCE.total_seconds(),
+                )
+        elif one.market_age > old:
             yield Alert(
                 Level.CRITICAL,
                 f"assets.{one.asset.symbol}",
@@ -144,13 +181,13 @@ def _of_assets(config: Config, assets: Sequence[AssetStatus], overview: Overview
                 round(one.market_age.total_seconds()),
                 old.total_seconds(),
             )
-    if any(one.state is Freshness.NOT_ENTITLED for one in assets):
-        if config.plan == "free":
-            hint = f"see {config.settings.provider.upgrade_url}"
-            yield Alert(Level.WARNING, "api.plan", "plan free has no live prices", hint)
-        else:
-            message = f"plan says {config.plan}, the key is refused live prices"
-            yield Alert(Level.CRITICAL, "api.plan", message, "lapsed payment?")
+
+
+def _of_assets(config: Config, assets: Sequence[AssetStatus], overview: Overview) -> Iterator[Alert]:
+    if not_entitled := [one.asset.symbol for one in assets if one.state is Freshness.NOT_ENTITLED]:
+        message = f"plan says {config.plan}, the key is refused {', '.join(not_entitled)}"
+        hint = f"see {config.settings.provider.upgrade_url}" if config.plan == "free" else "lapsed payment?"
+        yield Alert(Level.CRITICAL, "api.plan", message, hint)
     never = [one.asset.symbol for one in assets if one.state is Freshness.NEVER]
     last_run = _priority_job(overview)["last_run"]
     if never and last_run is not None and _priority_job(overview)["runs"] > 1:
@@ -218,6 +255,10 @@ def _of_events(overview: Overview) -> Iterator[Alert]:
             pending,
             0,
         )
+
+
+def _hours(age: timedelta) -> str:
+    return f"{age.total_seconds() / 3600:.0f}"
 
 
 def _minutes(age: timedelta) -> str:

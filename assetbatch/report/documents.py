@@ -10,6 +10,8 @@ from assetbatch.model import Enqueued
 
 if TYPE_CHECKING:
     from assetbatch.database.queue_desk import Listing
+    from assetbatch.jobs.forecast import Forecast
+    from assetbatch.jobs.probe import Probed
     from assetbatch.model import RunResult
     from assetbatch.report.status import Status
 
@@ -38,6 +40,9 @@ def run_document(result: RunResult) -> dict[str, Any]:
         "newer_data_at": result.newer_at,
         "ended_by": None if result.ended_by is None else asdict(result.ended_by),
     }
+    if result.job == "backfill":
+        changed = [{"symbol": one.symbol, "old": asdict(one.old), "new": asdict(one.new)} for one in result.changed]
+        return document | {"calls_foreseen": result.calls_foreseen, "changed": changed}
     if result.job == "run-priority":
         return document | {"not_due": list(result.not_due), "others_updated": result.others_updated}
     return document | {
@@ -114,4 +119,43 @@ def status_document(status: Status) -> dict[str, Any]:
             for alert in status.alerts
         ],
         "events": {"pending": status.events_pending},
+    }
+
+
+def forecast_document(forecast: Forecast) -> dict[str, Any]:
+    """Lay out `forecast`."""
+    return {
+        "now": forecast.now,
+        "mode": forecast.mode,
+        "limit": forecast.limit,
+        "window_seconds": forecast.window_seconds,
+        "total_calls": forecast.total,
+        "calls": [
+            {"job": one.job, "at": one.at, "kind": one.kind, "calls": one.calls, "assets": one.assets}
+            for one in forecast.calls
+        ],
+        "bars": [asdict(one) for one in forecast.bars],
+        "fresh_at": forecast.fresh_at,
+        "complete_at": forecast.complete_at,
+        "newer_data_at": forecast.newer_at,
+        "unscanned": forecast.unscanned,
+    }
+
+
+def probe_document(probed: Probed) -> dict[str, Any]:
+    """Lay out `probe`."""
+    return {
+        "plan": probed.plan,
+        "markets": [
+            {
+                "market": one.market,
+                "quotes": one.quotes,
+                "todays_bars": one.todays_bars,
+                "history": one.history,
+                "recency": one.recency,
+            }
+            for one in probed.markets
+        ],
+        "verdict": probed.verdict or None,
+        "api_calls_used": probed.calls_used,
     }

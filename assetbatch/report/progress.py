@@ -18,18 +18,19 @@ PATIENCE_SECONDS = 1.0
 class ProgressBar:
     """Shows how much is done, from a second after the start on."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: str) -> None:
+        self._of = of
         self._began = time.monotonic()
         self._bar: Progress | None = None
 
     @classmethod
     @contextmanager
-    def for_terminal(cls) -> Iterator[Self | None]:
-        """Make one where somebody looks, and wipe it away after the block."""
+    def for_terminal(cls, of: str) -> Iterator[Self | None]:
+        """Make one where somebody looks, and wipe it away after the block; it counts `of`."""
         if not sys.stderr.isatty():
             yield None
             return
-        shown = cls()
+        shown = cls(of)
         try:
             yield shown
         finally:
@@ -46,6 +47,6 @@ class ProgressBar:
 
             columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task("assets")
+            self._bar.add_task(self._of)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=max(done, total))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch import planner
 from assetbatch.database.catalogue import SyncState
-from assetbatch.model import Priority
+from assetbatch.model import Access, Priority
 from assetbatch.report.alerts import Alert, Health, all_alerts, worst
-from assetbatch.report.freshness import Freshness, freshness, market_age
+from assetbatch.report.freshness import Freshness, Outlook, freshness, market_age
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
+    from datetime import date, datetime
 
     from assetbatch.config import Config
     from assetbatch.database.overview import Overview
@@ -26,8 +26,6 @@ JOBS = {
     "drain-queue": "Queued assets",
     "enqueue-secondary": "Secondary assets",
 }
-# One crontab line a minute makes the drain continuous.
-DRAIN_EVERY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,8 @@ class AssetStatus:
     data_timestamp: str | None
     last_sync: datetime | None
     market_age: timedelta | None
+    day: date | None
+    """The newest finished day that the vendor was asked for it."""
     error_kind: FailureKind | None
     error: str
 
@@ -113,11 +113,12 @@ def build(config: Config, overview: Overview, states: Mapping[str, SyncState], *
     interval = timedelta(minutes=batch.interval_minutes)
     every = {
         "run-priority": interval,
-        "drain-queue": DRAIN_EVERY,
+        "drain-queue": planner.DRAIN_EVERY,
         "enqueue-secondary": timedelta(minutes=batch.enqueue_interval_minutes),
     }
+    outlook = _outlook(config, overview)
     assets = tuple(
-        _asset_status(asset, states.get(asset.symbol, SyncState()), overview, interval)
+        _asset_status(asset, states.get(asset.symbol, SyncState()), overview, outlook)
         for asset in config.priority_assets
     )
     budget = _budget(config, overview)
@@ -127,7 +128,7 @@ def build(config: Config, overview: Overview, states: Mapping[str, SyncState], *
         now=overview.now,
         database=config.database.described,
         source=source,
-        alerts=all_alerts(config, overview, assets, budget, metrics),
+        alerts=all_alerts(config, overview, outlook=outlook, assets=assets, budget=budget, metrics=metrics),
         jobs=tuple(_job_status(row, overview.now, every[row["job"]]) for row in overview.jobs),
         assets=assets,
         budget=budget,
@@ -137,16 +138,30 @@ def build(config: Config, overview: Overview, states: Mapping[str, SyncState], *
     )
 
 
-def _asset_status(asset: Asset, state: SyncState, overview: Overview, interval: timedelta) -> AssetStatus:
+def _outlook(config: Config, overview: Overview) -> Outlook:
+    mode = planner.mode(
+        config.plan, config.settings.provider.mode, overview.entitlements.get(Access.SNAPSHOTS), overview.now
+    )
+    return Outlook(
+        overview.now,
+        timedelta(minutes=config.settings.batch.interval_minutes),
+        mode=mode,
+        days=overview.days,
+        closed=overview.closed,
+    )
+
+
+def _asset_status(asset: Asset, state: SyncState, overview: Overview, outlook: Outlook) -> AssetStatus:
     price = overview.prices.get(asset.symbol, {})
     return AssetStatus(
         asset=asset,
-        state=freshness(asset, state, interval=interval, now=overview.now),
+        state=freshness(asset, state, outlook),
         last_price=price.get("last_price"),
         daily_open=price.get("daily_open"),
         data_timestamp=price.get("data_timestamp"),
         last_sync=state.succeeded_at,
         market_age=market_age(asset, state, overview.now),
+        day=state.day,
         error_kind=state.error_kind,
         error=state.error,
     )

@@ -1,4 +1,4 @@
-"""`status` for a terminal: alerts first, then jobs, priority assets and the budget of calls."""
+"""What commands show on a terminal; `status`: alerts first, then jobs, priority assets and the budget of calls."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from assetbatch.report.freshness import Freshness
 
 if TYPE_CHECKING:
     from assetbatch.database.queue_desk import Listing
+    from assetbatch.jobs.forecast import Forecast
+    from assetbatch.jobs.probe import Probed
     from assetbatch.report.status import AssetStatus, JobStatus, Status
 
 HEALTH_STYLES = {Health.HEALTHY: "bold green", Health.DEGRADED: "bold yellow", Health.UNHEALTHY: "bold red"}
@@ -26,6 +28,7 @@ STATE_STYLES = {Freshness.FRESH: "green", Freshness.CLOSED: "dim", Freshness.END
 PLAIN_WIDTH = 100
 # On a narrower terminal only what matters most is shown of an asset.
 NARROW_WIDTH = 76
+MOST_BARS_SHOWN = 20
 
 
 def console() -> Console:
@@ -173,3 +176,45 @@ def queue_view(listing: Listing, *, width: int) -> RenderableType:
         table.add_row(*(row[number] for number in shown))
     more = listing.total - len(listing.items)
     return Group(table, Text(f"and {more} more: --limit {listing.total}")) if more else table
+
+
+def forecast_view(forecast: Forecast) -> RenderableType:
+    """Lay out `forecast`: what the next runs call, and when everything is there."""
+    now = forecast.now
+    parts: list[RenderableType] = []
+    if forecast.calls:
+        table = _table("Next calls", "job", "at", "kind", "calls", "assets", numbers=("calls", "assets"))
+        for one in forecast.calls:
+            table.add_row(one.job, f"in {duration(one.at - now)}", one.kind, str(one.calls), str(one.assets))
+        parts.append(table)
+    bars = [one for one in forecast.bars if one.calls > 1][:MOST_BARS_SHOWN]
+    if bars:
+        table = _table("Bars that take several calls", "symbol", "missing since", "calls", numbers=("calls",))
+        for bar in bars:
+            table.add_row(bar.symbol, f"{bar.since:%Y-%m-%d %H:%M} UTC", str(bar.calls))
+        parts.append(table)
+    limit = "unlimited" if forecast.limit is None else f"{forecast.limit} in {forecast.window_seconds:g} s"
+    words = [f"{forecast.total} calls; the budget: {limit}"]
+    if forecast.total:
+        words.append(f"prices are fresh in {duration(forecast.fresh_at - now)}")
+        words.append(f"everything is there in {duration(forecast.complete_at - now)}")
+    if forecast.newer_at is not None:
+        words.append(f"newer prices can exist from {forecast.newer_at:%Y-%m-%d %H:%M} UTC on")
+    if forecast.unscanned:
+        words.append(f"{forecast.unscanned} more assets were not looked at for holes")
+    return Group(*parts, Text.assemble(("In all  ", "bold"), "; ".join(words)))
+
+
+def probe_view(probed: Probed) -> RenderableType:
+    """Lay out `probe`: what the key may see of each market."""
+    table = _table(
+        f"What this key may see (plan {probed.plan})", "market", "quotes", "today's bars", "history", "recency"
+    )
+    for one in probed.markets:
+        table.add_row(one.market, _may(one.quotes), _may(one.todays_bars), one.history, one.recency)
+    verdict = [Text(probed.verdict, style="bold red")] if probed.verdict else []
+    return Group(table, *verdict, Text(f"{probed.calls_used} calls were made"))
+
+
+def _may(seen: bool | None) -> Text:
+    return Text("?") if seen is None else Text("yes", style="green") if seen else Text("no", style="yellow")

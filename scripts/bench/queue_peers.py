@@ -87,8 +87,7 @@ class Lanes:
                 prices.write(
                     connection,
                     sort_out(call.assets, answers),
-                    served_at=asked_at,
-                    answered_at=datetime.now(UTC),
+                    prices.Times(asked_at, datetime.now(UTC)),
                     carefully=False,
                 )
                 runs.record_calls(connection, [record])

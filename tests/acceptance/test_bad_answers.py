@@ -163,7 +163,7 @@ def test_what_is_odd_but_right_is_stored(commands: Commands, connection: Connect
         ("redirect", 3, "redirected", 1),
         ("401", 77, "key_refused", 1),
         ("403-today", 3, "not_yet", 1),
-        ("403-in-200", 3, "not_entitled", 1),
+        ("403-in-200", 3, "not_entitled", 3),
         ("404-text", 3, "not_found", 3),
         ("400", 3, "bad_request", 3),
     ],

@@ -226,7 +226,7 @@ TABLE = [
     (401, vendor("ERROR", error="Unknown API Key"), FailureKind.KEY_REFUSED),
     (401, vendor("ERROR", error="API Key was not provided"), FailureKind.KEY_REFUSED),
     (403, vendor("NOT_AUTHORIZED", message=f"You are not entitled to this data. {PRICING}"), FailureKind.NOT_ENTITLED),
-    (403, vendor("NOT_AUTHORIZED", message="Your plan doesn't include this data timeframe."), FailureKind.NOT_ENTITLED),
+    (403, vendor("NOT_AUTHORIZED", message="Your plan doesn't include this data timeframe."), FailureKind.TIMEFRAME),
     (
         403,
         vendor("NOT_AUTHORIZED", message="Attempted to request today's data before end of day."),

@@ -10,7 +10,7 @@ import pytest
 WORK = """
 from assetbatch.report import progress
 progress.PATIENCE_SECONDS = {patience}
-with progress.ProgressBar.for_terminal() as shown:
+with progress.ProgressBar.for_terminal("assets") as shown:
     print(shown is not None)
     if shown is not None:
         shown(250, 1000)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Quote, Role
-from assetbatch.provider import answers, quotes
+from assetbatch.provider import answers, quotes, values
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 QUOTED_AT = datetime(2026, 11, 20, 11, 59, 58, 123456, tzinfo=UTC)
@@ -89,7 +89,7 @@ def failure(found: quotes.Answers, symbol: str) -> tuple[FailureKind, str]:
 
 def assert_good(quote: Quote) -> None:
     assert quote.timestamp.utcoffset() == timedelta(0)
-    assert quotes.OLDEST_TIME <= quote.timestamp <= NOW + timedelta(minutes=5)
+    assert values.OLDEST_TIME <= quote.timestamp <= NOW + timedelta(minutes=5)
     numbers = (quote.bid, quote.ask, quote.daily_open, quote.daily_high, quote.daily_low, quote.daily_close)
     for number in (quote.last_price, *(number for number in numbers if number is not None)):
         assert isinstance(number, Decimal)
@@ -330,7 +330,7 @@ TODAY = "Attempted to request today's data before end of day. Please upgrade you
         ),
         (401, None, FailureKind.KEY_REFUSED, "no message"),
         (403, {"status": "NOT_AUTHORIZED", "message": ENTITLED}, FailureKind.NOT_ENTITLED, ENTITLED),
-        (403, {"status": "NOT_AUTHORIZED", "message": TIMEFRAME}, FailureKind.NOT_ENTITLED, TIMEFRAME),
+        (403, {"status": "NOT_AUTHORIZED", "message": TIMEFRAME}, FailureKind.TIMEFRAME, TIMEFRAME),
         (403, {"status": "NOT_AUTHORIZED", "message": TODAY}, FailureKind.NOT_YET, TODAY),
         (403, {"status": "NOT_AUTHORIZED", "message": TODAY.upper()}, FailureKind.NOT_YET, TODAY.upper()),
         (403, {"status": "ERROR", "error": ENTITLED}, FailureKind.NOT_ENTITLED, ENTITLED),
@@ -549,7 +549,7 @@ def test_a_part_of_a_wrong_type_is_no_price(key: str, part: str) -> None:
     assert (kind, words) == (FailureKind.INVALID, f"C:XAUUSD: `{key}` is no object")
 
 
-@pytest.mark.parametrize("bound", [quotes.LARGEST_NUMBER, quotes.SMALLEST_NUMBER])
+@pytest.mark.parametrize("bound", [values.LARGEST_NUMBER, values.SMALLEST_NUMBER])
 def test_the_bounds_of_a_price_are_prices(bound: Decimal) -> None:
     assert read(SNAPSHOT, unified(UNIFIED_GOLD.replace("2104.9,", f"{bound:f},"))).quotes["XAUUSD"].bid == bound
 
@@ -563,7 +563,7 @@ def test_numbers_are_the_texts_digits(bid: Decimal, ask: Decimal, close: Decimal
         return f"{number:e}" if scientific else f"{number:f}"
 
     numbers = [bid, ask, close]
-    assume(all(len(number.as_tuple().digits) <= quotes.MOST_DIGITS for number in numbers))
+    assume(all(len(number.as_tuple().digits) <= values.MOST_DIGITS for number in numbers))
     texts = [written(number) for number in numbers]
     row = UNIFIED_GOLD.replace("2104.9,", f"{texts[0]},").replace("2105.10", texts[1])
     row = row.replace('"close": 2104.75', f'"close": {texts[2]}', 1)
@@ -583,7 +583,7 @@ def moment(text: str) -> datetime:
     row = UNIFIED_GOLD.replace(str(QUOTED_NS), text)
     found = read(SNAPSHOT, unified(row))
     if "XAUUSD" in found.failures and found.failures["XAUUSD"][0] is FailureKind.INVALID:
-        raise quotes.InvalidRowError(found.failures["XAUUSD"][1])
+        raise values.InvalidRowError(found.failures["XAUUSD"][1])
     return found.quotes["XAUUSD"].timestamp
 
 
@@ -620,7 +620,7 @@ def test_times_in_any_unit(text: str, at: str) -> None:
     ids=lambda text: text[:20],
 )
 def test_what_is_no_time_of_a_price(text: str) -> None:
-    with pytest.raises(quotes.InvalidRowError, match=r"no time of its price|is in the future"):
+    with pytest.raises(values.InvalidRowError, match=r"no time of its price|is in the future"):
         moment(text)
 
 
@@ -642,7 +642,7 @@ def test_no_time_is_later_than_five_minutes_from_now(at: datetime, unit: str) ->
     expected = at - timedelta(microseconds=at.microsecond % per_unit)
 
     if expected > NOW + timedelta(minutes=5):
-        with pytest.raises(quotes.InvalidRowError, match="in the future"):
+        with pytest.raises(values.InvalidRowError, match="in the future"):
             moment(str(number))
     else:
         assert moment(str(number)) == expected

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from assetbatch import planner
 from assetbatch.model import Asset, AssetType, CallKind, Role
-from assetbatch.planner import Candidate, Mode
+from assetbatch.planner import Candidate, Entitlement, Mode
 
 TUESDAY = datetime(2026, 11, 17, 12, 0, tzinfo=UTC)
+MONDAY = date(2026, 11, 16)
 SATURDAY = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 FIVE_MINUTES = timedelta(minutes=5)
 
 
@@ -27,7 +29,7 @@ GOLD, EURO, BITCOIN = asset("XAUUSD"), asset("EURUSD"), asset("BTCUSD")
 def plan(
     *candidates: Candidate, now: datetime = TUESDAY, mode: Mode = Mode.LIVE, batch_size: int = 250
 ) -> planner.Plan:
-    return planner.plan(candidates, mode=mode, batch_size=batch_size, now=now)
+    return planner.plan(candidates, mode=mode, batch_size=batch_size, now=now, days={})
 
 
 def test_one_call_for_all_in_their_order() -> None:
@@ -62,23 +64,32 @@ def test_calls_cover_each_asset_once_and_fit_into_a_request_line(names: list[str
         assert encoded <= planner.MAX_TICKERS_LENGTH or len(call.assets) == 1
 
 
-def test_end_of_day_mode_makes_no_call_and_says_who_is_left_without() -> None:
-    made = plan(Candidate(GOLD), Candidate(BITCOIN), mode=Mode.END_OF_DAY)
+def test_end_of_day_mode_makes_one_call_a_market() -> None:
+    gold, bitcoin = plan(Candidate(GOLD), Candidate(BITCOIN), Candidate(EURO), mode=Mode.END_OF_DAY).calls
 
-    assert (made.calls, made.not_entitled) == ((), (GOLD, BITCOIN))
+    assert (gold.kind, gold.market, gold.day, gold.assets) == (CallKind.DAILY, AssetType.FOREX, MONDAY, (GOLD, EURO))
+    assert (bitcoin.market, bitcoin.day, bitcoin.assets) == (AssetType.CRYPTO, MONDAY, (BITCOIN,))
 
 
 @pytest.mark.parametrize(
-    ("configured", "of_plan", "expected"),
+    ("configured", "of_plan", "snapshots", "expected"),
     [
-        ("auto", "free", Mode.END_OF_DAY),
-        ("auto", "starter", Mode.LIVE),
-        ("live", "free", Mode.LIVE),
-        ("end_of_day", "business", Mode.END_OF_DAY),
+        ("auto", "free", None, Mode.END_OF_DAY),
+        ("auto", "starter", None, Mode.LIVE),
+        ("live", "free", None, Mode.LIVE),
+        ("end_of_day", "business", None, Mode.END_OF_DAY),
+        ("auto", "starter", Entitlement(allowed=False, asked_at=TUESDAY), Mode.END_OF_DAY),
+        ("live", "free", Entitlement(allowed=False, asked_at=TUESDAY), Mode.END_OF_DAY),
+        ("auto", "starter", Entitlement(allowed=False, asked_at=TUESDAY - HOUR), Mode.LIVE),
+        ("auto", "free", Entitlement(allowed=False, asked_at=TUESDAY - HOUR), Mode.END_OF_DAY),
+        ("auto", "free", Entitlement(allowed=True, asked_at=TUESDAY - HOUR), Mode.LIVE),
+        ("end_of_day", "starter", Entitlement(allowed=True, asked_at=TUESDAY), Mode.END_OF_DAY),
     ],
 )
-def test_the_plan_decides_the_mode_unless_configured(configured: str, of_plan: str, expected: Mode) -> None:
-    assert planner.mode(of_plan, configured) is expected
+def test_the_plan_is_believed_until_the_key_is_refused_and_for_an_hour_after_that_it_is_not(
+    configured: str, of_plan: str, snapshots: Entitlement | None, expected: Mode
+) -> None:
+    assert planner.mode(of_plan, configured, snapshots, TUESDAY) is expected
 
 
 def test_an_asset_is_due_once_in_a_slot() -> None:
@@ -140,13 +151,6 @@ def test_a_closed_market_is_asked_once_more_when_the_last_run_began_before_it_cl
     made = plan(Candidate(EURO, served_at=before), now=SATURDAY)
 
     assert [call.symbols for call in made.calls] == [["EURUSD"]]
-
-
-def test_foresees_no_call_for_a_weekend_without_crypto() -> None:
-    assert planner.foresee([EURO, GOLD], mode=Mode.LIVE, batch_size=1, due=SATURDAY + FIVE_MINUTES, now=SATURDAY) == 0
-    assert (
-        planner.foresee([EURO, BITCOIN], mode=Mode.LIVE, batch_size=1, due=SATURDAY + FIVE_MINUTES, now=SATURDAY) == 1
-    )
 
 
 @given(st.integers(2, 250))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from assetbatch.config import Config
 from assetbatch.database.catalogue import SyncState
 from assetbatch.database.overview import Overview
 from assetbatch.errors import FailureKind
-from assetbatch.model import Asset, AssetType, Role
+from assetbatch.model import Access, Asset, AssetType, Role
+from assetbatch.planner import AskedDay, DayOutcome, Entitlement
 from assetbatch.report import status, tables
 from assetbatch.report.alerts import Health, Level
-from assetbatch.report.freshness import Freshness, freshness
+from assetbatch.report.freshness import Freshness, Outlook, freshness
 
 TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
 FRIDAY_CLOSE = datetime(2026, 11, 20, 22, tzinfo=UTC)
@@ -48,7 +50,7 @@ def minutes(number: float) -> timedelta:
     ],
 )
 def test_freshness_in_market_time(asset: Asset, state: SyncState, now: datetime, expected: Freshness) -> None:
-    assert freshness(asset, state, interval=INTERVAL, now=now) is expected
+    assert freshness(asset, state, Outlook(now, INTERVAL)) is expected
 
 
 @pytest.fixture
@@ -149,12 +151,70 @@ def test_assets_that_fail_for_one_reason_are_one_alert_with_its_mend(config: Con
 
 
 def test_a_plan_that_is_contradicted_is_critical_and_a_free_one_is_not(config: Config, tmp_path: Path) -> None:
-    (alert,) = build(config, overview(), error=FailureKind.NOT_ENTITLED).alerts
+    refused = {Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=TUESDAY)}
     environment = {"DATABASE_URL": "postgresql://user@127.0.0.1/unused"}
     free = configuration.load(file=tmp_path / "config.yaml", environ=environment, cwd=tmp_path)
+    states = {one.symbol: SyncState(succeeded_at=TUESDAY, day=date(2026, 11, 16)) for one in config.priority_assets}
+
+    (alert,) = status.build(config, replace(overview(), entitlements=refused), states, source="sandbox").alerts
 
     assert (alert.metric, alert.level) == ("api.plan", Level.CRITICAL)
-    assert build(free, overview(), error=FailureKind.NOT_ENTITLED).health is Health.DEGRADED
+    assert alert.message == "plan says starter, the key is refused snapshots: prices are of 2026-11-16"
+    assert "probe" in alert.hint
+    assert not status.build(free, replace(overview(), entitlements=refused), states, source="sandbox").alerts
+
+
+@pytest.mark.parametrize(
+    ("day", "now", "state"),
+    [
+        (date(2026, 11, 16), datetime(2026, 11, 18, 4, 59, tzinfo=UTC), Freshness.END_OF_DAY),
+        (date(2026, 11, 16), datetime(2026, 11, 18, 8, tzinfo=UTC), Freshness.END_OF_DAY),
+        (date(2026, 11, 16), datetime(2026, 11, 18, 8, 1, tzinfo=UTC), Freshness.STALE),
+        (date(2026, 11, 17), datetime(2026, 11, 18, 8, 1, tzinfo=UTC), Freshness.END_OF_DAY),
+        (date(2026, 11, 20), datetime(2026, 11, 24, 4, 59, tzinfo=UTC), Freshness.END_OF_DAY),
+        (None, datetime(2026, 11, 18, 8, 1, tzinfo=UTC), Freshness.STALE),
+    ],
+)
+def test_with_end_of_day_prices_what_lacks_a_day_for_three_hours_is_stale(
+    config: Config, day: date | None, now: datetime, state: Freshness
+) -> None:
+    refused = {Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=now)}
+    states = {
+        one.symbol: SyncState(succeeded_at=now, day=day if one.symbol == "EURUSD" else now.date())
+        for one in config.priority_assets
+    }
+
+    report = status.build(config, replace(overview(now), entitlements=refused), states, source="sandbox")
+
+    assert report.assets[1].state is state
+    stale = [alert for alert in report.alerts if alert.metric == "assets.EURUSD"]
+    assert [alert.level for alert in stale] == ([Level.CRITICAL] if state is Freshness.STALE else [])
+
+
+def test_a_day_that_the_vendor_has_not_is_no_trouble(config: Config) -> None:
+    now = datetime(2026, 11, 18, 12, tzinfo=UTC)
+    seen = replace(
+        overview(now),
+        entitlements={Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=now)},
+        days={(AssetType.FOREX, date(2026, 11, 17)): AskedDay(DayOutcome.EMPTY, now)},
+    )
+    states = {one.symbol: SyncState(succeeded_at=now, day=date(2026, 11, 16)) for one in config.priority_assets}
+
+    report = status.build(config, seen, states, source="sandbox")
+
+    assert [one.state for one in report.assets] == [Freshness.END_OF_DAY, Freshness.END_OF_DAY, Freshness.STALE]
+
+
+def test_a_market_that_the_vendor_says_rests_is_closed(config: Config) -> None:
+    states = {
+        one.symbol: SyncState(succeeded_at=TUESDAY - minutes(60), error_kind=FailureKind.INVALID, error="zero")
+        for one in config.priority_assets[:2]
+    } | {"BTCUSD": SyncState(succeeded_at=TUESDAY)}
+
+    report = status.build(config, replace(overview(), closed=frozenset({AssetType.FOREX})), states, source="sandbox")
+
+    assert [one.state for one in report.assets] == [Freshness.CLOSED, Freshness.CLOSED, Freshness.FRESH]
+    assert report.health is Health.HEALTHY
 
 
 def test_assets_that_were_never_updated_though_runs_begin_are_critical(config: Config) -> None:

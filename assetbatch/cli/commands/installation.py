@@ -11,6 +11,7 @@ import typer
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
 from assetbatch.cli.options import AsJson
+from assetbatch.cli.trouble import tell
 
 database_app = typer.Typer(help="The embedded PostgreSQL.", no_args_is_help=True)
 
@@ -45,11 +46,14 @@ def init(
         return
     config = current.load_config()
 
-    from assetbatch.database import catalogue, schema
+    from assetbatch.database import bars, catalogue, schema
 
     with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS, create=True) as connection:
-        applied = schema.migrate(connection)
-        catalogue.sync_with_config(connection, [*config.priority_assets, *config.secondary_assets])
+        partitioned = config.settings.bars.retention_months is not None
+        applied = schema.migrate(connection, partition_bars=partitioned)
+        catalogue.sync_with_config(connection, config.assets)
+        bars.keep_partitions(connection, since=schema.check(connection), kept_since=None)
+        kept = partitioned and not bars.are_partitioned(connection)
     version = schema.migrations()[-1].version
     if as_json:
         print_json(
@@ -62,6 +66,8 @@ def init(
     else:
         did = f"{len(applied)} migrations applied" if applied else "nothing to do"
         sys.stdout.write(f"{config.database.described}: schema version {version}, {did}\n")
+    if kept:
+        tell("bars.retention_months drops nothing: market_data.ohlcv_5m was made without it, or by the platform")
 
 
 @database_app.command("stop")

@@ -72,7 +72,7 @@ def drain_queue(
     from assetbatch.report.progress import ProgressBar
 
     def work(connection: Connection, stop: Stop) -> RunResult:
-        with ProgressBar.for_terminal() as progress:
+        with ProgressBar.for_terminal("assets") as progress:
             return drain.drain_queue(
                 config,
                 connection,

@@ -78,6 +78,7 @@ def _read() -> Status:
                 symbols=symbols,
                 jobs=list(report.JOBS),
                 key=key,
+                plan=config.plan,
                 enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
             ),
             catalogue.sync_states(connection, symbols),

@@ -1,0 +1,89 @@
+"""`backfill`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assetbatch.cli.invocation import current, host
+from assetbatch.cli.options import AsJson
+from assetbatch.cli.trouble import named, tell
+from assetbatch.errors import EXIT_USAGE
+
+if TYPE_CHECKING:
+    from assetbatch.database.connection import Connection
+    from assetbatch.jobs.backfill import Foreseen
+    from assetbatch.jobs.clock import Stop
+    from assetbatch.model import RunResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("backfill")(backfill)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Read a day, or a time with its zone (UTC where it has none)."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day or time such as 2026-01-31 or 2026-01-31T12:00Z") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def backfill(
+    symbol: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="A day or time (UTC); else bars.backfill_days ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="A day or time (UTC); else now.")] = None,
+    refetch: Annotated[
+        bool, typer.Option("--refetch", help="Ask again for what is there, and print each bar that changes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch bars of the past, telling beforehand how many calls that takes, and how long.
+
+    What is there is not asked for again: broken off, it goes on where it was. Jobs go on beside it.
+
+    Example: assetbatch backfill --symbol BTCUSD --since 2025-01-01
+    """
+    current.json = as_json
+    config = current.load_config()
+    begin, end = _moment(since), _moment(until)
+    if begin and end and begin >= end:
+        raise typer.BadParameter("--since is not before --until")
+
+    from assetbatch.cli import job
+    from assetbatch.jobs import backfill as jobs
+    from assetbatch.report.progress import ProgressBar
+
+    config.require_api_key()
+    with current.connected(config) as connection:
+        foreseen = jobs.foresee(config, connection, symbols=symbol, since=begin, until=end, refetch=refetch)
+    if missing := sorted({*(symbol or [])} - foreseen.assets.keys()):
+        tell(f"not in the catalogue: {named(missing)}", exit_code=EXIT_USAGE)
+        raise typer.Exit(EXIT_USAGE)
+    if not as_json:
+        sys.stderr.write(_foretold(foreseen, config.calls_per_window) + "\n")
+
+    def work(connection: Connection, stop: Stop) -> RunResult:
+        with ProgressBar.for_terminal("calls") as progress:
+            return jobs.backfill(
+                config, connection, foreseen, host=host(), stop=stop, refetch=refetch, progress=progress
+            )
+
+    job.run(config, work, max_seconds=jobs.longest_seconds(foreseen))
+
+
+def _foretold(foreseen: Foreseen, limit: int | None) -> str:
+    """Say what it is going to cost."""
+    if not foreseen.calls:
+        return "nothing is missing there: no call to make"
+    calls = f"{foreseen.calls} call{'s' if foreseen.calls > 1 else ''} for the bars of {named(list(foreseen.spans))}"
+    return calls if limit is None else f"{calls}: with {limit} a minute some {-(-foreseen.seconds // 60):.0f} minutes"

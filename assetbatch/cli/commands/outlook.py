@@ -1,0 +1,72 @@
+"""`probe` and `forecast`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
+from assetbatch.cli.options import AsJson
+
+if TYPE_CHECKING:
+    import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("probe")(probe)
+    app.command("forecast")(forecast)
+
+
+def probe(as_json: AsJson = False) -> None:
+    """Ask the API, with a few calls, what this key may see, and remember it.
+
+    After a lapsed plan is paid again, prices are live at the next run; without it, within the hour.
+
+    Example: assetbatch probe
+    """
+    current.json = as_json
+    config = current.load_config()
+
+    from assetbatch.cli import lifecycle
+    from assetbatch.database import schema
+    from assetbatch.jobs import probe as jobs
+    from assetbatch.report.documents import probe_document
+
+    config.require_api_key()
+    limit = config.calls_per_window
+    if not as_json:
+        budget = "" if limit is None else f" of the {limit} that any {config.window_seconds:g} s allow"
+        sys.stderr.write(f"{jobs.CALLS} calls{budget}\n")
+    stop = lifecycle.stop_on_signals()
+    lifecycle.end_by(jobs.longest_seconds(config))
+    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+        schema.check(connection)
+        found = jobs.probe(config, connection, host=host(), stop=stop)
+    if as_json:
+        print_json(probe_document(found))
+    else:
+        from assetbatch.report import tables
+
+        tables.console().print(tables.probe_view(found))
+
+
+def forecast(as_json: AsJson = False) -> None:
+    """Show what the next runs will call, how many calls that is, and when every asset will be fresh. Makes no call.
+
+    Example: assetbatch forecast
+    """
+    current.json = as_json
+    config = current.load_config()
+
+    from assetbatch.jobs import forecast as jobs
+    from assetbatch.report.documents import forecast_document
+
+    with current.connected(config) as connection:
+        foreseen = jobs.foresee(config, connection)
+    if as_json:
+        print_json(forecast_document(foreseen))
+    else:
+        from assetbatch.report import tables
+
+        tables.console().print(tables.forecast_view(foreseen))

@@ -1,0 +1,74 @@
+"""What `forecast` counts: what waits in the queue, and what is going to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assetbatch.model import AssetType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date, datetime
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.market_hours import Market
+
+# With end-of-day prices only those count that lack the day that can be had of their market.
+QUEUED = """
+select a.asset_type, count(*) as items
+from assetbatch.queue q
+join assetbatch.assets a using (symbol)
+join unnest(%(markets)s::text[], %(days)s::date[]) as w (asset_type, day) using (asset_type)
+left join assetbatch.sync_state s using (symbol)
+where q.state <> 'dead' and (not %(daily)s or coalesce(s.day, '-infinity') < w.day)
+group by a.asset_type
+"""
+
+DUE = """
+select a.asset_type, count(*) as items
+from assetbatch.assets a
+join unnest(
+  %(frequencies)s::int[], %(hours)s::text[], %(served_before)s::timestamptz[]
+) as l (update_frequency_seconds, market, served_before) using (update_frequency_seconds, market)
+join unnest(%(markets)s::text[], %(days)s::date[]) as w (asset_type, day) using (asset_type)
+left join assetbatch.sync_state s using (symbol)
+where a.enabled and a.role = 'secondary' and not exists (select from assetbatch.queue q where q.symbol = a.symbol)
+  and case when %(daily)s then coalesce(s.day, '-infinity') < w.day
+           else coalesce(s.served_at < l.served_before, true) end
+group by a.asset_type
+"""
+
+
+def _days(days: Mapping[AssetType, date | None] | None) -> dict[str, object]:
+    return {
+        "markets": [market.value for market in AssetType],
+        "days": [None if days is None else days[market] for market in AssetType],
+        "daily": days is not None,
+    }
+
+
+def queued(connection: Connection, days: Mapping[AssetType, date | None] | None) -> dict[AssetType, int]:
+    """Count the items of each market that need a call; `days` as with the enqueueing, None: prices are live."""
+    rows = connection.execute(QUEUED, _days(days))
+    return {AssetType(row["asset_type"]): row["items"] for row in rows}
+
+
+def due(
+    connection: Connection,
+    limits: Sequence[tuple[int, Market, datetime]],
+    days: Mapping[AssetType, date | None] | None,
+) -> dict[AssetType, int]:
+    """Count the secondary assets of each market that are due and not on the queue.
+
+    `limits` has for each frequency and market before when assets must have been served to be due.
+    """
+    rows = connection.execute(
+        DUE,
+        {
+            "frequencies": [seconds for seconds, _, _ in limits],
+            "hours": [market.value for _, market, _ in limits],
+            "served_before": [moment for _, _, moment in limits],
+        }
+        | _days(days),
+    )
+    return {AssetType(row["asset_type"]): row["items"] for row in rows}

@@ -1,0 +1,242 @@
+"""`backfill`: bars of the past, page by page. What is stored is not asked for again, so it may be broken off."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from assetbatch import bars as core
+from assetbatch import market_hours
+from assetbatch.database import bar_pages, bars, catalogue, schema
+from assetbatch.database.leases import LEASE_SECONDS
+from assetbatch.database.rate_limit import Lane
+from assetbatch.errors import KINDS, FailureKind
+from assetbatch.jobs.bars import Bars
+from assetbatch.jobs.clock import Clock
+from assetbatch.jobs.cycle import Cycle
+from assetbatch.jobs.run import exit_code, give_way, new_client, perform, rules_of
+from assetbatch.jobs.sight import Sight
+from assetbatch.jobs.wanted import Wanted
+from assetbatch.model import Access, BarsResult, ChangedBar, Failure, RunResult, RunStatus, Span
+from assetbatch.provider.addresses import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from assetbatch.bars import Harvest
+    from assetbatch.config import Config
+    from assetbatch.database.bar_pages import StoredBars
+    from assetbatch.database.bars import Claimed
+    from assetbatch.database.connection import Connection
+    from assetbatch.errors import CallError
+    from assetbatch.jobs.bars import BarCall
+    from assetbatch.jobs.clock import Stop
+    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.update import Road
+    from assetbatch.model import Asset
+
+log = logging.getLogger(__name__)
+
+JOB = "backfill"
+# How often an asset's page is asked for that fails.
+ATTEMPTS = 3
+# How long at a time to wait for another run that asks for bars of the same asset.
+WAIT_SECONDS = 0.5
+# What a run may take beyond what it foresees: retries, others that use the budget.
+PATIENCE = 2
+SPARE_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a backfill is going to ask for: a span for each symbol, so many calls, so long at the least."""
+
+    spans: Mapping[str, Span]
+    assets: Mapping[str, Asset]
+    calls: int
+    seconds: float
+
+
+def seconds_for(calls: int, config: Config) -> float:
+    """Tell how long so many calls take at the least, on the configured budget."""
+    limit = config.calls_per_window
+    if limit is None:
+        return calls / (config.settings.provider.max_calls_per_second or 100.0)
+    return max(0, -(-calls // limit) - 1) * config.window_seconds
+
+
+def longest_seconds(foreseen: Foreseen) -> float:
+    """Tell when to end at the latest."""
+    return foreseen.seconds * PATIENCE + SPARE_SECONDS
+
+
+def foresee(
+    config: Config,
+    connection: Connection,
+    *,
+    symbols: Sequence[str] | None,
+    since: datetime | None,
+    until: datetime | None,
+    refetch: bool,
+) -> Foreseen:
+    """Tell what a backfill of these assets (None: all) is going to ask for. Makes no call.
+
+    `since` None: as far back as bars are wanted anyway; `until` None: up to now.
+    """
+    clock = Clock(schema.check(connection))
+    api_key = config.api_key.reveal() if config.api_key else None
+    sight = Sight(connection, config, clock, api_key=api_key)
+    wanted = Wanted(config, sight, clock)
+    assets = catalogue.enabled_assets(connection, symbols)
+    spans: dict[str, Span] = {}
+    calls = 0
+    for asset in assets:
+        reach = wanted.until(market_hours.market_of(asset))
+        if reach is None:
+            continue
+        span = Span(wanted.since(since), min(core.floor(until), reach) if until else reach)
+        missing = [span] if refetch else bars.holes(connection, asset.symbol, span, now=clock.now(), told=sight.told)
+        if span.since < span.until and missing:
+            spans[asset.symbol] = span
+            calls += core.calls_for(missing, market_hours.market_of(asset))
+    return Foreseen(spans, {asset.symbol: asset for asset in assets}, calls, seconds_for(calls, config))
+
+
+def backfill(
+    config: Config,
+    connection: Connection,
+    foreseen: Foreseen,
+    *,
+    host: str,
+    stop: Stop,
+    refetch: bool,
+    progress: Callable[[int, int], object] | None = None,
+) -> RunResult:
+    """Ask for the bars that are missing within the spans that were foreseen; `refetch`: for those that are there, too.
+
+    `progress` is told how many calls were made, and how many were foreseen. Raises ConfigurationError without a key.
+    """
+    api_key = config.require_api_key().reveal()
+
+    def work(run: Run) -> RunResult:
+        schema.claim_source(connection, source_of(config.settings.provider.base_url))
+        sight = Sight(connection, config, run.clock, api_key=api_key)
+        road = run.road(api_key, Lane.QUEUE)
+        pages = _Pages(run, road, sight, foreseen.spans, refetch=refetch)
+        client = new_client(config, api_key)
+        client.warm_up()
+        cycle = Cycle(road, client, sight, lambda calls: calls, no_call_after=time.monotonic() + limit, max_calls=None)
+        cycle.make_bars(pages, lambda: progress and progress(road.trip.calls_used, foreseen.calls))
+        return _result(run, road, pages, foreseen)
+
+    limit = longest_seconds(foreseen)
+    return perform(
+        JOB,
+        config,
+        connection,
+        work,
+        host=host,
+        stop=stop,
+        lease_seconds=max(LEASE_SECONDS, rules_of(config).hold_seconds),
+        max_seconds=limit,
+    )
+
+
+def _result(run: Run, road: Road, pages: _Pages, foreseen: Foreseen) -> RunResult:
+    trip, kinds = road.trip, [*(one.kind for one in pages.given_up)]
+    if pages.ended_by is not None:
+        kinds.append(pages.ended_by.kind)
+    return RunResult(
+        job=JOB,
+        run_id=run.id,
+        status=RunStatus.OK if not kinds else RunStatus.PARTIAL if pages.assets else RunStatus.FAILED,
+        exit_code=exit_code(kinds, anything_stored=bool(pages.assets)),
+        started_at=run.clock.started_at,
+        finished_at=run.clock.now(),
+        updated=tuple(sorted(pages.assets)),
+        deferred=tuple(pages.todo),
+        failed=tuple(pages.given_up),
+        bars=BarsResult(len(pages.assets), pages.stored),
+        calls_foreseen=foreseen.calls,
+        changed=tuple(pages.changed),
+        ended_by=pages.ended_by,
+        api_calls_used=trip.calls_used,
+        rate_limit_waits=trip.long_waits + trip.refusals,
+        waited_seconds=round(trip.waited_seconds, 3),
+        warnings=give_way(run.config, run.connection, trip.unforeseen),
+    )
+
+
+class _Pages(Bars):
+    """The bars within some spans, asset by asset: the holes, or with `refetch` all of them once more."""
+
+    def __init__(self, run: Run, road: Road, sight: Sight, spans: Mapping[str, Span], *, refetch: bool) -> None:
+        super().__init__(run, road, sight, mend=False)
+        self._spans = dict(spans)
+        self._refetch = refetch
+        self._tries = 0
+        self.todo = deque(spans)
+        self.given_up: list[Failure] = []
+        self._changed: dict[tuple[str, datetime], ChangedBar] = {}
+
+    @property
+    def changed(self) -> list[ChangedBar]:
+        """The bars that were stored otherwise before."""
+        return list(self._changed.values())
+
+    def has_work(self) -> bool:
+        return bool(self.todo) and self.ended_by is None and self._sight.may(Access.BARS)
+
+    def _next(self) -> tuple[str, bool]:
+        return self.todo[0], False
+
+    def _since(self, symbol: str) -> datetime:
+        return self._spans[symbol].since
+
+    def _taken(self, symbol: str) -> None:
+        log.info("another run asks for bars of %s", symbol)
+        # A killed run holds on to it until its lease runs out.
+        self._road.pause(WAIT_SECONDS)
+
+    def _again(self, one: BarCall) -> None:
+        del one  # it is still the first to do
+        self._tries = 0
+
+    def _hole(self, claimed: Claimed) -> Span | None:
+        symbol = claimed.track.asset.symbol
+        span = self._spans[symbol]
+        if self._refetch:
+            found = span if span.since < span.until else None
+        else:
+            now = self._run.clock.now()
+            found = core.next_hole(bars.holes(self._run.connection, symbol, span, now=now, told=self._sight.told))
+        if found is None:
+            self.todo.popleft()
+        return found
+
+    def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> StoredBars | None:
+        symbol = one.claimed.track.asset.symbol
+        before = bar_pages.read(self._run.connection, symbol, one.span) if self._refetch else {}
+        stored = super()._write(one, found, carefully=carefully)
+        new = {bar.ts: bar for bar, _ in found.bars}
+        for ts, old in before.items():
+            if ts in new and new[ts] != old:
+                self._changed[symbol, ts] = ChangedBar(symbol, old, new[ts])
+        if self._refetch:
+            self._spans[symbol] = replace(self._spans[symbol], since=one.span.until if found.whole else found.until)
+        return stored
+
+    def failed(self, one: BarCall, error: CallError) -> None:
+        super().failed(one, error)
+        if error.kind is FailureKind.TIMEFRAME or self.ended_by is not None:
+            return
+        self._tries += 1
+        if not KINDS[error.kind].retry or self._tries >= ATTEMPTS:
+            self._tries = 0
+            self.given_up.append(Failure(self.todo.popleft(), error.kind, error.reason))
+        else:
+            self._road.pause(WAIT_SECONDS * 2**self._tries)

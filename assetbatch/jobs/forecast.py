@@ -1,0 +1,202 @@
+"""`forecast`: what the next runs would call, how many calls, and when every asset will be fresh. Makes no call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch import bars as core
+from assetbatch import market_hours, planner
+from assetbatch.database import bars, catalogue, forecast, schema
+from assetbatch.jobs.backfill import seconds_for
+from assetbatch.jobs.clock import Clock
+from assetbatch.jobs.sight import Sight
+from assetbatch.jobs.wanted import Wanted
+from assetbatch.market_hours import Market
+from assetbatch.model import Access, CallKind, Span
+from assetbatch.planner import Candidate, Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.model import AssetType
+
+# Holes are looked for in so many assets at most: it reads all their bars.
+MOST_SCANNED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ForeseenCalls:
+    """Calls of one kind that a job is going to make at its next run, or over its next runs where one does not do."""
+
+    job: str
+    at: datetime
+    kind: CallKind
+    calls: int
+    assets: int
+    markets: tuple[AssetType, ...] = ()
+    """Whose finished day the calls bring."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeseenBars:
+    """The calls that one asset's bars need."""
+
+    symbol: str
+    since: datetime
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is going to be called. `fresh_at` is when every price can be there, `complete_at` every bar, too.
+
+    `newer_at` is when newer finished days can exist; None: prices are live. `unscanned` assets were not looked at for
+    holes in their bars.
+    """
+
+    now: datetime
+    mode: Mode
+    limit: int | None
+    window_seconds: float
+    calls: tuple[ForeseenCalls, ...]
+    bars: tuple[ForeseenBars, ...]
+    fresh_at: datetime
+    complete_at: datetime
+    newer_at: datetime | None
+    unscanned: int
+
+    @property
+    def total(self) -> int:
+        """All calls together."""
+        return sum(one.calls for one in self.calls)
+
+
+def foresee(config: Config, connection: Connection) -> Forecast:
+    """Foresee the next runs of all jobs, from what is stored, due and queued now."""
+    now = schema.check(connection)
+    clock = Clock(now)
+    api_key = config.api_key.reveal() if config.api_key else None
+    sight = Sight(connection, config, clock, api_key=api_key)
+    return _Forecaster(config, connection, clock, sight).forecast()
+
+
+class _Forecaster:
+    def __init__(self, config: Config, connection: Connection, clock: Clock, sight: Sight) -> None:
+        self._config = config
+        self._connection = connection
+        self._sight = sight
+        self._clock = clock
+        self._now = clock.started_at
+        self._wanted = Wanted(config, sight, clock)
+        self._days = sight.wanted_days() if sight.mode is Mode.END_OF_DAY else None
+
+    def forecast(self) -> Forecast:
+        batch = self._config.settings.batch
+        drained = planner.next_due(self._now, planner.DRAIN_EVERY)
+        prices = [
+            *self._priority(planner.next_due(self._now, timedelta(minutes=batch.interval_minutes))),
+            *self._secondary(drained, forecast.queued(self._connection, self._days)),
+            *self._secondary_later(planner.next_due(self._now, timedelta(minutes=batch.enqueue_interval_minutes))),
+        ]
+        prices = _once(prices)
+        found, unscanned = self._bars()
+        calls = [*prices]
+        if found:
+            number = sum(one.calls for one in found)
+            calls.append(ForeseenCalls("drain-queue", drained, CallKind.BARS, number, len(found)))
+        last = max((one.at for one in prices if one.calls), default=self._now)
+        last_calls = sum(one.calls for one in prices if one.at == last)
+        total = sum(one.calls for one in calls)
+        return Forecast(
+            now=self._now,
+            mode=self._sight.mode,
+            limit=self._config.calls_per_window,
+            window_seconds=self._config.window_seconds,
+            calls=tuple(calls),
+            bars=tuple(found),
+            fresh_at=last + timedelta(seconds=seconds_for(last_calls, self._config)),
+            complete_at=max(last, drained if found else last) + timedelta(seconds=seconds_for(total, self._config)),
+            newer_at=self._sight.newer_at({asset.asset_type for asset in self._config.assets}),
+            unscanned=unscanned,
+        )
+
+    def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
+        assets = self._config.priority_assets
+        states = catalogue.sync_states(self._connection, [asset.symbol for asset in assets])
+        plan = planner.plan(
+            [Candidate(one, states[one.symbol].served_at, states[one.symbol].day) for one in assets],
+            mode=self._sight.mode,
+            batch_size=self._config.settings.provider.batch_size,
+            now=at,
+            days=self._sight.days,
+            closed=self._sight.closed,
+        )
+        for kind in dict.fromkeys(call.kind for call in plan.calls):
+            own = [call for call in plan.calls if call.kind is kind]
+            yield ForeseenCalls(
+                "run-priority",
+                at,
+                kind,
+                len(own),
+                sum(len(call.assets) for call in own),
+                tuple(call.market for call in own if call.market),
+            )
+
+    def _secondary_later(self, at: datetime) -> Iterator[ForeseenCalls]:
+        """Tell what follows from what `enqueue-secondary` is going to put on the queue the next time."""
+        limits = [
+            (seconds, market, planner.served_before(seconds, market, at))
+            for seconds in catalogue.frequencies(self._connection)
+            for market in Market
+        ]
+        yield from self._secondary(at, forecast.due(self._connection, limits, self._days))
+
+    def _secondary(self, at: datetime, items: Mapping[AssetType, int]) -> Iterator[ForeseenCalls]:
+        number = sum(items.values())
+        if not number:
+            return
+        if self._sight.mode is Mode.END_OF_DAY:
+            yield ForeseenCalls("drain-queue", at, CallKind.DAILY, len(items), number, tuple(items))
+            return
+        size = self._config.settings.provider.batch_size
+        kind = CallKind.SNAPSHOT_SINGLE if size == 1 else CallKind.SNAPSHOT
+        yield ForeseenCalls("drain-queue", at, kind, -(-number // size), number)
+
+    def _bars(self) -> tuple[list[ForeseenBars], int]:
+        """Tell whose bars are missing, the newest and older ones, and how many assets were not looked at."""
+        if not self._wanted.enabled or not self._sight.may(Access.BARS):
+            return [], 0
+        assets = catalogue.enabled_assets(self._connection)
+        known = bars.states(self._connection, [asset.symbol for asset in assets[:MOST_SCANNED]])
+        found = []
+        for asset in assets[:MOST_SCANNED]:
+            market = market_hours.market_of(asset)
+            until, since = self._wanted.until(market), self._wanted.since()
+            if asset.symbol in known:
+                since = min(since, known[asset.symbol][0])
+            if until is None or since >= until:
+                continue
+            span = Span(since, until)
+            holes = bars.holes(self._connection, asset.symbol, span, now=self._now, told=self._sight.told)
+            if calls := core.calls_for(holes, market):
+                found.append(ForeseenBars(asset.symbol, holes[0].since, calls))
+        return found, max(0, len(assets) - MOST_SCANNED)
+
+
+def _once(calls: Sequence[ForeseenCalls]) -> list[ForeseenCalls]:
+    """Count the figures of a market's day once: one call serves all jobs."""
+    seen: set[AssetType] = set()
+    found = []
+    for one in calls:
+        if one.kind is CallKind.DAILY:
+            left = tuple(market for market in one.markets if market not in seen)
+            seen.update(left)
+            one = replace(one, calls=len(left), markets=left)  # noqa: PLW2901 - the same, less what is counted already
+        if one.calls:
+            found.append(one)
+    return found

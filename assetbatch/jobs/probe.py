@@ -1,0 +1,180 @@
+"""`probe`: asks the API on purpose what this key may see, with as few calls as tell, and remembers it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch.database import schema
+from assetbatch.database.rate_limit import Lane
+from assetbatch.errors import KINDS, CallError, FailureKind
+from assetbatch.jobs.run import new_client, perform, rules_of
+from assetbatch.jobs.sight import Sight
+from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, RunResult, RunStatus, Span
+from assetbatch.provider.addresses import source_of
+from assetbatch.provider.quotes import Answers
+
+if TYPE_CHECKING:
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.jobs.clock import Stop
+    from assetbatch.jobs.run import Run
+    from assetbatch.provider.reading import Answer
+
+log = logging.getLogger(__name__)
+
+JOB = "probe"
+# The two tickers that every plan of these markets has.
+TICKERS = {AssetType.FOREX: "C:EURUSD", AssetType.CRYPTO: "X:BTCUSD"}
+# The free plan shows two years.
+LONG_AGO = timedelta(days=2 * 365 + 10)
+# Quotes of both markets at once; of each market the bars of today and of long ago.
+CALLS = 1 + 2 * len(TICKERS)
+BEYOND_THE_PLAN = {FailureKind.NOT_ENTITLED, FailureKind.TIMEFRAME, FailureKind.NOT_YET}
+
+
+@dataclass(frozen=True, slots=True)
+class MarketSight:
+    """What a key may see of a market; None: it could not be told."""
+
+    market: AssetType
+    quotes: bool | None
+    todays_bars: bool | None
+    long_history: bool | None
+
+    @property
+    def recency(self) -> str:
+        """How recent the newest data are."""
+        return "live" if self.quotes else "bars of today" if self.todays_bars else "end of day"
+
+    @property
+    def history(self) -> str:
+        """How far the bars reach back."""
+        return {True: "over 2 years", False: "2 years at most", None: "unknown"}[self.long_history]
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What a key was found to see, held against the word of its plan."""
+
+    plan: str
+    markets: tuple[MarketSight, ...]
+    calls_used: int
+
+    @property
+    def verdict(self) -> str:
+        """What does not fit together; empty: nothing."""
+        without = [one.market.value for one in self.markets if one.quotes is False]
+        if self.plan != "free" and without:
+            return f"plan says {self.plan}, the key is refused live prices of {' and '.join(without)}: lapsed payment?"
+        if self.plan == "free" and not without:
+            return "plan says free, the key sees live prices: set provider.plan (POLYGON_TIER) to what you pay for"
+        return ""
+
+
+def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> Probed:
+    """Ask what the key may see, and remember it. Raises CallError where the API gives no answer at all."""
+    api_key = config.require_api_key().reveal()
+    found: list[Probed] = []
+
+    def work(run: Run) -> RunResult:
+        schema.claim_source(connection, source_of(config.settings.provider.base_url))
+        found.append(_Probe(run, api_key).ask())
+        return RunResult(
+            job=JOB,
+            run_id=run.id,
+            status=RunStatus.OK,
+            exit_code=0,
+            started_at=run.clock.started_at,
+            finished_at=run.clock.now(),
+            api_calls_used=found[0].calls_used,
+        )
+
+    perform(
+        JOB, config, connection, work, host=host, stop=stop, lease_seconds=None, max_seconds=longest_seconds(config)
+    )
+    return found[0]
+
+
+def longest_seconds(config: Config) -> float:
+    """Tell how long the calls may take, waits for the budget included."""
+    return CALLS * (config.window_seconds + rules_of(config).hold_seconds)
+
+
+class _Probe:
+    """The calls of one probe."""
+
+    def __init__(self, run: Run, api_key: str) -> None:
+        self._run = run
+        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
+        self._road = run.road(api_key, Lane.QUEUE)
+        self._client = new_client(run.config, api_key)
+        self._no_call_after = time.monotonic() + longest_seconds(run.config)
+        self._allowed: dict[Access, str] = {}
+        self._refused: dict[Access, str] = {}
+
+    def ask(self) -> Probed:
+        """Make the calls, and remember what they told."""
+        assets = [Asset(ticker[2:], ticker, market, Role.SECONDARY, 1, 300) for market, ticker in TICKERS.items()]
+        quotes = self._quotes(assets)
+        markets = [self._market(asset, quotes[asset.symbol]) for asset in assets]
+        for access in self._allowed | self._refused:
+            self._sight.remember(access, allowed=access in self._allowed, reason=self._refused.get(access, ""))
+        return Probed(self._run.config.plan, tuple(markets), self._road.trip.calls_used)
+
+    def _market(self, asset: Asset, quotes: bool | None) -> MarketSight:
+        now = self._run.clock.now()
+        day = timedelta(days=1)
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        long_ago = midnight - LONG_AGO
+        return MarketSight(
+            asset.asset_type,
+            quotes=quotes,
+            todays_bars=self._sees(Call(CallKind.BARS, (asset,), span=Span(midnight, midnight + day))),
+            long_history=self._sees(Call(CallKind.BARS, (asset,), span=Span(long_ago, long_ago + day))),
+        )
+
+    def _quotes(self, assets: list[Asset]) -> dict[str, bool | None]:
+        """Tell for each symbol whether its quote is to be seen: an answer may refuse some of its rows."""
+        call = Call(CallKind.SNAPSHOT, tuple(assets))
+        try:
+            found = self._ask(call)
+        except CallError as error:
+            seen = self._judge(call, error)
+            return {asset.symbol: seen for asset in assets}
+        assert isinstance(found, Answers)  # noqa: S101 - such calls bring prices
+        refused = {symbol: words for symbol, (kind, words) in found.failures.items() if kind in BEYOND_THE_PLAN}
+        if len(refused) < len(assets):
+            self._allowed[call.kind.access] = ""
+        else:
+            self._refused[call.kind.access] = next(iter(refused.values()))
+        return {asset.symbol: asset.symbol not in refused for asset in assets}
+
+    def _sees(self, call: Call) -> bool | None:
+        """Tell whether a call is answered; None: it could not be told."""
+        try:
+            self._ask(call)
+        except CallError as error:
+            return self._judge(call, error)
+        self._allowed[call.kind.access] = ""
+        return True
+
+    def _ask(self, call: Call) -> Answer:
+        return self._road.ask(self._client, call, max_wait_seconds=self._no_call_after - time.monotonic())
+
+    def _judge(self, call: Call, error: CallError) -> bool | None:
+        """Tell what a failure says about the key. Raises what says nothing about it, and ends the probe."""
+        if KINDS[error.kind].ends_run or KINDS[error.kind].outage:
+            raise error
+        if error.kind is FailureKind.NOT_ENTITLED:
+            self._refused[call.kind.access] = error.reason
+            return False
+        if error.kind in BEYOND_THE_PLAN:
+            # Refused for its time only: such calls themselves are allowed.
+            self._allowed[call.kind.access] = ""
+            return False
+        log.info("%s: %s", call.kind, error)
+        return None

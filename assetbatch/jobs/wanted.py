@@ -1,0 +1,76 @@
+"""Which bars are wanted: of whom, since when, until when."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch import bars, market_hours, planner
+from assetbatch.market_hours import Market
+from assetbatch.planner import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from assetbatch.config import Config
+    from assetbatch.jobs.clock import Clock
+    from assetbatch.jobs.sight import Sight
+
+# What the free plan shows, less a day for the calendars to differ.
+HISTORY = {"free": timedelta(days=729)}
+
+
+class Wanted:
+    """What the configuration wants of bars, as far as the key may see them now."""
+
+    def __init__(self, config: Config, sight: Sight, clock: Clock) -> None:
+        self._config = config
+        self._settings = config.settings.bars
+        self._sight = sight
+        self._clock = clock
+        self.settle = timedelta(seconds=self._settings.settle_seconds)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether bars are asked for at all: of itself, where that delays no price."""
+        if self._settings.enabled == "auto":
+            return self._config.calls_per_window is None or self._sight.mode is Mode.END_OF_DAY
+        return bool(self._settings.enabled)
+
+    def since(self, asked_for: datetime | None = None) -> datetime:
+        """Tell since when bars are wanted, or can be had if they are `asked_for`: as far as the plan reaches back."""
+        now = self._clock.now()
+        since = asked_for or now - timedelta(days=self._settings.backfill_days)
+        if self._config.plan in HISTORY:
+            since = max(since, now - HISTORY[self._config.plan])
+        return bars.floor(max(since, self.kept_since() or since))
+
+    def kept_since(self) -> datetime | None:
+        """Tell before when bars are dropped; None: never."""
+        months = self._settings.retention_months
+        if months is None:
+            return None
+        now = self._clock.now()
+        month = now.year * 12 + now.month - 1 - months
+        return now.replace(year=month // 12, month=month % 12 + 1, day=1, hour=0, minute=0, second=0, microsecond=0)
+
+    def until(self, market: Market) -> datetime | None:
+        """Tell until when a market's bars are settled now; None: no finished day can be had."""
+        if self._sight.mode is Mode.END_OF_DAY:
+            return self._sight.days_end(market.asset_type)
+        now = self._clock.now()
+        closed_at = market_hours.last_close(market, now)
+        settled = now - self.settle
+        return bars.floor(min(settled, closed_at) if closed_at else settled)
+
+    def limits(self, frequencies: Sequence[int]) -> list[tuple[int, Market, datetime, datetime]]:
+        """Tell for each frequency and market before when bars must have been asked for to be due, and until when."""
+        now = self._clock.now()
+        daily = self._sight.mode is Mode.END_OF_DAY
+        return [
+            (seconds, market, now if daily else planner.due_before(seconds, now), until)
+            for market in Market
+            if (until := self.until(market)) is not None
+            for seconds in frequencies
+        ]
