@@ -161,7 +161,7 @@ class Call:
     """One request to make: what for, and which assets its answer serves.
 
     Daily figures are of a `market` and a `day`; bars are of one asset, of so many `minutes` each, within a `span`;
-    tickers are of a `market`, from where `page` (the vendor's own words for the next page) says.
+    tickers are of a `market`, all or that of the one asset, from where `page` (the vendor's words for the next) says.
     """
 
     kind: CallKind

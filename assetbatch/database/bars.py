@@ -59,8 +59,9 @@ limit %(limit)s
 CLAIM = """
 with claimed as (
   insert into assetbatch.bar_state as b (symbol, wanted_since, token, leased_until)
-  values (%(symbol)s, greatest(%(wanted_since)s, %(kept_since)s), %(token)s,
-          clock_timestamp() + make_interval(secs => %(seconds)s))
+  select symbol, greatest(%(wanted_since)s, %(kept_since)s), %(token)s,
+         clock_timestamp() + make_interval(secs => %(seconds)s)
+  from assetbatch.assets where symbol = %(symbol)s
   on conflict (symbol) do update
   set token = excluded.token, leased_until = excluded.leased_until,
       wanted_since = greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s)
@@ -258,9 +259,9 @@ def finish(
     rechecked_at: datetime | None = None,
     watermark: datetime | None = None,
     minutes: int,
-) -> None:
-    """Note what a call brought, and let another run ask."""
-    connection.execute(
+) -> bool:
+    """Note what a call brought, and let another run ask; False: another run does already, or the asset is gone."""
+    done = connection.execute(
         FINISH,
         {
             "symbol": claimed.track.asset.symbol,
@@ -272,6 +273,7 @@ def finish(
             "source_minutes": minutes,
         },
     )
+    return done.rowcount == 1
 
 
 def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:

@@ -5,7 +5,7 @@ grant select (id, symbol, metadata, updated_at), insert (symbol, metadata, updat
 grant select (id, code) on data_sources.api_providers to :role;
 grant select (ticker_id, provider_id, last_sync_timestamp, sync_status, updated_at),
       insert (ticker_id, provider_id, last_sync_timestamp, sync_status, updated_at),
-      update (last_sync_timestamp, sync_status, updated_at)
+      update (last_sync_timestamp, sync_status, updated_at), delete
   on data_sources.data_sync_status to :role;
 grant select, insert, update on market_data.ohlcv_5m to :role;
 grant select, insert, update, delete on all tables in schema assetbatch to :role;

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
 from assetbatch.database import bar_pages, bars, catalogue
@@ -222,7 +224,7 @@ class Bars:
             log.warning("%s: %d rows are no bars, as that of %s: %s", asset.symbol, len(page.invalid), ts, why)
         stored = self._road.write(lambda *, carefully: self._write(one, found, carefully=carefully), [record])
         if stored is None:
-            log.warning("%s has no row in trading.symbols any more: no bars are stored of it", asset.symbol)
+            log.warning("bars of %s are not stored: it was removed, or held for too long", asset.symbol)
             return
         for ts, why in stored.refused[:1]:
             log.warning("%s: %d bars were refused, as that of %s: %s", asset.symbol, len(stored.refused), ts, why)
@@ -240,36 +242,42 @@ class Bars:
         return market_hours.open_time(market, one.span.since, until) >= core.SILENT
 
     def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> StoredBars | None:
+        """Write a page, if this run still has the right to; the record of its call stays in any case."""
         connection, track = self._run.connection, one.claimed.track
-        now = self._run.clock.now()
-        stored = bar_pages.write(
-            connection,
-            track.asset,
-            found.bars,
-            is_new=track.asked_until is None,
-            asked_at=one.asked_at,
-            fetched_at=now,
-            carefully=carefully,
-        )
-        if stored is not None:
-            closed = market_hours.closed_spans(market_hours.market_of(track.asset), one.span.since, found.until)
-            bar_pages.note_absences(
-                connection, track.asset.symbol, found, span=one.span, closed=closed, noted_at=one.asked_at
+        symbol, market = track.asset.symbol, market_hours.market_of(track.asset)
+        stored = None
+        with connection.transaction():
+            stored = bar_pages.write(
+                connection,
+                track.asset,
+                found.bars,
+                is_new=track.asked_until is None,
+                asked_at=one.asked_at,
+                fetched_at=self._run.clock.now(),
+                carefully=carefully,
             )
+            closed = market_hours.closed_spans(market, one.span.since, found.until)
+            bar_pages.note_absences(connection, symbol, found, span=one.span, closed=closed, noted_at=one.asked_at)
+            if not self._finish(one, found):
+                stored = None
+                raise psycopg.Rollback
+        return stored
+
+    def _finish(self, one: BarCall, found: Harvest) -> bool:
+        track = one.claimed.track
         newest = one.newest and found.whole
         final = [bar.ts for bar, is_final in found.bars if is_final]
-        rechecked = track.watermark is not None and one.span.since < track.watermark
-        bars.finish(
-            connection,
+        rechecked = track.watermark is None or one.span.since < track.watermark
+        return bars.finish(
+            self._run.connection,
             one.claimed,
             asked_until=found.until if newest else None,
             asked_at=one.asked_at if newest else None,
-            rechecked_at=one.asked_at if newest and (rechecked or track.watermark is None) else None,
+            rechecked_at=one.asked_at if newest and rechecked else None,
             watermark=max([*final, *([track.watermark] if track.watermark else [])], default=None),
             # Remembered as soon as one was found.
             minutes=one.call.minutes if final or track.watermark else 5,
         )
-        return stored
 
     def failed(self, one: BarCall, error: CallError) -> None:
         """Decide what follows from a call that brought nothing."""

@@ -62,8 +62,10 @@ def target(call: Call) -> str:
             return "/v1/marketstatus/now"
         case CallKind.TICKERS:
             assert call.market is not None  # noqa: S101 - such a call is of a market
-            first = urlencode({"market": REFERENCE_MARKETS[call.market], "active": "true", "limit": TICKERS_LIMIT})
-            return f"{TICKERS_PATH}?{call.page or first}"
+            wanted = {"market": REFERENCE_MARKETS[call.market], "active": "true", "limit": str(TICKERS_LIMIT)}
+            if call.assets:
+                wanted["ticker"] = call.assets[0].polygon_ticker
+            return f"{TICKERS_PATH}?{call.page or urlencode(wanted)}"
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assetbatch.cli.commands import configuration, installation, priority, queue, sandbox, status
+from assetbatch.cli.commands import (
+    bars,
+    configuration,
+    installation,
+    outlook,
+    priority,
+    queue,
+    sandbox,
+    status,
+    symbols,
+)
 
 if TYPE_CHECKING:
     import typer
@@ -12,5 +22,5 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the command line, in the order of `--help`."""
-    for module in (priority, queue, status, installation, configuration, sandbox):
+    for module in (priority, queue, bars, symbols, status, outlook, installation, configuration, sandbox):
         module.register(app)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assetbatch.cli.asking import agreed
 from assetbatch.cli.invocation import current, host, print_json
 from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
@@ -235,7 +236,7 @@ def clear(
         question = f"Remove {count} items ({', '.join(states)})?"
         if not sys.stdin.isatty():
             raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
-        if not typer.confirm(question, err=True):
+        if not agreed(question):
             raise typer.Exit
     with current.connected(config) as connection:
         removed = queue_desk.clear(connection, states)

@@ -1,0 +1,248 @@
+"""The part of the catalogue that commands fill: assets put there, listed, and taken out again.
+
+Rows of config.yaml are left to config.yaml; one that has left it is disabled, and may be added as one of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from assetbatch.database.catalogue import asset_of
+from assetbatch.database.connection import transaction
+from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
+from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, REFUSALS
+from assetbatch.database.retries import repeated
+from assetbatch.errors import SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.model import Asset
+
+# In the order of names, so that two who add the same assets do not lock each other out.
+ADD = """
+insert into assetbatch.assets as a
+  (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name, enabled, origin)
+select symbol, polygon_ticker, asset_type, 'secondary', rank, update_frequency_seconds, name, true, 'symbols'
+from unnest(
+  %(symbols)b::text[], %(tickers)b::text[], %(types)b::text[], %(ranks)s::int[], %(frequencies)s::int[],
+  %(names)b::text[]
+) as v (symbol, polygon_ticker, asset_type, rank, update_frequency_seconds, name)
+order by symbol
+on conflict (symbol) do update
+set polygon_ticker = excluded.polygon_ticker, asset_type = excluded.asset_type, role = excluded.role,
+    rank = excluded.rank, update_frequency_seconds = excluded.update_frequency_seconds, name = excluded.name,
+    enabled = true, origin = excluded.origin
+where a.origin = 'config' and not a.enabled
+returning symbol
+"""
+
+COUNT_SYMBOLS = "select count(*) as count from trading.symbols where symbol = any(%(symbols)b)"
+
+READ_KNOWN = """
+select symbol, polygon_ticker from assetbatch.assets
+where (symbol = any(%(symbols)b) or polygon_ticker = any(%(tickers)b)) and not (origin = 'config' and not enabled)
+"""
+
+LIST = """
+select *, count(*) over () as total from assetbatch.assets
+order by role, case when role = 'priority' then rank end, symbol
+limit %(limit)s
+"""
+
+READ_ORIGINS = "select symbol, origin from assetbatch.assets where symbol = any(%(symbols)s)"
+
+# What is known of an asset goes with it. Its row in the platform's table of symbols is the platform's.
+REMOVE = """
+with gone as (
+  delete from assetbatch.assets where symbol = any(%(symbols)s) and origin = 'symbols' returning symbol
+), status as (
+  delete from data_sources.data_sync_status d
+  using trading.symbols s, data_sources.api_providers p
+  where s.symbol in (select symbol from gone) and d.ticker_id = s.id and d.provider_id = p.id and p.code = 'polygon'
+), queue as (
+  delete from assetbatch.queue where symbol in (select symbol from gone)
+), state as (
+  delete from assetbatch.sync_state where symbol in (select symbol from gone)
+), bar_state as (
+  delete from assetbatch.bar_state where symbol in (select symbol from gone)
+), absences as (
+  delete from assetbatch.bar_absences where symbol in (select symbol from gone)
+)
+select array(select symbol from gone order by symbol) as removed
+"""
+
+# So many at a time: years of bars are more than one statement may take.
+REMOVE_BARS = """
+with asked as materialized (
+  select id from trading.symbols where symbol = %(symbol)s
+), last as materialized (
+  select max(ts) as ts from (
+    select b.ts from market_data.ohlcv_5m b where b.symbol_id = (select id from asked) order by b.ts limit %(limit)s
+  ) oldest
+)
+delete from market_data.ohlcv_5m b using last
+where b.symbol_id = (select id from asked) and b.ts <= last.ts
+"""
+
+BARS_AT_ONCE = 50_000
+# Where more are refused, it is not for their own sake.
+MOST_REFUSALS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An asset of the catalogue as it stands; `origin` is config or symbols."""
+
+    asset: Asset
+    enabled: bool
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Assets, priority assets first; `total` counts those beyond the limit, too."""
+
+    items: tuple[Listed, ...]
+    total: int
+
+
+@dataclass(slots=True)
+class Added:
+    """What became of assets: symbols that are new, that were there, that the platform's table refused, and why."""
+
+    added: list[str] = field(default_factory=list)
+    already_there: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What became of symbols: removed, not in the catalogue, or left alone since they come from config.yaml."""
+
+    removed: list[str]
+    missing: list[str]
+    configured: list[str]
+    bars: int = 0
+
+
+def known(connection: Connection, symbols: Sequence[str], tickers: Sequence[str]) -> dict[str, str]:
+    """Read which of these the catalogue has: tickers by symbol. Those that have left config.yaml do not count."""
+    if not symbols:
+        return {}
+    rows = connection.execute(READ_KNOWN, {"symbols": list(symbols), "tickers": list(tickers)})
+    return {row["symbol"]: row["polygon_ticker"] for row in rows}
+
+
+def listing(connection: Connection, *, limit: int | None) -> Listing:
+    """Read the catalogue."""
+    rows = connection.execute(LIST, {"limit": limit}).fetchall()
+    items = tuple(Listed(asset_of(row), row["enabled"], row["origin"]) for row in rows)
+    return Listing(items, rows[0]["total"] if rows else 0)
+
+
+def add(connection: Connection, assets: Sequence[Asset]) -> Added:
+    """Put secondary assets into the catalogue, and their rows into the platform's table; those there stay as they are.
+
+    What the platform's table refuses is left out, alone. Raises SchemaError when it refuses whatever comes.
+    """
+
+    def attempt() -> Added:
+        result = Added()
+        with transaction(connection):
+            if assets:
+                _add(connection, assets, result)
+        return result
+
+    return repeated(attempt)
+
+
+def _add(connection: Connection, assets: Sequence[Asset], result: Added) -> None:
+    try:
+        with connection.transaction():
+            added = _add_together(connection, assets)
+    except REFUSALS as error:
+        reason = (error.diag.message_primary or str(error)).strip()
+        if len(assets) == 1:
+            result.refused.append((assets[0].symbol, reason))
+        else:
+            middle = len(assets) // 2
+            _add(connection, assets[:middle], result)
+            _add(connection, assets[middle:], result)
+        if len(result.refused) > MOST_REFUSALS:
+            raise SchemaError(
+                f"trading.symbols refuses new rows: {reason}",
+                hint="nothing was added: let its columns beside symbol and metadata have defaults, or add its rows as"
+                " the platform does; then again",
+            ) from error
+    else:
+        result.added += sorted(added)
+        result.already_there += sorted({asset.symbol for asset in assets} - added)
+
+
+def _add_together(connection: Connection, assets: Sequence[Asset]) -> set[str]:
+    rows = connection.execute(
+        ADD,
+        {
+            "symbols": [asset.symbol for asset in assets],
+            "tickers": [asset.polygon_ticker for asset in assets],
+            "types": [asset.asset_type.value for asset in assets],
+            "ranks": [asset.rank for asset in assets],
+            "frequencies": [asset.update_frequency_seconds for asset in assets],
+            "names": [asset.name for asset in assets],
+        },
+    )
+    added = {row["symbol"] for row in rows}
+    if not added:
+        return added
+    connection.execute(ADD_SYMBOLS, {"symbols": list(added)})
+    found = connection.execute(COUNT_SYMBOLS, {"symbols": list(added)}).fetchone()
+    if found is None or found["count"] < len(added):
+        raise psycopg.errors.RaiseException("a trigger kept its row out of trading.symbols")
+    return added
+
+
+def origins(connection: Connection, symbols: Sequence[str]) -> dict[str, str]:
+    """Read where assets come from: config or symbols; what is not in the catalogue is not there."""
+    return {row["symbol"]: row["origin"] for row in connection.execute(READ_ORIGINS, {"symbols": list(symbols)})}
+
+
+def remove(connection: Connection, symbols: Sequence[str], *, with_bars: bool = False) -> Removed:
+    """Take assets out of the catalogue, with all that is known of them; their bars only `with_bars`.
+
+    Bars go first, so that what is interrupted can be asked for again.
+    """
+    found = origins(connection, symbols)
+    own = sorted(symbol for symbol, origin in found.items() if origin == "symbols")
+    bars = sum(_remove_bars(connection, symbol) for symbol in own) if with_bars else 0
+
+    def attempt() -> list[str]:
+        with transaction(connection, lock_timeout=ENTRANCE_TIMEOUT):
+            # Nobody enqueues them meanwhile; and the same order of locks as of all who write prices.
+            connection.execute(LOCK_ENTRANCE)
+            connection.execute(LOCK_SYMBOLS, {"symbols": own})
+            row = connection.execute(REMOVE, {"symbols": own}).fetchone()
+        assert row is not None  # noqa: S101 - a select without from has one row
+        removed: list[str] = row["removed"]
+        return removed
+
+    removed = repeated(attempt) if own else []
+    if with_bars:
+        # What a run stored in between.
+        bars += sum(_remove_bars(connection, symbol) for symbol in removed)
+    configured = sorted(found.keys() - set(own))
+    return Removed(removed, sorted({*symbols} - {*removed, *configured}), configured, bars)
+
+
+def _remove_bars(connection: Connection, symbol: str) -> int:
+    total = 0
+    while True:
+        with transaction(connection):
+            count = connection.execute(REMOVE_BARS, {"symbol": symbol, "limit": BARS_AT_ONCE}).rowcount
+        total += count
+        if count < BARS_AT_ONCE:
+            return total

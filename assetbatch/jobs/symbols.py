@@ -1,0 +1,229 @@
+"""What `symbols add` and `symbols import` wish for: read, held against the catalogue and the vendor's reference list.
+
+All that is wrong is found before anything is stored. Reading the reference list is a run with calls, as any other;
+storing needs none.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+
+from assetbatch.config.given import printable
+from assetbatch.database import catalogue, schema, symbols
+from assetbatch.database.rate_limit import Lane
+from assetbatch.errors import KINDS, CallError, FailureKind, Fault
+from assetbatch.jobs.cycle import ATTEMPTS
+from assetbatch.jobs.run import exit_code, give_way, new_client, perform
+from assetbatch.jobs.wishes import Wish, read_wish
+from assetbatch.model import Asset, AssetType, Call, CallKind, RunResult, RunStatus
+from assetbatch.provider.addresses import source_of
+from assetbatch.provider.reference import TickerPage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.jobs.clock import Stop
+    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.update import Road
+    from assetbatch.provider.client import Client
+
+JOB = "symbols"
+# Under a limit it waits its turn behind the priority job, and pages are few.
+MAX_SECONDS = 600.0
+# The vendor has a few thousand tickers of each market, at 1,000 a page.
+MOST_PAGES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a pattern chose: assets to add; symbols that are there already; tickers left out, and why."""
+
+    assets: list[Asset]
+    already_there: list[str]
+    skipped: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The names of the vendor's tickers, and the run that asked for them."""
+
+    names: Mapping[str, str]
+    result: RunResult
+
+
+def default_frequency_seconds(config: Config) -> int:
+    """Tell how often a secondary asset is updated unless something else is said."""
+    return max(1, round(config.settings.batch.enqueue_interval_minutes * 60))
+
+
+def faults_of(config: Config, connection: Connection, wishes: Sequence[Wish]) -> list[Fault]:
+    """Find wishes that do not go with config.yaml or the catalogue; what is there as it is wished is no fault."""
+    listed = _listed(config)
+    known = _known(config, connection, [wish.asset for wish in wishes])
+    symbol_of = {ticker: symbol for symbol, ticker in known.items()}
+    found = []
+    for wish in wishes:
+        symbol, ticker = wish.asset.symbol, wish.asset.polygon_ticker
+        if symbol in listed:
+            found.append(Fault(wish.place, "symbol", f"{symbol} is listed in config.yaml: change it there"))
+        elif known.get(symbol, ticker) != ticker:
+            message = f"{symbol} is in the catalogue with {known[symbol]}; `assetbatch symbols remove {symbol}` first"
+            found.append(Fault(wish.place, "symbol", message))
+        elif symbol_of.get(ticker, symbol) != symbol:
+            message = f"{ticker} is in the catalogue already, as {symbol_of[ticker]}"
+            found.append(Fault(wish.place, "polygon_ticker", message))
+    return found
+
+
+def unheard_of(wishes: Sequence[Wish], names: Mapping[str, str]) -> list[Fault]:
+    """Find wishes whose tickers the vendor does not list."""
+    return [
+        Fault(wish.place, "polygon_ticker", f"{wish.asset.polygon_ticker} is not in the vendor's reference list")
+        for wish in wishes
+        if wish.asset.polygon_ticker not in names
+    ]
+
+
+def _listed(config: Config) -> dict[str, str]:
+    batch = config.settings.batch
+    return {row.symbol: row.polygon_ticker for row in (*batch.priority_assets, *batch.secondary_assets)}
+
+
+def _known(config: Config, connection: Connection, assets: Sequence[Asset]) -> dict[str, str]:
+    catalogue.sync_with_config(connection, config.assets)
+    there = symbols.known(connection, [asset.symbol for asset in assets], [asset.polygon_ticker for asset in assets])
+    return there | _listed(config)
+
+
+def select(
+    config: Config,
+    connection: Connection,
+    names: Mapping[str, str],
+    pattern: str,
+    *,
+    priority: str,
+    frequency_seconds: int,
+) -> Selection:
+    """Choose the tickers that match a pattern, without their prefix; that is also what they are called here."""
+    wishes, skipped = [], []
+    for ticker in sorted(ticker for ticker in names if fnmatchcase(ticker[2:], pattern)):
+        cells = {"symbol": ticker[2:], "polygon_ticker": ticker}
+        wish = read_wish("", cells, priority=priority, frequency_seconds=frequency_seconds)
+        if isinstance(wish, Wish):
+            wishes.append(wish.asset)
+        else:
+            skipped.append((printable(ticker), wish[0].message))
+    known = _known(config, connection, wishes)
+    symbol_of = {ticker: symbol for symbol, ticker in known.items()}
+    chosen = Selection([], [], skipped)
+    for asset in named(wishes, names):
+        if asset.polygon_ticker in symbol_of:
+            chosen.already_there.append(symbol_of[asset.polygon_ticker])
+        elif asset.symbol in known:
+            chosen.skipped.append((asset.polygon_ticker, f"{asset.symbol} is in use for {known[asset.symbol]}"))
+        else:
+            chosen.assets.append(asset)
+    return chosen
+
+
+def named(assets: Sequence[Asset], names: Mapping[str, str]) -> list[Asset]:
+    """Give assets without a name the vendor's."""
+    return [
+        asset if asset.name else replace(asset, name=printable(names.get(asset.polygon_ticker, ""), 200))
+        for asset in assets
+    ]
+
+
+# --- The vendor's reference list
+
+
+def read_reference(
+    config: Config,
+    connection: Connection,
+    *,
+    host: str,
+    stop: Stop,
+    markets: Sequence[AssetType] = (),
+    asset: Asset | None = None,
+) -> Reference:
+    """Ask the vendor for its tickers: of whole markets, or whether it has that of one asset.
+
+    Raises ConfigurationError without a key, SourceMismatchError on a database of another source, and CallError, with
+    the exit code that it stands for, when a call fails for good.
+    """
+    api_key = config.require_api_key().reveal()
+    names: dict[str, str] = {}
+
+    def work(run: Run) -> RunResult:
+        schema.claim_source(connection, source_of(config.settings.provider.base_url))
+        road = run.road(api_key, Lane.QUEUE)
+        client = new_client(config, api_key)
+        client.warm_up()
+        desk = _Desk(road, client, time.monotonic() + MAX_SECONDS)
+        try:
+            for market in [asset.asset_type] if asset else markets:
+                for page in desk.pages(Call(CallKind.TICKERS, (asset,) if asset else (), market=market)):
+                    names.update((ticker.ticker, ticker.name) for ticker in page.tickers)
+                    if asset and asset.polygon_ticker in names:
+                        break
+        except CallError as error:
+            error.exit_code = exit_code([error.kind], anything_stored=False)
+            raise
+        return RunResult(
+            job=JOB,
+            run_id=run.id,
+            status=RunStatus.OK,
+            exit_code=0,
+            started_at=run.clock.started_at,
+            finished_at=run.clock.now(),
+            api_calls_used=road.trip.calls_used,
+            rate_limit_waits=road.trip.long_waits + road.trip.refusals,
+            waited_seconds=round(road.trip.waited_seconds, 3),
+            warnings=give_way(config, connection, road.trip.unforeseen),
+        )
+
+    result = perform(JOB, config, connection, work, host=host, stop=stop, lease_seconds=None, max_seconds=MAX_SECONDS)
+    return Reference(names, result)
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """Where pages of the reference list are asked for; a page that failed is asked for again where that may help."""
+
+    road: Road
+    client: Client
+    no_call_after: float
+
+    def pages(self, call: Call) -> Iterator[TickerPage]:
+        asked = set()
+        for _ in range(MOST_PAGES):
+            page = self._page(call)
+            yield page
+            if not page.next_page:
+                return
+            if page.next_page in asked:
+                break
+            asked.add(page.next_page)
+            call = Call(call.kind, call.assets, market=call.market, page=page.next_page)
+        raise CallError(FailureKind.MALFORMED, "the vendor's reference list does not come to an end", answered=True)
+
+    def _page(self, call: Call) -> TickerPage:
+        return Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, CallError) and KINDS[error.kind].retry),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_exponential(multiplier=0.5, max=5) + wait_random(0, 0.5),
+            sleep=self.road.stop.pause,
+            reraise=True,
+        )(self._ask, call)
+
+    def _ask(self, call: Call) -> TickerPage:
+        page = self.road.ask(self.client, call, max_wait_seconds=self.no_call_after - time.monotonic())
+        assert isinstance(page, TickerPage)  # noqa: S101 - such calls bring these
+        return page
