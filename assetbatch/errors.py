@@ -6,7 +6,7 @@
     ├── SourceMismatchError        78   the database belongs to another source of prices
     ├── DatabaseUnavailableError   69
     ├── LeaseLostError             69   another run of the job has taken over
-    ├── CallError                   3   one call to the vendor; its kind says the rest
+    ├── CallError           3, 69, 77   one call to the vendor; its kind says the rest
     └── Interrupted          130, 143   SIGINT, SIGTERM
 
 Each carries a `reason` (what happened), a `hint` (what to do next) and the exit code of the command that it ends.
@@ -227,8 +227,6 @@ class CallError(AssetbatchError):
     `answered` is True when the vendor's answer arrived, so that it has counted it by now.
     """
 
-    exit_code = EXIT_PARTIAL
-
     def __init__(
         self,
         kind: FailureKind,
@@ -240,6 +238,8 @@ class CallError(AssetbatchError):
         retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(reason, hint=KINDS[kind].hint)
+        refused = kind is FailureKind.KEY_REFUSED
+        self.exit_code = EXIT_KEY_REFUSED if refused else EXIT_UNAVAILABLE if KINDS[kind].outage else EXIT_PARTIAL
         self.kind = kind
         self.http_status = http_status
         self.sent = sent

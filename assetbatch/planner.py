@@ -129,16 +129,12 @@ def wanted_day(market: AssetType, days: Days, now: datetime) -> date | None:
 
 def newer_day_at(market: AssetType, days: Days, now: datetime) -> datetime:
     """Tell when a newer finished day than the wanted one can exist."""
-    newest = next(market_hours.finished_days(market, now))
-    day = newest + timedelta(days=1)
+    steps = list(islice(market_hours.finished_days(market, now), MOST_STEPS_BACK + 1))
+    day = steps[0] + timedelta(days=1)
     while not market_hours.trades_on(market, day):
         day += timedelta(days=1)
     wanted = wanted_day(market, days, now)
-    held = [
-        ask_again_at(asked)
-        for (of, refused), asked in days.items()
-        if of is market and asked.outcome is not DayOutcome.STORED and (wanted is None or wanted < refused <= newest)
-    ]
+    held = [ask_again_at(days[market, refused]) for refused in steps if wanted is None or refused > wanted]
     return min([market_hours.day_over_at(day), *held])
 
 

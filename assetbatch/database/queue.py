@@ -171,6 +171,15 @@ where q.symbol = a.symbol and q.state in ('queued', 'delayed')
 returning q.symbol
 """
 
+# What was no price is asked for again with its market, and not at once for each such item.
+PUT_OFF = """
+update assetbatch.queue q
+set state = 'delayed', available_at = statement_timestamp() + make_interval(secs => %(seconds)s)
+from assetbatch.assets a join assetbatch.sync_state s using (symbol)
+where q.symbol = a.symbol and q.state = 'queued' and a.asset_type = %(market)s
+  and s.day >= %(day)s and coalesce(s.error_kind, 'missing') <> 'missing'
+"""
+
 HELD = """
 select q.symbol
 from assetbatch.queue q
@@ -319,6 +328,11 @@ def complete_served(connection: Connection, days: Mapping[AssetType, date | None
         COMPLETE_SERVED, {"markets": [market.value for market in days], "days": list(days.values())}
     )
     return [row["symbol"] for row in rows]
+
+
+def put_off(connection: Connection, market: AssetType, day: date, *, seconds: float) -> None:
+    """Let items of a market wait that nobody holds and for which its day brought something that is no price."""
+    connection.execute(PUT_OFF, {"market": market.value, "day": day, "seconds": seconds})
 
 
 def end(connection: Connection, endings: Sequence[Ending], *, step_seconds: float, plan: str, key: str) -> set[str]:

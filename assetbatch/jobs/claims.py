@@ -134,6 +134,11 @@ class Claims:
             else:
                 self.requeued[ending.item.asset.symbol] = None
 
+    def forget(self, symbols: Iterable[str]) -> None:
+        """Take it that these items have ended after all: their market's call served them."""
+        for symbol in symbols:
+            self.requeued.pop(symbol, None)
+
     def still_hold(self, items: Sequence[Item]) -> set[str]:
         """Tell which of these no other run has taken over, by symbol."""
         return queue.held(self._connection, items)

@@ -18,7 +18,7 @@ from assetbatch.database.prices import Brought
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind
 from assetbatch.jobs.update import sort_out
-from assetbatch.model import Call, CallKind, Failure
+from assetbatch.model import Call, CallKind, Failure, Role
 from assetbatch.provider.bars import Page
 from assetbatch.provider.quotes import Answers
 from assetbatch.provider.reference import MarketsOpen
@@ -60,16 +60,24 @@ class Cycle:
         """Make the calls, in order; store what each brings. Failures are on the road's trip, they are not raised."""
         waiting = deque(calls)
         while waiting:
+            if self.calls_left < 1:
+                left = [asset for other in waiting for asset in other.assets]
+                self.fail(left, FailureKind.NO_SLOT, "the run has made its calls")
+                break
             call = waiting.popleft()
-            if call.kind is CallKind.DAILY and not self.sight.take_day(call, self.road.pause):
-                waiting.extendleft(reversed(self.replan([call])))
-                continue
             try:
+                if call.kind is CallKind.DAILY and not self.sight.take_day(call, self._await_other):
+                    waiting.extendleft(reversed(self.replan([call])))
+                    continue
                 self._make(call, calls_after=len(waiting))
             except CallError as error:
                 self.road.stop.check()
                 meaning = KINDS[error.kind]
                 if self.sight.learn(call, error):
+                    if call.kind is CallKind.DAILY:
+                        # A market whose days are late does not keep the other from its call.
+                        waiting.extend(self.replan([call]))
+                        continue
                     useless = [call, *(other for other in waiting if other.kind.access is call.kind.access)]
                     waiting = deque([*self.replan(useless), *(other for other in waiting if other not in useless)])
                     continue
@@ -91,6 +99,11 @@ class Cycle:
                 if meaning.ends_run or (meaning.strike and self.road.api_is_away()):
                     self.fail([asset for other in waiting for asset in other.assets], error.kind, error.reason)
                     break
+
+    def _await_other(self, seconds: float) -> None:
+        if time.monotonic() >= self.no_call_after:
+            raise CallError(FailureKind.NO_SLOT, "another run is still asking for it", sent=False)
+        self.road.pause(seconds)
 
     def _make(self, call: Call, *, calls_after: int) -> None:
         """Make one call, again where that may help; every attempt takes its own slot. Raises the last CallError.
@@ -165,9 +178,7 @@ class Cycle:
             progress()
 
     def ask_status(self) -> MarketsOpen | None:
-        """Ask which markets are open, where a call is left for it; None: not known."""
-        if self.calls_left < 1 or time.monotonic() >= self.no_call_after:
-            return None
+        """Ask which markets are open; None: not known."""
         left = self.no_call_after - time.monotonic()
         try:
             found = self.road.ask(self.client, Call(CallKind.MARKET_STATUS), max_wait_seconds=left)
@@ -178,7 +189,8 @@ class Cycle:
         return found
 
     def fail(self, assets: Sequence[Asset], kind: FailureKind, reason: str) -> None:
-        """Write down that these assets were not updated, and why."""
+        """Write down that these assets were not updated, and why; others that a call covers beside them were no aim."""
+        assets = [asset for asset in assets if asset.role is Role.PRIORITY]
         if assets:
             brought = [Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in assets]
             self._store(None, brought, [])

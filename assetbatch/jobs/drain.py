@@ -165,7 +165,7 @@ class Drain:
         items_left = float("inf") if self._max_items is None else self._max_items - self._claims.taken
         if self._settling.ended_by or items_left <= 0 or time.monotonic() >= self._begin_until:
             return False
-        if not self._flights.free or any(one.call.kind is CallKind.DAILY for one in self._flights):
+        if not self._flights.free or self._awaits_day():
             return True
         known_to_wait = not self._dry and self._run.config.calls_per_window is None and self._sight.mode is Mode.LIVE
         queued = known_to_wait or self._is_waiting()
@@ -189,6 +189,11 @@ class Drain:
             if not begun:
                 self._road.limiter.release(slot, Outcome.UNSENT)
         return True
+
+    def _awaits_day(self) -> bool:
+        """Tell whether a finished day is under way, or not stored yet: it may serve all that waits."""
+        asked = any(one.call.kind is CallKind.DAILY for one in self._flights)
+        return asked or (self._sight.mode is Mode.END_OF_DAY and self._settling.is_behind)
 
     def _begin_items(self, slot: Slot, items_left: float) -> bool:
         """Begin the calls for what is first in the queue; False where it has nothing after all."""

@@ -164,9 +164,10 @@ class _Update:
             and all(failed.get(asset.symbol) in WITHOUT_PRICE for asset in own)
             and any(market_hours.is_open(market_hours.market_of(asset), self._run.clock.now()) for asset in own)
         }
-        if not silent or not self._sight.may_ask_status() or (found := cycle.ask_status()) is None:
+        if not silent or not self._sight.may_ask_status() or cycle.calls_left < 1:
             return
-        self._sight.note_markets(found.markets)
+        found = cycle.ask_status()
+        self._sight.note_markets({} if found is None else found.markets)
         rest = [one for one in self._assets if one.asset_type in silent & self._sight.closed]
         log.info("the vendor says that the market rests: %s", ", ".join(asset.symbol for asset in rest) or "none")
         cycle.road.trip.failed = [one for one in cycle.road.trip.failed if one.symbol not in {a.symbol for a in rest}]

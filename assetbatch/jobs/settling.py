@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from assetbatch import planner
 from assetbatch.database import runs
 from assetbatch.database.prices import Brought
 from assetbatch.database.queue import Ending, State
@@ -132,12 +133,12 @@ class Settling:
         def ending(stored: Stored) -> tuple[list[Item], list[Ending], set[str]]:
             failures = {failure.symbol: failure for failure in stored.failed}
             if call is not None and day is not None:
-                self._sight.note_stored(call)
+                self._claims.forget(self._sight.note_stored(call))
                 # What the vendor has not of a day it will not have in a minute: that item is done, too.
                 failures = {symbol: one for symbol, one in failures.items() if one.kind is not FailureKind.MISSING}
             done = [item for item in items if item.asset.symbol not in failures]
             endings = [
-                verdict(item, failures[item.asset.symbol], self._settings)
+                self._verdict(item, failures[item.asset.symbol], of_day=day is not None)
                 for item in items
                 if item.asset.symbol in failures
             ]
@@ -145,6 +146,13 @@ class Settling:
 
         kept = [found for found in brought if found.symbol not in lost]
         self._claims.note(*self._road.store(kept, records, ending, served_at=served_at, day=day))
+
+    def _verdict(self, item: Item, failure: Failure, *, of_day: bool) -> Ending:
+        if of_day:
+            # The answer was about the whole market: no attempt is spent, and the day is asked for again in an hour.
+            hour = planner.ASK_AGAIN.total_seconds()
+            return Ending(item, State.DELAYED, delay_seconds=hour, failure=failure)
+        return verdict(item, failure, self._settings)
 
     def _call_failed(self, one: Flying, error: CallError) -> None:
         """Decide what becomes of a call's items, none of which it brought."""

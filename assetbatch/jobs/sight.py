@@ -30,7 +30,11 @@ log = logging.getLogger(__name__)
 
 # How often to look whether another run has got the answer that this one needs too.
 POLL_SECONDS = 0.25
-OUTCOMES = {FailureKind.NOT_YET: DayOutcome.NOT_YET, FailureKind.EMPTY: DayOutcome.EMPTY}
+OUTCOMES = {
+    FailureKind.NOT_YET: DayOutcome.NOT_YET,
+    FailureKind.TIMEFRAME: DayOutcome.NOT_YET,  # also said of days that have not begun
+    FailureKind.EMPTY: DayOutcome.EMPTY,
+}
 
 
 class Sight:
@@ -126,14 +130,16 @@ class Sight:
         assert call.market is not None and call.day is not None  # noqa: S101, PT018 - such a call is of a day
         hold = rules_of(self._config).hold_seconds + self._config.window_seconds
         self._lease = entitlements.DayLease(self._connection, call.market, call.day, seconds=hold)
-        if self._lease.take():
+        known, taken = self.days.get((call.market, call.day)), self._lease.take()
+        while not taken and pause is not None:
+            pause(POLL_SECONDS)
+            taken = self._lease.take()
+        self.look()
+        if taken and self.days.get((call.market, call.day)) == known:
             return True
-        if pause is not None:
-            while not self._lease.take():
-                pause(POLL_SECONDS)
+        if taken:
             self._lease.give_up()
         self._lease = None
-        self.look()
         return False
 
     def give_up_day(self) -> None:
@@ -149,6 +155,7 @@ class Sight:
         """
         assert call.market is not None and call.day is not None  # noqa: S101, PT018 - such a call is of a day
         self._note_day(call, DayOutcome.STORED)
+        queue.put_off(self._connection, call.market, call.day, seconds=planner.ASK_AGAIN.total_seconds())
         return queue.complete_served(self._connection, {call.market: call.day})
 
     def learn(self, call: Call, error: CallError | None) -> bool:

@@ -18,7 +18,7 @@ from assetbatch.database import catalogue, schema, symbols
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, CallError, FailureKind, Fault
 from assetbatch.jobs.cycle import ATTEMPTS
-from assetbatch.jobs.run import exit_code, give_way, new_client, perform
+from assetbatch.jobs.run import give_way, new_client, perform
 from assetbatch.jobs.wishes import Wish, read_wish
 from assetbatch.model import Asset, AssetType, Call, CallKind, RunResult, RunStatus
 from assetbatch.provider.addresses import source_of
@@ -155,8 +155,8 @@ def read_reference(
 ) -> Reference:
     """Ask the vendor for its tickers: of whole markets, or whether it has that of one asset.
 
-    Raises ConfigurationError without a key, SourceMismatchError on a database of another source, and CallError, with
-    the exit code that it stands for, when a call fails for good.
+    Raises ConfigurationError without a key, SourceMismatchError on a database of another source, and CallError when a
+    call fails for good.
     """
     api_key = config.require_api_key().reveal()
     names: dict[str, str] = {}
@@ -167,15 +167,9 @@ def read_reference(
         client = new_client(config, api_key)
         client.warm_up()
         desk = _Desk(road, client, time.monotonic() + MAX_SECONDS)
-        try:
-            for market in [asset.asset_type] if asset else markets:
-                for page in desk.pages(Call(CallKind.TICKERS, (asset,) if asset else (), market=market)):
-                    names.update((ticker.ticker, ticker.name) for ticker in page.tickers)
-                    if asset and asset.polygon_ticker in names:
-                        break
-        except CallError as error:
-            error.exit_code = exit_code([error.kind], anything_stored=False)
-            raise
+        for market in [asset.asset_type] if asset else markets:
+            for page in desk.pages(Call(CallKind.TICKERS, (asset,) if asset else (), market=market)):
+                names.update((ticker.ticker, ticker.name) for ticker in page.tickers)
         return RunResult(
             job=JOB,
             run_id=run.id,

@@ -26,6 +26,8 @@ _MARKETS = {"fx": AssetType.FOREX, "crypto": AssetType.CRYPTO}
 def previous_day(request: Request, ticker: str) -> Document:
     """`/v2/aggs/ticker/{ticker}/prev`: the newest finished day that has a bar; its `t` is the day's end."""
     instrument = find(ticker)
+    if instrument is not None and request.faults.holiday(instrument.market, request.target):
+        instrument = None
     found = last_day_bar(request, instrument, request.last_finished_day()) if instrument else None
     rows = []
     if instrument and found:
@@ -41,8 +43,9 @@ def grouped_day(request: Request, market: str, day_text: str) -> Document:
         raise Refused(bodies.error(400, "The path parameter `date` is invalid"))
     request.require_timeframe(day, day)
     rows = []
+    rests = request.faults.holiday(_MARKETS[market], request.target)
     for instrument in KNOWN.values():
-        if instrument.market is _MARKETS[market]:
+        if instrument.market is _MARKETS[market] and not rests:
             bar = _day_bar(request, instrument, day)
             if bar is not None:
                 rows.append({"T": instrument.ticker, **_row(instrument, bar, _end_ms(day))})
@@ -68,7 +71,11 @@ def custom_range(request: Request, ticker: str, step: str, begin: str, end: str)
     request.require_timeframe(_day_of(first_ms), _day_of(last_ms))
     instrument = find(ticker)
     document: Document = {"ticker": request.faults.ticker(ticker)}
-    if instrument is None or _has_minutes_only(request, multiplier, timespan):
+    if (
+        instrument is None
+        or _has_minutes_only(request, multiplier, timespan)
+        or request.faults.holiday(instrument.market, request.target)
+    ):
         return document | _document(request, [], queried=0)
     step_ms = multiplier * _SPANS[timespan] * MINUTE_MS
     rows, queried, rest_ms = _page(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from assetbatch.model import AssetType
 from assetbatch.sandbox.bodies import Document, raw
 from assetbatch.sandbox.breakdowns import BREAKDOWNS
 
@@ -108,7 +109,7 @@ _ROW_CHANGES: dict[str, Callable[[Document, RowShape], None]] = {
     "exponent": _exponent,
 }
 ROW_KINDS = frozenset({*_ROW_CHANGES, "stale", "drop", "duplicate"})
-DOCUMENT_KINDS = frozenset({"delayed", "minutes-only"})
+DOCUMENT_KINDS = frozenset({"delayed", "minutes-only", "holiday"})
 KINDS = tuple(sorted({*BREAKDOWNS, *ROW_KINDS, *DOCUMENT_KINDS}))
 
 
@@ -161,6 +162,10 @@ class Faults:
     def document(self, kind: str, path: str) -> bool:
         """Whether a misbehaviour of whole documents holds for this request."""
         return any(fault.kind == kind and self._fires(fault, path, unquote(path)) for fault in self._documents)
+
+    def holiday(self, market: AssetType, path: str) -> bool:
+        """Whether a market rests, for this request, though its hours say otherwise: forex does, crypto never."""
+        return market is AssetType.FOREX and self.document("holiday", path)
 
     def moment_ms(self, ticker: str, now_ms: int) -> int:
         """Tell the time that live prices of a ticker are of: now, or a moment that stands still (stale)."""

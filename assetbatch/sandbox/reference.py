@@ -56,11 +56,14 @@ def market_status(request: Request) -> Document:
     early = weekday and time(4) <= clock < time(9, 30)
     late = weekday and time(16) <= clock < time(20)
     stocks = "open" if regular else "extended-hours" if early or late else "closed"
+    trading = {
+        market
+        for market in AssetType
+        if is_open(market, request.now_ms) and not request.faults.holiday(market, request.target)
+    }
     return {
         "afterHours": late,
-        "currencies": {
-            vendor: "open" if is_open(market, request.now_ms) else "closed" for market, vendor in _VENDOR_MARKET.items()
-        },
+        "currencies": {vendor: "open" if market in trading else "closed" for market, vendor in _VENDOR_MARKET.items()},
         "earlyHours": early,
         "exchanges": {"nasdaq": stocks, "nyse": stocks, "otc": "open" if regular else "closed"},
         "market": stocks,

@@ -64,11 +64,9 @@ class Sandbox:
         clock: Callable[[], datetime] = utc_now,
         keep_arrivals: bool = True,
     ) -> None:
-        if plan not in PLANS:
-            raise ValueError(f"unknown plan {plan!r}: the plans are {', '.join(PLANS)}")
         self._host = host
         self._key = key.encode()
-        self._plan = plan
+        self.plan = plan
         self._seed = seed
         self._clock = clock
         self._market = Market(seed)
@@ -86,6 +84,17 @@ class Sandbox:
     def arrivals(self) -> list[Arrival]:
         """Every request in the order of arrival; its status is put in once it is known."""
         return self._window.arrivals
+
+    @property
+    def plan(self) -> str:
+        """What the key is entitled to from now on; set it at any time. ValueError for a plan that does not exist."""
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: str) -> None:
+        if plan not in PLANS:
+            raise ValueError(f"unknown plan {plan!r}: the plans are {', '.join(PLANS)}")
+        self._plan = plan
 
     @property
     def fail(self) -> list[str]:

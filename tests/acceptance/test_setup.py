@@ -123,25 +123,6 @@ def test_quickstart_ends_with_three_fresh_prices_and_leaves_other_databases_alon
     assert untouched.returncode == 78
 
 
-def test_every_command_has_help_with_an_example(commands: Commands) -> None:
-    listed = commands("--help", TERM="dumb", COLUMNS="200").stdout
-    names = [
-        "run-priority",
-        "status",
-        "init",
-        "config show",
-        "config check",
-        "config schema",
-        "sandbox",
-        "database stop",
-    ]
-    for name in names:
-        assert name.split()[0] in listed
-        helped = commands(*name.split(), "--help", TERM="dumb", COLUMNS="200")
-        assert helped.returncode == 0
-        assert f"Example: assetbatch {name}" in helped.stdout
-
-
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_sandbox_prints_its_address_answers_and_ends_by_a_signal(
     commands: Commands, signum: signal.Signals, code: int

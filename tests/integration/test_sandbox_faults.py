@@ -374,6 +374,14 @@ def test_many_hanging_clients_leave_room_for_others(client: Client) -> None:
         assert [raw.recv(1) for raw in hanging] == [b""] * 20
 
 
+def test_a_holiday_is_of_forex_alone(client: Client) -> None:
+    client.fail("holiday")
+
+    assert client.get("/v1/marketstatus/now").json()["currencies"]["fx"] == "closed"
+    assert "results" not in client.get("/v2/aggs/grouped/locale/global/market/fx/2026-09-01").json()
+    assert client.get("/v2/aggs/grouped/locale/global/market/crypto/2026-09-01").json()["resultsCount"] > 1
+
+
 def test_every_word_was_tried() -> None:
     if len(TRIED) < len(KINDS) // 2:
         pytest.skip("run with the whole file")

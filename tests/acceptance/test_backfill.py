@@ -1,0 +1,157 @@
+"""The past fetched on request, what it costs told beforehand, and what a key may see, asked on purpose."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from assetbatch.sandbox.server import Sandbox
+from tests.conftest import API_KEY
+
+if TYPE_CHECKING:
+    from assetbatch.database.connection import Connection
+    from tests.conftest import Commands
+
+FIRST_DAYS = ("--symbol", "BTCUSD", "--since", "2026-01-01", "--until", "2026-01-03")
+# A short window, so that nothing waits long; no bars but those that are asked for.
+KEYS = "rate_limiting: {window_seconds: 0.5, margin_seconds: 0}\nbars: {enabled: false}\n"
+
+
+@pytest.fixture(autouse=True)
+def configured(commands: Commands) -> None:
+    (commands.folder / "config.yaml").write_text(KEYS)
+    assert commands("init").returncode == 0
+
+
+def test_a_backfill_foretells_its_calls_and_asks_for_nothing_twice(
+    commands: Commands, connection: Connection, sandbox: Sandbox
+) -> None:
+    first = commands("backfill", *FIRST_DAYS)
+    again = commands("backfill", *FIRST_DAYS)
+    longer = commands(
+        "backfill", "--symbol", "BTCUSD", "--since", "2025-12-31T00:00Z", "--until", "2026-01-03", "--json"
+    )
+
+    assert (first.returncode, first.stdout) == (0, "")
+    assert "1 call for the bars of BTCUSD: with 5 a minute" in first.stderr
+    assert "no call to make" in again.stderr
+    document = json.loads(longer.stdout)
+    assert (document["calls_foreseen"], document["api_calls_used"]) == (1, 1)
+    assert document["bars"] == {"assets": 1, "stored": 288}
+    assert len(sandbox.arrivals) == 2
+    rows = connection.execute("select count(*) as bars, bool_and(is_final) as final from market_data.ohlcv_5m")
+    assert rows.fetchone() == {"bars": 3 * 288, "final": True}
+
+
+def test_what_is_asked_for_again_and_has_changed_is_printed(commands: Commands, connection: Connection) -> None:
+    commands("backfill", *FIRST_DAYS)
+    connection.execute("update market_data.ohlcv_5m set close = close + 1 where ts = '2026-01-02T03:05Z'")
+
+    changed = commands("backfill", *FIRST_DAYS, "--refetch")
+    unchanged = commands("backfill", *FIRST_DAYS, "--refetch", "--json")
+
+    (line,) = changed.stdout.splitlines()
+    assert line.startswith("BTCUSD 2026-01-02T03:05Z: close ")
+    document = json.loads(unchanged.stdout)
+    assert (document["api_calls_used"], document["changed"], document["bars"]["stored"]) == (1, [], 0)
+
+
+def test_a_page_that_fails_for_good_is_told_and_the_next_run_goes_on(commands: Commands, sandbox: Sandbox) -> None:
+    sandbox.fail = ["404:EURUSD"]
+    days = ("--since", "2026-01-05", "--until", "2026-01-06", "--symbol", "EURUSD", "--symbol", "BTCUSD")
+    failed = commands("backfill", *days, "--json")
+    sandbox.fail = []
+    mended = commands("backfill", *days, "--json")
+
+    document = json.loads(failed.stdout)
+    assert (failed.returncode, document["status"], document["updated"]) == (3, "partial", ["BTCUSD"])
+    assert [one["symbol"] for one in document["failed"]] == ["EURUSD"]
+    assert (mended.returncode, json.loads(mended.stdout)["updated"]) == (0, ["EURUSD"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--since", "yesterday"), "is no day or time"),
+        (("--since", "2026-01-02", "--until", "2026-01-01"), "is not before"),
+        (("--symbol", "NOSUCH"), "not in the catalogue: NOSUCH"),
+    ],
+)
+def test_wrong_usage_makes_no_call(
+    commands: Commands, sandbox: Sandbox, arguments: tuple[str, ...], words: str
+) -> None:
+    done = commands("backfill", *arguments)
+
+    assert (done.returncode, words in done.stderr) == (2, True)
+    assert not sandbox.arrivals
+
+
+def test_forecast_foretells_22_calls_for_two_years_of_bitcoin_and_makes_none(
+    commands: Commands, sandbox: Sandbox
+) -> None:
+    (commands.folder / "config.yaml").write_text("bars: {enabled: true, backfill_days: 731}\n")
+
+    document = json.loads(commands("forecast", "--json").stdout)
+    shown = commands("forecast").stdout
+
+    assert {"symbol": "BTCUSD", "calls": 22}.items() <= document["bars"][2].items()
+    assert {one["kind"] for one in document["calls"]} == {"snapshot", "bars"}
+    assert document["total_calls"] == sum(one["calls"] for one in document["calls"])
+    assert document["now"] < document["fresh_at"] < document["complete_at"]
+    assert "Bars that take several calls" in shown
+    assert not sandbox.arrivals
+
+
+def test_after_everything_is_there_nothing_is_foreseen_but_when_newer_prices_can_exist(commands: Commands) -> None:
+    with Sandbox(key=API_KEY, plan="free") as free:
+        commands.environment |= {"POLYGON_BASE_URL": free.url, "POLYGON_TIER": "free"}
+        before = json.loads(commands("forecast", "--json").stdout)
+        assert commands("run-priority").returncode == 0
+        after = json.loads(commands("forecast", "--json").stdout)
+
+    assert [(one["job"], one["kind"], one["calls"]) for one in before["calls"]] == [
+        ("run-priority", "grouped_daily", 2)
+    ]
+    assert (after["calls"], after["total_calls"], after["mode"]) == ([], 0, "end_of_day")
+    assert after["newer_data_at"] > after["now"]
+
+
+def test_probe_says_its_cost_and_what_the_key_sees_and_remembers_it(commands: Commands, connection: Connection) -> None:
+    with Sandbox(key=API_KEY, plan="free") as free:
+        shown = commands("probe", POLYGON_BASE_URL=free.url)
+        document = json.loads(commands("probe", "--json", POLYGON_BASE_URL=free.url).stdout)
+        assert len(free.arrivals) == 10
+
+    assert shown.stderr.startswith("5 calls of the 5 that any 0.5 s allow")
+    assert "the key is refused live prices of forex and crypto: lapsed payment?" in shown.stdout
+    assert document["verdict"].startswith("plan says starter")
+    assert document["markets"] == [
+        {"market": name, "quotes": False, "todays_bars": False, "history": "2 years at most", "recency": "end of day"}
+        for name in ("forex", "crypto")
+    ]
+    rows = connection.execute("select access, allowed from assetbatch.entitlements order by access").fetchall()
+    assert rows == [{"access": "bars", "allowed": True}, {"access": "snapshots", "allowed": False}]
+
+
+def test_probe_brings_live_prices_back_at_once(commands: Commands, sandbox: Sandbox) -> None:
+    with Sandbox(key=API_KEY, plan="free") as free:
+        assert commands("run-priority", POLYGON_BASE_URL=free.url).returncode == 0
+    check = commands("status", "--check")
+    still = json.loads(commands("run-priority", "--json").stdout)
+    probed = json.loads(commands("probe", "--json").stdout)
+    live = json.loads(commands("run-priority", "--json").stdout)
+
+    assert (check.returncode, "the key is refused snapshots: prices are of" in check.stdout) == (2, True)
+    assert (still["unchanged"], still["api_calls_used"]) == (["XAUUSD", "EURUSD", "BTCUSD"], 0)
+    assert {market["recency"] for market in probed["markets"]} == {"live"}
+    assert "BTCUSD" in live["updated"] + live["not_due"]
+    assert "/v3/snapshot" in sandbox.arrivals[0].path
+    assert commands("status", "--check").returncode == 0
+
+
+def test_probe_on_a_wrong_key_ends_with_77(commands: Commands) -> None:
+    done = commands("probe", POLYGON_API_KEY="wrong-key-of-mine")
+
+    assert (done.returncode, "check POLYGON_API_KEY" in done.stderr) == (77, True)

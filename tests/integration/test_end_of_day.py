@@ -1,0 +1,785 @@
+"""End-of-day prices, in process: a database, and a vendor and jobs that go by a simulated clock."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from assetbatch import config as configuration
+from assetbatch.database import entitlements
+from assetbatch.errors import Interrupted
+from assetbatch.jobs import drain, enqueue, priority
+from assetbatch.jobs.clock import Stop
+from assetbatch.model import Access, AssetType
+from assetbatch.planner import Entitlement
+from assetbatch.sandbox.catalogue import KNOWN
+from assetbatch.sandbox.server import Sandbox
+from tests.conftest import API_KEY, Commands, open_database, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.model import RunResult
+
+ALL = ("XAUUSD", "EURUSD", "BTCUSD")
+TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+# A short window, so that a run does not wait for slots: due times are simulated, the limit is not.
+KEYS = {
+    "rate_limiting": "{window_seconds: 0.02, margin_seconds: 0}",
+    "bars": "{enabled: false}",
+}
+NO_SECONDARY = "{secondary_assets: []}"
+NO_ASSETS = "{priority_assets: [], secondary_assets: []}"
+LIMITED = "{window_seconds: 0.02, margin_seconds: 0, calls_per_minute: 5}"
+UNLIMITED = "{window_seconds: 0.02, margin_seconds: 0, calls_per_minute: null}"
+GROUPED = re.compile(r"/v2/aggs/grouped/locale/global/market/(fx|crypto)/(\d{4}-\d\d-\d\d)\?.*")
+NOT_YET = "403-today"
+
+
+@dataclass
+class World:
+    """A database, a vendor and the time that both jobs and vendor go by."""
+
+    connection: Connection
+    database: str
+    folder: Path
+    now: datetime = TUESDAY
+    limit: int | None = None
+    window_seconds: float = 60.0
+    environment: dict[str, str] = field(default_factory=dict)
+    holds: list[threading.Event] = field(default_factory=list)
+    """Each holds one answer back, until it is set."""
+    configured: dict[str, Config] = field(default_factory=dict)
+    sandbox: Sandbox = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sandbox = Sandbox(
+            key=API_KEY, plan="free", limit=self.limit, window_seconds=self.window_seconds, clock=self.clock
+        )
+
+    def clock(self) -> datetime:
+        if self.holds:
+            self.holds.pop(0).wait(20)
+        return self.now
+
+    def configure(self, **sections: str) -> Config:
+        text = "".join(f"{section}: {value}\n" for section, value in (KEYS | sections).items())
+        known = f"{text}{self.environment}"
+        if known not in self.configured:
+            self.configured[known] = self._load(text)
+        return self.configured[known]
+
+    def _load(self, text: str) -> Config:
+        (self.folder / "config.yaml").write_text(text)
+        environment = {
+            "DATABASE_URL": self.database,
+            "POLYGON_API_KEY": API_KEY,
+            "POLYGON_BASE_URL": self.sandbox.url,
+            "POLYGON_TIER": "free",
+        }
+        return configuration.load(
+            file=self.folder / "config.yaml", environ=environment | self.environment, cwd=self.folder
+        )
+
+    def prioritise(
+        self, connection: Connection | None = None, stop: Stop | None = None, /, **sections: str
+    ) -> RunResult:
+        return priority.run_priority(
+            self.configure(**sections),
+            connection or self.connection,
+            host="test",
+            stop=stop or no_stop(),
+            started_at=self.now,
+        )
+
+    def enqueue(self, symbols: Sequence[str] | None = None, /, **sections: str) -> RunResult:
+        """Enqueue the assets that are due, or these, due or not."""
+        return enqueue.enqueue_secondary(
+            self.configure(**sections),
+            self.connection,
+            host="test",
+            stop=no_stop(),
+            source="database",
+            symbols=symbols,
+            due_or_not=symbols is not None,
+            started_at=self.now,
+        )
+
+    def drain(self, connection: Connection | None = None, /, **sections: str) -> RunResult:
+        return drain.drain_queue(
+            self.configure(**sections),
+            connection or self.connection,
+            host="test",
+            stop=no_stop(),
+            bounds=drain.Bounds(20),
+            shared=True,
+            reconnect=lambda: open_database(self.database),
+            started_at=self.now,
+        )
+
+    def add(self, *tickers: str) -> None:
+        """Put secondary assets into the catalogue, each called as its ticker is."""
+        self.connection.execute(
+            "insert into assetbatch.assets"
+            " (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)"
+            " select split_part(ticker, ':', 2), ticker, case when ticker like 'X:%%' then 'crypto' else 'forex' end,"
+            "        'secondary', 3, 1800, 'symbols' from unnest(%s::text[]) ticker",
+            [list(tickers)],
+        )
+
+    def last_update(self, symbol: str) -> dict[str, Any]:
+        row = self.connection.execute(
+            "select metadata -> 'last_update' as last_update from trading.symbols where symbol = %s", [symbol]
+        ).fetchone()
+        return {} if row is None or row["last_update"] is None else dict(row["last_update"])
+
+    def queued(self) -> dict[str, tuple[str, int]]:
+        """Tell of each item in the queue its state and attempts."""
+        rows = self.connection.execute("select symbol, state, attempts from assetbatch.queue")
+        return {row["symbol"]: (row["state"], row["attempts"]) for row in rows}
+
+    def asked(self) -> list[str]:
+        """Tell what was asked for: `fx 2026-11-16` for a day, else the path; and forget it."""
+        paths, self.sandbox.arrivals[:] = [arrival.path for arrival in self.sandbox.arrivals], []
+        return [" ".join(found.groups()) if (found := GROUPED.fullmatch(path)) else path for path in paths]
+
+
+def no_stop() -> Stop:
+    return Stop(lambda: Interrupted(signal.SIGTERM))
+
+
+@pytest.fixture
+def world(connection: Connection, database: str, tmp_path: Path) -> Iterator[World]:
+    """A world with a free key, on a Tuesday."""
+    world = World(connection, database, tmp_path)
+    with world.sandbox:
+        yield world
+
+
+def snapshots(asked: list[str]) -> list[str]:
+    return [path for path in asked if "/snapshot" in path]
+
+
+# A free key.
+
+
+def test_a_free_key_has_prices_and_bars_after_three_calls_and_a_drain_and_then_asks_nothing(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    world = World(connection, database, tmp_path, limit=5, window_seconds=0.5)
+    keys = {
+        "rate_limiting": "{window_seconds: 0.5, margin_seconds: 0.05}",
+        "bars": "{backfill_days: 3}",
+        "batch": NO_SECONDARY,
+    }
+    with world.sandbox:
+        first = world.prioritise(**keys)
+
+        assert (first.exit_code, first.updated, first.failed) == (0, ALL, ())
+        assert len(world.sandbox.arrivals) == first.api_calls_used == 3
+        assert first.newer_at == datetime(2026, 11, 18, 5, tzinfo=UTC)
+        for symbol in ALL:
+            stored = world.last_update(symbol)
+            assert stored["timestamp"] == "2026-11-16T23:59:59.999Z"
+            assert stored["last_price"] == stored["daily_close"] > 0
+            assert (stored["bid"], stored["ask"]) == (None, None)
+        events = connection.execute("select symbol from assetbatch.outbox").fetchall()
+        assert {row["symbol"] for row in events} == set(ALL)
+
+        assert world.drain(**keys).exit_code == 0
+        # Three days, of which forex trades from Sunday evening on.
+        bars = connection.execute(
+            "select s.symbol, max(ts) as newest, count(*) as n, bool_and(is_final) as final"
+            " from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id group by s.symbol"
+        ).fetchall()
+        assert {row["symbol"] for row in bars} == set(ALL)
+        assert all(row["final"] and row["newest"] == datetime(2026, 11, 16, 23, 55, tzinfo=UTC) for row in bars)
+        assert {arrival.status for arrival in world.sandbox.arrivals} == {200}
+
+        world.asked()
+        for _ in range(2):
+            world.now += 5 * MINUTE
+            again, drained = world.prioritise(**keys), world.drain(**keys)
+            assert (again.unchanged, again.updated, again.deferred) == (ALL, (), ())
+            assert again.newer_at == datetime(2026, 11, 18, 5, tzinfo=UTC)
+            assert (again.exit_code, drained.exit_code) == (0, 0)
+        assert world.asked() == []
+
+
+def test_from_friday_evening_on_forex_is_of_fridays_end_of_trade(world: World) -> None:
+    world.now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+    result = world.prioritise()
+
+    assert result.updated == ALL
+    assert world.asked() == ["fx 2026-11-20", "crypto 2026-11-21"]
+    assert world.last_update("EURUSD")["timestamp"] == "2026-11-20T22:00:00.000Z"
+    assert world.last_update("BTCUSD")["timestamp"] == "2026-11-21T23:59:59.999Z"
+
+
+def test_a_whole_catalogue_costs_two_calls_a_day(world: World) -> None:
+    listed = [ticker for ticker in KNOWN if ticker[2:] not in ALL]
+    synthetic = [f"C:T{number}USD" for number in range(1194)] + [f"X:T{number}EUR" for number in range(405)]
+    forex, crypto = (
+        [one for one in (*listed, *synthetic) if one.startswith(prefix)][:size]
+        for prefix, size in (("C:", 1192), ("X:", 404))
+    )
+    world.add(*forex, *crypto)
+    keys = {"queue": "{max_size: 5000}", "batch": NO_SECONDARY}
+    listed = [ticker for ticker in listed if ticker in {*forex, *crypto}]
+    asked = []
+    for number in range(0, 48, 3):
+        first = world.prioritise(**keys)
+        enqueued = world.enqueue(**keys)
+        drained = world.drain(**keys)
+
+        assert (first.exit_code, enqueued.exit_code, drained.exit_code) == (0, 0, 0)
+        assert drained.remaining == 0
+        asked += [(number, one) for one in world.asked()]
+        world.now += 3 * HOUR
+
+    assert asked == [
+        (0, "fx 2026-11-16"),
+        (0, "crypto 2026-11-16"),
+        (18, "fx 2026-11-17"),
+        (18, "crypto 2026-11-17"),
+        (42, "fx 2026-11-18"),
+        (42, "crypto 2026-11-18"),
+    ]
+    rows = world.connection.execute(
+        "select polygon_ticker, error_kind, day::text"
+        " from assetbatch.assets left join assetbatch.sync_state using (symbol) where role = 'secondary'"
+    ).fetchall()
+    assert len(rows) == 1192 + 404
+    assert {row["day"] for row in rows} == {"2026-11-18"}
+    assert {row["polygon_ticker"] for row in rows if row["error_kind"] is None} == set(listed)
+    assert {row["error_kind"] for row in rows} == {None, "missing"}
+
+
+def test_a_call_for_a_market_ends_its_items_but_those_that_somebody_holds(world: World) -> None:
+    world.add("C:GBPUSD", "C:USDJPY", "X:ETHUSD")
+    world.enqueue(batch=NO_SECONDARY)
+    world.connection.execute(
+        "update assetbatch.queue set state = 'leased', token = gen_random_uuid(), attempts = 1,"
+        " claimed_at = clock_timestamp(), leased_until = clock_timestamp() + interval '1 hour' where symbol = 'USDJPY'"
+    )
+    world.sandbox.fail = ["500:market/crypto"]
+
+    result = world.prioritise(batch=NO_SECONDARY)
+
+    assert result.updated == ("XAUUSD", "EURUSD")
+    assert result.others_updated == 2
+    assert world.queued() == {"USDJPY": ("leased", 1), "ETHUSD": ("queued", 0)}
+    assert world.last_update("USDJPY")["timestamp"] == "2026-11-16T23:59:59.999Z"
+
+
+def test_what_is_queued_by_hand_though_it_is_served_needs_no_call(world: World) -> None:
+    world.add("C:GBPUSD")
+    world.prioritise(batch=NO_SECONDARY)
+    world.asked()
+    world.enqueue(["GBPUSD"], batch=NO_SECONDARY)
+
+    result = world.drain(batch=NO_SECONDARY)
+
+    assert result.unchanged == ("GBPUSD",)
+    assert (world.queued(), world.asked(), result.exit_code) == ({}, [], 0)
+    assert result.newer_at == datetime(2026, 11, 18, 5, tzinfo=UTC)
+
+
+def test_a_drain_of_many_items_makes_one_call_a_market_and_gives_none_back(world: World) -> None:
+    world.add("C:GBPUSD", "C:USDJPY", "C:USDCHF", "X:SOLUSD", "X:ETHUSD", "X:ADAUSD")
+    world.enqueue(batch=NO_ASSETS)
+
+    result = world.drain(batch=NO_ASSETS)
+
+    assert sorted(world.asked()) == ["crypto 2026-11-16", "fx 2026-11-16"]
+    assert set(result.updated) == {"GBPUSD", "USDJPY", "USDCHF", "SOLUSD", "ETHUSD", "ADAUSD"}
+    assert (result.requeued, result.unchanged, world.queued()) == ((), (), {})
+
+
+def test_slots_are_kept_for_the_run_after_a_boundary_alone(world: World) -> None:
+    foreseen = []
+    for now in ("2026-11-17T12:00", "2026-11-18T04:50", "2026-11-18T04:55", "2026-11-18T05:00"):
+        world.now = datetime.fromisoformat(now).replace(tzinfo=UTC)
+        world.prioritise()
+        row = world.connection.execute("select foreseen_calls from assetbatch.rate_limits").fetchone()
+        assert row is not None
+        foreseen.append(row["foreseen_calls"])
+
+    assert foreseen == [0, 0, 2, 0]
+
+
+# Days that the vendor does not have yet.
+
+
+def test_a_day_that_is_not_over_for_the_vendor_is_stepped_back_from_and_asked_for_again_after_an_hour(
+    world: World,
+) -> None:
+    world.sandbox.fail = [f"{NOT_YET}:fx/2026-11-16"]
+
+    first = world.prioritise()
+
+    assert (first.exit_code, first.updated, first.failed) == (0, ALL, ())
+    assert sorted(world.asked()) == ["crypto 2026-11-16", "fx 2026-11-13", "fx 2026-11-16"]
+    assert world.last_update("EURUSD")["timestamp"] == "2026-11-13T22:00:00.000Z"
+    assert first.newer_at is not None
+    assert abs(first.newer_at - world.now - HOUR) < MINUTE / 6
+
+    world.now += 59 * MINUTE
+    assert world.prioritise().unchanged == ALL
+    assert world.drain().exit_code == 0
+    assert world.asked() == []
+
+    world.now += 2 * MINUTE
+    assert world.prioritise().unchanged == ALL
+    assert world.asked() == ["fx 2026-11-16"]
+
+    world.now += HOUR + MINUTE
+    world.sandbox.fail = []
+    last = world.prioritise()
+    assert last.updated == ("XAUUSD", "EURUSD")
+    assert world.asked() == ["fx 2026-11-16"]
+    assert world.last_update("EURUSD")["timestamp"] == "2026-11-16T23:59:59.999Z"
+
+
+def test_a_priority_run_makes_no_more_calls_than_it_has_assets_however_far_back_it_has_to_go(world: World) -> None:
+    world.sandbox.fail = [NOT_YET]
+    asked = []
+
+    for _ in range(8):
+        result = world.prioritise()
+        made = world.asked()
+        assert len(made) == result.api_calls_used <= 3
+        asked += made
+        world.now += 5 * MINUTE
+
+    # Five days each, no more, and none of them twice within the hour.
+    assert sorted(asked) == [
+        *(f"crypto 2026-11-{day}" for day in (12, 13, 14, 15, 16)),
+        *(f"fx 2026-11-{day}" for day in (10, 11, 12, 13, 16)),
+    ]
+
+
+def test_an_empty_day_is_stepped_back_from_and_asked_for_ever_more_rarely(world: World) -> None:
+    world.sandbox.fail = ["holiday:fx/2026-11-16"]
+    hours = []
+
+    for hour in range(16):
+        assert world.prioritise().exit_code == 0
+        hours += [hour for one in world.asked() if one == "fx 2026-11-16"]
+        world.now += HOUR + MINUTE
+
+    # After 1, 2, 4 and 8 hours.
+    assert hours == [0, 1, 3, 7, 15]
+    assert world.last_update("EURUSD")["timestamp"] == "2026-11-13T22:00:00.000Z"
+
+
+def test_a_market_whose_days_are_late_does_not_cost_the_other_its_price(world: World) -> None:
+    world.sandbox.fail = [f"{NOT_YET}:fx/2026-11-1{day}" for day in (6, 3, 2)]
+
+    result = world.prioritise()
+
+    assert result.updated == ("BTCUSD",)
+    assert sorted(world.asked()) == ["crypto 2026-11-16", "fx 2026-11-13", "fx 2026-11-16"]
+    world.now += 5 * MINUTE
+    assert world.prioritise().updated == ("XAUUSD", "EURUSD")
+    assert world.asked() == ["fx 2026-11-12", "fx 2026-11-11"]
+
+
+def test_a_drain_steps_back_as_a_priority_run_does(world: World) -> None:
+    world.add("C:GBPUSD", "X:SOLUSD")
+    world.enqueue(batch=NO_ASSETS)
+    world.sandbox.fail = [f"{NOT_YET}:fx/2026-11-16", "holiday:fx/2026-11-13"]
+
+    result = world.drain(batch=NO_ASSETS)
+
+    assert (result.exit_code, set(result.updated), result.dead) == (0, {"GBPUSD", "SOLUSD"}, ())
+    assert sorted(world.asked()) == ["crypto 2026-11-16", "fx 2026-11-12", "fx 2026-11-13", "fx 2026-11-16"]
+    assert world.queued() == {}
+
+
+# What the key may see.
+
+
+def remembered(world: World) -> list[tuple[str, str, bool]]:
+    rows = world.connection.execute("select plan, access, allowed from assetbatch.entitlements order by 1, 2")
+    return [(row["plan"], row["access"], row["allowed"]) for row in rows]
+
+
+@pytest.mark.parametrize("batch_size", [250, 1])
+def test_a_plan_that_is_contradicted_falls_back_in_the_same_run_and_is_asked_again_hourly(
+    world: World, batch_size: int
+) -> None:
+    world.environment["POLYGON_TIER"] = "starter"
+    keys = {
+        "rate_limiting": LIMITED,
+        "provider": f"{{batch_size: {batch_size}}}",
+    }
+
+    first = world.prioritise(**keys)
+
+    asked = world.asked()
+    assert len(snapshots(asked)) == 1
+    assert asked[1:] == ["fx 2026-11-16", "crypto 2026-11-16"]
+    assert (first.exit_code, first.updated, first.failed) == (0, ALL, ())
+    assert remembered(world) == [("starter", "snapshots", False)]
+
+    for _ in range(11):
+        world.now += 5 * MINUTE
+        assert world.prioritise(**keys).unchanged == ALL
+    assert world.asked() == []
+
+    world.now += 6 * MINUTE
+    assert world.prioritise(**keys).unchanged == ALL
+    asked = world.asked()
+    assert (len(asked), len(snapshots(asked))) == (1, 1)
+
+    world.now += 59 * MINUTE
+    world.sandbox.plan = "starter"
+    assert world.prioritise(**keys).unchanged == ALL
+    world.now += 2 * MINUTE
+    healed = world.prioritise(**keys)
+    assert healed.updated == ALL
+    assert remembered(world) == [("starter", "snapshots", True)]
+    world.now += 5 * MINUTE
+    assert world.prioritise(**keys).updated == ALL
+
+
+def test_a_plan_that_is_changed_is_in_force_at_the_next_run(world: World) -> None:
+    assert world.prioritise().updated == ALL
+    world.asked()
+    world.now += 5 * MINUTE
+    world.sandbox.plan = world.environment["POLYGON_TIER"] = "starter"
+
+    assert world.prioritise(rate_limiting=UNLIMITED).updated == ALL
+
+    assert len(snapshots(world.asked())) == 1
+    world.now += 5 * MINUTE
+    world.environment["POLYGON_TIER"] = "free"
+    back = world.prioritise()
+    # A day's figures never take the place of a newer price.
+    assert (back.unchanged, world.asked()) == (ALL, [])
+
+
+def test_the_free_plan_tries_no_snapshot_unless_told_to(world: World) -> None:
+    assert world.prioritise().updated == ALL
+    world.now += 2 * HOUR
+    assert world.prioritise().unchanged == ALL
+    world.drain()
+    assert snapshots(world.asked()) == []
+
+    world.now += 5 * MINUTE
+    told = world.prioritise(provider="{mode: live}")
+
+    assert (told.exit_code, told.unchanged, told.failed) == (0, ALL, ())
+    assert len(snapshots(world.asked())) == 1
+    # Now it is known, and the free plan is not asked again by itself.
+    world.now += 2 * HOUR
+    assert world.prioritise().unchanged == ALL
+    assert world.asked() == []
+
+
+def test_a_paid_plan_that_is_told_to_stays_with_finished_days(world: World) -> None:
+    world.sandbox.plan = world.environment["POLYGON_TIER"] = "starter"
+
+    assert world.prioritise(provider="{mode: end_of_day}").updated == ALL
+
+    assert world.asked() == ["fx 2026-11-16", "crypto 2026-11-16"]
+
+
+@pytest.mark.parametrize(("batch_size", "rate_limiting"), [(250, LIMITED), (1, LIMITED), (1, UNLIMITED)])
+def test_a_drain_whose_key_is_refused_serves_the_same_items_by_finished_days(
+    world: World, batch_size: int, rate_limiting: str
+) -> None:
+    world.environment["POLYGON_TIER"] = "starter"
+    keys = {
+        "rate_limiting": rate_limiting,
+        "provider": f"{{batch_size: {batch_size}}}",
+        "batch": NO_ASSETS,
+    }
+    world.add("C:GBPUSD", "C:USDJPY", "X:ETHUSD", "X:SOLUSD")
+    world.enqueue(**keys)
+
+    result = world.drain(**keys)
+
+    asked = world.asked()
+    assert asked[-2:] in (["fx 2026-11-16", "crypto 2026-11-16"], ["crypto 2026-11-16", "fx 2026-11-16"])
+    # One snapshot each that was on its way already.
+    assert 1 <= len(snapshots(asked)) == len(asked) - 2 <= (4 if (batch_size, rate_limiting) == (1, UNLIMITED) else 1)
+    assert (result.exit_code, result.dead, result.failed, result.ended_by) == (0, (), (), None)
+    assert set(result.updated) == {"GBPUSD", "USDJPY", "ETHUSD", "SOLUSD"}
+    assert result.requeued == ()
+    assert world.queued() == {}
+    assert remembered(world) == [("starter", "snapshots", False)]
+    world.enqueue(result.updated, **keys)
+    assert set(world.drain(**keys).unchanged) == set(result.updated)
+    assert world.asked() == []
+
+
+def test_what_a_key_was_refused_is_remembered_of_that_key_and_plan_alone(connection: Connection) -> None:
+    found = Entitlement(allowed=False, asked_at=TUESDAY, reason="upgrade")
+    entitlements.remember(connection, key="one", plan="starter", access=Access.SNAPSHOTS, found=found)
+
+    assert entitlements.read(connection, key="one", plan="starter") == {Access.SNAPSHOTS: found}
+    assert entitlements.read(connection, key="one", plan="developer") == {}
+    assert entitlements.read(connection, key="another", plan="starter") == {}
+
+
+def test_items_of_a_refused_call_go_back_with_all_their_attempts(world: World) -> None:
+    world.environment["POLYGON_TIER"] = "starter"
+    world.add("C:GBPUSD", "X:ETHUSD")
+    world.enqueue(batch=NO_SECONDARY)
+    world.sandbox.fail = ["500:grouped"]
+
+    result = world.drain(batch=NO_SECONDARY)
+
+    assert len(snapshots(world.asked())) == 1
+    assert result.dead == ()
+    assert world.queued() == {"GBPUSD": ("queued", 0), "ETHUSD": ("queued", 0)}
+
+
+def test_a_key_that_may_see_nothing_at_all_is_told_so_and_not_asked_again_within_the_hour(world: World) -> None:
+    world.sandbox.fail = ["403-entitled"]
+
+    first = world.prioritise()
+    asked = world.asked()
+    again = world.prioritise()
+
+    assert (first.exit_code, again.exit_code) == (3, 3)
+    assert {failure.kind for failure in (*first.failed, *again.failed)} == {"not_entitled"}
+    assert (len(asked), world.asked()) == (1, [])
+
+
+def test_a_drain_whose_key_may_see_nothing_gives_everything_back_and_says_why(world: World) -> None:
+    world.add("C:GBPUSD", "X:ETHUSD")
+    world.enqueue(batch=NO_ASSETS)
+    world.sandbox.fail = ["403-entitled"]
+
+    for calls in (1, 0):
+        result = world.drain(batch=NO_ASSETS)
+        assert result.ended_by is not None
+        assert (result.ended_by.kind, result.exit_code, result.dead) == ("not_entitled", 3, ())
+        assert len(world.asked()) == calls
+        assert world.queued() == {"GBPUSD": ("queued", 0), "ETHUSD": ("queued", 0)}
+
+
+# Rows that are no prices.
+
+
+WRONG = {
+    "C:EURUSD": ("zero", "invalid"),
+    "C:GBPUSD": ("negative", "invalid"),
+    "C:USDJPY": ("nan", "invalid"),
+    "C:USDCHF": ("huge", "invalid"),
+    "C:AUDUSD": ("missing", "invalid"),
+    "C:NZDUSD": ("strings", "invalid"),
+    "C:USDCAD": ("drop", "missing"),
+    "C:EURGBP": ("wrong-ticker", "missing"),
+    "C:EURJPY": ("duplicate", None),
+    "C:EURCHF": ("exponent", None),
+    "C:EURAUD": ("stale", None),
+}
+
+
+def test_a_row_that_is_no_price_fails_its_asset_alone(world: World) -> None:
+    world.add(*(ticker for ticker in WRONG if ticker != "C:EURUSD"), "C:EURNZD")
+    world.sandbox.fail = [*(f"{fault}:{ticker}" for ticker, (fault, _) in WRONG.items()), "delayed"]
+
+    result = world.prioritise(batch=NO_SECONDARY)
+
+    assert (result.updated, result.exit_code) == (("XAUUSD", "BTCUSD"), 3)
+    assert [(failure.symbol, failure.kind) for failure in result.failed] == [("EURUSD", "invalid")]
+    assert result.others_updated == 4
+    rows = world.connection.execute(
+        "select polygon_ticker, error_kind, metadata ? 'last_update' as stored from assetbatch.assets"
+        " join assetbatch.sync_state using (symbol) join trading.symbols using (symbol)"
+    ).fetchall()
+    found = {row["polygon_ticker"]: (row["error_kind"], row["stored"]) for row in rows}
+    assert found == {
+        **{ticker: (kind, kind is None) for ticker, (_, kind) in WRONG.items()},
+        **dict.fromkeys(("C:XAUUSD", "X:BTCUSD", "C:EURNZD"), (None, True)),
+    }
+
+
+def test_a_price_that_was_none_is_asked_for_again_hourly_until_it_is_one(world: World) -> None:
+    world.sandbox.fail = ["zero:EURUSD"]
+    assert world.prioritise().exit_code == 3
+    world.asked()
+    for _ in range(11):
+        world.now += 5 * MINUTE
+        world.prioritise()
+    assert world.asked() == []
+
+    world.sandbox.fail = []
+    world.now += 10 * MINUTE
+    healed = world.prioritise()
+
+    assert (healed.updated, healed.exit_code) == (("EURUSD",), 0)
+    assert world.asked() == ["fx 2026-11-16"]
+
+
+def test_rows_that_are_no_prices_cost_a_drain_no_call_each(world: World) -> None:
+    world.add("C:GBPUSD", "C:USDJPY", "C:USDCHF", "C:AUDUSD")
+    world.enqueue(batch=NO_ASSETS)
+    world.sandbox.fail = ["zero:C:USD"]
+
+    result = world.drain(batch=NO_ASSETS)
+
+    assert set(result.updated) == {"GBPUSD", "AUDUSD"}
+    assert world.asked() == ["fx 2026-11-16"]
+    assert {symbol: attempts for symbol, (_, attempts) in world.queued().items() if attempts > 1} == {}
+
+
+# Two runs at once.
+
+
+@pytest.fixture
+def other(database: str) -> Iterator[Connection]:
+    with open_database(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("rate_limiting", [LIMITED, UNLIMITED])
+def test_runs_that_begin_together_make_one_call_a_market(
+    world: World, other: Connection, pool: ThreadPoolExecutor, rate_limiting: str
+) -> None:
+    keys = {"rate_limiting": rate_limiting}
+    world.add("C:GBPUSD", "X:SOLUSD")
+    world.enqueue(**keys)
+    meeting = threading.Barrier(2)
+
+    def meet(run: Callable[[], RunResult]) -> RunResult:
+        meeting.wait(10)
+        return run()
+
+    runs = (partial(world.prioritise, **keys), partial(world.drain, other, **keys))
+    first, drained = (one.result(timeout=20) for one in [pool.submit(meet, run) for run in runs])
+
+    assert sorted(world.asked()) == ["crypto 2026-11-16", "fx 2026-11-16"]
+    assert (first.exit_code, drained.exit_code) == (0, 0)
+    assert {*first.updated, *first.unchanged} == set(ALL)
+    assert world.queued() == {}
+
+
+def test_a_day_that_another_run_stored_meanwhile_is_not_asked_for_again(
+    world: World, other: Connection, pool: ThreadPoolExecutor
+) -> None:
+    world.add("X:SOLUSD")
+    world.enqueue(batch=NO_SECONDARY)
+    world.holds = [hold := threading.Event()]
+    first = pool.submit(world.prioritise, batch=NO_SECONDARY)
+    wait_until(lambda: world.sandbox.arrivals)
+
+    # This run has forex under way, and crypto before it.
+    drained = world.drain(other, batch=NO_SECONDARY)
+    hold.set()
+    result = first.result(timeout=20)
+
+    assert set(drained.updated) == {"SOLUSD", "BTCUSD"}
+    assert world.asked() == ["fx 2026-11-16", "crypto 2026-11-16"]
+    assert (result.updated, result.unchanged, result.exit_code) == (("XAUUSD", "EURUSD"), ("BTCUSD",), 0)
+
+
+def test_two_drains_side_by_side_make_one_call_a_market(
+    world: World, other: Connection, pool: ThreadPoolExecutor
+) -> None:
+    world.add("C:GBPUSD", "C:USDJPY", "C:USDCHF", "X:SOLUSD", "X:ETHUSD", "X:ADAUSD")
+    world.enqueue(batch=NO_ASSETS)
+    world.holds = [hold := threading.Event()]
+    first = pool.submit(world.drain, batch=NO_ASSETS)
+    wait_until(lambda: world.sandbox.arrivals)
+    second = pool.submit(world.drain, other, batch=NO_ASSETS)
+    with open_database(world.database) as watching:
+        wait_until(lambda: watching.execute("select from assetbatch.runs where job = 'drain-queue'").rowcount == 2)
+    hold.set()
+    results = [first.result(timeout=20), second.result(timeout=20)]
+
+    assert sorted(world.asked()) == ["crypto 2026-11-16", "fx 2026-11-16"]
+    assert [(one.exit_code, one.dead) for one in results] == [(0, ()), (0, ())]
+    assert world.queued() == {}
+
+
+def test_a_run_waits_for_the_answer_of_another_no_longer_than_it_may_begin_calls(
+    world: World, other: Connection, pool: ThreadPoolExecutor
+) -> None:
+    entitlements.DayLease(other, AssetType.FOREX, date(2026, 11, 16), seconds=3600).take()
+    stop = no_stop()
+    keys = {"batch": "{secondary_assets: [], max_cycle_seconds: 1}"}
+
+    run = pool.submit(partial(world.prioritise, None, stop, **keys))
+    try:
+        result = run.result(timeout=8)
+    finally:
+        stop.requested.set()
+
+    assert not {"XAUUSD", "EURUSD"} & set(result.updated)
+    assert "fx 2026-11-16" not in world.asked()
+
+
+def test_what_a_killed_run_was_asking_for_is_asked_for_by_the_next_when_its_lease_is_over(
+    world: World, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.now = datetime.now(UTC)
+    world.add("C:GBPUSD", "X:SOLUSD")
+    world.enqueue(batch=NO_SECONDARY)
+    world.holds = [threading.Event()]
+    commands = Commands(
+        world.folder,
+        {
+            "PATH": os.environ["PATH"],
+            "HOME": str(world.folder),
+            "DATABASE_URL": world.database,
+            "POLYGON_API_KEY": API_KEY,
+            "POLYGON_BASE_URL": world.sandbox.url,
+            "POLYGON_TIER": "free",
+        },
+    )
+    killed = commands.start("drain-queue")
+    wait_until(lambda: world.sandbox.arrivals)
+    killed.kill()
+    killed.communicate()
+    (asked,) = world.asked()
+    tries = []
+    take = entitlements.DayLease.take
+
+    def noted(lease: entitlements.DayLease) -> bool:
+        tries.append(lease)
+        return take(lease)
+
+    monkeypatch.setattr(entitlements.DayLease, "take", noted)
+
+    run = pool.submit(world.prioritise, batch=NO_SECONDARY)
+    wait_until(lambda: len(tries) > 3)
+    assert asked not in world.asked()
+    with open_database(world.database) as elsewhere:
+        elsewhere.execute(
+            "update assetbatch.daily_figures set asking_until = clock_timestamp() where token is not null"
+        )
+    result = run.result(timeout=20)
+
+    assert (result.exit_code, set(result.updated)) == (0, set(ALL))
+    assert asked in world.asked()
+    # The item that it held runs out by itself, and needs no call any more.
+    assert [state for state, _ in world.queued().values()] == ["leased"]
+    world.connection.execute("update assetbatch.queue set leased_until = clock_timestamp()")
+    drained = world.drain(batch=NO_SECONDARY)
+    assert (world.queued(), world.asked(), drained.exit_code) == ({}, [], 0)

@@ -1,0 +1,299 @@
+"""Markets that rest, on a plan with live prices: what is asked of them, in simulated weeks, and what status says."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+from urllib.request import Request, urlopen
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from assetbatch.database import catalogue, entitlements
+from assetbatch.database.overview import Overview
+from assetbatch.planner import ASK_AGAIN
+from assetbatch.report import status
+from tests.conftest import API_KEY
+from tests.integration.test_end_of_day import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from assetbatch.database.connection import Connection
+
+NEW_YORK = ZoneInfo("America/New_York")
+TICKERS = {"C:XAUUSD": "XAUUSD", "C:EURUSD": "EURUSD", "X:BTCUSD": "BTCUSD"}
+UNLIMITED = "{calls_per_minute: null}"
+STATUS = "/v1/marketstatus/now"
+# The Friday before Easter 2026: forex rests, and its hours say nothing of it.
+GOOD_FRIDAY = datetime(2026, 4, 3, 12, tzinfo=UTC)
+
+
+def is_open(symbol: str, now: datetime) -> bool:
+    """Tell by the clock on a wall in New York whether an asset trades."""
+    if symbol == "BTCUSD":
+        return True
+    local = now.astimezone(NEW_YORK)
+    if symbol == "XAUUSD" and local.hour == 17:
+        return False
+    # What begins in the evening belongs to the next day.
+    day = local.date() + timedelta(days=local.hour >= 17)
+    return day.isoweekday() <= 5 and (day.month, day.day) not in {(12, 25), (1, 1)}
+
+
+@pytest.fixture
+def live(connection: Connection, database: str, tmp_path: Path) -> Iterator[World]:
+    """A world with live prices and without a limit."""
+    world = World(connection, database, tmp_path)
+    world.sandbox.plan = world.environment["POLYGON_TIER"] = "starter"
+    with world.sandbox:
+        yield world
+
+
+def tickers(paths: list[str]) -> list[str]:
+    """Tell for which assets quotes were asked."""
+    found = re.findall("|".join(TICKERS), unquote(" ".join(path for path in paths if "/snapshot" in path)))
+    return [TICKERS[ticker] for ticker in found]
+
+
+def told(world: World) -> status.Status:
+    """Tell what `status` says at the simulated time, of assets: the rest of it is quiet."""
+    job: dict[str, Any] = {
+        "job": "run-priority",
+        "last_run": world.now,
+        "last_status": "ok",
+        "exit_code": 0,
+        "last_error": None,
+        "runs": 288,
+        "partial": 0,
+        "failed": 0,
+        "longest_gap_seconds": 301.0,
+        "last_failure": None,
+    }
+    hour = {
+        "priority_ok": 12,
+        "priority_finished": 12,
+        "priority_latency_ms": 400.0,
+        "rate_limit_waits": 0,
+        "calls": 12,
+        "refusals": 0,
+        "events_pending": 0,
+        "oldest_event_at": None,
+    }
+    closed = entitlements.closed_markets(world.connection, world.now - ASK_AGAIN)
+    seen = Overview(world.now, {}, [job], hour, [], None, None, [], closed=closed)
+    states = catalogue.sync_states(world.connection, ALL)
+    return status.build(world.configure(rate_limiting=UNLIMITED), seen, states, source="sandbox")
+
+
+def starts(first: datetime, *, days: int) -> list[datetime]:
+    """Tell when runs start: every 4 hours, and every 5 minutes where forex or gold closes or opens."""
+    found = []
+    for number in range(days * 288):
+        start = first + number * 5 * MINUTE
+        around = {is_open(symbol, start + offset * MINUTE) for offset in range(-10, 20, 5) for symbol in ("EURUSD",)}
+        gold = {is_open("XAUUSD", start + offset * MINUTE) for offset in (-5, 0)}
+        if number % 48 == 0 or len(around) == 2 or len(gold) == 2:
+            # Cron starts a moment late.
+            found.append(start + timedelta(seconds=2))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("first", "days"),
+    [
+        (datetime(2026, 3, 2, 12, tzinfo=UTC), 14),
+        (datetime(2026, 10, 26, 12, tzinfo=UTC), 14),
+        (datetime(2026, 12, 23, 12, tzinfo=UTC), 14),
+    ],
+    ids=["march", "november", "holidays"],
+)
+def test_a_closed_market_is_asked_once_more_and_nothing_looks_stale(live: World, first: datetime, days: int) -> None:
+    live.now = first - HOUR
+    live.prioritise(rate_limiting=UNLIMITED)
+    live.asked()
+    served_open = dict.fromkeys(ALL, True)
+    asked_closed = dict.fromkeys(ALL, 0)
+
+    for start in starts(first, days=days):
+        live.now = start
+        before = told(live)
+        result = live.prioritise(rate_limiting=UNLIMITED)
+
+        expected = [symbol for symbol in ALL if is_open(symbol, start) or served_open[symbol]]
+        assert tickers(live.asked()) == expected, start
+        assert (result.updated, result.exit_code) == (tuple(expected), 0)
+        assert result.unchanged == tuple(symbol for symbol in ALL if symbol not in expected)
+        for symbol, one in zip(ALL, before.assets, strict=True):
+            if not (is_open(symbol, start) or served_open[symbol]):
+                assert one.state in {"fresh", "closed"}, (symbol, start)
+            asked_closed[symbol] += symbol in expected and not is_open(symbol, start)
+            served_open[symbol] = is_open(symbol, start)
+        after = told(live)
+        assert after.alerts == (), start
+        assert {one.state for one in after.assets} <= {"fresh", "closed"}
+        assert after.assets[2].state == "fresh"
+
+    assert asked_closed["BTCUSD"] == 0
+    assert asked_closed["EURUSD"] >= 2
+    assert asked_closed["XAUUSD"] > asked_closed["EURUSD"]
+
+
+def test_a_market_that_rests_is_asked_nothing_by_a_drain_either(live: World) -> None:
+    live.add("C:GBPUSD", "X:SOLUSD")
+    live.now = datetime(2026, 11, 20, 22, 5, tzinfo=UTC)
+    live.enqueue(batch=NO_ASSETS)
+    assert set(live.drain(batch=NO_ASSETS, rate_limiting=UNLIMITED).updated) == {"GBPUSD", "SOLUSD"}
+    live.asked()
+
+    for _ in range(4):
+        live.now += 12 * HOUR
+        # On Saturday and Sunday morning forex is not even due.
+        live.enqueue(batch=NO_ASSETS)
+        live.drain(batch=NO_ASSETS, rate_limiting=UNLIMITED)
+        (path,) = live.asked()
+        rests = not is_open("EURUSD", live.now)
+        assert ("GBPUSD" in path, "SOLUSD" in path) == (not rests, True)
+
+
+# Holidays that the hours do not know.
+
+
+def test_a_market_that_the_vendor_says_is_closed_is_left_alone_for_an_hour(live: World) -> None:
+    live.now = GOOD_FRIDAY
+    live.prioritise(rate_limiting=UNLIMITED)
+    live.asked()
+    live.sandbox.fail = ["holiday", "zero:C:"]
+    live.now += 5 * MINUTE
+
+    first = live.prioritise(rate_limiting=UNLIMITED)
+
+    assert (first.updated, first.unchanged, first.failed, first.exit_code) == (
+        ("BTCUSD",),
+        ("XAUUSD", "EURUSD"),
+        (),
+        0,
+    )
+    assert live.asked()[1:] == [STATUS]
+    for _ in range(11):
+        live.now += 5 * MINUTE
+        again = live.prioritise(rate_limiting=UNLIMITED)
+        assert (again.updated, again.unchanged, again.exit_code) == (("BTCUSD",), ("XAUUSD", "EURUSD"), 0)
+        assert tickers(live.asked()) == ["BTCUSD"]
+        report = told(live)
+        assert [one.state for one in report.assets] == ["closed", "closed", "fresh"]
+        assert report.alerts == ()
+
+    live.now += 6 * MINUTE
+    assert live.prioritise(rate_limiting=UNLIMITED).exit_code == 0
+    asked = live.asked()
+    assert (tickers(asked), asked[-1]) == (list(ALL), STATUS)
+
+    live.sandbox.fail = []
+    live.now += 61 * MINUTE
+    back = live.prioritise(rate_limiting=UNLIMITED)
+    assert (back.updated, back.failed) == (ALL, ())
+    assert STATUS not in live.asked()
+
+
+def test_a_market_that_is_closed_is_left_alone_by_a_drain_too(live: World) -> None:
+    live.now = GOOD_FRIDAY
+    live.sandbox.fail = ["holiday", "zero:C:"]
+    keys = {"rate_limiting": UNLIMITED, "batch": NO_SECONDARY}
+    live.prioritise(**keys)
+    live.add("C:GBPUSD", "X:SOLUSD")
+    live.now += 5 * MINUTE
+    live.enqueue(**keys)
+    live.asked()
+
+    result = live.drain(**keys)
+
+    assert (result.exit_code, result.updated, result.failed) == (0, ("SOLUSD",), ())
+    assert "GBPUSD" in result.unchanged
+    assert all("GBPUSD" not in path for path in live.asked())
+    assert live.queued() == {}
+
+
+@pytest.mark.parametrize("fault", ["zero:C:", "drop:C:"])
+def test_a_market_without_a_price_that_is_open_fails_and_its_status_is_asked_for_hourly(
+    live: World, fault: str
+) -> None:
+    live.now = GOOD_FRIDAY
+    live.sandbox.fail = [fault]
+    statuses = 0
+
+    for _ in range(25):
+        result = live.prioritise(rate_limiting=UNLIMITED)
+        assert (result.updated, result.exit_code) == (("BTCUSD",), 3)
+        assert {failure.symbol for failure in result.failed} == {"XAUUSD", "EURUSD"}
+        statuses += live.asked().count(STATUS)
+        live.now += 5 * MINUTE + timedelta(seconds=1)
+
+    assert statuses == 3
+
+
+def test_a_market_status_that_cannot_be_had_is_asked_for_hourly_too(live: World) -> None:
+    live.now = GOOD_FRIDAY
+    live.sandbox.fail = ["zero:C:", "404:marketstatus"]
+    statuses = 0
+
+    for _ in range(6):
+        assert live.prioritise(rate_limiting=UNLIMITED).exit_code == 3
+        statuses += live.asked().count(STATUS)
+        live.now += 5 * MINUTE
+
+    assert statuses == 1
+
+
+def test_one_asset_without_a_price_says_nothing_about_its_market(live: World) -> None:
+    live.now = GOOD_FRIDAY
+    live.sandbox.fail = ["holiday", "zero:C:EURUSD"]
+
+    result = live.prioritise(rate_limiting=UNLIMITED)
+
+    assert [failure.symbol for failure in result.failed] == ["EURUSD"]
+    assert STATUS not in live.asked()
+    assert entitlements.closed_markets(live.connection, live.now - HOUR) == frozenset()
+
+
+def test_under_a_limit_a_status_is_asked_for_only_where_a_call_is_left(live: World) -> None:
+    live.now = GOOD_FRIDAY
+    live.sandbox.fail = ["holiday", "zero:C:"]
+    limits = "{window_seconds: 0.02, margin_seconds: 0, calls_per_minute: 5}"
+
+    without = live.prioritise(rate_limiting=limits, provider="{batch_size: 1}")
+
+    assert (len(live.asked()), without.exit_code) == (3, 3)
+    live.now += 5 * MINUTE
+    with_one = live.prioritise(rate_limiting=limits)
+    assert (with_one.unchanged, with_one.exit_code) == (("XAUUSD", "EURUSD"), 0)
+    assert live.asked()[1:] == [STATUS]
+
+
+def test_with_finished_days_no_status_is_asked_for(live: World) -> None:
+    live.sandbox.fail = ["zero:C:"]
+
+    assert live.prioritise(provider="{mode: end_of_day}").exit_code == 3
+
+    assert STATUS not in live.asked()
+
+
+def test_a_holiday_of_the_sandbox_is_of_forex_alone(live: World) -> None:
+    live.now = GOOD_FRIDAY
+    live.sandbox.fail = ["holiday"]
+
+    def ask(path: str) -> dict[str, Any]:
+        request = Request(live.sandbox.url + path, headers={"Authorization": f"Bearer {API_KEY}"})
+        with urlopen(request, timeout=10) as answer:
+            return dict(json.load(answer))
+
+    assert ask(STATUS)["currencies"] == {"fx": "closed", "crypto": "open"}
+    assert "results" not in ask("/v2/aggs/grouped/locale/global/market/fx/2026-04-02")
+    assert ask("/v2/aggs/grouped/locale/global/market/crypto/2026-04-02")["resultsCount"] > 1
+    assert "results" not in ask("/v2/aggs/ticker/C:EURUSD/prev")
+    assert "results" not in ask("/v2/aggs/ticker/C:EURUSD/range/5/minute/2026-04-02/2026-04-02")
+    assert ask("/v2/aggs/ticker/X:BTCUSD/range/5/minute/2026-04-02/2026-04-02")["resultsCount"] == 288

@@ -1,0 +1,45 @@
+"""What `--help` says of each command, held against the README."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+
+from assetbatch.cli.main import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+README = Path(__file__).parents[2].joinpath("README.md").read_text("utf-8")
+# Every command has them; the README says so once.
+COMMON = {"--help", "--json"}
+
+
+def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Go through all commands of the tree, each with its whole name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+ALL = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_has_help_with_an_example_and_a_row_in_the_readme(name: str) -> None:
+    command = ALL[name]
+
+    assert f"Example: assetbatch {name}" in (command.help or "")
+    assert re.search(rf"^\| .*`{name}`.* \|", README, re.MULTILINE)
+    for option in command.params:
+        if option.param_type_name == "option":
+            assert option.help, option.name
+            for word in {*option.opts} - COMMON:
+                assert f"`{word}" in README, f"{name} {word}"
+    assert "--json" in {word for option in command.params for word in option.opts}
