@@ -7,7 +7,7 @@ comes back, and a run that was killed between two pages goes on where it was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from itertools import groupby
@@ -122,6 +122,8 @@ def harvest(
         until = min(until, last if last > span.since else last + LENGTH)
         bars = [bar for bar in bars if bar.ts < until]
     spoilt = {floor(ts) for ts in invalid}
+    # Of a window that lacks a minute, no bar is built.
+    bars = [bar for bar in bars if bar.ts not in spoilt]
     absent: list[Span] = []
     reached = span.since
     for ts in [bar.ts for bar in bars if bar.ts < until] + [until]:
@@ -135,6 +137,11 @@ def harvest(
         until=max(until, span.since),
         whole=not more,
     )
+
+
+def without(found: Harvest, refused: Iterable[datetime]) -> Harvest:
+    """Tell of a page that the bars of these times could not be stored."""
+    return replace(found, invalid=(*found.invalid, *(Span(ts, ts + LENGTH) for ts in refused)))
 
 
 def built(minutes: Sequence[Bar]) -> list[Bar]:

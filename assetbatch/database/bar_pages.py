@@ -9,7 +9,7 @@ from assetbatch.database.prices import ADD_SYMBOLS, REFUSALS
 from assetbatch.model import Bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from assetbatch.bars import Harvest
@@ -37,7 +37,7 @@ where s.symbol = %(symbol)s
 on conflict (symbol_id, ts) do update
 set open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume,
     vwap = excluded.vwap, trades = excluded.trades, is_final = excluded.is_final, fetched_at = excluded.fetched_at
-where b.fetched_at <= %(asked_at)s and (excluded.is_final or not b.is_final)
+where coalesce(b.fetched_at <= %(asked_at)s, true) and (excluded.is_final or b.is_final is not true)
   and (b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades, b.is_final)
         is distinct from (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.vwap,
                           excluded.trades, excluded.is_final)
@@ -61,9 +61,10 @@ where (b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades)
                           excluded.trades)
 """
 
-# What is there before a page is stored that is to show what it changes.
+# A platform's own table may lack the last column: there, what is settled is final.
 READ_BARS = """
-select b.ts, b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades
+select b.ts, b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades,
+       coalesce((to_jsonb(b) ->> 'is_final')::boolean, true) as is_final
 from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
 where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s
 order by b.ts
@@ -94,8 +95,12 @@ where not isempty(ranges)
    or exists (select from assetbatch.bar_absences o, asked
               where o.symbol = %(symbol)s and o.reason = found.reason and o.ranges && asked.r)
 on conflict (symbol, reason) do update
-set ranges = b.ranges - (select r from asked) + excluded.ranges, noted_at = excluded.noted_at
+set ranges = case when b.reason = 'failed' and b.noted_at <= excluded.noted_at - interval '1 day'
+                  then '{}' else b.ranges - (select r from asked) end + excluded.ranges,
+    noted_at = case when b.reason = 'failed' and b.noted_at > excluded.noted_at - interval '1 day'
+                    then b.noted_at else excluded.noted_at end
 where b.ranges <> b.ranges - (select r from asked) + excluded.ranges
+   or (b.reason = 'failed' and b.noted_at <= excluded.noted_at - interval '1 day')
 """
 
 NOTE_NOT_ENTITLED = """
@@ -124,17 +129,19 @@ def write(
     asked_at: datetime,
     fetched_at: datetime,
     carefully: bool,
+    known: Mapping[datetime, tuple[Bar, bool]] | None = None,
 ) -> StoredBars | None:
     """Write bars with whether they are final, in the caller's transaction; None: the platform has deleted the symbol.
 
     The caller repeats it `carefully` when it raises a refusal of the database: then what is refused is looked for, and
     the bars beside it are stored. An asset that `is_new` gets its row in trading.symbols. `asked_at` is when the call
-    began, `fetched_at` the time of its answer.
+    began, `fetched_at` the time of its answer. Of bars `known` to be there just so, no lock is written.
     """
     if connection.execute(LOCK_SYMBOL, {"symbol": asset.symbol}).fetchone() is None:
         if not is_new:
             return None
         connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
+    page = [row for row in page if row != (known or {}).get(row[0].ts)]
     row = connection.execute(HAS_FINALITY).fetchone()
     statement = UPSERT if row is not None and row["yes"] else UPSERT_BARE
     times = {"symbol": asset.symbol, "asked_at": asked_at, "fetched_at": fetched_at}
@@ -208,7 +215,7 @@ def note_not_entitled(connection: Connection, symbol: str, span: Span, *, told: 
     )
 
 
-def read(connection: Connection, symbol: str, span: Span) -> dict[datetime, Bar]:
-    """Read the bars that are there, by their time."""
+def read(connection: Connection, symbol: str, span: Span) -> dict[datetime, tuple[Bar, bool]]:
+    """Read the bars that are there, by their time, with whether they are final."""
     rows = connection.execute(READ_BARS, {"symbol": symbol, "since": span.since, "until": span.until})
-    return {row["ts"]: Bar(**row) for row in rows}
+    return {row["ts"]: (Bar(**row), is_final) for row in rows if (is_final := row.pop("is_final")) is not None}

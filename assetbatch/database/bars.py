@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from assetbatch.bars import Track
+from assetbatch.database.bar_pages import HAS_FINALITY
 from assetbatch.database.catalogue import asset_of
 from assetbatch.model import Span
 
@@ -37,7 +38,8 @@ join limits l using (update_frequency_seconds, market)
 left join assetbatch.bar_state b using (symbol)
 where a.enabled and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
   and (exists (select from trading.symbols s where s.symbol = a.symbol)
-       or not exists (select from assetbatch.sync_state s where s.symbol = a.symbol and s.served_at is not null))
+       or b.asked_until is null
+       and not exists (select from assetbatch.sync_state s where s.symbol = a.symbol and s.served_at is not null))
   and coalesce(b.asked_at < l.asked_before, true) and coalesce(b.asked_until < l.until, true)
   and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
 order by a.role, case when a.role = 'priority' then a.rank end, b.watermark nulls first, a.symbol
@@ -49,6 +51,7 @@ NEXT_TO_SCAN = """
 select a.symbol
 from assetbatch.assets a join assetbatch.bar_state b using (symbol)
 where a.enabled and b.asked_until is not null
+  and exists (select from trading.symbols s where s.symbol = a.symbol)
   and coalesce(b.scanned_at < %(scanned_before)s, true)
   and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
 order by a.role, b.scanned_at nulls first, a.symbol
@@ -105,7 +108,7 @@ with wanted (r) as (
 ), covered (r) as (
   select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}')
   from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
-  where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s
+  where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s and b.is_final
 ), absent (r) as (
   select coalesce(range_agg(r), '{}') from assetbatch.bar_absences a, unnest(a.ranges) r
   where a.symbol = %(symbol)s and (a.reason <> 'failed' or a.noted_at > %(failed_since)s)
@@ -115,6 +118,9 @@ select lower(hole) as since, upper(hole) as until
 from wanted, covered, absent, unnest(wanted.r - covered.r - absent.r) hole
 order by 1
 """
+
+# For a platform's own table without that column: what was open before a long stop cannot be told there.
+HOLES_BARE = HOLES.replace(" and b.is_final", "")
 
 READ_STATES = """
 select symbol, wanted_since, asked_until from assetbatch.bar_state where symbol = any(%(symbols)s)
@@ -182,8 +188,9 @@ def holes(connection: Connection, symbol: str, span: Span, *, now: datetime, tol
 
     `told` names plan and key, as `note_not_entitled` did.
     """
+    row = connection.execute(HAS_FINALITY).fetchone()
     rows = connection.execute(
-        HOLES,
+        HOLES if row is not None and row["yes"] else HOLES_BARE,
         {
             "symbol": symbol,
             "since": span.since,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.update import Road
-    from assetbatch.model import Asset
+    from assetbatch.model import Asset, Bar
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +179,7 @@ class _Pages(Bars):
         self._spans = dict(spans)
         self._refetch = refetch
         self._tries = 0
+        self._before: Mapping[datetime, tuple[Bar, bool]] = {}
         self.todo = deque(spans)
         self.given_up: list[Failure] = []
         self._changed: dict[tuple[str, datetime], ChangedBar] = {}
@@ -214,19 +215,27 @@ class _Pages(Bars):
         else:
             now = self._run.clock.now()
             found = core.next_hole(bars.holes(self._run.connection, symbol, span, now=now, told=self._sight.told))
-        if found is None:
+        # A hole that its call has left as it was stays as it is.
+        if found is None or (self._tries == 0 and found == self._last_holes.get(symbol)):
             self.todo.popleft()
+            return None
+        self._last_holes[symbol] = found
         return found
+
+    def _known(self, one: BarCall) -> Mapping[datetime, tuple[Bar, bool]]:
+        if not self._refetch:
+            return {}
+        self._before = bar_pages.read(self._run.connection, one.claimed.track.asset.symbol, one.span)
+        return self._before
 
     def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> StoredBars | None:
         symbol = one.claimed.track.asset.symbol
-        before = bar_pages.read(self._run.connection, symbol, one.span) if self._refetch else {}
         stored = super()._write(one, found, carefully=carefully)
-        new = {bar.ts: bar for bar, _ in found.bars}
-        for ts, old in before.items():
-            if ts in new and new[ts] != old:
-                self._changed[symbol, ts] = ChangedBar(symbol, old, new[ts])
         if self._refetch:
+            for new, _ in found.bars:
+                old, was_final = self._before.get(new.ts, (new, True))
+                if was_final and old != new:
+                    self._changed[symbol, new.ts] = ChangedBar(symbol, old, new)
             self._spans[symbol] = replace(self._spans[symbol], since=one.span.until if found.whole else found.until)
         return stored
 

@@ -26,6 +26,7 @@ from assetbatch.model import Access, Call, CallKind, Span, Trouble
 from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from assetbatch.bars import Harvest
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.update import Road
+    from assetbatch.model import Bar
     from assetbatch.provider.bars import Page
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,9 @@ class Bars:
         self._listed_at: float | None = None
         self._scan_seconds = SCAN_SECONDS if mend else 0.0
         self._lease_seconds = rules_of(run.config).hold_seconds
-        self._partitions = False
+        # Since when there are partitions.
+        self._partitions: datetime | None = None
+        self._last_holes: dict[str, Span] = {}
         self.assets: set[str] = set()
         self.stored = 0
         self.ended_by: Trouble | None = None
@@ -179,10 +183,10 @@ class Bars:
         (self._due if one.newest else self._holed).appendleft(one.claimed.track.asset.symbol)
 
     def _keep_partitions(self, claimed: Claimed) -> None:
-        if not self._partitions:
-            since, kept_since = claimed.track.wanted_since, self.wanted.kept_since()
-            bars.keep_partitions(self._run.connection, since=since, kept_since=kept_since)
-            self._partitions = True
+        since = claimed.track.wanted_since
+        if self._partitions is None or since < self._partitions:
+            bars.keep_partitions(self._run.connection, since=since, kept_since=self.wanted.kept_since())
+            self._partitions = since
 
     def _newest(self, claimed: Claimed) -> Span | None:
         until = self.wanted.until(market_hours.market_of(claimed.track.asset))
@@ -191,16 +195,23 @@ class Bars:
         recheck = timedelta(hours=self._settings.recheck_hours)
         now = self._run.clock.now()
         span = core.tail(claimed.track, until=until, now=now, recheck=recheck)
+        if span is None:
+            # The platform itself has stored them: what is missing before them is a hole.
+            bars.finish(self._run.connection, claimed, asked_until=until, asked_at=now, minutes=claimed.track.minutes)
         if span is None or self._sight.mode is Mode.END_OF_DAY:
             return span
         # The bars that are open now come along; they are fetched again.
-        return Span(span.since, core.floor(now) + core.LENGTH)
+        until = core.floor(now) + core.LENGTH
+        return Span(max(span.since, until - core.ONE_PAGE), until)
 
     def _hole(self, claimed: Claimed) -> Span | None:
         track = claimed.track
         span = core.next_hole(self._holes(track.asset.symbol, track.wanted_since, track.asked_until))
-        if span is None:
+        # A hole that its call has left as it was is left to the next run, whatever the cause.
+        if span is None or span == self._last_holes.get(track.asset.symbol):
             bars.mark_scanned(self._run.connection, [track.asset.symbol], self._run.clock.now())
+            return None
+        self._last_holes[track.asset.symbol] = span
         return span
 
     def landed(self, one: BarCall, page: Page, record: CallRecord) -> None:
@@ -245,23 +256,33 @@ class Bars:
         """Write a page, if this run still has the right to; the record of its call stays in any case."""
         connection, track = self._run.connection, one.claimed.track
         symbol, market = track.asset.symbol, market_hours.market_of(track.asset)
-        stored = None
+        stored, known = None, self._known(one)
         with connection.transaction():
             stored = bar_pages.write(
                 connection,
                 track.asset,
                 found.bars,
+                known=known,
                 is_new=track.asked_until is None,
                 asked_at=one.asked_at,
                 fetched_at=self._run.clock.now(),
                 carefully=carefully,
             )
+            found = core.without(found, [ts for ts, _ in stored.refused] if stored else [])
             closed = market_hours.closed_spans(market, one.span.since, found.until)
             bar_pages.note_absences(connection, symbol, found, span=one.span, closed=closed, noted_at=one.asked_at)
             if not self._finish(one, found):
                 stored = None
                 raise psycopg.Rollback
         return stored
+
+    def _known(self, one: BarCall) -> Mapping[datetime, tuple[Bar, bool]]:
+        """Read the bars that the page may have again: of those that are no news, not even a lock is to be written."""
+        track = one.claimed.track
+        if not one.newest or track.watermark is None:
+            return {}
+        span = Span(one.span.since, track.watermark + core.LENGTH)
+        return bar_pages.read(self._run.connection, track.asset.symbol, span)
 
     def _finish(self, one: BarCall, found: Harvest) -> bool:
         track = one.claimed.track
@@ -292,7 +313,7 @@ class Bars:
         elif error.kind is FailureKind.NOT_ENTITLED:
             self._sight.learn(one.call, error)
             bars.release(connection, one.claimed)
-        elif error.kind is FailureKind.TIMEFRAME:
+        elif error.kind is FailureKind.TIMEFRAME and not one.newest:
             old = min(one.span.until, max(one.span.since + timedelta(days=1), core.floor(now - HISTORY["free"])))
             span = Span(one.span.since, old)
             bar_pages.note_not_entitled(connection, symbol, span, told=self._sight.told, noted_at=now)

@@ -151,15 +151,24 @@ def page(begin: datetime, length: int) -> list[tuple[Bar, bool]]:
     return made
 
 
-def store(connection: Connection, number: int, begin: datetime, made: list[tuple[Bar, bool]]) -> int:
-    """Store a page as the jobs do; return how many bars were written."""
+def store(
+    connection: Connection, number: int, begin: datetime, made: list[tuple[Bar, bool]], *, again: bool = False
+) -> int:
+    """Store a page as the jobs do, that may be there already if it is stored `again`; return how many were written."""
     span = Span(begin, begin + len(made) * LENGTH)
     asked_at = datetime.now(UTC)
     claimed = bars.claim(connection, asset(number).symbol, wanted_since=begin, kept_since=None, seconds=60)
     assert claimed is not None
     with transaction(connection):
         stored = bar_pages.write(
-            connection, asset(number), made, is_new=False, asked_at=asked_at, fetched_at=asked_at, carefully=False
+            connection,
+            asset(number),
+            made,
+            is_new=False,
+            asked_at=asked_at,
+            fetched_at=asked_at,
+            carefully=False,
+            known=bar_pages.read(connection, asset(number).symbol, span) if again else None,
         )
         found = Harvest(tuple(made), (), (), until=span.until, whole=True)
         bar_pages.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
@@ -177,7 +186,7 @@ def measure_latest(bench: Bench, full: str, options: argparse.Namespace) -> None
         connection.execute("set statement_timeout = 0")
         for name, statement, rounds in (
             ("LATERAL", LATEST, options.rounds),
-            ("DISTINCT ON", LATEST_DISTINCT, 3),
+            ("DISTINCT ON", LATEST_DISTINCT, 1),
         ):
             for _ in range(rounds):
                 began = time.perf_counter()
@@ -237,17 +246,21 @@ class Cost(NamedTuple):
 def measure_refetch(bench: Bench, _full: str, options: argparse.Namespace) -> None:
     costs: dict[str, list[Cost]] = {}
     made = page(FIRST, REFETCHED)
-    statements = {"guarded": bar_pages.UPSERT, "plain upsert": PLAIN_UPSERT}
+    ways = {
+        "as the jobs do": (bar_pages.UPSERT, True),
+        "guarded upsert alone": (bar_pages.UPSERT, False),
+        "plain upsert": (PLAIN_UPSERT, False),
+    }
     guarded = bar_pages.UPSERT
-    with bench.open(bench.database("refetch", symbols=2)) as connection:
-        for number in (1, 2):
+    with bench.open(bench.database("refetch", symbols=len(ways))) as connection:
+        for number in range(1, len(ways) + 1):
             store(connection, number, FIRST, made)
         try:
             for _ in range(options.rounds):
-                for number, (name, statement) in enumerate(statements.items(), start=1):
+                for number, (name, (statement, again)) in enumerate(ways.items(), start=1):
                     connection.execute("vacuum market_data.ohlcv_5m")
                     bar_pages.UPSERT = statement
-                    costs.setdefault(name, []).append(cost_of_storing(connection, number, made))
+                    costs.setdefault(name, []).append(cost_of_storing(connection, number, made, again=again))
         finally:
             bar_pages.UPSERT = guarded
 
@@ -258,19 +271,16 @@ def measure_refetch(bench: Bench, _full: str, options: argparse.Namespace) -> No
         for name, of_it in costs.items()
     }
     for name, cost in medians.items():
-        print(f"{name:34}{cost.ms:10.1f}{cost.wal_bytes / 1000:10.0f}")
-    ours, plain = medians["guarded"], medians["plain upsert"]
-    goal(f"{ours.ms / plain.ms:.2f} x the time of a plain upsert: less", ours.ms < plain.ms)
-    goal(
-        f"{ours.wal_bytes / plain.wal_bytes:.2f} x its WAL: at most 0.17, as published",
-        ours.wal_bytes <= 0.17 * plain.wal_bytes,
-    )
+        print(f"{name:34}{cost.ms:10.1f}{cost.wal_bytes / 1000:10.1f}")
+    ours, plain = medians["as the jobs do"], medians["plain upsert"]
+    goal(f"{ours.ms / plain.ms:.2f} x the time of a plain upsert", ours.ms < 1.5 * plain.ms)
+    goal(f"{ours.wal_bytes} bytes of WAL: nothing but the record of having asked", ours.wal_bytes < 10_000)
 
 
-def cost_of_storing(connection: Connection, number: int, made: list[tuple[Bar, bool]]) -> Cost:
+def cost_of_storing(connection: Connection, number: int, made: list[tuple[Bar, bool]], *, again: bool) -> Cost:
     before = wal_bytes(connection)
     began = time.perf_counter()
-    store(connection, number, FIRST, made)
+    store(connection, number, FIRST, made, again=again)
     ms = (time.perf_counter() - began) * 1000
     return Cost(ms, wal_bytes(connection) - before)
 

@@ -25,6 +25,7 @@ from assetbatch.database.connection import Connection, connect
 from assetbatch.jobs.update import sort_out
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider.client import Client
+from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -81,6 +82,7 @@ class Lanes:
             call = Call(CallKind.SNAPSHOT_SINGLE, (asset,))
             asked_at, began = datetime.now(UTC), time.monotonic()
             answers = client.ask(call, now=lambda: datetime.now(UTC))
+            assert isinstance(answers, Answers)
             latency_ms = round((time.monotonic() - began) * 1000)
             record = runs.CallRecord(0, call.kind.value, "ok", 200, True, latency_ms, 0, 1, symbol, None)
             with connection.transaction():

@@ -1,0 +1,840 @@
+"""Bars fetched in process by both jobs, and held against what the server says when it is asked directly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import groupby
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from assetbatch import config as configuration
+from assetbatch.database import schema
+from assetbatch.errors import Interrupted
+from assetbatch.jobs import drain, priority
+from assetbatch.jobs.clock import Stop
+from assetbatch.sandbox import routes
+from assetbatch.sandbox.server import Sandbox
+from tests.conftest import API_KEY, Commands, open_database, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.model import RunResult
+    from assetbatch.sandbox.bodies import Answer
+    from assetbatch.sandbox.request import Request
+    from assetbatch.sandbox.window import Arrival
+
+FIVE_MINUTES = timedelta(minutes=5)
+# An end of a run that has met an endless loop; no good run comes near.
+TOO_LONG_SECONDS = 8.0
+TUESDAY = datetime(2026, 11, 17, 12, 3, tzinfo=UTC)
+FOREX = {"EURUSD": "C:EURUSD", "XAUUSD": "C:XAUUSD"}
+ALL = FOREX | {"BTCUSD": "X:BTCUSD"}
+NO_ASSETS = "{priority_assets: [], secondary_assets: []}"
+BARS = """
+select b.ts, b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades
+from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id where s.symbol = %s
+"""
+ROWS = """
+select b.*, b.xmin::text as written_by
+from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id where s.symbol = %s order by b.ts
+"""
+
+Bars = dict[datetime, tuple[Any, ...]]
+
+
+def floor(moment: datetime) -> datetime:
+    return moment - (moment - datetime(1970, 1, 1, tzinfo=UTC)) % FIVE_MINUTES
+
+
+def bars_of(document: dict[str, Any]) -> Bars:
+    """Read what the server sent, digit by digit."""
+    return {
+        datetime.fromtimestamp(int(row["t"]) // 1000, UTC): tuple(
+            row[key] for key in ("o", "h", "l", "c", "v", "vw", "n")
+        )
+        for row in document.get("results", [])
+    }
+
+
+class Hands:
+    """The sandbox's clock, that does something in the middle of a request, and may hold its answer back."""
+
+    def __init__(self) -> None:
+        self.now: datetime | None = None
+        self.before: Callable[[], object] = lambda: None
+
+    def __call__(self) -> datetime:
+        self.before()
+        return self.now or datetime.now(UTC)
+
+
+@dataclass
+class World:
+    """A database, a server with hands, and assets that want bars."""
+
+    connection: Connection
+    database: str
+    sandbox: Sandbox
+    hands: Hands
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def configure(self, **sections: str) -> Config:
+        keys = {"batch": NO_ASSETS, "bars": "{backfill_days: 2}"} | sections
+        text = "".join(f"{section}: {value}\n" for section, value in keys.items())
+        (self.folder / "config.yaml").write_text(text)
+        environment = {
+            "DATABASE_URL": self.database,
+            "POLYGON_API_KEY": API_KEY,
+            "POLYGON_BASE_URL": self.sandbox.url,
+            "POLYGON_TIER": "starter",
+        }
+        return configuration.load(
+            file=self.folder / "config.yaml", environ=environment | self.environment, cwd=self.folder
+        )
+
+    def add(self, *symbols: str, market: str = "crypto", mapped: bool = True) -> None:
+        """Put assets into the catalogue and into the platform's table."""
+        prefix = "X:" if market == "crypto" else "C:"
+        self.connection.execute(
+            "insert into assetbatch.assets"
+            " (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)"
+            " select symbol, %s || symbol, %s, 'secondary', 3, 1800, 'symbols' from unnest(%s::text[]) symbol",
+            [prefix, market, list(symbols)],
+        )
+        if mapped:
+            self.connection.execute(
+                "insert into trading.symbols (symbol, metadata) select symbol, '{}' from unnest(%s::text[]) symbol",
+                [list(symbols)],
+            )
+
+    def drain(self, *, max_seconds: float = 55.0, **sections: str) -> RunResult:
+        with open_database(self.database) as connection:
+            return drain.drain_queue(
+                self.configure(**sections),
+                connection,
+                host="test",
+                stop=Stop(lambda: Interrupted(signal.SIGTERM)),
+                bounds=drain.Bounds(max_seconds),
+                shared=True,
+                reconnect=lambda: open_database(self.database),
+            )
+
+    def run_priority(self, now: datetime, **sections: str) -> RunResult:
+        """Run as if it were `now`, here and at the server."""
+        self.hands.now = now
+        return priority.run_priority(
+            self.configure(**{"batch": "{secondary_assets: []}"} | sections),
+            self.connection,
+            host="test",
+            stop=Stop(lambda: Interrupted(signal.SIGTERM)),
+            started_at=now,
+        )
+
+    def make_due(self) -> None:
+        """Let the newest bars be due at once, and whatever failed be asked for again."""
+        self.connection.execute(
+            "update assetbatch.bar_state"
+            " set asked_at = asked_at - interval '1 hour', asked_until = asked_until - interval '5 minutes',"
+            " retry_at = null"
+        )
+
+    def calls(self) -> list[Arrival]:
+        """Tell which calls for bars came in."""
+        return [one for one in self.sandbox.arrivals if "/range/" in one.path]
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Tell from when to when they asked, in milliseconds."""
+        paths = [one.path.partition("?")[0].split("/") for one in self.calls()]
+        return [(int(path[-2]), int(path[-1])) for path in paths]
+
+    def stored(self, symbol: str) -> Bars:
+        rows = self.connection.execute(BARS, [symbol]).fetchall()
+        return {row.pop("ts"): tuple(row.values()) for row in rows}
+
+    def rows(self, symbol: str) -> list[dict[str, Any]]:
+        return self.connection.execute(ROWS, [symbol]).fetchall()
+
+    def vendors(self, ticker: str, since: datetime, until: datetime, *, minutes: int = 5) -> Bars:
+        """Ask the server directly, page by page as it says itself, for what begins in a span."""
+        ends = [int(moment.timestamp() * 1000) for moment in (since, until)]
+        url = f"{self.sandbox.url}/v2/aggs/ticker/{ticker}/range/{minutes}/minute/{ends[0]}/{ends[1] - 1}?limit=50000"
+        found: Bars = {}
+        arrivals = len(self.sandbox.arrivals)
+        while url:
+            answer = requests.get(url, headers={"Authorization": f"Bearer {API_KEY}"}, timeout=20)
+            document = json.loads(answer.content, parse_float=Decimal, parse_int=Decimal)
+            found |= bars_of(document)
+            url = document.get("next_url", "")
+        del self.sandbox.arrivals[arrivals:]
+        return found
+
+    def state(self, symbol: str) -> dict[str, Any]:
+        row = self.connection.execute("select * from assetbatch.bar_state where symbol = %s", [symbol]).fetchone()
+        assert row is not None
+        return row
+
+    def absent(self, symbol: str) -> dict[str, list[tuple[datetime, datetime]]]:
+        rows = self.connection.execute(
+            "select reason, lower(r) as since, upper(r) as until from assetbatch.bar_absences, unnest(ranges) r"
+            " where symbol = %s order by reason, r",
+            [symbol],
+        )
+        return {
+            reason: [(row["since"], row["until"]) for row in group]
+            for reason, group in groupby(rows, key=lambda row: row["reason"])
+        }
+
+    def is_whole(self, symbol: str, ticker: str = "") -> bool:
+        """Tell whether all settled bars are there since they are wanted, exactly as the server has them."""
+        state = self.state(symbol)
+        vendors = self.vendors(ticker or f"X:{symbol}", state["wanted_since"], state["asked_until"])
+        stored = {ts: bar for ts, bar in self.stored(symbol).items() if ts < state["asked_until"]}
+        assert len(vendors) > 100
+        return stored == vendors
+
+
+@pytest.fixture
+def hands() -> Iterator[Hands]:
+    hands = Hands()
+    yield hands
+    hands.before = lambda: None
+
+
+@pytest.fixture
+def world(connection: Connection, database: str, tmp_path: Path, hands: Hands) -> Iterator[World]:
+    with Sandbox(key=API_KEY, plan="starter", clock=hands) as sandbox:
+        yield World(connection, database, sandbox, hands, tmp_path)
+
+
+def test_one_call_an_asset_closes_the_hole_of_a_week(world: World) -> None:
+    before = TUESDAY - timedelta(days=7)
+    world.run_priority(before, bars="{backfill_days: 1}")
+    calls = len(world.calls())
+
+    result = world.run_priority(TUESDAY, bars="{backfill_days: 1}")
+
+    assert result.bars.assets == len(world.calls()) - calls == 3
+    assert result.exit_code == 0
+    for symbol, ticker in ALL.items():
+        since, end = floor(before - timedelta(days=1)), floor(TUESDAY) + FIVE_MINUTES
+        assert world.stored(symbol) == world.vendors(ticker, since, end)
+        settled = {row["ts"]: row["is_final"] for row in world.rows(symbol)}
+        limit = TUESDAY - timedelta(seconds=90)
+        assert settled == {ts: ts + FIVE_MINUTES <= limit for ts in settled}
+        assert list(settled.values()).count(False) == 1
+
+
+def test_bars_of_two_years_come_in_the_fewest_calls_and_exact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.add("BTCUSD")
+    pages: list[bytes] = []
+    good = routes.answer
+
+    def answer(request: Request) -> Answer:
+        found = good(request)
+        pages.append(found.body)
+        return found
+
+    monkeypatch.setattr(routes, "answer", answer)
+
+    result = world.drain(bars="{backfill_days: 730}")
+
+    assert (result.exit_code, result.bars.assets) == (0, 1)
+    assert len(world.calls()) <= 22
+    stored = world.stored("BTCUSD")
+    sent: Bars = {}
+    for page in pages:
+        sent |= bars_of(json.loads(page, parse_float=Decimal, parse_int=Decimal))
+    assert stored == sent
+    times = sorted(stored)
+    assert (times[0], times[-1]) == (world.state("BTCUSD")["wanted_since"], times[0] + (len(times) - 1) * FIVE_MINUTES)
+    assert times[-1] - times[0] >= timedelta(days=730)
+
+
+def test_a_killed_backfill_goes_on_with_the_page_that_broke(world: World) -> None:
+    world.add("T1USD")
+    bars = "{backfill_days: 80}"
+    world.configure(bars=bars)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(world.folder),
+        "DATABASE_URL": world.database,
+        "POLYGON_API_KEY": API_KEY,
+        "POLYGON_BASE_URL": world.sandbox.url,
+        "POLYGON_TIER": "starter",
+    }
+    held, let_go = 1, Event()
+
+    def is_on_its_way() -> bool:
+        return len(world.calls()) > held
+
+    world.hands.before = lambda: is_on_its_way() and let_go.wait(20)
+    # Each worker is killed while its second page is on its way.
+    for number in range(2):
+        held = 1 + 2 * number
+        let_go.clear()
+        worker = Commands(world.folder, environment).start("drain-queue", "--shared")
+        wait_until(is_on_its_way)
+        worker.kill()
+        worker.communicate()
+        let_go.set()
+        assert len(world.stored("T1USD")) >= 9_998 * (number + 1)
+        if number == 0:
+            # Its lease has not run out yet: nobody else asks meanwhile.
+            world.drain(bars=bars)
+            assert len(world.calls()) == held + 1
+        world.connection.execute("update assetbatch.bar_state set leased_until = clock_timestamp() - interval '1 s'")
+    world.drain(bars=bars)
+
+    assert world.is_whole("T1USD")
+    first, second, again, third, third_again = world.spans()
+    assert (again, third_again) == (second, third)
+    assert len({first, second, third}) == 3
+
+
+def test_a_page_that_fails_leaves_the_pages_before_it(world: World) -> None:
+    world.add("T1USD")
+
+    def fail() -> None:
+        if len(world.calls()) == 2:
+            world.sandbox.fail = ["500:/range/"]
+
+    world.hands.before = fail
+    result = world.drain(bars="{backfill_days: 80}")
+
+    assert result.bars.assets == 1
+    assert [call.status for call in world.calls()] == [200, 200, 500]
+    assert len(world.stored("T1USD")) == pytest.approx(2 * 9_999, abs=3)
+    state = world.state("T1USD")
+    assert (state["error_kind"], state["failures"]) == ("server_error", 1)
+    assert state["retry_at"] > datetime.now(UTC) + timedelta(seconds=30)
+
+    world.hands.before = lambda: None
+    world.sandbox.fail = []
+    world.connection.execute("update assetbatch.bar_state set retry_at = null")
+    world.drain(bars="{backfill_days: 80}")
+    assert world.spans()[3] == world.spans()[2]
+    assert len(world.calls()) == 4
+    assert world.is_whole("T1USD")
+    assert world.state("T1USD")["failures"] == 0
+
+
+@pytest.mark.parametrize(
+    ("symbol", "ticker", "market"), [("T1USD", "X:T1USD", "crypto"), ("XAGUSD", "C:XAGUSD", "forex")]
+)
+def test_bars_are_built_of_minutes_where_there_are_no_others(
+    world: World, symbol: str, ticker: str, market: str
+) -> None:
+    world.sandbox.fail = [f"minutes-only:{ticker}"]
+    world.add(symbol, market=market)
+
+    world.drain(bars="{backfill_days: 5}")
+
+    assert [call.path.split("/")[6] for call in world.calls()] == ["5", "1"]
+    state = world.state(symbol)
+    assert state["source_minutes"] == 1
+    minutes = world.vendors(ticker, state["wanted_since"], state["asked_until"], minutes=1)
+    stored = {ts: bar for ts, bar in world.stored(symbol).items() if ts < state["asked_until"]}
+    assert stored == aggregated(minutes)
+    # What the vendor itself would make of them; its average is of exact prices, ours of rounded ones.
+    world.sandbox.fail = []
+    theirs = world.vendors(ticker, state["wanted_since"], state["asked_until"])
+    assert {ts: (*bar[:5], bar[6]) for ts, bar in stored.items()} == {
+        ts: (*bar[:5], bar[6]) for ts, bar in theirs.items()
+    }
+    world.make_due()
+    world.drain(bars="{backfill_days: 5}")
+    assert all(call.path.split("/")[6] == "1" for call in world.calls()[2:])
+
+
+def aggregated(minutes: Bars) -> Bars:
+    found: Bars = {}
+    for ts, group in groupby(sorted(minutes), key=floor):
+        opens, highs, lows, closes, volumes, averages, trades = zip(*(minutes[one] for one in group), strict=True)
+        worth = sum(price * volume for price, volume in zip(averages, volumes, strict=True))
+        finest = min(averages, key=lambda price: price.as_tuple().exponent)
+        average = (worth / sum(volumes)).quantize(finest)
+        found[ts] = (opens[0], max(highs), min(lows), closes[-1], sum(volumes), average, sum(trades))
+    return found
+
+
+def test_a_window_with_a_minute_that_is_no_bar_is_not_built(world: World) -> None:
+    world.add("T1USD")
+    world.sandbox.fail = ["minutes-only:/range/5/", "zero:X:T1USD@0.01"]
+
+    world.drain(max_seconds=TOO_LONG_SECONDS, bars="{backfill_days: 5}")
+
+    failed = world.absent("T1USD")["failed"]
+    stored = world.stored("T1USD")
+    assert failed
+    assert not [ts for ts in stored for since, until in failed if since <= ts < until]
+    world.sandbox.fail = ["minutes-only:/range/5/"]
+    state = world.state("T1USD")
+    whole = aggregated(world.vendors("X:T1USD", state["wanted_since"], state["asked_until"], minutes=1))
+    assert {ts: bar for ts, bar in stored.items() if ts < state["asked_until"]}.items() <= whole.items()
+
+
+def test_a_correction_is_found_within_a_day_and_told_by_when_it_came(world: World) -> None:
+    world.run_priority(TUESDAY)
+    late, old = floor(TUESDAY) - timedelta(hours=3), floor(TUESDAY) - timedelta(hours=20)
+    # As if the vendor's answer had been another one then.
+    world.connection.execute("update market_data.ohlcv_5m set close = close + 1 where ts = any(%s)", [[late, old]])
+    since = TUESDAY + timedelta(hours=1)
+    world.run_priority(since)
+    learned = "select s.symbol, b.ts from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id"
+    learned += " where is_final and fetched_at > %s order by 1, 2"
+    new = {row["ts"] for row in world.connection.execute(learned, [TUESDAY + timedelta(minutes=1)])}
+    assert min(new) >= floor(TUESDAY) - FIVE_MINUTES  # not by every run: once a day
+
+    calls = len(world.calls())
+    world.run_priority(TUESDAY + timedelta(days=1))
+
+    assert len(world.calls()) - calls == 3
+    rows = world.connection.execute(learned, [since + timedelta(minutes=1)]).fetchall()
+    for symbol, ticker in ALL.items():
+        corrected = [row["ts"] for row in rows if row["symbol"] == symbol and row["ts"] < floor(TUESDAY)]
+        assert corrected == [old, late]
+        assert world.stored(symbol) == world.vendors(
+            ticker, floor(TUESDAY - timedelta(days=2)), floor(TUESDAY + timedelta(days=1)) + FIVE_MINUTES
+        )
+
+
+def test_what_does_not_change_is_not_written_again(world: World) -> None:
+    world.run_priority(TUESDAY)
+    before = {row["ts"]: row for row in world.rows("BTCUSD") if row["is_final"]}
+
+    result = world.run_priority(TUESDAY + timedelta(days=1))
+
+    after = {row["ts"]: row for row in world.rows("BTCUSD") if row["ts"] in before}
+    assert after == before
+    assert len(before) > 500
+    assert result.bars.stored < 3 * 300
+
+
+def test_bars_deleted_by_hand_come_back_with_the_next_drain(world: World) -> None:
+    world.add("T1USD")
+    world.drain()
+    calls = len(world.calls())
+    middle = floor(datetime.now(UTC) - timedelta(days=1))
+    gone = world.connection.execute(
+        "delete from market_data.ohlcv_5m where ts = any(%s)",
+        [[middle, middle + timedelta(hours=1), middle + timedelta(hours=1, minutes=5), middle + timedelta(hours=9)]],
+    ).rowcount
+    assert gone == 4
+
+    result = world.drain()
+
+    assert len(world.calls()) - calls == 1
+    assert result.bars.stored == 4
+    assert world.is_whole("T1USD")
+    assert world.drain().api_calls_used == 0
+
+
+def test_a_bar_that_was_open_before_a_long_stop_is_fetched_again(world: World) -> None:
+    stopped = datetime.now(UTC) - timedelta(days=40)
+    world.run_priority(stopped, batch="{priority_assets: [{symbol: BTCUSD, polygon_ticker: 'X:BTCUSD',"
+                       " asset_type: crypto}], secondary_assets: []}")  # fmt: skip
+    unsettled = [row["ts"] for row in world.rows("BTCUSD") if not row["is_final"]]
+    assert unsettled
+    world.hands.now = None
+    world.connection.execute("update assetbatch.assets set origin = 'symbols', role = 'secondary'")
+
+    world.drain(max_seconds=TOO_LONG_SECONDS)
+
+    settled = {row["ts"]: row["is_final"] for row in world.rows("BTCUSD")}
+    assert all(settled[ts] for ts in unsettled)
+    assert world.is_whole("BTCUSD")
+
+
+def test_where_the_market_rests_nothing_is_missing_and_nothing_is_asked(world: World) -> None:
+    friday, weekend = datetime(2026, 11, 20, 21, 58, tzinfo=UTC), timedelta(days=2)
+
+    world.run_priority(friday, bars="{backfill_days: 10}")
+    assert world.absent("EURUSD") == {
+        "closed": [(closes, closes + weekend) for closes in (datetime(2026, 11, day, 22, tzinfo=UTC) for day in (13,))]
+    }
+    asked = []
+    for minutes in (5, 10, 15, 60 * 24, 60 * 47):
+        calls = len(world.calls())
+        world.run_priority(friday + timedelta(minutes=minutes), bars="{backfill_days: 10}")
+        asked.append(len(world.calls()) - calls)
+
+    # What closed at 22:00 is settled at 22:01:30; then only crypto is left.
+    assert asked == [3, 1, 1, 1, 1]
+    since = world.state("EURUSD")["wanted_since"]
+    assert world.stored("EURUSD") == world.vendors("C:EURUSD", since, friday + weekend)
+    assert max(world.stored("EURUSD")) == datetime(2026, 11, 20, 21, 55, tzinfo=UTC)
+
+
+def test_an_illiquid_ticker_is_not_asked_again_for_what_it_does_not_have(world: World) -> None:
+    world.add("T1USD")
+    world.sandbox.fail = ["drop:X:T1USD@0.5"]
+
+    world.drain()
+
+    stored = world.stored("T1USD")
+    assert 100 < len(stored) < 500
+    assert len(world.calls()) == 1
+    state = world.state("T1USD")
+    wanted = (state["asked_until"] - state["wanted_since"]) // FIVE_MINUTES
+    nothing = sum(((until - since) for since, until in world.absent("T1USD")["nothing"]), timedelta(0))
+    settled = len([ts for ts in stored if ts < state["asked_until"]])
+    assert nothing // FIVE_MINUTES == wanted - settled
+
+    assert world.drain().api_calls_used == 0
+
+
+def test_a_ticker_without_any_bars_costs_two_calls_once(world: World) -> None:
+    world.add("T1USD")
+    world.sandbox.fail = ["drop:X:T1USD"]
+
+    result = world.drain()
+
+    assert (result.exit_code, result.bars.stored, len(world.calls())) == (0, 0, 2)
+    assert world.state("T1USD")["source_minutes"] == 5
+    assert world.drain().api_calls_used == 0
+
+
+def test_rows_that_are_no_bars_are_asked_for_again_after_a_day(world: World) -> None:
+    world.add("T1USD")
+    world.sandbox.fail = ["zero:X:T1USD@0.1"]
+
+    result = world.drain(max_seconds=TOO_LONG_SECONDS)
+
+    assert len(world.calls()) == 1
+    assert result.exit_code == 0
+    failed = world.absent("T1USD")["failed"]
+    good = len(world.stored("T1USD"))
+    assert 400 < good < 577
+    assert world.drain(max_seconds=TOO_LONG_SECONDS).api_calls_used == 0
+
+    # Still no better: once more, then not for another day.
+    world.connection.execute("update assetbatch.bar_absences set noted_at = noted_at - interval '25 hours'")
+    world.sandbox.fail = ["nan:X:T1USD"]
+    world.drain(max_seconds=TOO_LONG_SECONDS)
+    assert len(world.calls()) == 2
+    assert len(world.stored("T1USD")) == good
+
+    world.connection.execute("update assetbatch.bar_absences set noted_at = noted_at - interval '25 hours'")
+    world.sandbox.fail = []
+    world.drain(max_seconds=TOO_LONG_SECONDS)
+    assert len(world.calls()) == 3
+    assert failed
+    assert "failed" not in world.absent("T1USD")
+    assert world.is_whole("T1USD")
+
+
+def test_what_a_plan_does_not_show_is_asked_for_under_another_one(world: World) -> None:
+    world.add("T1USD")
+    bars = "{backfill_days: 36}"
+    world.hands.before = lambda: setattr(world.sandbox, "fail", ["403-timeframe:/range/"])
+
+    result = world.drain(max_seconds=TOO_LONG_SECONDS, bars=bars)
+
+    assert result.exit_code == 0
+    asked = len(world.calls())
+    # The newest page, and the day and a bit before it, a day at a time.
+    assert asked == 3
+    assert world.absent("T1USD")["not_entitled"]
+    assert world.drain(max_seconds=TOO_LONG_SECONDS, bars=bars).api_calls_used == 0
+
+    world.hands.before = lambda: None
+    world.sandbox.fail = []
+    world.environment = {"POLYGON_TIER": "developer"}
+    world.drain(max_seconds=TOO_LONG_SECONDS, bars=bars)
+    assert len(world.calls()) == asked + 1
+    assert world.is_whole("T1USD")
+
+
+@pytest.mark.parametrize("word", ["403-timeframe", "403", "401", "429", "500", "404", "400", "garbage", "wrong-ticker"])
+def test_newest_bars_that_are_refused_cost_few_calls(world: World, word: str) -> None:
+    world.add("T1USD")
+    world.sandbox.fail = [word if word == "wrong-ticker" else f"{word}:/range/"]
+
+    result = world.drain(max_seconds=TOO_LONG_SECONDS, bars="{backfill_days: 1}")
+
+    assert len(world.calls()) <= 2
+    assert world.stored("T1USD") == {}
+    assert result.exit_code == (77 if word == "401" else 0)
+    row = world.connection.execute("select * from assetbatch.bar_state where token is not null").fetchone()
+    assert row is None
+
+
+def test_two_drains_fetch_the_bars_of_each_asset_once(world: World) -> None:
+    symbols = [f"T{number}USD" for number in range(1, 13)]
+    world.add(*symbols)
+
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: world.drain(), range(2)))
+
+    asked = sorted(call.path.split("/")[4] for call in world.calls())
+    assert asked == sorted(f"X:{symbol}" for symbol in symbols)
+    assert sum(result.bars.assets for result in results) == 12
+    assert all(world.is_whole(symbol) for symbol in symbols[:2])
+
+
+def test_bars_delay_no_item_of_the_queue(world: World) -> None:
+    symbols = [f"T{number}USD" for number in range(1, 7)]
+    world.add(*symbols)
+
+    def put() -> None:
+        if len(world.calls()) == 2:
+            with open_database(world.database) as connection:
+                connection.execute(
+                    "insert into assetbatch.queue"
+                    " (symbol, state, priority, waiting_since, rank, enqueued_at, available_at)"
+                    " values ('T6USD', 'queued', 3, now(), now(), now(), now()) on conflict do nothing"
+                )
+
+    world.hands.before = put
+    result = world.drain(provider="{concurrency: 1}")
+
+    kinds = ["/range/" in one.path for one in world.sandbox.arrivals]
+    assert kinds == [True, True, False, True, True, True, True]
+    assert result.updated == ("T6USD",)
+    assert result.bars.assets == 6
+
+
+def test_slots_of_a_limit_go_to_bars_when_the_queue_leaves_them(world: World) -> None:
+    world.add("T1USD", "T2USD")
+    limits = "{calls_per_minute: 1, window_seconds: 0.2, margin_seconds: 0}"
+
+    assert world.drain(rate_limiting=limits).api_calls_used == 0  # auto: not where it could delay a price
+    world.drain(rate_limiting=limits, bars="{enabled: true, backfill_days: 1}")
+
+    assert len(world.calls()) == 2
+    assert world.is_whole("T1USD")
+
+
+def test_the_newest_page_is_one_page_however_much_is_checked_again(world: World) -> None:
+    world.add("T1USD")
+    bars = "{backfill_days: 36, recheck_hours: 8760}"
+    world.drain(max_seconds=TOO_LONG_SECONDS, bars=bars)
+    calls = len(world.calls())
+    assert calls == 2
+    world.make_due()
+    world.connection.execute("update assetbatch.bar_state set rechecked_at = null")
+
+    world.drain(max_seconds=TOO_LONG_SECONDS, bars=bars)
+
+    assert len(world.calls()) == calls + 1
+    assert world.is_whole("T1USD")
+
+
+def test_the_end_of_day_mode_asks_once_a_day_for_each_asset(connection: Connection, database: str,
+                                                            tmp_path: Path, hands: Hands) -> None:  # fmt: skip
+    with Sandbox(key=API_KEY, plan="free", clock=hands) as sandbox:
+        world = World(connection, database, sandbox, hands, tmp_path, {"POLYGON_TIER": "free"})
+        limits = "{calls_per_minute: 50, window_seconds: 0.05, margin_seconds: 0}"
+        for number in range(7):
+            now = TUESDAY + timedelta(hours=6 * number)
+            # As many calls as assets in a run: those of the day's prices, then bars.
+            while (result := world.run_priority(now, rate_limiting=limits)).deferred:
+                assert result.api_calls_used == 3
+            assert result.exit_code == 0
+            assert world.run_priority(now, rate_limiting=limits).api_calls_used == 0
+
+            day = now.replace(hour=0, minute=0) - (timedelta(days=1) if now.hour < 5 else timedelta(0))
+            for symbol, ticker in ALL.items():
+                state = world.state(symbol)
+                assert state["asked_until"] == day
+                assert world.stored(symbol) == world.vendors(ticker, state["wanted_since"], day)
+                assert all(row["is_final"] for row in world.rows(symbol))
+            days = (day - TUESDAY.replace(hour=0, minute=0)).days + 1
+            assert len(world.calls()) == 3 * days
+        assert days == 2
+
+
+BARE = """
+create schema trading; create schema market_data;
+create table trading.symbols (id {id}, symbol text not null unique, metadata jsonb, updated_at timestamptz);
+create table market_data.ohlcv_5m (
+  symbol_id {key} not null, ts timestamptz not null, open {number} not null, high {number} not null,
+  low {number} not null, close {number} not null check (close {check}), volume {number} not null, vwap {number},
+  trades int, {more} primary key (symbol_id, ts)
+)
+"""
+PLAIN = {
+    "id": "bigint generated by default as identity primary key",
+    "key": "bigint",
+    "number": "numeric",
+    "check": "> 0",
+    "more": "",
+}
+FINAL = "is_final boolean, fetched_at timestamptz,"
+
+
+@pytest.fixture
+def platform(empty_database: str, tmp_path: Path, hands: Hands) -> Iterator[Callable[..., World]]:
+    """Make a world whose tables the platform made."""
+    with (
+        Sandbox(key=API_KEY, plan="starter", clock=hands) as sandbox,
+        open_database(empty_database) as connection,
+    ):
+
+        def make(**words: str) -> World:
+            connection.execute(BARE.format_map(PLAIN | words))
+            schema.migrate(connection)
+            return World(connection, empty_database, sandbox, hands, tmp_path)
+
+        yield make
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {},
+        {"more": FINAL},
+        {"number": "numeric(20,8)"},
+        {"id": "uuid primary key default gen_random_uuid()", "key": "uuid"},
+        {"number": "double precision"},
+    ],
+    ids=["bare", "final", "scale", "uuid", "double"],
+)
+def test_the_platforms_own_table_is_used_as_it_is(platform: Callable[..., World], words: dict[str, str]) -> None:
+    world = platform(**words)
+    world.add("T1USD")
+
+    first = world.drain()
+    before = {row["ts"]: row for row in world.rows("T1USD")}
+    world.make_due()
+    world.connection.execute("update assetbatch.bar_state set rechecked_at = null")
+    world.drain()
+
+    assert first.bars.stored == len(before)
+    settled = [row["ts"] for row in before.values()][:-2]
+    after = {row["ts"]: row for row in world.rows("T1USD")}
+    assert {ts: before[ts] for ts in settled} == {ts: after[ts] for ts in settled}
+    assert len(world.calls()) == 2
+    state = world.state("T1USD")
+    vendors = world.vendors("X:T1USD", state["wanted_since"], state["asked_until"])
+    stored = {ts: bar for ts, bar in world.stored("T1USD").items() if ts < state["asked_until"]}
+    if words.get("number") == "double precision":
+        vendors = {ts: tuple(map(float, bar)) for ts, bar in vendors.items()}
+    assert stored == vendors
+
+
+def test_bars_of_the_platforms_own_are_taken_over(platform: Callable[..., World]) -> None:
+    world = platform(more=FINAL)
+    world.add("T1USD")
+    last = floor(datetime.now(UTC) - timedelta(hours=2))
+    world.connection.execute(
+        "insert into market_data.ohlcv_5m (symbol_id, ts, open, high, low, close, volume)"
+        " select id, t, 1, 1, 1, 1, 1 from trading.symbols, generate_series(%s::timestamptz, %s, '5 minutes') t",
+        [last - timedelta(hours=5), last],
+    )
+
+    world.drain()
+
+    assert world.is_whole("T1USD")
+    assert all(row["is_final"] for row in world.rows("T1USD") if row["ts"] < world.state("T1USD")["asked_until"])
+
+
+def test_a_bar_that_the_platform_refuses_spoils_no_other_and_is_left_for_a_day(
+    platform: Callable[..., World],
+) -> None:
+    world = platform(check="> 0 and extract(hour from ts at time zone 'UTC') <> 3")
+    world.add("T1USD")
+
+    world.drain(max_seconds=TOO_LONG_SECONDS)
+
+    assert len(world.calls()) == 1
+    state = world.state("T1USD")
+    vendors = world.vendors("X:T1USD", state["wanted_since"], state["asked_until"])
+    stored = {ts: bar for ts, bar in world.stored("T1USD").items() if ts < state["asked_until"]}
+    assert stored == {ts: bar for ts, bar in vendors.items() if ts.hour != 3}
+    assert world.drain(max_seconds=TOO_LONG_SECONDS).api_calls_used == 0
+
+
+def test_an_asset_that_the_platform_has_deleted_is_not_asked_for(world: World) -> None:
+    world.add("T1USD", "T2USD")
+    world.drain()
+    world.connection.execute("delete from market_data.ohlcv_5m where true")
+    world.connection.execute("delete from trading.symbols where symbol = 'T1USD'")
+    world.make_due()
+    del world.sandbox.arrivals[:]
+
+    result = world.drain(max_seconds=TOO_LONG_SECONDS)
+
+    assert result.exit_code == 0
+    assert len([call for call in world.calls() if "T1USD" in call.path]) <= 1
+    assert world.stored("T1USD") == {}
+    assert world.is_whole("T2USD")
+    assert world.connection.execute("select * from trading.symbols where symbol = 'T1USD'").fetchall() == []
+
+
+@pytest.fixture
+def partitioned(empty_database: str, tmp_path: Path, hands: Hands) -> Iterator[World]:
+    with (
+        Sandbox(key=API_KEY, plan="starter", clock=hands) as sandbox,
+        open_database(empty_database) as connection,
+    ):
+        schema.migrate(connection, partition_bars=True)
+        yield World(connection, empty_database, sandbox, hands, tmp_path)
+
+
+def months(world: World) -> list[str]:
+    rows = world.connection.execute(
+        "select right(c.relname, 6) as month from pg_inherits i join pg_class c on c.oid = i.inhrelid"
+        " where i.inhparent = 'market_data.ohlcv_5m'::regclass order by 1"
+    )
+    return [row["month"] for row in rows]
+
+
+def a_month(months_from_now: int) -> str:
+    now = datetime.now(UTC)
+    month = now.year * 12 + now.month - 1 + months_from_now
+    return f"{month // 12}{month % 12 + 1:02}"
+
+
+def test_months_are_made_ahead_and_dropped_when_they_are_not_kept(partitioned: World) -> None:
+    world = partitioned
+    world.add("T1USD")
+    since = datetime.now(UTC) - timedelta(days=70)
+    world.drain(bars="{backfill_days: 70}")
+    assert len(world.stored("T1USD")) >= 70 * 288
+    assert months(world)[0] == f"{since:%Y%m}"
+    assert months(world)[-1] == a_month(3)
+    assert len(months(world)) >= 6
+
+    world.make_due()
+    calls = len(world.calls())
+    world.drain(bars="{backfill_days: 70, retention_months: 1}")
+
+    assert months(world)[0] == a_month(-1)
+    assert f"{min(world.stored('T1USD')):%Y%m%d}" == a_month(-1) + "01"
+    assert world.is_whole("T1USD")
+    assert len(world.calls()) == calls + 1  # what was dropped is not fetched again
+
+
+def test_months_are_made_for_whoever_wants_the_oldest_bars(partitioned: World) -> None:
+    world = partitioned
+    world.add("T1USD")
+    world.drain(bars="{backfill_days: 1}")
+    world.add("T2USD")
+    world.connection.execute(
+        "insert into assetbatch.bar_state (symbol, wanted_since, asked_until, asked_at)"
+        " select 'T2USD', wanted_since - interval '33 days', asked_until, now() from assetbatch.bar_state"
+    )
+    world.connection.execute(
+        "update assetbatch.bar_state set asked_at = null, asked_until = asked_until"
+        " - interval '5 minutes' where symbol = 'T1USD'"
+    )
+
+    world.drain(max_seconds=TOO_LONG_SECONDS, bars="{backfill_days: 1}", provider="{concurrency: 1}")
+
+    assert world.is_whole("T1USD")
+    assert world.is_whole("T2USD")

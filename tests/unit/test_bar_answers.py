@@ -1,0 +1,204 @@
+"""The vendor's pages of bars, as they come and as they go wrong."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assetbatch.errors import CallError, FailureKind
+from assetbatch.model import Asset, AssetType, Bar, Call, CallKind, Role, Span
+from assetbatch.provider import answers, reading
+from assetbatch.provider.bars import Page
+
+ASSET = Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 1, 300)
+BEGIN = datetime(2026, 11, 17, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+NOW = BEGIN + timedelta(days=1)
+# What JSON cannot say in Python's own words, put in as it stands.
+RAW = {'"@NaN"': "NaN", '"@huge"': "1e400", '"@digits"': "96512.12345678901234567890", '"@exponent"': "9.65e4"}
+
+
+def call(minutes: int = 5, length: timedelta = timedelta(hours=1)) -> Call:
+    return Call(CallKind.BARS, (ASSET,), span=Span(BEGIN, BEGIN + length), minutes=minutes)
+
+
+def row(minute: int = 0, **changes: Any) -> dict[str, Any]:
+    ms = int((BEGIN + minute * MINUTE).timestamp() * 1000)
+    good = {"v": 1.5, "vw": 96510.5, "o": 96500, "c": 96512.25, "h": 96520.5, "l": 96499, "t": ms, "n": 37}
+    return {key: value for key, value in (good | changes).items() if value != "absent"}
+
+
+def read(rows: object, asked: Call | None = None, **changes: Any) -> Page:
+    document = {"ticker": "X:BTCUSD", "queryCount": 5, "resultsCount": 1, "adjusted": True, "status": "OK"}
+    text = json.dumps(document | ({} if rows is None else {"results": rows}) | changes)
+    for word, written in RAW.items():
+        text = text.replace(word, written)
+    found = reading.read(asked or call(), answers.parse(text.encode()), now=NOW)
+    assert isinstance(found, Page)
+    return found
+
+
+def test_a_page_is_read_digit_by_digit() -> None:
+    page = read([row(), row(5, o="@digits", h="@exponent")])
+
+    first, second = page.bars
+    assert first == Bar(
+        BEGIN,
+        Decimal(96500),
+        Decimal("96520.5"),
+        Decimal(96499),
+        Decimal("96512.25"),
+        Decimal("1.5"),
+        Decimal("96510.5"),
+        37,
+    )
+    assert (str(second.open), second.high) == ("96512.12345678901234567890", Decimal(96500))
+    assert (page.more, page.invalid) == (False, ())
+
+
+@pytest.mark.parametrize("rows", [None, []])
+def test_an_answer_without_rows_is_an_empty_page(rows: object) -> None:
+    assert read(rows) == Page((), more=False)
+    assert read(None, results=None) == Page((), more=False)
+
+
+def test_of_the_next_page_it_counts_only_that_it_is_there() -> None:
+    assert read([row()], next_url="https://elsewhere.example/steal?cursor=1").more
+    assert not read([row()], next_url="").more
+    assert not read([row()], next_url=None).more
+
+
+@pytest.mark.parametrize("rows", [None, [], [row(o=0)], [row(-5)]])
+def test_a_page_without_bars_cannot_have_further_ones(rows: object) -> None:
+    with pytest.raises(CallError) as raised:
+        read(rows, next_url="https://api.massive.com/v2/aggs?cursor=1")
+
+    assert raised.value.kind is FailureKind.MALFORMED
+
+
+@pytest.mark.parametrize("ticker", ["X:ETHUSD", "", None, 5, "C:BTCUSD"])
+def test_an_answer_about_another_ticker_is_none(ticker: object) -> None:
+    with pytest.raises(CallError) as raised:
+        read([row()], ticker=ticker)
+
+    assert raised.value.kind is FailureKind.INVALID
+    assert "X:BTCUSD" in raised.value.reason
+
+
+@pytest.mark.parametrize("status", ["ERROR", "", None, "NOT_AUTHORIZED"])
+def test_a_refusal_inside_a_good_answer_is_one(status: object) -> None:
+    with pytest.raises(CallError):
+        read([row()], status=status)
+
+
+def test_results_that_are_no_list_are_no_answer() -> None:
+    with pytest.raises(CallError) as raised:
+        read({"t": 1})
+
+    assert raised.value.kind is FailureKind.MALFORMED
+
+
+def test_delayed_data_are_good_data() -> None:
+    assert len(read([row()], status="DELAYED").bars) == 1
+
+
+@given(st.permutations(range(12)), st.lists(st.integers(0, 11), max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_order_and_repetition_do_not_matter(order: list[int], again: list[int]) -> None:
+    page = read([row(5 * number) for number in [*order, *again]])
+
+    assert [bar.ts for bar in page.bars] == [BEGIN + 5 * number * MINUTE for number in range(12)]
+
+
+@pytest.mark.parametrize("key", ["o", "h", "l", "c"])
+@pytest.mark.parametrize("value", [0, -1, "@NaN", "@huge", "96500", None, "absent", [], True, 1e19, 1e-19])
+def test_a_row_without_a_price_condemns_itself_alone(key: str, value: object) -> None:
+    page = read([row(), row(5, **{key: value}), row(10)])
+
+    assert [bar.ts for bar in page.bars] == [BEGIN, BEGIN + 10 * MINUTE]
+    ((ts, why),) = page.invalid
+    assert ts == BEGIN + 5 * MINUTE
+    assert f"`{key}`" in why
+
+
+def test_a_good_row_makes_up_for_a_bad_one_of_the_same_time() -> None:
+    for rows in ([row(), row(o=0)], [row(o=0), row()]):
+        page = read(rows)
+        assert (len(page.bars), page.invalid) == (1, ())
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, Decimal(0)), ("absent", Decimal(0)), (0.25, Decimal("0.25"))])
+def test_there_are_bars_without_volume(value: object, expected: Decimal) -> None:
+    assert read([row(v=value)]).bars[0].volume == expected
+
+
+@pytest.mark.parametrize("value", [-1, "@NaN", "@huge", "1", None, True, 1e19])
+def test_what_is_no_volume_spoils_its_row(value: object) -> None:
+    page = read([row(v=value), row(5)])
+
+    assert (len(page.bars), len(page.invalid)) == (1, 1)
+
+
+@pytest.mark.parametrize("value", ["absent", None, 0])
+def test_average_and_count_may_be_absent(value: object) -> None:
+    (bar,) = read([row(vw=value, n=value)]).bars
+
+    assert bar.vwap is None
+    assert bar.trades == (0 if value == 0 else None)
+
+
+@pytest.mark.parametrize("changes", [{"n": 1.5}, {"n": -1}, {"n": 2**31}, {"n": "@NaN"}, {"n": "3"}, {"vw": -1}])
+def test_what_is_no_average_or_count_spoils_its_row(changes: dict[str, Any]) -> None:
+    page = read([row(**changes), row(5)])
+
+    assert (len(page.bars), len(page.invalid)) == (1, 1)
+
+
+@pytest.mark.parametrize("minute", [-5, -1, 3, 60, 65, 24 * 60, 48 * 60, 10**7])
+def test_rows_off_the_grid_or_outside_of_what_was_asked_are_left_out(minute: int) -> None:
+    assert read([row(), row(minute)]) == read([row()])
+
+
+@pytest.mark.parametrize("time", [None, "absent", "x", 0, -1, "@NaN", "@huge", 1.5, []])
+def test_rows_of_no_time_are_left_out(time: object) -> None:
+    assert read([row(), row(5, t=time)]) == read([row()])
+
+
+@pytest.mark.parametrize("junk", [None, 5, "row", [], [[]]])
+def test_what_is_no_row_is_left_out(junk: object) -> None:
+    assert read([junk, row()]) == read([row()])
+
+
+def test_a_bar_of_the_future_is_none() -> None:
+    ahead = call(length=timedelta(days=2))
+
+    page = read([row(), row(24 * 60), row(24 * 60 + 10)], ahead)
+
+    assert [bar.ts for bar in page.bars] == [BEGIN, NOW]
+
+
+def test_minutes_have_a_grid_of_their_own() -> None:
+    page = read([row(), row(1), row(59), row(60)], call(minutes=1))
+
+    assert [bar.ts for bar in page.bars] == [BEGIN, BEGIN + MINUTE, BEGIN + 59 * MINUTE]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("ohlcvtn"),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]),
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_whatever_a_row_holds_its_neighbours_are_read(changes: dict[str, Any]) -> None:
+    page = read([row(), row(5, **changes), row(10)])
+
+    assert {BEGIN, BEGIN + 10 * MINUTE} <= {bar.ts for bar in page.bars}
+    for bar in page.bars:
+        assert all(0 < price < 10**18 + 1 for price in (bar.open, bar.high, bar.low, bar.close))
