@@ -39,18 +39,18 @@ EXACT_DIGITS = 120
 class Track:
     """What is known of one asset's bars.
 
-    They are wanted since `wanted_since`, and asked for until `asked_until`, by a call that began at `asked_at`; the
-    newest final one begins at `watermark`. `minutes` is the length of the bars that the vendor has: 5, or 1 where
-    they are built here.
+    They are wanted since `wanted_since`, and asked for until `asked_until`; the newest final one begins at `watermark`
+    (of bars that a platform stored itself: the newest). `minutes` is the length of the bars that the vendor has: 5, or
+    1 where they are built here. `served`: its price was stored before.
     """
 
     asset: Asset
     wanted_since: datetime
     asked_until: datetime | None = None
-    asked_at: datetime | None = None
     rechecked_at: datetime | None = None
     watermark: datetime | None = None
     minutes: int = 5
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,6 @@ JITTER = timedelta(seconds=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # One crontab line a minute makes the drain continuous.
 DRAIN_EVERY = timedelta(minutes=1)
-
-
 # What was refused is asked again after so long, and so is a day that was not there yet.
 ASK_AGAIN = timedelta(hours=1)
 # A day that the vendor does not have yet is stepped back from, so often at most: each step costs a call.
@@ -115,7 +113,7 @@ def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetim
 
 def ask_again_at(asked: AskedDay) -> datetime:
     """Tell when a day that brought nothing is asked for again: after an hour; an empty one ever later."""
-    return asked.asked_at + ASK_AGAIN * (2 ** (asked.times - 1) if asked.outcome is DayOutcome.EMPTY else 1)
+    return asked.asked_at + ASK_AGAIN * (2 ** min(asked.times - 1, 6) if asked.outcome is DayOutcome.EMPTY else 1)
 
 
 def wanted_day(market: AssetType, days: Days, now: datetime) -> date | None:

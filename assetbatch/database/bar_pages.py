@@ -88,13 +88,20 @@ with asked (r) as (
   union all select 'nothing', absent.r - closed.r - invalid.r from absent, closed, invalid
   union all select 'failed', invalid.r from invalid
   union all select 'not_entitled', '{}'
+), months (month) as (
+  select tstzmultirange(tstzrange(m at time zone 'UTC', (m + interval '1 month') at time zone 'UTC'))
+  from generate_series(
+    date_trunc('month', %(since)s at time zone 'UTC'), %(until)s at time zone 'UTC', interval '1 month'
+  ) m
 )
-insert into assetbatch.bar_absences as b (symbol, reason, ranges, noted_at)
-select %(symbol)s, reason, ranges, %(noted_at)s from found
-where not isempty(ranges)
+insert into assetbatch.bar_absences as b (symbol, reason, month, ranges, noted_at)
+select %(symbol)s, reason, (lower(month) at time zone 'UTC')::date, ranges * month, %(noted_at)s
+from found, months
+where not isempty(ranges * month)
    or exists (select from assetbatch.bar_absences o, asked
-              where o.symbol = %(symbol)s and o.reason = found.reason and o.ranges && asked.r)
-on conflict (symbol, reason) do update
+              where o.symbol = %(symbol)s and o.reason = found.reason and o.ranges && asked.r
+                and o.month = (lower(months.month) at time zone 'UTC')::date)
+on conflict (symbol, reason, month) do update
 set ranges = case when b.reason = 'failed' and b.noted_at <= excluded.noted_at - interval '1 day'
                   then '{}' else b.ranges - (select r from asked) end + excluded.ranges,
     noted_at = case when b.reason = 'failed' and b.noted_at > excluded.noted_at - interval '1 day'
@@ -104,9 +111,15 @@ where b.ranges <> b.ranges - (select r from asked) + excluded.ranges
 """
 
 NOTE_NOT_ENTITLED = """
-insert into assetbatch.bar_absences as b (symbol, reason, ranges, noted_at, told)
-values (%(symbol)s, 'not_entitled', tstzmultirange(tstzrange(%(since)s, %(until)s)), %(noted_at)s, %(told)s)
-on conflict (symbol, reason) do update
+insert into assetbatch.bar_absences as b (symbol, reason, month, ranges, noted_at, told)
+select %(symbol)s, 'not_entitled', m,
+       tstzmultirange(tstzrange(%(since)s, %(until)s)
+                      * tstzrange(m at time zone 'UTC', (m + interval '1 month') at time zone 'UTC')),
+       %(noted_at)s, %(told)s
+from generate_series(
+  date_trunc('month', %(since)s at time zone 'UTC'), %(until)s at time zone 'UTC', interval '1 month'
+) m
+on conflict (symbol, reason, month) do update
 set ranges = excluded.ranges + case when b.told = excluded.told then b.ranges else '{}' end,
     noted_at = excluded.noted_at, told = excluded.told
 """
@@ -120,12 +133,19 @@ class StoredBars:
     refused: tuple[tuple[datetime, str], ...] = ()
 
 
+def has_finality(connection: Connection) -> bool:
+    """Tell whether the table of the bars has the columns that say which are final; a platform's own may lack them."""
+    row = connection.execute(HAS_FINALITY).fetchone()
+    return row is not None and bool(row["yes"])
+
+
 def write(
     connection: Connection,
     asset: Asset,
     page: Sequence[tuple[Bar, bool]],
     *,
     is_new: bool,
+    has_finality: bool,
     asked_at: datetime,
     fetched_at: datetime,
     carefully: bool,
@@ -142,8 +162,7 @@ def write(
             return None
         connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
     page = [row for row in page if row != (known or {}).get(row[0].ts)]
-    row = connection.execute(HAS_FINALITY).fetchone()
-    statement = UPSERT if row is not None and row["yes"] else UPSERT_BARE
+    statement = UPSERT if has_finality else UPSERT_BARE
     times = {"symbol": asset.symbol, "asked_at": asked_at, "fetched_at": fetched_at}
 
     def put(part: Sequence[tuple[Bar, bool]]) -> int:

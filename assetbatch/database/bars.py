@@ -6,14 +6,17 @@ again. What is settled is final: below `asked_until` there is no open bar.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import psycopg
+
 from assetbatch.bars import Track
-from assetbatch.database.bar_pages import HAS_FINALITY
 from assetbatch.database.catalogue import asset_of
+from assetbatch.database.connection import transaction
 from assetbatch.model import Span
 
 if TYPE_CHECKING:
@@ -74,11 +77,13 @@ with claimed as (
 select a.*, c.*, (
   select o.ts from market_data.ohlcv_5m o
   where o.symbol_id = s.id and o.ts < coalesce(c.asked_until, 'infinity') order by o.ts desc limit 1
-) as newest
+) as newest, exists (
+  select from assetbatch.sync_state y where y.symbol = c.symbol and y.served_at is not null
+) as served
 from claimed c join assetbatch.assets a using (symbol) left join trading.symbols s using (symbol)
 """
 
-# As `token` is given up, so is what it held, whoever holds it since.
+# Fenced by the token: who has lost the lease changes nothing.
 FINISH = """
 update assetbatch.bar_state
 set asked_until = greatest(asked_until, %(asked_until)s), asked_at = coalesce(%(asked_at)s, asked_at),
@@ -99,7 +104,7 @@ RELEASE = (
     "update assetbatch.bar_state set token = null, leased_until = null where symbol = %(symbol)s and token = %(token)s"
 )
 
-MARK_SCANNED = "update assetbatch.bar_state set scanned_at = %(now)s where symbol = any(%(symbols)s)"
+MARK_SCANNED = "update assetbatch.bar_state set scanned_at = %(now)s where symbol = %(symbol)s"
 
 # What is wanted, less the bars that are there, less what is absent for a reason that still holds.
 HOLES = """
@@ -111,7 +116,8 @@ with wanted (r) as (
   where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s and b.is_final
 ), absent (r) as (
   select coalesce(range_agg(r), '{}') from assetbatch.bar_absences a, unnest(a.ranges) r
-  where a.symbol = %(symbol)s and (a.reason <> 'failed' or a.noted_at > %(failed_since)s)
+  where a.symbol = %(symbol)s and a.month >= date_trunc('month', %(since)s at time zone 'UTC')
+    and (a.reason <> 'failed' or a.noted_at > %(failed_since)s)
     and (a.reason <> 'not_entitled' or a.told = %(told)s)
 )
 select lower(hole) as since, upper(hole) as until
@@ -120,7 +126,23 @@ order by 1
 """
 
 # For a platform's own table without that column: what was open before a long stop cannot be told there.
-HOLES_BARE = HOLES.replace(" and b.is_final", "")
+HOLES_BARE = """
+with wanted (r) as (
+  select tstzmultirange(tstzrange(%(since)s, greatest(%(since)s, %(until)s)))
+), covered (r) as (
+  select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}')
+  from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
+  where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s
+), absent (r) as (
+  select coalesce(range_agg(r), '{}') from assetbatch.bar_absences a, unnest(a.ranges) r
+  where a.symbol = %(symbol)s and a.month >= date_trunc('month', %(since)s at time zone 'UTC')
+    and (a.reason <> 'failed' or a.noted_at > %(failed_since)s)
+    and (a.reason <> 'not_entitled' or a.told = %(told)s)
+)
+select lower(hole) as since, upper(hole) as until
+from wanted, covered, absent, unnest(wanted.r - covered.r - absent.r) hole
+order by 1
+"""
 
 READ_STATES = """
 select symbol, wanted_since, asked_until from assetbatch.bar_state where symbol = any(%(symbols)s)
@@ -172,9 +194,9 @@ def next_to_scan(connection: Connection, *, scanned_before: datetime, now: datet
     return [row["symbol"] for row in rows]
 
 
-def mark_scanned(connection: Connection, symbols: Sequence[str], now: datetime) -> None:
-    """Note that these have no holes that can be mended."""
-    connection.execute(MARK_SCANNED, {"symbols": list(symbols), "now": now})
+def mark_scanned(connection: Connection, symbol: str, now: datetime) -> None:
+    """Note that an asset's holes are not to be looked for again in this run."""
+    connection.execute(MARK_SCANNED, {"symbol": symbol, "now": now})
 
 
 def states(connection: Connection, symbols: Sequence[str]) -> dict[str, tuple[datetime, datetime | None]]:
@@ -183,14 +205,15 @@ def states(connection: Connection, symbols: Sequence[str]) -> dict[str, tuple[da
     return {row["symbol"]: (row["wanted_since"], row["asked_until"]) for row in rows}
 
 
-def holes(connection: Connection, symbol: str, span: Span, *, now: datetime, told: str) -> list[Span]:
+def holes(
+    connection: Connection, symbol: str, span: Span, *, now: datetime, told: str, has_finality: bool
+) -> list[Span]:
     """Find where bars are missing within a span, for no reason that still holds, in the order of time.
 
-    `told` names plan and key, as `note_not_entitled` did.
+    `told` names plan and key, as `note_not_entitled` did; `has_finality`: the table tells which bars are final.
     """
-    row = connection.execute(HAS_FINALITY).fetchone()
     rows = connection.execute(
-        HOLES if row is not None and row["yes"] else HOLES_BARE,
+        HOLES if has_finality else HOLES_BARE,
         {
             "symbol": symbol,
             "since": span.since,
@@ -227,10 +250,10 @@ def claim(
         asset_of(row),
         wanted_since=row["wanted_since"],
         asked_until=row["asked_until"],
-        asked_at=row["asked_at"],
         rechecked_at=row["rechecked_at"],
         watermark=row["newest"],
         minutes=row["source_minutes"],
+        served=row["served"],
     )
     return Claimed(track, token)
 
@@ -285,7 +308,9 @@ def finish(
 
 def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:
     """Create the months that are needed, and drop those that are not kept; of a plain table, nothing."""
-    connection.execute(KEEP_PARTITIONS, {"since": since, "kept_since": kept_since})
+    # They are made three months ahead: behind somebody's long read, tomorrow does as well.
+    with suppress(psycopg.errors.LockNotAvailable), transaction(connection, lock_timeout="1s"):
+        connection.execute(KEEP_PARTITIONS, {"since": since, "kept_since": kept_since})
 
 
 def are_partitioned(connection: Connection) -> bool:

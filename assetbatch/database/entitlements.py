@@ -46,7 +46,8 @@ insert into assetbatch.daily_figures as d (market, day, outcome, times, asked_at
 values (%(market)s, %(day)s, %(outcome)s, 1, %(asked_at)s)
 on conflict (market, day) do update
 set outcome = case when d.outcome = 'stored' then d.outcome else excluded.outcome end,
-    times = d.times + 1, asked_at = excluded.asked_at, token = null, asking_until = null
+    times = case when d.outcome = excluded.outcome then d.times + 1 else 1 end,
+    asked_at = excluded.asked_at, token = null, asking_until = null
 """
 
 GIVE_UP_DAY = """

@@ -46,6 +46,7 @@ JOB = "backfill"
 ATTEMPTS = 3
 # How long at a time to wait for another run that asks for bars of the same asset.
 WAIT_SECONDS = 0.5
+SPARE_WAIT_SECONDS = 10.0
 # What a run may take beyond what it foresees: retries, others that use the budget.
 PATIENCE = 2
 SPARE_SECONDS = 600.0
@@ -91,6 +92,7 @@ def foresee(
     api_key = config.api_key.reveal() if config.api_key else None
     sight = Sight(connection, config, clock, api_key=api_key)
     wanted = Wanted(config, sight, clock)
+    has_finality = bar_pages.has_finality(connection)
     assets = catalogue.enabled_assets(connection, symbols)
     spans: dict[str, Span] = {}
     calls = 0
@@ -99,7 +101,11 @@ def foresee(
         if reach is None:
             continue
         span = Span(wanted.since(since), min(core.floor(until), reach) if until else reach)
-        missing = [span] if refetch else bars.holes(connection, asset.symbol, span, now=clock.now(), told=sight.told)
+        missing = (
+            [span]
+            if refetch
+            else bars.holes(connection, asset.symbol, span, now=clock.now(), told=sight.told, has_finality=has_finality)
+        )
         if span.since < span.until and missing:
             spans[asset.symbol] = span
             calls += core.calls_for(missing, market_hours.market_of(asset))
@@ -178,7 +184,7 @@ class _Pages(Bars):
         super().__init__(run, road, sight, mend=False)
         self._spans = dict(spans)
         self._refetch = refetch
-        self._tries = 0
+        self._tries = self._waits = 0
         self._before: Mapping[datetime, tuple[Bar, bool]] = {}
         self.todo = deque(spans)
         self.given_up: list[Failure] = []
@@ -199,13 +205,19 @@ class _Pages(Bars):
         return self._spans[symbol].since
 
     def _taken(self, symbol: str) -> None:
+        # A killed run holds on to it until its lease runs out; beyond that, the asset is gone.
+        self._waits += 1
+        if self._waits * WAIT_SECONDS > self._lease_seconds + SPARE_WAIT_SECONDS:
+            log.warning("%s was removed from the catalogue", symbol)
+            self._waits = 0
+            self.todo.popleft()
+            return
         log.info("another run asks for bars of %s", symbol)
-        # A killed run holds on to it until its lease runs out.
         self._road.pause(WAIT_SECONDS)
 
     def _again(self, one: BarCall) -> None:
         del one  # it is still the first to do
-        self._tries = 0
+        self._tries = self._waits = 0
 
     def _hole(self, claimed: Claimed) -> Span | None:
         symbol = claimed.track.asset.symbol
@@ -213,8 +225,7 @@ class _Pages(Bars):
         if self._refetch:
             found = span if span.since < span.until else None
         else:
-            now = self._run.clock.now()
-            found = core.next_hole(bars.holes(self._run.connection, symbol, span, now=now, told=self._sight.told))
+            found = core.next_hole(self._holes(symbol, span.since, span.until))
         # A hole that its call has left as it was stays as it is.
         if found is None or (self._tries == 0 and found == self._last_holes.get(symbol)):
             self.todo.popleft()
@@ -231,11 +242,12 @@ class _Pages(Bars):
     def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> StoredBars | None:
         symbol = one.claimed.track.asset.symbol
         stored = super()._write(one, found, carefully=carefully)
-        if self._refetch:
-            for new, _ in found.bars:
-                old, was_final = self._before.get(new.ts, (new, True))
+        if self._refetch and stored is not None:
+            # Read again: the platform's columns may round, and its constraints refuse.
+            for ts, (new, _) in bar_pages.read(self._run.connection, symbol, one.span).items():
+                old, was_final = self._before.get(ts, (new, True))
                 if was_final and old != new:
-                    self._changed[symbol, new.ts] = ChangedBar(symbol, old, new)
+                    self._changed[symbol, ts] = ChangedBar(symbol, old, new)
             self._spans[symbol] = replace(self._spans[symbol], since=one.span.until if found.whole else found.until)
         return stored
 

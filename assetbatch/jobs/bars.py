@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.update import Road
-    from assetbatch.model import Bar
+    from assetbatch.model import AssetType, Bar
     from assetbatch.provider.bars import Page
 
 log = logging.getLogger(__name__)
@@ -91,13 +91,16 @@ class Bars:
         # Since when there are partitions.
         self._partitions: datetime | None = None
         self._last_holes: dict[str, Span] = {}
+        # Markets whose day is not over for the vendor: what one asset was told holds for all.
+        self._not_yet: set[AssetType] = set()
+        self._has_finality = bar_pages.has_finality(run.connection)
         self.assets: set[str] = set()
         self.stored = 0
         self.ended_by: Trouble | None = None
 
     def waiting(self) -> list[str]:
         """Tell whose newest bars are due and are not asked for by this run."""
-        if not self.wanted.enabled:
+        if not self.wanted.enabled or not self._sight.may(Access.BARS):
             return []
         self._list_due()
         return list(self._due)
@@ -115,11 +118,16 @@ class Bars:
         return bool(self._due or self._holed)
 
     def _list_due(self) -> None:
-        limits = self.wanted.limits(catalogue.frequencies(self._run.connection))
+        limits = [
+            limit
+            for limit in self.wanted.limits(catalogue.frequencies(self._run.connection))
+            if limit[1].asset_type not in self._not_yet
+        ]
         now = self._run.clock.now()
         found = bars.due(self._run.connection, limits, symbols=self._symbols, now=now, limit=LIST_SIZE)
         self._due = deque(found)
-        self._listed_at = time.monotonic()
+        # A full list has cut others off: the next one is made as soon as it is done.
+        self._listed_at = time.monotonic() if len(found) < LIST_SIZE else None
 
     def _scan(self) -> None:
         """Look for holes, for a while."""
@@ -132,17 +140,27 @@ class Bars:
             if not symbols:
                 break
             known = bars.states(run.connection, symbols)
-            holed = [symbol for symbol in symbols if symbol in known and self._holes(symbol, *known[symbol])]
-            bars.mark_scanned(run.connection, [one for one in symbols if one not in holed], run.clock.now())
-            self._holed.extend(holed)
+            for symbol in symbols:
+                if time.monotonic() - began >= self._scan_seconds:
+                    break
+                if symbol in known and self._holes(symbol, *known[symbol]):
+                    self._holed.append(symbol)
+                else:
+                    bars.mark_scanned(run.connection, symbol, run.clock.now())
         self._scan_seconds -= time.monotonic() - began
 
     def _holes(self, symbol: str, since: datetime, until: datetime | None) -> list[Span]:
         since = max(since, self.wanted.kept_since() or since)
         if until is None or until <= since:
             return []
-        span = Span(since, until)
-        return bars.holes(self._run.connection, symbol, span, now=self._run.clock.now(), told=self._sight.told)
+        return bars.holes(
+            self._run.connection,
+            symbol,
+            Span(since, until),
+            now=self._run.clock.now(),
+            told=self._sight.told,
+            has_finality=self._has_finality,
+        )
 
     def begin(self) -> BarCall | None:
         """Choose the next call, and take the lease for it; None where there is none after all."""
@@ -209,7 +227,7 @@ class Bars:
         span = core.next_hole(self._holes(track.asset.symbol, track.wanted_since, track.asked_until))
         # A hole that its call has left as it was is left to the next run, whatever the cause.
         if span is None or span == self._last_holes.get(track.asset.symbol):
-            bars.mark_scanned(self._run.connection, [track.asset.symbol], self._run.clock.now())
+            bars.mark_scanned(self._run.connection, track.asset.symbol, self._run.clock.now())
             return None
         self._last_holes[track.asset.symbol] = span
         return span
@@ -220,6 +238,7 @@ class Bars:
         asset, minutes = one.claimed.track.asset, one.call.minutes
         if self._has_minutes_only(one, page):
             log.info("%s has no 5-minute bars: asking for 1-minute bars", asset.symbol)
+            self._last_holes.pop(asset.symbol, None)
             self._road.write(lambda **_: bars.finish(self._run.connection, one.claimed, minutes=1), [record])
             self._again(one)
             return
@@ -263,7 +282,8 @@ class Bars:
                 track.asset,
                 found.bars,
                 known=known,
-                is_new=track.asked_until is None,
+                is_new=track.asked_until is None and not track.served,
+                has_finality=self._has_finality,
                 asked_at=one.asked_at,
                 fetched_at=self._run.clock.now(),
                 carefully=carefully,
@@ -286,15 +306,14 @@ class Bars:
 
     def _finish(self, one: BarCall, found: Harvest) -> bool:
         track = one.claimed.track
-        newest = one.newest and found.whole
         final = [bar.ts for bar, is_final in found.bars if is_final]
         rechecked = track.watermark is None or one.span.since < track.watermark
         return bars.finish(
             self._run.connection,
             one.claimed,
-            asked_until=found.until if newest else None,
-            asked_at=one.asked_at if newest else None,
-            rechecked_at=one.asked_at if newest and rechecked else None,
+            asked_until=found.until if one.newest else None,
+            asked_at=one.asked_at if one.newest and found.whole else None,
+            rechecked_at=one.asked_at if one.newest and rechecked else None,
             watermark=max([*final, *([track.watermark] if track.watermark else [])], default=None),
             # Remembered as soon as one was found.
             minutes=one.call.minutes if final or track.watermark else 5,
@@ -305,8 +324,10 @@ class Bars:
         connection, track, meaning = self._run.connection, one.claimed.track, KINDS[error.kind]
         symbol, now = track.asset.symbol, self._run.clock.now()
         log.info("bars of %s failed: %s: %s", symbol, error.kind, error)
-        if error.kind is FailureKind.NOT_YET and self._sight.mode is Mode.END_OF_DAY:
-            self._sight.not_yet(track.asset.asset_type)
+        if error.kind is FailureKind.NOT_YET:
+            if self._sight.mode is Mode.END_OF_DAY:
+                self._sight.not_yet(track.asset.asset_type)
+            self._not_yet.add(track.asset.asset_type)
             hour = planner.ASK_AGAIN.total_seconds()
             bars.fail(connection, one.claimed, kind=error.kind.value, error=error.reason, first_seconds=hour, now=now)
             self._list_due()
@@ -314,8 +335,10 @@ class Bars:
             self._sight.learn(one.call, error)
             bars.release(connection, one.claimed)
         elif error.kind is FailureKind.TIMEFRAME and not one.newest:
-            old = min(one.span.until, max(one.span.since + timedelta(days=1), core.floor(now - HISTORY["free"])))
-            span = Span(one.span.since, old)
+            # How far other plans reach back is not known: a year at a time.
+            history = HISTORY.get(self._run.config.plan)
+            seen = core.floor(now - history) if history else one.span.since + timedelta(days=365)
+            span = Span(one.span.since, min(one.span.until, max(one.span.since + timedelta(days=1), seen)))
             bar_pages.note_not_entitled(connection, symbol, span, told=self._sight.told, noted_at=now)
             bars.release(connection, one.claimed)
             self._again(one)
@@ -324,11 +347,11 @@ class Bars:
             if meaning.ends_run:
                 self.ended_by = Trouble(error.kind, error.reason)
         else:
-            self.fail(one, error)
+            self._put_off(one, error)
             if meaning.strike and self._road.api_is_away():
                 self.ended_by = Trouble(error.kind, error.reason)
 
-    def fail(self, one: BarCall, error: CallError) -> None:
+    def _put_off(self, one: BarCall, error: CallError) -> None:
         """Put an asset's bars off, longer each time that its call fails."""
         connection, now = self._run.connection, self._run.clock.now()
         usual = self._run.config.settings.queue.retry_delay_seconds

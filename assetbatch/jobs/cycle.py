@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
 from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 
 from assetbatch import planner
@@ -58,6 +60,14 @@ class Cycle:
 
     def make(self, calls: Sequence[Call]) -> None:
         """Make the calls, in order; store what each brings. Failures are on the road's trip, they are not raised."""
+        try:
+            self._make_all(calls)
+        except BaseException:
+            with suppress(psycopg.Error):
+                self.sight.give_up_day()
+            raise
+
+    def _make_all(self, calls: Sequence[Call]) -> None:
         waiting = deque(calls)
         while waiting:
             if self.calls_left < 1:

@@ -84,7 +84,8 @@ class Settling:
                 self._call_failed(one, error)
             else:
                 self._bars.failed(one.bars, error)
-                self.ended_by = self.ended_by or self._bars.ended_by
+                if self._bars.ended_by is not None and self.ended_by is None:
+                    self._end(error)
         if any(KINDS[error.kind].strike for _, error in bad) and self.ended_by is None:
             self._run.stop.pause(STRIKE_PAUSE_SECONDS)
 

@@ -126,6 +126,3 @@ def repetitions(wishes: Sequence[Wish]) -> Iterator[Fault]:
                 yield Fault(wish.place, column, f"{value} is there twice; the first one is at {seen[value]}")
             else:
                 seen[value] = wish.place
-
-
-# --- What there is already

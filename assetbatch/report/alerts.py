@@ -143,7 +143,8 @@ def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Seque
     """Hold the word of the plan against what the key was refused, as far as that matters now."""
     refused = {access for access, found in overview.entitlements.items() if not found.allowed}
     # That it has no snapshots is what the free plan says; where prices are live, nobody asks for finished days.
-    refused -= {Access.SNAPSHOTS} if config.plan == "free" else set()
+    expected = config.plan == "free" or config.settings.provider.mode == "end_of_day"
+    refused -= {Access.SNAPSHOTS} if expected else set()
     refused -= {Access.DAILY} if outlook.mode is Mode.LIVE else set()
     if not refused:
         return

@@ -165,6 +165,7 @@ def store(
             asset(number),
             made,
             is_new=False,
+            has_finality=True,
             asked_at=asked_at,
             fetched_at=asked_at,
             carefully=False,

@@ -58,6 +58,14 @@ def test_what_is_asked_for_again_and_has_changed_is_printed(commands: Commands, 
     assert (document["api_calls_used"], document["changed"], document["bars"]["stored"]) == (1, [], 0)
 
 
+def test_a_ticker_that_has_1_minute_bars_only_is_built_of_them(commands: Commands, sandbox: Sandbox) -> None:
+    sandbox.fail = ["minutes-only:BTCUSD"]
+
+    document = json.loads(commands("backfill", *FIRST_DAYS, "--json").stdout)
+
+    assert (document["api_calls_used"], document["bars"]) == (2, {"assets": 1, "stored": 576})
+
+
 def test_a_page_that_fails_for_good_is_told_and_the_next_run_goes_on(commands: Commands, sandbox: Sandbox) -> None:
     sandbox.fail = ["404:EURUSD"]
     days = ("--since", "2026-01-05", "--until", "2026-01-06", "--symbol", "EURUSD", "--symbol", "BTCUSD")

@@ -66,6 +66,7 @@ def write(
             ASSET,
             page,
             is_new=is_new,
+            has_finality=bar_pages.has_finality(connection),
             asked_at=asked_at,
             fetched_at=asked_at + LENGTH / 300,
             carefully=carefully,
@@ -299,7 +300,9 @@ def absences(connection: Connection) -> dict[str, list[tuple[int, int]]]:
 def holes(
     connection: Connection, since: int = 0, until: int = 20, *, now: datetime = ASKED, told: str = "free key"
 ) -> list[tuple[int, int]]:
-    found = bars.holes(connection, "BTCUSD", span(since, until), now=now, told=told)
+    found = bars.holes(
+        connection, "BTCUSD", span(since, until), now=now, told=told, has_finality=bar_pages.has_finality(connection)
+    )
     return [((one.since - BEGIN) // LENGTH, (one.until - BEGIN) // LENGTH) for one in found]
 
 
@@ -387,7 +390,7 @@ def test_reasons_of_one_asset_are_no_others(market: Connection) -> None:
     note(market, harvest(20, absent=[(0, 20)]))
     write(market, finals(bar(3)))
 
-    found = bars.holes(market, "ETHUSD", span(0, 20), now=ASKED, told="")
+    found = bars.holes(market, "ETHUSD", span(0, 20), now=ASKED, told="", has_finality=True)
     assert found == [span(0, 20)]
 
 
@@ -456,7 +459,7 @@ def test_the_newest_bar_below_what_was_asked_for_is_final(market: Connection) ->
     bars.finish(market, claimed, asked_until=at(2), asked_at=ASKED, watermark=at(1), minutes=5)
 
     track = claim(market).track
-    assert (track.watermark, track.asked_until, track.asked_at, track.minutes) == (at(1), at(2), ASKED, 5)
+    assert (track.watermark, track.asked_until, track.minutes) == (at(1), at(2), 5)
 
 
 def test_an_asset_that_fails_is_put_off_ever_longer(market: Connection) -> None:
@@ -538,8 +541,8 @@ def test_holes_are_looked_for_where_nobody_has_looked_for_longest(market: Connec
             "insert into assetbatch.bar_state (symbol, wanted_since, asked_until) values (%s, %s, %s)",
             [symbol, at(0), at(9)],
         )
-    bars.mark_scanned(market, ["A"], ASKED - HOUR)
-    bars.mark_scanned(market, ["BTCUSD"], ASKED - 2 * HOUR)
+    bars.mark_scanned(market, "A", ASKED - HOUR)
+    bars.mark_scanned(market, "BTCUSD", ASKED - 2 * HOUR)
 
     def scan(before: datetime) -> list[str]:
         return bars.next_to_scan(market, scanned_before=before, now=ASKED, limit=9)

@@ -18,9 +18,12 @@ import requests
 
 from assetbatch import config as configuration
 from assetbatch.database import schema
+from assetbatch.database.bars import KEEP_PARTITIONS
 from assetbatch.errors import Interrupted
+from assetbatch.jobs import bars as jobs_bars
 from assetbatch.jobs import drain, priority
 from assetbatch.jobs.clock import Stop
+from assetbatch.provider import addresses
 from assetbatch.sandbox import routes
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, Commands, open_database, wait_until
@@ -546,8 +549,8 @@ def test_what_a_plan_does_not_show_is_asked_for_under_another_one(world: World) 
 
     assert result.exit_code == 0
     asked = len(world.calls())
-    # The newest page, and the day and a bit before it, a day at a time.
-    assert asked == 3
+    # The newest page, and what is before it.
+    assert asked == 2
     assert world.absent("T1USD")["not_entitled"]
     assert world.drain(max_seconds=TOO_LONG_SECONDS, bars=bars).api_calls_used == 0
 
@@ -838,3 +841,51 @@ def test_months_are_made_for_whoever_wants_the_oldest_bars(partitioned: World) -
 
     assert world.is_whole("T1USD")
     assert world.is_whole("T2USD")
+
+
+def test_the_newest_bars_come_page_by_page_where_pages_are_short(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.add("T1USD")
+    monkeypatch.setattr(addresses, "MOST_BASE_MINUTES", 600)
+
+    world.drain(max_seconds=TOO_LONG_SECONDS, bars="{backfill_days: 1}")
+
+    assert len(world.calls()) <= 4
+    assert world.is_whole("T1USD")
+
+
+def test_a_list_of_assets_that_are_due_is_followed_by_the_next_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_bars, "LIST_SIZE", 2)
+    world.add(*(f"T{number}USD" for number in range(1, 6)))
+
+    assert world.drain(bars="{backfill_days: 1}").bars.assets == 5
+
+
+def test_an_outage_that_bars_meet_costs_no_item_an_attempt(world: World) -> None:
+    world.add("T1USD", "T2USD", "T3USD", "T4USD")
+    world.connection.execute(
+        "insert into assetbatch.queue (symbol, priority, waiting_since, rank, enqueued_at, available_at)"
+        " values ('T1USD', 3, now(), now(), now(), now())"
+    )
+    world.sandbox.fail = ["500"]
+
+    result = world.drain(
+        bars="{enabled: true}", rate_limiting="{window_seconds: 0.05, margin_seconds: 0, calls_per_minute: 50}"
+    )
+
+    assert result.exit_code == 69
+    row = world.connection.execute("select state, attempts from assetbatch.queue").fetchone()
+    assert row == {"state": "queued", "attempts": 0}
+
+
+def test_months_are_made_by_two_at_once(empty_database: str) -> None:
+    with open_database(empty_database) as one, open_database(empty_database) as other:
+        schema.migrate(one, partition_bars=True)
+        with ThreadPoolExecutor(1) as pool, one.transaction():
+            one.execute(KEEP_PARTITIONS, {"since": TUESDAY - timedelta(days=90), "kept_since": None})
+            waiting = pool.submit(
+                other.execute, KEEP_PARTITIONS, {"since": TUESDAY - timedelta(days=120), "kept_since": None}
+            )
+            wait_until(lambda: one.execute("select 1 from pg_locks where not granted").fetchone())
+        waiting.result(timeout=10)

@@ -24,6 +24,7 @@ import pytest
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider.client import Client
+from assetbatch.provider.quotes import Answers
 from assetbatch.sandbox.breakdowns import packed_bomb
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import wait_until
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from assetbatch.provider.quotes import Answers
 
 KEY = "7Qk_Zp/4+T%x9mB2"
 GOLD = Asset("XAUUSD", "C:XAUUSD", AssetType.FOREX, Role.PRIORITY, 1, 300)
@@ -145,7 +145,9 @@ def client(url: str, *, seconds: float = SECONDS) -> Client:
 
 def ask(asker: Client | str, call: Call = CALL, **options: Any) -> Answers:
     asker = client(asker, seconds=10) if isinstance(asker, str) else asker
-    return asker.ask(call, now=lambda: datetime.now(UTC), **options)
+    found = asker.ask(call, now=lambda: datetime.now(UTC), **options)
+    assert isinstance(found, Answers)
+    return found
 
 
 def failing(asker: Client | str, call: Call = CALL, **options: Any) -> CallError:

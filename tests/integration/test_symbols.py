@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -301,18 +302,14 @@ def test_each_page_of_the_reference_list_is_a_call_of_the_budget(world: World, m
     assert [fault.place for fault in unknown] == ["some.csv:3"]
 
 
-def test_one_asset_is_looked_for_no_further_than_it_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    pages = iter([["X:A"], ["X:B"], ["X:C"]])
+def test_one_asset_is_looked_for_with_one_call(world: World) -> None:
+    asked = asset("BTCUSD", "X:BTCUSD")
 
-    def ask(self: Client, call: Any, **_: Any) -> TickerPage:
-        return TickerPage(tuple(job_ticker(ticker) for ticker in next(pages)), f"page={call.page}+")
+    found = job.read_reference(world.config(), world.connection, host="test", stop=no_stop(), asset=asked)
 
-    monkeypatch.setattr(Client, "ask", ask)
-
-    found = job.read_reference(world.config(), world.connection, host="test", stop=no_stop(), asset=asset("B"))
-
-    assert sorted(found.names) == ["X:A", "X:B"]
-    assert found.result.api_calls_used == 2
+    assert set(found.names) == {"X:BTCUSD"}
+    (arrival,) = world.sandbox.arrivals
+    assert "ticker=X%3ABTCUSD" in arrival.path
 
 
 def job_ticker(ticker: str) -> Any:
@@ -510,8 +507,8 @@ def lived(world: World) -> World:
           from trading.symbols;
         insert into assetbatch.sync_state (symbol, served_at) select symbol, now() from trading.symbols;
         insert into assetbatch.bar_state (symbol, wanted_since) select symbol, now() from trading.symbols;
-        insert into assetbatch.bar_absences (symbol, reason, ranges, noted_at)
-          select symbol, 'nothing', '{}', now() from trading.symbols;
+        insert into assetbatch.bar_absences (symbol, reason, month, ranges, noted_at)
+          select symbol, 'nothing', '2026-11-01', '{}', now() from trading.symbols;
         insert into market_data.ohlcv_5m (symbol_id, ts, open, high, low, close, volume, is_final, fetched_at)
           select id, '2026-11-16'::timestamptz + number * interval '5 minutes', 1, 1, 1, 1, 1, true, now()
           from trading.symbols, generate_series(1, 5) number;

@@ -287,3 +287,9 @@ def test_days_that_were_refused_long_ago_do_not_make_newer_ones_possible() -> No
 
     assert planner.wanted_day(CRYPTO, days, TUESDAY) is None
     assert planner.newer_day_at(CRYPTO, days, TUESDAY) == TUESDAY - INSTANT + HOUR
+
+
+def test_a_day_that_stays_empty_is_asked_for_every_64_hours_at_last() -> None:
+    asked = AskedDay(DayOutcome.EMPTY, datetime(2026, 11, 17, 12, tzinfo=UTC), times=1000)
+
+    assert planner.ask_again_at(asked) - asked.asked_at == timedelta(hours=64)

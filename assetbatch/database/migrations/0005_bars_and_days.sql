@@ -48,6 +48,7 @@ begin
   if not exists (select from assetbatch.meta where key = 'bars' and value = 'partitioned') then
     return;
   end if;
+  perform pg_advisory_xact_lock(hashtextextended('assetbatch.keep_partitions', 0));
   while month <= clock_timestamp() + interval '3 months' loop
     if to_regclass(format('market_data.ohlcv_5m_%s', to_char(month, 'YYYYMM'))) is null then
       execute format('create table if not exists market_data.ohlcv_5m_%s partition of market_data.ohlcv_5m for values from (%L) to (%L)',
@@ -91,14 +92,15 @@ comment on column assetbatch.bar_state.source_minutes is '1: the vendor has no 5
 comment on column assetbatch.bar_state.scanned_at is 'when holes were last looked for';
 comment on column assetbatch.bar_state.token is 'who asks for its bars just now, until leased_until';
 
--- Why bars are absent. Where there is no bar and no reason, there is a hole.
+-- Why bars are absent. Where there is no bar and no reason, there is a hole. A row a month, so that a call writes little.
 create table assetbatch.bar_absences (
   symbol   text not null,
   reason   text not null check (reason in ('closed', 'nothing', 'failed', 'not_entitled')),
+  month    date not null,
   ranges   tstzmultirange not null,
   noted_at timestamptz not null,
   told     text not null default '',
-  primary key (symbol, reason)
+  primary key (symbol, reason, month)
 );
 comment on table assetbatch.bar_absences is
   'closed: the market rested; nothing: the vendor had none; failed: what it sent was no bar, asked again after a day; not_entitled: not with this plan and key';
