@@ -207,6 +207,51 @@ def test_a_new_key_inherits_the_busy_slots_of_the_old(connection: Connection) ->
     assert verdicts(new, 4) == ["granted"] * 3 + ["refused"]
 
 
+def test_a_new_key_inherits_answers_that_came_after_their_hold(connection: Connection) -> None:
+    world = World(connection)
+    limiter = world.limiter()
+    slots = [limiter.acquire() for _ in range(5)]
+    world.advance(HOLD + COOLDOWN)
+    for slot in slots:
+        limiter.release(slot, Outcome.OK)
+
+    assert verdicts(world.limiter(key="new"), 1) == ["refused"]
+    world.advance(COOLDOWN - 10)
+    assert verdicts(world.limiter(key="new"), 1) == ["refused"]
+    world.advance(10)
+    assert verdicts(world.limiter(key="new"), 6) == ["granted"] * 5 + ["refused"]
+
+
+def test_a_new_key_that_has_asked_is_not_held_up_by_late_answers_to_the_old(connection: Connection) -> None:
+    world = World(connection)
+    limiter = world.limiter()
+    slots = [limiter.acquire() for _ in range(5)]
+    assert verdicts(world.limiter(key="new"), 1) == ["refused"]
+    world.advance(HOLD + COOLDOWN)
+
+    for slot in slots:
+        limiter.release(slot, Outcome.OK)
+
+    assert verdicts(world.limiter(key="new"), 6) == ["granted"] * 5 + ["refused"]
+
+
+def test_a_new_key_inherits_from_the_key_used_last_even_when_its_slots_are_gone(connection: Connection) -> None:
+    world = World(connection)
+    spend(world, 1, None)
+    for _ in range(2):
+        second = world.limiter(key="second", window_seconds=2)
+        for slot in [second.acquire(max_wait_seconds=0) for _ in range(4)]:
+            second.release(slot, Outcome.OK)
+        world.advance(3)
+    verdicts(world.limiter(key="second", max_calls=1, window_seconds=2), 1)
+    left = world.row("select count(*) as n from assetbatch.rate_limit_slots where key_fingerprint = 'second'")
+    assert left["n"] == 1
+
+    assert verdicts(world.limiter(key="third"), 1) == ["refused"]
+    world.advance(HOLD + COOLDOWN)
+    assert verdicts(world.limiter(key="third"), 6) == ["granted"] * 5 + ["refused"]
+
+
 def test_a_new_key_inherits_a_refusal(connection: Connection) -> None:
     world = World(connection)
     limiter = world.limiter()

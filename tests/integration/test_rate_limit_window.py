@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -14,6 +15,7 @@ from assetbatch.database.rate_limit import WITHDRAW, Lane, Outcome, RateLimiter,
 from tests.integration.test_rate_limit import RULES, World, ask, migrated_database
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from assetbatch.database.connection import Connection, Row
@@ -48,8 +50,8 @@ class Request:
     limiter: RateLimiter
     counted_by: float
     """The latest instant at which the adversary may still count it."""
-    busy_by: float
-    """The latest instant at which the limiter may still have to reckon with it."""
+    busy_by: dict[str, float]
+    """By key: the latest instant at which its books may still have to reckon with it."""
 
 
 class Window(RuleBasedStateMachine):
@@ -85,6 +87,8 @@ class Window(RuleBasedStateMachine):
         self.configured = {"a": RULES, "b": RULES}
         self.passed = 0.0
         self.generation = 0
+        self.keys_with_books: set[str] = set()
+        self.key_used_last = ""
         self.in_flight: list[Request] = []
         self.ended: list[Request] = []
         self.waiters: list[tuple[RateLimiter, int]] = []
@@ -130,9 +134,6 @@ class Window(RuleBasedStateMachine):
         self.generation += 1
         self.waiters.clear()
         self.seen.clear()
-        # The new key's books have the old one's requests as they are now: how they end is told to the old one.
-        for request in self.in_flight:
-            request.busy_by = request.counted_by
 
     @rule(host=st.sampled_from("ab"), lane=st.sampled_from(Lane), calls_after=st.integers(0, 2), wait=st.booleans())
     def acquire(self, host: str, lane: Lane, calls_after: int, *, wait: bool) -> None:
@@ -221,6 +222,7 @@ class Window(RuleBasedStateMachine):
         )
 
     def _ask(self, host: str, limiter: RateLimiter, ticket: int | None, calls_after: int, *, wait: bool) -> None:
+        self._open_books()
         before = self.true_time()
         answer = ask(limiter, ticket, max_wait=float("inf") if wait else 0, calls_after=calls_after)
         rules = self.configured[host]
@@ -236,6 +238,18 @@ class Window(RuleBasedStateMachine):
                 self.waiters.append((limiter, answer["ticket"]))
         self._check_that_it_had_to_wait(limiter, before)
 
+    def _open_books(self) -> None:
+        """Let a key that asks for the first time have the requests as the key used last has them now.
+
+        How they end after that is told to the key that they were made with.
+        """
+        if self._key in self.keys_with_books:
+            return
+        self.keys_with_books.add(self._key)
+        for request in self.ended + self.in_flight:
+            if self.key_used_last in request.busy_by:
+                request.busy_by[self._key] = request.busy_by[self.key_used_last]
+
     def _granted(self, answer: Row, limiter: RateLimiter, in_force: list[Rules], before: float) -> None:
         granted_at = before + answer["wait_seconds"]
         limits = [rules.max_calls for rules in in_force if rules.max_calls is not None]
@@ -250,7 +264,8 @@ class Window(RuleBasedStateMachine):
             beside = [each for each in self.ended + self.in_flight if each.counted_by > granted_at - window + 1e-4]
             assert len(beside) < min(limits), f"{len(beside) + 1} requests, of {min(limits)} allowed in {window} s"
         hold = granted_at + limiter._rules.hold_seconds
-        self.in_flight.append(Request(answer, limiter, hold, hold))
+        self.in_flight.append(Request(answer, limiter, hold, {self._key: hold}))
+        self.key_used_last = self._key
 
     def _check_that_it_had_to_wait(self, limiter: RateLimiter, before: float) -> None:
         """Nobody was ahead, nothing blocked, nothing reserved: then all slots were taken."""
@@ -273,8 +288,10 @@ class Window(RuleBasedStateMachine):
             or key["full_by"].timestamp() + cooldown > before - self.passed
         ):
             return
-        busy = [each for each in self.ended if each.busy_by + cooldown > before - 1e-4]
-        assert len(busy) + len(self.in_flight) >= key["max_calls"]
+        busy = [
+            each for each in self.ended + self.in_flight if each.busy_by.get(self._key, 0) + cooldown > before - 1e-4
+        ]
+        assert len(busy) >= key["max_calls"]
 
     def _release(self, request: Request, outcome: Outcome) -> None:
         """Release as a client does: when it has read the answer."""
@@ -286,15 +303,13 @@ class Window(RuleBasedStateMachine):
         ).fetchone()
         assert known is not None
         released_at = self.true_time()
-        inherited = request.limiter._key != self._key
         if outcome is Outcome.UNSENT:
-            if not inherited:
-                return
             request.counted_by = 0
+            request.busy_by[request.limiter._key] = 0
         elif outcome is not Outcome.UNKNOWN:
             request.counted_by = min(request.counted_by, read_at)
-            if not inherited:
-                request.busy_by = released_at
+            if known["known"]:
+                request.busy_by[request.limiter._key] = released_at
         self.ended.append(request)
 
 
@@ -310,3 +325,59 @@ def test_no_window_ever_holds_more_than_the_limit(connection: Connection) -> Non
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@contextmanager
+def played(connection: Connection) -> Iterator[Window]:
+    """Play some steps by hand; the end is checked as always."""
+    Window.connection = connection
+    window = Window()
+    try:
+        yield window
+    finally:
+        window.teardown()
+
+
+def test_answers_after_their_hold_are_in_the_books_of_a_key_that_asks_after_them(connection: Connection) -> None:
+    with played(connection) as window:
+        window.acquire_several(calls=5, host="a")
+        window.rotate_key()
+        window.advance(seconds=96)
+        window.release_all()
+        window.acquire(host="a", lane=Lane.PRIORITY, calls_after=0, wait=False)
+
+        assert window.in_flight == []
+        window.advance(seconds=61)
+        window.acquire_several(calls=5, host="a")
+        assert len(window.in_flight) == 5
+
+
+def test_a_key_that_never_got_a_slot_hands_no_books_down(connection: Connection) -> None:
+    with played(connection) as window:
+        window.acquire_several(calls=5, host="a")
+        window.rotate_key()
+        window.acquire(host="a", lane=Lane.QUEUE, calls_after=0, wait=False)
+        window.advance(seconds=90)
+        window.release_all()
+        window.rotate_key()
+        window.advance(seconds=10)
+        window.acquire(host="a", lane=Lane.PRIORITY, calls_after=0, wait=False)
+
+        assert window.in_flight == []
+
+
+def test_a_key_whose_slots_are_gone_hands_its_books_down(connection: Connection) -> None:
+    with played(connection) as window:
+        window.acquire_several(calls=1, host="a")
+        window.rotate_key()
+        window.change_rules(host="a", max_calls=5, window=2, margin=0, spacing=0, request_seconds=25)
+        window.acquire_several(calls=4, host="a")
+        window.release_all()
+        window.advance(seconds=3)
+        window.change_rules(host="a", max_calls=1, window=2, margin=0, spacing=0, request_seconds=25)
+        window.acquire(host="a", lane=Lane.QUEUE, calls_after=0, wait=False)
+        window.rotate_key()
+        window.change_rules(host="a", max_calls=5, window=60, margin=1, spacing=0, request_seconds=25)
+        window.acquire_several(calls=5, host="a")
+
+        assert window.in_flight == []

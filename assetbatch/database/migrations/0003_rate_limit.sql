@@ -36,7 +36,7 @@ create table assetbatch.rate_limits (
 comment on column assetbatch.rate_limits.max_calls is 'null: unlimited';
 comment on column assetbatch.rate_limits.blocked_until is 'after a refusal the whole key waits';
 comment on column assetbatch.rate_limits.spaced_until is 'after an unforeseen refusal calls are spaced evenly until then';
-comment on column assetbatch.rate_limits.next_call_at is 'unlimited plans: politeness, so many calls a second';
+comment on column assetbatch.rate_limits.next_call_at is 'unlimited plans: politeness, so many calls a second; not before the last call that a dropped slot was granted for';
 comment on column assetbatch.rate_limits.full_by is 'requests that no slot remembers were counted by then';
 comment on column assetbatch.rate_limits.running_calls is 'calls that a priority run still means to make, after the one it has or waits for';
 comment on column assetbatch.rate_limits.foreseen_calls is 'calls that the next priority run is expected to make at foreseen_due';
@@ -154,12 +154,15 @@ begin
   if r.window_length > was.window_length then
     r.full_by := greatest(r.full_by, t);
   end if;
+  -- Slots beyond a smaller limit go, and a key that replaces this one has to see that it was the last in use.
+  r.next_call_at := greatest(r.next_call_at, least(t, (
+    select max(s.granted_at) from assetbatch.rate_limit_slots s where s.key_fingerprint = r.key_fingerprint)));
   if r.max_calls is null then
     delete from assetbatch.rate_limit_waiters w where w.key_fingerprint = r.key_fingerprint;
   end if;
   update assetbatch.rate_limits k
   set max_calls = r.max_calls, window_length = r.window_length, margin = r.margin, min_spacing = r.min_spacing,
-      full_by = r.full_by
+      full_by = r.full_by, next_call_at = r.next_call_at
   where k.key_fingerprint = r.key_fingerprint;
   return r;
 end
