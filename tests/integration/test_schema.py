@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -83,6 +84,50 @@ def test_a_missing_unique_key_is_told(empty_database: str) -> None:
             schema.migrate(connection)
 
     assert "ALTER TABLE trading.symbols ADD UNIQUE (symbol);" in caught.value.hint
+
+
+def test_missing_columns_and_keys_are_told_at_once_and_their_statements_mend_them(empty_database: str) -> None:
+    with open_database(empty_database) as connection:
+        connection.execute(
+            "create schema trading; create table trading.symbols (id uuid, metadata jsonb, updated_at timestamptz)"
+        )
+        with pytest.raises(SchemaError) as caught:
+            schema.migrate(connection)
+        _, *statements = caught.value.hint.splitlines()
+        for statement in statements:
+            connection.execute(statement)
+
+        schema.migrate(connection)
+
+    assert statements == [
+        "ALTER TABLE trading.symbols ADD COLUMN symbol text not null;",
+        "ALTER TABLE trading.symbols ADD UNIQUE (symbol);",
+    ]
+
+
+def test_a_program_that_is_too_old_for_the_schema_leaves_it_alone(
+    database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "migration.sql"
+    file.write_text("create table assetbatch.never_made ()")
+    known = [*schema.migrations(), schema.Migration(schema.migrations()[-1].version + 1, "never", file)]
+    monkeypatch.setattr(schema, "migrations", lambda: known)
+    with open_database(database) as connection:
+        connection.execute("update assetbatch.meta set value = '99.0.0' where key = 'oldest_program'")
+        with pytest.raises(SchemaError, match=r"needs assetbatch 99\.0\.0"):
+            schema.migrate(connection)
+        left = connection.execute("select to_regclass('assetbatch.never_made') as found").fetchone()
+
+    assert left == {"found": None}
+
+
+def test_the_version_is_the_databases_own(database: str, empty_database: str) -> None:
+    with open_database(empty_database) as connection:
+        assert schema.version(connection) is None
+    with open_database(database) as connection:
+        assert schema.version(connection) == schema.migrations()[-1].version
+        connection.execute("insert into assetbatch.migrations (version, name, program) values (9999, 'later', '99')")
+        assert schema.version(connection) == 9999
 
 
 def test_a_program_refuses_a_schema_that_is_too_old_or_too_new_for_it(database: str) -> None:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
 from assetbatch.cli.options import AsJson
-from assetbatch.cli.trouble import tell
+from assetbatch.cli.trouble import named, tell
+from assetbatch.errors import SchemaError
+
+if TYPE_CHECKING:
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.database.pending import Pending
+    from assetbatch.database.restore import Restored
 
 database_app = typer.Typer(help="The embedded PostgreSQL.", no_args_is_help=True)
 
@@ -24,6 +33,16 @@ def register(app: typer.Typer) -> None:
 
 def init(
     as_json: AsJson = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only show what there is to do; 78 where it could not be done.")
+    ] = False,
+    restored: Annotated[
+        bool,
+        typer.Option(
+            "--restored",
+            help="After a backup came back: pause calls for a window, drop old events, release what was held.",
+        ),
+    ] = False,
     grants: Annotated[
         str | None,
         typer.Option(metavar="ROLE", help="Only print the SQL that grants ROLE the least that the jobs need."),
@@ -36,38 +55,122 @@ def init(
     Example: assetbatch init
     """
     current.json = as_json
+    if check + restored + (grants is not None) > 1:
+        raise typer.BadParameter("--check, --restored and --grants exclude each other")
     if grants is not None:
-        from assetbatch.database import schema
+        _print_grants(grants)
+    elif check:
+        _check(current.load_config())
+    else:
+        _install(current.load_config(), restored=restored)
 
-        if as_json:
-            print_json({"sql": schema.grants(grants)})
-        else:
-            sys.stdout.write(schema.grants(grants))
-        return
-    config = current.load_config()
 
+def _print_grants(role: str) -> None:
+    from assetbatch.database import schema
+
+    if current.json:
+        print_json({"sql": schema.grants(role)})
+    else:
+        sys.stdout.write(schema.grants(role))
+
+
+def _check(config: Config) -> None:
+    """Show what `init` would do; raise what it would fail with."""
+    from assetbatch.database import pending, schema
+
+    partitioned = config.settings.bars.retention_months is not None
+    connected = False
+    try:
+        with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+            connected = True
+            found = pending.read(connection, config.assets, partition_bars=partitioned)
+    except SchemaError:
+        if connected:
+            raise
+        # The embedded server, or its database, was never made.
+        found = pending.from_nothing(config.assets, partition_bars=partitioned, now=datetime.now(UTC))
+    if current.json:
+        print_json({"database": config.database.described, "pending": found.anything} | asdict(found))
+    else:
+        sys.stdout.write(f"{config.database.described}: {_plans(found)}\n")
+    if found.owner_statements:
+        raise schema.PlatformTablesError(found.owner_statements)
+
+
+def _plans(found: Pending) -> str:
+    """Tell in words what `init` would do."""
+    version = "no schema yet" if found.schema_version is None else f"schema version {found.schema_version}"
+    if not found.anything:
+        return f"{version}, nothing to do"
+    condition = "after the statements below " if found.owner_statements else ""
+    lines = [f"{version}; {condition}`assetbatch init` would"]
+    if found.create_database:
+        lines.append("create the embedded database")
+    lines += [
+        f"{verb} {named(names)}"
+        for verb, names in (
+            ("apply", found.migrations),
+            ("add to the catalogue", found.added),
+            ("change in the catalogue", found.changed),
+            ("disable in the catalogue", found.disabled),
+            ("create", found.partitions),
+        )
+        if names
+    ]
+    return "\n  ".join(lines)
+
+
+def _install(config: Config, *, restored: bool) -> None:
+    """Create or upgrade, mend what a backup brought back, and tell what was done."""
     from assetbatch.database import bars, catalogue, schema
 
+    partitioned = config.settings.bars.retention_months is not None
     with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS, create=True) as connection:
-        partitioned = config.settings.bars.retention_months is not None
         applied = schema.migrate(connection, partition_bars=partitioned)
         catalogue.sync_with_config(connection, config.assets)
         bars.keep_partitions(connection, since=schema.check(connection), kept_since=None)
         kept = partitioned and not bars.are_partitioned(connection)
-    version = schema.migrations()[-1].version
-    if as_json:
-        print_json(
-            {
-                "database": config.database.described,
-                "schema_version": version,
-                "applied": [f"{migration.version:04}_{migration.name}" for migration in applied],
-            }
-        )
+        version = schema.version(connection)
+        mended = _mend(config, connection) if restored else None
+    if current.json:
+        document = {
+            "database": config.database.described,
+            "schema_version": version,
+            "applied": [migration.full_name for migration in applied],
+            "restored": None if mended is None else asdict(mended),
+        }
+        print_json(document)
     else:
         did = f"{len(applied)} migrations applied" if applied else "nothing to do"
         sys.stdout.write(f"{config.database.described}: schema version {version}, {did}\n")
+        if mended is not None:
+            sys.stdout.write(f"  {_mended(mended)}\n")
+    if mended is not None and not mended.keys_blocked:
+        tell("no key is known here, and none is configured: run it again with the key that made calls since the backup")
     if kept:
         tell("bars.retention_months drops nothing: market_data.ohlcv_5m was made without it, or by the platform")
+
+
+def _mend(config: Config, connection: Connection) -> Restored:
+    from assetbatch.database import restore
+    from assetbatch.database.rate_limit import key_fingerprint
+    from assetbatch.jobs.run import rules_of
+
+    return restore.mend(
+        connection,
+        key=None if config.api_key is None else key_fingerprint(config.api_key.reveal()),
+        rules=rules_of(config),
+        max_age_minutes=config.settings.events.max_age_minutes,
+    )
+
+
+def _mended(done: Restored) -> str:
+    pause = "no call has to wait" if done.blocked_until is None else f"no call before {done.blocked_until:%H:%M:%S} UTC"
+    return (
+        f"restored: {pause}; {done.events_dropped} old events dropped, {done.refusals_forgotten} refusals forgotten;"
+        f" released: {done.queue_items_released} items of the queue, the bars of {done.bars_released} assets,"
+        f" {done.days_released} finished days, {done.leases_released} leases"
+    )
 
 
 @database_app.command("stop")

@@ -1,0 +1,208 @@
+"""From every version of the schema to the newest, with rows in all tables."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from assetbatch.database import schema
+from tests.conftest import open_database
+
+if TYPE_CHECKING:
+    from assetbatch.database.connection import Connection, Row
+
+ALL = schema.migrations()
+VERSIONS = [migration.version for migration in ALL]
+OWN_SCHEMAS = ("assetbatch", "trading", "market_data", "data_sources")
+
+# What a program of that version may have left in the tables that its migration made.
+ROWS = {
+    1: """
+        insert into trading.symbols (symbol, metadata)
+        values ('EURUSD', '{"last_update": {"last_price": 1.10, "timestamp": "2026-11-20T22:00:00.000Z"}, "own": 1}'),
+               ('BTCUSD', '{}');
+        insert into data_sources.data_sync_status (ticker_id, provider_id, last_sync_timestamp, sync_status)
+        select s.id, p.id, '2026-11-20', 'success' from trading.symbols s, data_sources.api_providers p;
+        insert into assetbatch.meta (key, value) values ('source', 'api.massive.com');
+    """,
+    2: """
+        insert into assetbatch.assets (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)
+        values ('EURUSD', 'C:EURUSD', 'forex', 'priority', 1, 300, 'config'),
+               ('XAGUSD', 'C:XAGUSD', 'forex', 'secondary', 3, 1800, 'symbols');
+        insert into assetbatch.sync_state (symbol, served_at, succeeded_at, day, event_seq)
+        values ('EURUSD', '2026-11-20 22:00', '2026-11-20 22:00', '2026-11-20', 1795212000000000);
+        insert into assetbatch.runs (job, host, version, plan, calls_per_window, status, exit_code)
+        values ('run-priority', 'a', '0.1.0', 'free', 5, 'ok', 0),
+               ('drain-queue', 'b', '0.1.0', 'free', 5, 'running', null);
+        insert into assetbatch.api_calls (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets)
+        select id, 'quotes', 'ok', 200, true, 80, 0, 3 from assetbatch.runs;
+        insert into assetbatch.outbox (symbol, seq, payload, published_at)
+        values ('EURUSD', 1, '{"symbol": "EURUSD", "seq": 1}', now()),
+               ('EURUSD', 2, '{"symbol": "EURUSD", "seq": 2}', null);
+        insert into assetbatch.leases values ('publisher', gen_random_uuid(), now());
+    """,
+    3: """
+        select assetbatch.adopt_key('old', 5, '60 s', '1 s', '0');
+        select assetbatch.acquire_slot('old', 'a', 5, 60, 1, 0, null, 35, 'priority', null, 60, 2, 1);
+        insert into assetbatch.rate_limit_waiters values ('old', 7, 'queue', now());
+    """,
+    4: """
+        insert into assetbatch.queue (symbol, priority, waiting_since, rank, enqueued_at, available_at)
+        values ('XAGUSD', 3, now(), now(), now(), now());
+        insert into assetbatch.queue (symbol, priority, waiting_since, rank, enqueued_at, available_at, state, died_at)
+        values ('NOPE', 4, now(), now(), now(), now(), 'dead', now());
+    """,
+    5: """
+        insert into market_data.ohlcv_5m
+        select id, timestamptz '2026-11-20' + n * interval '5 min', 1.10, 1.2, 1.0, 1.15, 10, 1.12, 3, true, now()
+        from trading.symbols, generate_series(0, 99) n;
+        insert into assetbatch.bar_state (symbol, wanted_since) values ('EURUSD', '2026-11-01');
+        insert into assetbatch.bar_absences
+        values ('EURUSD', 'nothing', '2026-11-01', '{[2026-11-03 10:00+00, 2026-11-03 10:05+00)}', now());
+        insert into assetbatch.daily_figures values ('forex', '2026-11-20', 'stored', 1, now());
+        insert into assetbatch.entitlements values ('old', 'free', 'snapshots', false, now(), 'not entitled');
+        insert into assetbatch.market_status values ('forex', false, now());
+    """,
+}
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> list[schema.Migration]:
+    """The migrations that the program knows: none yet; a test adds them."""
+    known: list[schema.Migration] = []
+    monkeypatch.setattr(schema, "migrations", lambda: list(known))
+    return known
+
+
+def tables(connection: Connection) -> list[str]:
+    rows = connection.execute(
+        """
+        select format('%%I.%%I', schemaname, tablename) as name from pg_tables
+        where schemaname = any(%s) order by 1
+        """,
+        [list(OWN_SCHEMAS)],
+    )
+    return [row["name"] for row in rows]
+
+
+def content(connection: Connection, table: str) -> list[Row]:
+    rows = connection.execute(f"select to_jsonb(t) as row from {table} t")
+    return sorted((row["row"] for row in rows), key=lambda row: json.dumps(row, default=str, sort_keys=True))
+
+
+def everything(connection: Connection) -> dict[str, list[Row]]:
+    return {table: content(connection, table) for table in tables(connection)}
+
+
+def lost(before: dict[str, list[Row]], after: dict[str, list[Row]]) -> list[tuple[str, Row]]:
+    """Rows that are no longer there as they were; columns may have been added to them."""
+    return [
+        (table, row)
+        for table, rows in before.items()
+        for row in rows
+        if not any(row == {key: kept.get(key) for key in row} for kept in after[table])
+    ]
+
+
+def fill(connection: Connection, version: int) -> None:
+    connection.execute(ROWS[version])
+
+
+def upgrade_to(connection: Connection, known: list[schema.Migration], version: int) -> None:
+    """Apply one migration after the other, as so many releases did, with rows of each."""
+    for migration in ALL[len(known) :]:
+        if migration.version > version:
+            return
+        known.append(migration)
+        assert schema.migrate(connection) == [migration]
+        fill(connection, migration.version)
+
+
+def test_no_row_is_lost_on_the_way_from_the_first_version(empty_database: str, known: list[schema.Migration]) -> None:
+    with open_database(empty_database) as connection:
+        before: dict[str, list[Row]] = {}
+        for migration in ALL:
+            known.append(migration)
+            assert schema.migrate(connection) == [migration]
+            assert lost(before, everything(connection)) == []
+            fill(connection, migration.version)
+            before = everything(connection)
+        assert [table for table, rows in before.items() if not rows] == [], "rows for these are missing in ROWS"
+        meta = before["assetbatch.meta"]
+
+        assert schema.migrate(connection) == []
+
+        assert everything(connection) == before
+        assert {"key": "source", "value": "api.massive.com"} in meta
+        schema.check(connection)
+
+
+@pytest.mark.parametrize("version", VERSIONS[:-1])
+def test_two_hosts_may_upgrade_at_once_from_any_version(
+    empty_database: str, known: list[schema.Migration], version: int
+) -> None:
+    with open_database(empty_database) as one, open_database(empty_database) as other, ThreadPoolExecutor(2) as hosts:
+        upgrade_to(one, known, version)
+        before = everything(one)
+        known[:] = ALL
+
+        applied = list(hosts.map(schema.migrate, (one, other)))
+
+        assert sorted(map(len, applied)) == [0, len(ALL) - version]
+        assert lost(before, everything(one)) == []
+        schema.check(other)
+
+
+PLATFORM = """
+create schema trading; create schema data_sources; create schema market_data;
+create table trading.symbols (
+  id uuid primary key default gen_random_uuid(), symbol varchar(20) unique, metadata jsonb, updated_at timestamptz,
+  sector text not null default 'none'
+);
+create table data_sources.api_providers (id serial primary key, code text unique, url text);
+create table data_sources.data_sync_status (
+  ticker_id uuid references trading.symbols on delete cascade, provider_id int references data_sources.api_providers,
+  last_sync_timestamp timestamptz, sync_status text, updated_at timestamptz, note text,
+  unique (provider_id, ticker_id)
+);
+create table market_data.ohlcv_5m (
+  ts timestamptz not null, symbol_id uuid not null, open float8, high float8, low float8, close float8, volume float8,
+  vwap float8, trades int
+);
+create unique index on market_data.ohlcv_5m (symbol_id, ts desc);
+create index on market_data.ohlcv_5m (ts desc);
+insert into trading.symbols (symbol, metadata) select 'T' || n, '{"kept": 1}' from generate_series(1, 20) n;
+insert into data_sources.api_providers (code) values ('other'), ('polygon');
+insert into data_sources.data_sync_status select s.id, 1, now(), 'success', now(), 'own' from trading.symbols s;
+insert into market_data.ohlcv_5m
+select timestamptz '2026-11-02' + n * interval '5 min', s.id, 1.1, 1.2, 1.0, 1.15, 10, null, 3
+from trading.symbols s, generate_series(0, 49) n;
+"""
+
+DEFINITIONS = """
+select c.oid::regclass::text as table_name, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       pg_get_expr(d.adbin, d.adrelid) as fallback, c.relowner, c.relacl::text
+from pg_class c join pg_attribute a on a.attrelid = c.oid
+left join pg_attrdef d on (d.adrelid, d.adnum) = (c.oid, a.attnum)
+where c.relnamespace = any(array['trading', 'data_sources', 'market_data']::regnamespace[]) and a.attnum > 0
+order by 1, 2
+"""
+
+
+@pytest.mark.parametrize("partition_bars", [False, True])
+def test_the_platforms_own_tables_stay_as_they_are_with_their_rows(
+    empty_database: str, known: list[schema.Migration], *, partition_bars: bool
+) -> None:
+    with open_database(empty_database) as connection:
+        connection.execute(PLATFORM)
+        before, definitions = everything(connection), connection.execute(DEFINITIONS).fetchall()
+        for migration in ALL:
+            known.append(migration)
+            schema.migrate(connection, partition_bars=partition_bars)
+            after = everything(connection)
+            assert {table: after[table] for table in before} == before
+        assert connection.execute(DEFINITIONS).fetchall() == definitions
+        assert schema.migrate(connection, partition_bars=partition_bars) == []
