@@ -176,11 +176,15 @@ class Commands:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
+    def _whole(self, environment: dict[str, str]) -> dict[str, str]:
+        # What was told of trouble is remembered for the user, and for root in /var/lib.
+        return {"XDG_STATE_HOME": str(self.folder / "state")} | self.environment | environment
+
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "assetbatch", *arguments],
             cwd=self.folder,
-            env=self.environment | environment,
+            env=self._whole(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -194,7 +198,7 @@ class Commands:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env=self.environment | environment,
+            env=self._whole(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

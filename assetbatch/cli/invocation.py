@@ -143,6 +143,15 @@ class _Formatter(logging.Formatter):
         return f"assetbatch: {text}"
 
 
+def format_for_stderr() -> LogFormat:
+    """Tell how lines look best where they go: systemd's journal reads a priority off each line."""
+    try:
+        stream = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):  # closed, or not a file at all
+        return LogFormat.PLAIN
+    return LogFormat.JOURNALD if configuration.is_journal(os.environ, stream) else LogFormat.PLAIN
+
+
 def configure_log() -> None:
     """Send the log to stderr, as loud as the options say; a run that goes well says nothing."""
     handler = logging.StreamHandler()

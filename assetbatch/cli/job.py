@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from assetbatch import pings
 from assetbatch.cli import lifecycle, trouble
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
 from assetbatch.cli.trouble import named
 from assetbatch.database import schema
+from assetbatch.errors import Interrupted
+from assetbatch.model import RunStatus
 from assetbatch.report.documents import run_document
 
 if TYPE_CHECKING:
@@ -25,19 +28,38 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# A run that a signal ended is gone within two seconds.
+LAST_PING_SECONDS = 1.0
 
-def run(config: Config, work: Callable[[Connection, Stop], RunResult], *, max_seconds: float) -> NoReturn:
+
+def run(
+    config: Config,
+    work: Callable[[Connection, Stop], RunResult],
+    *,
+    max_seconds: float,
+    needs_key: bool = False,
+) -> NoReturn:
     """Do a job's work on the configured database, tell what it did, and end the command as the run ended.
 
     `max_seconds` is the job's own limit. The hard end comes some time after that and a call that began just then.
+    Whoever monitors the job by pings is told at the end, however it ends; a run that left the work to another is none.
     """
     stop = lifecycle.stop_on_signals()
     provider = config.settings.provider
     lifecycle.end_by(max_seconds + provider.connect_timeout_seconds + provider.timeout_seconds)
-    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
-        schema.check(connection)
-        result = work(connection, stop)
-    _tell(result)
+    try:
+        if needs_key:
+            config.require_api_key()
+        with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+            schema.check(connection)
+            result = work(connection, stop)
+        _tell(result)
+    except BaseException as error:
+        seconds = LAST_PING_SECONDS if isinstance(error, Interrupted) else pings.PING_SECONDS
+        pings.ping(config, current.command, failed=True, seconds=seconds)
+        raise
+    if result.status is not RunStatus.SKIPPED:
+        pings.ping(config, current.command, failed=bool(result.exit_code), seconds=pings.PING_SECONDS)
     raise typer.Exit(result.exit_code)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +10,9 @@ from typing import Annotated
 import typer
 
 from assetbatch import __version__
-from assetbatch.cli import commands, lifecycle, trouble
-from assetbatch.cli.invocation import LogFormat, configure_log, current
+from assetbatch.cli import commands, lifecycle, telling, trouble
+from assetbatch.cli.invocation import LogFormat, configure_log, current, format_for_stderr
 from assetbatch.errors import EXIT_BUG, AssetbatchError
-
-log = logging.getLogger(__name__)
 
 EXIT_CODES = """Exit codes: 0 done (also when nothing was due, or another run of the same job is going on);
 1 an unexpected error; 2 wrong usage; 3 done, but a priority asset failed or an item became a dead letter; 69 the
@@ -51,7 +49,10 @@ def options(
         typer.Option("--verbose", "-v", count=True, help="Tell the story; twice: every call and statement."),
     ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No warnings on stderr, errors only.")] = False,
-    log_format: Annotated[LogFormat, typer.Option(help="How lines on stderr look.")] = LogFormat.PLAIN,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(help="How lines on stderr look; by itself journald under systemd, and plain elsewhere."),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
@@ -62,9 +63,10 @@ def options(
     current.config_file = config
     current.verbosity = verbose
     current.quiet = quiet
-    current.log_format = log_format
+    current.log_format = log_format or format_for_stderr()
     current.command = context.invoked_subcommand or ""
     configure_log()
+    telling.begin()
     lifecycle.interrupt_on_signals()
 
 
@@ -72,9 +74,14 @@ def main() -> None:
     """Run the command line; the exit code says how it went."""
     try:
         app()
+    except SystemExit as end:
+        telling.finish(well=not end.code and "--help" not in sys.argv)
+        raise
     except AssetbatchError as error:
+        # What ends a run by force is on its way still, perhaps: it shall not interrupt the telling of it.
+        signal.setitimer(signal.ITIMER_REAL, 0)
         trouble.tell_error(error)
         sys.exit(error.exit_code)
-    except Exception:
-        log.exception("an unexpected error: this is a bug")
+    except Exception as error:  # noqa: BLE001 - the last place where it can be told
+        trouble.tell_bug(error)
         sys.exit(EXIT_BUG)

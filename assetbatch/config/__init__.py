@@ -4,6 +4,16 @@ from assetbatch.config.configuration import Config
 from assetbatch.config.database import Database
 from assetbatch.config.loading import load
 from assetbatch.config.secret import Secret
-from assetbatch.config.sources import data_folder, sandbox_key
+from assetbatch.config.sources import data_folder, is_journal, sandbox_key, state_folder, whereabouts
 
-__all__ = ["Config", "Database", "Secret", "data_folder", "load", "sandbox_key"]
+__all__ = [
+    "Config",
+    "Database",
+    "Secret",
+    "data_folder",
+    "is_journal",
+    "load",
+    "sandbox_key",
+    "state_folder",
+    "whereabouts",
+]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,6 +158,36 @@ def data_folder(environ: Mapping[str, str]) -> Path:
     return _user_folder("data", environ)
 
 
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Return where a user's runs keep what they have told: the user's state folder, for root /var/lib/assetbatch/state.
+
+    An absolute XDG_STATE_HOME decides for either.
+    """
+    if os.geteuid() == 0 and not _xdg("state", environ):
+        return ROOT_FOLDER / "state"
+    return _user_folder("state", environ)
+
+
+def whereabouts(file: Path | None, environ: Mapping[str, str], cwd: Path) -> str:
+    """Return a digest of which config.yaml and which database of the environment a command line is pointed at.
+
+    It needs neither to be readable, and knows no password: what it tells stays the same when a fault in them is mended.
+    """
+    if named := str(file or environ.get("ASSETBATCH_CONFIG", "").strip()):
+        path = str(cwd / named)
+    else:
+        path = next((str(folder) for folder in _folders(environ, cwd) if _is_there(folder / "config.yaml")), "")
+    url = re.sub(r"(//[^/?#]*?:)[^/?#]*@|(password\s*=\s*)('[^']*'|[^\s&]*)", r"\1\2", environ.get("DATABASE_URL", ""))
+    names = ("DATABASE_URL_FILE", "DB_HOST", "DB_PORT", "DB_NAME")
+    parts = [os.path.normpath(path) if path else "", url, *(environ.get(name, "") for name in names)]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def is_journal(environ: Mapping[str, str], stream: os.stat_result) -> bool:
+    """Tell whether systemd has connected a stream to its journal; one that was redirected since is another file."""
+    return environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
+
+
 def _xdg(kind: str, environ: Mapping[str, str]) -> Path | None:
     """Return $XDG_…_HOME/assetbatch; a relative path is ignored, as the XDG specification wants it."""
     folder = Path(environ.get(f"XDG_{kind.upper()}_HOME", "").strip())
@@ -167,4 +199,8 @@ def _user_folder(kind: str, environ: Mapping[str, str]) -> Path:
         return folder
     import platformdirs
 
-    return {"config": platformdirs.user_config_path, "data": platformdirs.user_data_path}[kind](APPLICATION)
+    return {
+        "config": platformdirs.user_config_path,
+        "data": platformdirs.user_data_path,
+        "state": platformdirs.user_state_path,
+    }[kind](APPLICATION)

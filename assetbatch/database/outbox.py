@@ -1,4 +1,4 @@
-"""Events waiting to be announced: rows that were written in the transaction of the price that they announce."""
+"""The outbox: events as rows that were written in the transaction of the price that they announce."""
 
 from __future__ import annotations
 
@@ -9,47 +9,141 @@ from assetbatch.database.connection import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from assetbatch.database.connection import Connection
 
-# News that is too old to be news is dropped, but for each symbol's newest, which tells how things stand.
-DROP_STALE = """
-update assetbatch.outbox o
-set published_at = clock_timestamp(), dropped = true
-where published_at is null and created_at < clock_timestamp() - make_interval(secs => 60 * %(max_age_minutes)s::float8)
-  and exists (
-    select from assetbatch.outbox newer
-    where newer.symbol = o.symbol and newer.id > o.id and newer.published_at is null
-  )
-"""
+# What was published stays this long at least, for who wants to see what was said.
+KEPT_MINUTES = 60.0
+# Rows that one sweep looks at: a few milliseconds, and more than a run writes between two of them.
+SWEPT = 5_000
 
-DISCARD = "update assetbatch.outbox set published_at = clock_timestamp(), dropped = true where published_at is null"
-
+# News that is too old to be news is overtaken, but for each symbol's newest, which tells how things stand.
 READ_PENDING = """
-select id, symbol, payload::text as payload from assetbatch.outbox
+select id, symbol, payload::text as payload,
+       created_at < clock_timestamp() - make_interval(secs => 60 * %(max_age_minutes)s::float8)
+         and exists (
+           select from assetbatch.outbox newer
+           where newer.symbol = o.symbol and newer.id > o.id and newer.published_at is null
+         ) as overtaken
+from assetbatch.outbox o
 where published_at is null
 order by id
 limit %(limit)s
 """
+
+IS_ANY_PENDING = "select exists (select from assetbatch.outbox where published_at is null) as pending"
 
 MARK_PUBLISHED = """
 update assetbatch.outbox set published_at = clock_timestamp()
 where id = any(%(ids)s) and published_at is null
 """
 
+# Where nothing carries events, nobody wants to hear of them: they are through, but were never sent.
+SET_ASIDE = """
+update assetbatch.outbox set published_at = clock_timestamp(), dropped = true
+where id = any(%(ids)s) and published_at is null
+"""
+
+DROP = """
+with gone as (
+  delete from assetbatch.outbox where id = any(%(ids)s) and published_at is null returning id
+)
+insert into assetbatch.meta as m (key, value)
+select 'events_dropped', count(*)::text from gone having count(*) > 0
+on conflict (key) do update set value = (m.value::bigint + excluded.value::bigint)::text
+"""
+
+# Looks at the next rows in the order of their ids, a stretch a sweep, round and round: however long the table, and
+# whatever waits in it, a sweep costs the same and every row gets its turn. Where it met rows too young to delete it
+# begins again at the first.
+SWEEP = """
+with stretch as materialized (
+  select id, created_at
+  from assetbatch.outbox
+  where id > coalesce((select value::bigint from assetbatch.meta where key = 'outbox_swept'), 0)
+  order by id
+  limit %(limit)s
+), old as materialized (
+  select o.id, o.published_at is null as dropped
+  from stretch join assetbatch.outbox o using (id)
+  where o.published_at < clock_timestamp()
+                         - make_interval(secs => 60 * greatest(%(max_age_minutes)s::float8, %(kept_minutes)s::float8))
+     or (o.published_at is null
+         and o.created_at < clock_timestamp() - make_interval(secs => 60 * %(max_age_minutes)s::float8)
+         and exists (
+           select from assetbatch.outbox newer
+           where newer.symbol = o.symbol and newer.id > o.id and newer.published_at is null
+         ))
+  order by o.id
+  for update of o skip locked
+), gone as (
+  delete from assetbatch.outbox o using old where o.id = old.id returning old.dropped
+), noted (key, value) as (
+  select 'events_dropped', count(*) from gone where dropped having count(*) > 0
+  union all
+  select 'outbox_swept',
+         case when count(*) < %(limit)s
+                or max(created_at) > clock_timestamp() - make_interval(secs => 60 * %(max_age_minutes)s::float8)
+              then 0 else max(id) end
+  from stretch
+), written as (
+  insert into assetbatch.meta as m (key, value)
+  select key, value::text from noted
+  on conflict (key) do update
+  set value = case when m.key = 'events_dropped' then (m.value::bigint + excluded.value::bigint)::text
+                   else excluded.value end
+  where m.key = 'events_dropped' or m.value <> excluded.value
+)
+select count(*) as gone from gone
+"""
+
+READ_DROPPED = "select coalesce((select value::bigint from assetbatch.meta where key = 'events_dropped'), 0) as dropped"
+
 NOTIFY = """
 select count(pg_notify('asset:update:' || symbol, payload)), count(pg_notify('asset:update', payload))
 from unnest(%(symbols)b::text[], %(payloads)b::text[]) with ordinality as v (symbol, payload, position)
 """
 
+# The newest that is so old: read backwards by id, which is the order of created_at but for moments.
+READ_BEFORE = """
+select coalesce((
+  select id from assetbatch.outbox
+  where created_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+  order by id desc
+  limit 1
+), 0) as id, clock_timestamp() as now
+"""
+
+# Rows and snapshot belong together: what was under way then is what may still fill the gaps between these ids.
+READ_RANGES = """
+select s.now, pg_snapshot_xmin(s.snapshot)::text::bigint as oldest_running,
+       pg_snapshot_xmax(s.snapshot)::text::bigint as next_transaction, o.*
+from (select clock_timestamp() as now, pg_current_snapshot() as snapshot) s
+left join lateral (
+  select o.id, o.symbol, o.seq, o.payload::text as payload, o.created_at, o.published_at, o.dropped
+  from unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) as r (first_id, last_id)
+  join assetbatch.outbox o on o.id between r.first_id and r.last_id
+  order by o.id
+  limit %(limit)s
+) o on true
+order by o.id
+"""
+
+READ_FATES = """
+select id, published_at, dropped from assetbatch.outbox
+where id = any(%(ids)s) and published_at is not null
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change of one asset's price; `payload` is JSON text."""
+    """One change of one asset's price; `payload` is JSON text. Overtaken: too old, and a newer one waits, too."""
 
     id: int
     symbol: str
     payload: str
+    overtaken: bool = False
 
     @property
     def channel(self) -> str:
@@ -57,16 +151,42 @@ class Event:
         return f"asset:update:{self.symbol}"
 
 
-def drop_stale(connection: Connection, *, max_age_minutes: float) -> int:
-    """Drop pending events older than that which a newer one has overtaken; return how many."""
-    return connection.execute(DROP_STALE, {"max_age_minutes": max_age_minutes}).rowcount
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An event as it lies in the outbox; `dropped`: it is through without having been sent."""
+
+    id: int
+    symbol: str
+    seq: int
+    payload: str
+    created_at: datetime
+    published_at: datetime | None
+    dropped: bool
 
 
-def pending(connection: Connection, *, limit: int) -> list[Event]:
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Events of some ranges of ids, in order, and the transactions that were under way when they were read."""
+
+    now: datetime
+    events: tuple[Stored, ...]
+    oldest_running: int
+    next_transaction: int
+
+
+def pending(connection: Connection, *, limit: int, max_age_minutes: float) -> list[Event]:
     """Read the oldest events that were not announced yet, in order."""
+    parameters = {"limit": limit, "max_age_minutes": max_age_minutes}
     return [
-        Event(row["id"], row["symbol"], row["payload"]) for row in connection.execute(READ_PENDING, {"limit": limit})
+        Event(row["id"], row["symbol"], row["payload"], row["overtaken"])
+        for row in connection.execute(READ_PENDING, parameters)
     ]
+
+
+def is_any_pending(connection: Connection) -> bool:
+    """Tell whether events wait to be announced."""
+    row = connection.execute(IS_ANY_PENDING).fetchone()
+    return row is not None and bool(row["pending"])
 
 
 def mark_published(connection: Connection, events: Sequence[Event]) -> None:
@@ -74,9 +194,27 @@ def mark_published(connection: Connection, events: Sequence[Event]) -> None:
     connection.execute(MARK_PUBLISHED, {"ids": [event.id for event in events]})
 
 
-def discard(connection: Connection) -> None:
-    """Drop all that waits: nobody wants to hear of it."""
-    connection.execute(DISCARD)
+def set_aside(connection: Connection, events: Sequence[Event]) -> None:
+    """Write down that nobody carries them."""
+    connection.execute(SET_ASIDE, {"ids": [event.id for event in events]})
+
+
+def drop(connection: Connection, events: Sequence[Event]) -> None:
+    """Delete events that were overtaken before they could be announced, and count them."""
+    connection.execute(DROP, {"ids": [event.id for event in events]})
+
+
+def sweep(connection: Connection, *, max_age_minutes: float, limit: int = SWEPT) -> int:
+    """Delete old events of the next stretch: published ones, and those that were overtaken; return how many."""
+    parameters = {"max_age_minutes": max_age_minutes, "kept_minutes": KEPT_MINUTES, "limit": limit}
+    row = connection.execute(SWEEP, parameters).fetchone()
+    return 0 if row is None else row["gone"]
+
+
+def dropped(connection: Connection) -> int:
+    """Tell how many events were ever dropped, too old to be news when they could have been announced."""
+    row = connection.execute(READ_DROPPED).fetchone()
+    return 0 if row is None else row["dropped"]
 
 
 def notify(connection: Connection, events: Sequence[Event], *, seconds: float) -> None:
@@ -86,3 +224,43 @@ def notify(connection: Connection, events: Sequence[Event], *, seconds: float) -
         connection.execute(
             NOTIFY, {"symbols": [event.symbol for event in events], "payloads": [event.payload for event in events]}
         )
+
+
+def read_before(connection: Connection, *, seconds: float) -> tuple[int, datetime]:
+    """Tell the id of the newest event that is so old, 0 for none, and the database's time."""
+    row = connection.execute(READ_BEFORE, {"seconds": seconds}).fetchone()
+    assert row is not None  # noqa: S101 - a select without from has one row
+    return row["id"], row["now"]
+
+
+def read_ranges(connection: Connection, ranges: Sequence[tuple[int, int]], *, limit: int) -> Stretch:
+    """Read the events whose ids are in one of these ranges, both ends included: the lowest ids, so many at most."""
+    rows = connection.execute(
+        READ_RANGES, {"firsts": [first for first, _ in ranges], "lasts": [last for _, last in ranges], "limit": limit}
+    ).fetchall()
+    return Stretch(
+        rows[0]["now"],
+        tuple(
+            Stored(
+                row["id"],
+                row["symbol"],
+                row["seq"],
+                row["payload"],
+                row["created_at"],
+                row["published_at"],
+                row["dropped"],
+            )
+            for row in rows
+            if row["id"] is not None
+        ),
+        rows[0]["oldest_running"],
+        rows[0]["next_transaction"],
+    )
+
+
+def read_fates(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[datetime, bool]]:
+    """Tell which of these events are through by now: when, and whether without having been sent."""
+    if not ids:
+        return {}
+    rows = connection.execute(READ_FATES, {"ids": list(ids)})
+    return {row["id"]: (row["published_at"], row["dropped"]) for row in rows}

@@ -1,4 +1,8 @@
-"""What `status` reads: a handful of statements, none of which looks at more than an hour of calls or a day of runs."""
+"""What `status` reads: a handful of statements, none of which looks at more than an hour of calls or a day of runs.
+
+Times are held against `statement_timestamp()`, which an index can be searched with: `clock_timestamp()` may change from
+row to row, so each row would be looked at.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +37,11 @@ with recent as (
               then 'failed' else status end as status,
          started_at - lag(started_at) over (partition by job order by started_at) as gap
   from assetbatch.runs
-  where job = any(%(jobs)s) and status <> 'skipped' and started_at > clock_timestamp() - interval '48 hours'
+  where job = any(%(jobs)s) and status <> 'skipped' and started_at > statement_timestamp() - interval '48 hours'
 )
 select j.job, last.started_at as last_run, coalesce(r.status, last.status) as last_status, ended.exit_code,
-       day.runs, day.partial, day.failed, day.last_failure, day.last_error,
+       good.finished_at as last_success,
+       day.runs, day.ok, day.partial, day.failed, day.last_failure, day.last_error,
        greatest(day.longest_gap_seconds, extract(epoch from clock_timestamp() - last.started_at)::float8)
          as longest_gap_seconds
 from unnest(%(jobs)s::text[]) as j (job)
@@ -49,21 +54,30 @@ left join lateral (
   select exit_code from assetbatch.runs
   where runs.job = j.job and status <> 'skipped' and finished_at is not null order by started_at desc limit 1
 ) ended on true
+left join lateral (
+  select finished_at from assetbatch.runs
+  where runs.job = j.job and status = 'ok' order by started_at desc limit 1
+) good on true
 cross join lateral (
   select count(*) as runs,
+         count(*) filter (where status = 'ok') as ok,
          count(*) filter (where status = 'partial') as partial,
          count(*) filter (where status = 'failed') as failed,
          extract(epoch from max(gap))::float8 as longest_gap_seconds,
          max(coalesce(finished_at, started_at)) filter (where status in ('partial', 'failed')) as last_failure,
          (array_agg(error order by started_at desc) filter (where status in ('partial', 'failed')))[1] as last_error
   from recent
-  where recent.job = j.job and started_at > clock_timestamp() - interval '24 hours'
+  where recent.job = j.job and started_at > statement_timestamp() - interval '24 hours'
 ) day
 """
 
+# A refusal of a priority call is among the waits of its run already.
 READ_HOUR = """
-select r.*, c.*, (select count(*) from assetbatch.outbox where published_at is null) as events_pending,
-       (select min(created_at) from assetbatch.outbox where published_at is null) as oldest_event_at,
+select r.priority_ok, r.priority_finished, r.priority_latency_ms,
+       r.rate_limit_waits + c.other_refusals as rate_limit_waits, c.calls, c.refusals,
+       (select count(*) from assetbatch.outbox where published_at is null) as events_pending,
+       (select created_at from assetbatch.outbox where published_at is null order by id limit 1) as oldest_event_at,
+       (select started_at from assetbatch.runs order by id limit 1) as first_run_at,
        clock_timestamp() as now
 from (
   select count(*) filter (where status = 'ok') as priority_ok,
@@ -75,11 +89,16 @@ from (
            as priority_latency_ms,
          coalesce(sum(rate_limit_waits), 0)::int as rate_limit_waits
   from assetbatch.runs
-  where job = 'run-priority' and started_at > clock_timestamp() - interval '1 hour'
+  where job = 'run-priority' and started_at > statement_timestamp() - interval '1 hour'
 ) r
 cross join (
-  select count(*) filter (where sent) as calls, count(*) filter (where outcome = 'rate_limited') as refusals
-  from assetbatch.api_calls where at > clock_timestamp() - interval '1 hour'
+  select count(*) filter (where sent) as calls,
+         count(*) filter (where outcome = 'rate_limited') as refusals,
+         count(*) filter (
+           where outcome = 'rate_limited'
+             and not exists (select from assetbatch.runs p where p.id = a.run_id and p.job = 'run-priority')
+         )::int as other_refusals
+  from assetbatch.api_calls a where at > statement_timestamp() - interval '1 hour'
 ) c
 """
 
@@ -103,10 +122,10 @@ group by k.key_fingerprint
 READ_DISAGREEING_HOSTS = """
 select host, max_calls, extract(epoch from window_length)::float8 as window_seconds
 from assetbatch.rate_limit_hosts h
-where seen_at > clock_timestamp() - interval '10 minutes'
+where seen_at > statement_timestamp() - interval '10 minutes'
   and exists (
     select from assetbatch.rate_limit_hosts o
-    where o.key_fingerprint = h.key_fingerprint and o.seen_at > clock_timestamp() - interval '10 minutes'
+    where o.key_fingerprint = h.key_fingerprint and o.seen_at > statement_timestamp() - interval '10 minutes'
       and (o.max_calls, o.window_length, o.margin, o.min_spacing)
             is distinct from (h.max_calls, h.window_length, h.margin, h.min_spacing)
   )
@@ -120,12 +139,40 @@ from assetbatch.queue
 group by state, priority
 """
 
+READ_BARS = """
+select count(*) as failing
+from assetbatch.bar_state b join assetbatch.assets a using (symbol)
+where b.error_kind is not null and a.enabled
+"""
+
+READ_WATERMARKS = """
+select symbol, watermark from assetbatch.bar_state where symbol = any(%(symbols)s) and watermark is not null
+"""
+
+# The last ones first; what was killed ended when it must have.
+READ_NOT_WELL = """
+select job, host, started_at, finished_at, exit_code, error_kind,
+       case when status = 'running' then 'killed' else status end as status,
+       coalesce(error, case when status = 'running' then 'it was killed' end) as error
+from assetbatch.runs
+where started_at > statement_timestamp() - make_interval(secs => %(seconds)s)
+  and (status in ('partial', 'failed') or (status = 'running' and ends_by < clock_timestamp()))
+order by started_at desc
+limit %(limit)s
+"""
+
 # How long the queue was one interval of its job ago: the last that a run wrote down before that.
 READ_QUEUE_BEFORE = """
-select remaining from assetbatch.runs
-where job in ('drain-queue', 'enqueue-secondary') and remaining is not null
-  and finished_at <= clock_timestamp() - make_interval(secs => %(seconds)s)
-order by started_at desc
+select last.remaining
+from unnest(array['drain-queue', 'enqueue-secondary']) as j (job)
+cross join lateral (
+  select started_at, remaining from assetbatch.runs
+  where runs.job = j.job and remaining is not null
+    and finished_at <= statement_timestamp() - make_interval(secs => %(seconds)s)
+  order by started_at desc
+  limit 1
+) last
+order by last.started_at desc
 limit 1
 """
 
@@ -145,6 +192,11 @@ class Overview:
     entitlements: Mapping[Access, Entitlement] = field(default_factory=dict)
     days: Days = field(default_factory=dict)
     closed: frozenset[AssetType] = frozenset()
+    key: str | None = None
+    """The fingerprint of the key in use."""
+    first_run_at: datetime | None = None
+    bars_failing: int = 0
+    watermarks: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def read(
@@ -160,14 +212,16 @@ def read(
 
     Where none is at hand it is the one that was used last.
     """
-    prices = {row["symbol"]: row for row in connection.execute(READ_PRICES, {"symbols": list(symbols)})}
     hour = connection.execute(READ_HOUR).fetchone()
     assert hour is not None  # noqa: S101 - an aggregate has one row
     used = connection.execute(READ_KEY_IN_USE, {"key": key}).fetchone()
     before = connection.execute(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds}).fetchone()
+    bars = connection.execute(READ_BARS).fetchone()
+    assert bars is not None  # noqa: S101 - a select without from has one row
+    marks = connection.execute(READ_WATERMARKS, {"symbols": list(symbols)})
     return Overview(
         now=hour["now"],
-        prices=prices,
+        prices=prices(connection, symbols),
         jobs=connection.execute(READ_JOBS, {"jobs": list(jobs)}).fetchall(),
         hour=hour,
         queue=connection.execute(READ_QUEUE).fetchall(),
@@ -177,4 +231,18 @@ def read(
         entitlements={} if used is None else entitlements.read(connection, key=used["key"], plan=plan),
         days=entitlements.read_days(connection, hour["now"]),
         closed=entitlements.closed_markets(connection, hour["now"] - ASK_AGAIN),
+        key=key if used is None else used["key"],
+        first_run_at=hour["first_run_at"],
+        bars_failing=bars["failing"],
+        watermarks={row["symbol"]: row["watermark"] for row in marks},
     )
+
+
+def prices(connection: Connection, symbols: Sequence[str]) -> dict[str, Row]:
+    """Read the newest prices of assets by symbol."""
+    return {row["symbol"]: row for row in connection.execute(READ_PRICES, {"symbols": list(symbols)})}
+
+
+def not_well(connection: Connection, *, seconds: float, limit: int) -> list[Row]:
+    """Read the runs of the last so many seconds that were not well, the newest first."""
+    return connection.execute(READ_NOT_WELL, {"seconds": seconds, "limit": limit}).fetchall()

@@ -62,7 +62,7 @@ LAST_ANSWER = "select at from assetbatch.api_calls where outcome = 'ok' order by
 
 REFUSALS_IN_LAST_HOUR = """
 select count(*) as refusals from assetbatch.api_calls
-where outcome = 'rate_limited' and at > clock_timestamp() - interval '1 hour'
+where outcome = 'rate_limited' and at > statement_timestamp() - interval '1 hour'
 """
 
 

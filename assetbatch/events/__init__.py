@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
+from assetbatch.errors import LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +24,16 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 DELIVERY_SECONDS = 2.0
+# With less time than this no batch is begun: its answer would come too late, and it would be sent twice.
+SHORTEST_SECONDS = 0.2
+# The right to publish. A publisher that was killed keeps the others waiting for so long.
+LEASE_SECONDS = 5.0
 # Between two announcements of a run that goes on: events of many calls go out together, and a slow carrier takes a
 # twentieth of the run at most.
 PAUSE_SECONDS = 1.0
 PAUSE_FACTOR = 20
+# Until a run that goes on tries a carrier again that was away.
+RETRY_SECONDS = 15.0
 
 
 class DeliveryError(Exception):
@@ -38,6 +45,9 @@ class Publisher(Protocol):
 
     def publish(self, events: Sequence[outbox.Event], *, seconds: float) -> None:
         """Deliver in order, within so many seconds; return once whoever carries them has acknowledged all."""
+
+    def close(self) -> None:
+        """Give back what it holds; no delivery goes on after that."""
 
 
 def backend(config: Config) -> str:
@@ -64,55 +74,88 @@ def publisher(config: Config, connection: Connection) -> Publisher | None:
 
 
 class Announcer:
-    """Announces for one run, whenever it has time; a carrier that is away or slow holds up a run only once."""
+    """Announces for one run, whenever it has time; a carrier that is away or slow costs it DELIVERY_SECONDS in all."""
 
     def __init__(self, config: Config, connection: Connection) -> None:
         self._config = config
         self._connection = connection
         self._not_before = 0.0
         self._given_up = False
-        self._slow_seconds = 0.0
+        self._warned = False
+        self._lost_seconds = 0.0
 
     def announce(self, *, at_once: bool = False) -> None:
-        """Announce what waits, unless that was done just now or has failed in this run.
+        """Announce what waits, unless that was done just now, or this run has lost too much time with it.
 
-        Trouble with the carrier is logged as a warning: the events are still there for the next run.
+        Trouble with the carrier is logged as a warning, once: the events are still there for the next run.
         """
-        if self._given_up or (not at_once and time.monotonic() < self._not_before):
-            return
+        left = DELIVERY_SECONDS - self._lost_seconds
         began = time.monotonic()
+        if self._given_up or left < SHORTEST_SECONDS or (not at_once and began < self._not_before):
+            return
+        failed = False
         try:
-            publish_pending(self._config, self._connection)
+            publish_pending(self._config, self._connection, seconds=left)
         except DeliveryError as error:
-            self._given_up = True
-            log.warning("events wait for the next run: %s", error)
+            failed = True
+            if not self._warned:
+                log.warning("events wait for the next run: %s", error)
+            self._warned = True
         took = time.monotonic() - began
-        if took > PAUSE_SECONDS / 2:
-            self._slow_seconds += took
-        self._given_up |= self._slow_seconds >= DELIVERY_SECONDS
-        self._not_before = began + max(PAUSE_SECONDS, took * PAUSE_FACTOR)
+        slow = took > PAUSE_SECONDS / 2
+        # A carrier that refuses at once may soon be back; one that keeps a run waiting would do so again.
+        self._given_up = failed and slow
+        self._lost_seconds += took if failed or slow else 0
+        self._not_before = began + max(RETRY_SECONDS if failed else PAUSE_SECONDS, took * PAUSE_FACTOR)
 
 
-def publish_pending(config: Config, connection: Connection) -> int:
+def publish_pending(config: Config, connection: Connection, *, seconds: float = DELIVERY_SECONDS) -> int:
     """Announce what waits in the outbox, or as much as there is time for; return how many events were announced.
 
     Raises DeliveryError.
     """
-    carrier = publisher(config, connection)
-    if carrier is None:
-        outbox.discard(connection)
-        return 0
-    lease = Lease(connection, "publisher")
-    if not lease.take():
-        return 0
+    end = time.monotonic() + seconds
+    lease = Lease(connection, "publisher", seconds=LEASE_SECONDS)
     published = 0
-    end = time.monotonic() + DELIVERY_SECONDS
+    swept = False
+    while lease.take():
+        try:
+            if not swept:
+                outbox.sweep(connection, max_age_minutes=config.settings.events.max_age_minutes)
+                swept = True
+            published += _publish(config, connection, lease, end)
+        finally:
+            lease.give_up()
+        # A run that was turned away meanwhile has left its events to this one.
+        if end - time.monotonic() < SHORTEST_SECONDS or not outbox.is_any_pending(connection):
+            break
+    return published
+
+
+def _publish(config: Config, connection: Connection, lease: Lease, end: float) -> int:
+    max_age_minutes = config.settings.events.max_age_minutes
+    carrier: Publisher | None = None
+    published = 0
     try:
-        outbox.drop_stale(connection, max_age_minutes=config.settings.events.max_age_minutes)
-        while (left := end - time.monotonic()) > 0 and (events := outbox.pending(connection, limit=BATCH)):
-            carrier.publish(events, seconds=left)
-            outbox.mark_published(connection, events)
-            published += len(events)
+        while end - time.monotonic() >= SHORTEST_SECONDS:
+            events = outbox.pending(connection, limit=BATCH, max_age_minutes=max_age_minutes)
+            if not events:
+                break
+            carrier = carrier or publisher(config, connection)
+            if carrier is None:
+                outbox.set_aside(connection, events)
+                continue
+            news = [event for event in events if not event.overtaken]
+            if len(news) < len(events):
+                outbox.drop(connection, [event for event in events if event.overtaken])
+            if news:
+                carrier.publish(news, seconds=max(SHORTEST_SECONDS, end - time.monotonic()))
+                outbox.mark_published(connection, news)
+                published += len(news)
+            lease.keep()
+    except LeaseLostError:
+        log.info("another run publishes now")
     finally:
-        lease.give_up()
+        if carrier is not None:
+            carrier.close()
     return published

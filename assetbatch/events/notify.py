@@ -27,3 +27,6 @@ class NotifyPublisher:
             outbox.notify(self._connection, events, seconds=seconds)
         except psycopg.OperationalError as error:
             raise DeliveryError(f"NOTIFY: {error}") from None
+
+    def close(self) -> None:
+        """Do nothing: the connection is the run's."""

@@ -41,12 +41,12 @@ class RedisPublisher:
 
         In a thread, since a time-out of the socket bounds one read, not a server that drips.
         """
-        failure: list[DeliveryError] = []
+        failure: list[Exception] = []
 
         def deliver() -> None:
             try:
                 self._publish(events)
-            except DeliveryError as error:
+            except Exception as error:  # noqa: BLE001 - raised below, unless nobody waits for it any more
                 failure.append(error)
 
         thread = threading.Thread(target=deliver, name="publisher", daemon=True)
@@ -56,6 +56,11 @@ class RedisPublisher:
             raise DeliveryError(f"Redis: no answer within {seconds:.1f} s")
         if failure:
             raise failure[0]
+
+    def close(self) -> None:
+        """Close the connection, also under a delivery that was given up: nothing more may leave behind the next one."""
+        self._redis.close()
+        self._redis.connection_pool.disconnect(inuse_connections=True)
 
     def _publish(self, events: Sequence[Event]) -> None:
         pipeline = self._redis.pipeline(transaction=False)

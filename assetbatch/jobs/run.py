@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch import __version__
-from assetbatch.database import runs
+from assetbatch.database import retention, runs
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 # A run that finds another of its job going waits this long for it.
 LEASE_PATIENCE_SECONDS = 10.0
 LEASE_POLL_SECONDS = 0.25
+# Those that run often enough, and have time at their end.
+PRUNING_JOBS = ("run-priority", "enqueue-secondary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ def perform(
             result = RunResult(job, run_id, RunStatus.SKIPPED, 0, began_at, run.clock.now())
         runs.finish(connection, result)
         run.announcer.announce(at_once=True)
+        if job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and started_at is None:
+            retention.prune(connection, days=config.settings.retention_days)
     except BaseException as error:
         runs.abandon(connection, run_id, error)
         raise

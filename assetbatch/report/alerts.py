@@ -1,66 +1,31 @@
-"""Alerts: what is wrong and what mends it; and the health that the worst of them makes."""
+"""Alerts: what is wrong, and what mends it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours
-from assetbatch.errors import EXIT_KEY_REFUSED, KINDS, FailureKind
+from assetbatch.errors import KINDS, FailureKind
 from assetbatch.model import Access
 from assetbatch.planner import Mode
-from assetbatch.report.freshness import DAY_PATIENCE, Freshness
+from assetbatch.report import job_alerts
+from assetbatch.report.freshness import DAY_PATIENCE, Freshness, oldest_fresh
+from assetbatch.report.health import Alert, Level
+from assetbatch.report.job_alerts import minutes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Row
     from assetbatch.database.overview import Overview
+    from assetbatch.report.figures import Budget
     from assetbatch.report.freshness import Outlook
-    from assetbatch.report.status import AssetStatus, Budget
+    from assetbatch.report.status import AssetStatus
 
 # Events are published at the end of the run that made them: what waits for longer has no carrier.
 EVENTS_PENDING_AT_MOST = timedelta(minutes=5)
-
-
-class Level(IntEnum):
-    """How bad it is; also the exit code of `status --check`, as Nagios has them."""
-
-    WARNING = 1
-    CRITICAL = 2
-
-
-class Health(StrEnum):
-    """The one word for everything."""
-
-    HEALTHY = "healthy"
-    DEGRADED = "degraded"
-    UNHEALTHY = "unhealthy"
-
-    @property
-    def check_code(self) -> int:
-        """The exit code of `status --check`."""
-        return list(Health).index(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """Something is wrong: what to say, the mend, and the metric with its threshold, where there is a number."""
-
-    level: Level
-    metric: str
-    message: str
-    hint: str
-    value: float | None = None
-    threshold: float | None = None
-
-
-def worst(alerts: Iterable[Alert]) -> Health:
-    """Tell the health of the whole from its alerts."""
-    return list(Health)[max((alert.level for alert in alerts), default=0)]
 
 
 def all_alerts(
@@ -71,10 +36,17 @@ def all_alerts(
     assets: Sequence[AssetStatus],
     budget: Budget,
     metrics: Mapping[str, float | None],
+    source: str | None,
 ) -> tuple[Alert, ...]:
-    """Find everything that is wrong, the worst first, and causes before their consequences."""
+    """Find everything that is wrong, the worst first, and causes before their consequences.
+
+    `source` names whose prices the database has; None: nobody's yet.
+    """
     found = [
-        *_of_runs(config, overview),
+        *job_alerts.of_source(config, source),
+        *job_alerts.of_key(overview),
+        *job_alerts.of_priority_runs(config, overview),
+        *job_alerts.of_other_runs(config, overview),
         *_of_plan(config, overview, outlook, assets),
         *_of_ages(outlook, assets),
         *_of_assets(config, assets, overview),
@@ -119,26 +91,6 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview
     )
 
 
-def _of_runs(config: Config, overview: Overview) -> Iterator[Alert]:
-    row = _priority_job(overview)
-    silent_at_most = 2 * timedelta(minutes=config.settings.batch.interval_minutes)
-    if not config.priority_assets:
-        return
-    if row["last_run"] is None:
-        yield Alert(Level.CRITICAL, "jobs.run-priority", "run-priority has never run", "install crontab.example")
-    elif (silent := overview.now - row["last_run"]) > silent_at_most:
-        yield Alert(
-            Level.CRITICAL,
-            "jobs.run-priority",
-            f"run-priority has not run for {_minutes(silent)} minutes",
-            "is cron running?",
-            round(silent.total_seconds()),
-            silent_at_most.total_seconds(),
-        )
-    if row["exit_code"] == EXIT_KEY_REFUSED:
-        yield Alert(Level.CRITICAL, "api.key", "the API refused the key", "check POLYGON_API_KEY")
-
-
 def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
     """Hold the word of the plan against what the key was refused, as far as that matters now."""
     refused = {access for access, found in overview.entitlements.items() if not found.allowed}
@@ -157,8 +109,9 @@ def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Seque
 
 
 def _of_ages(outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
-    old = 3 * outlook.interval
     for one in assets:
+        # Where an asset is updated more seldom than the job runs, it may be as old as that makes it.
+        old = max(3 * outlook.interval, oldest_fresh(one.asset.update_frequency_seconds, outlook.interval))
         if one.state is Freshness.CLOSED or one.market_age is None:
             continue
         if outlook.mode is Mode.END_OF_DAY:
@@ -177,7 +130,7 @@ def _of_ages(outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]
             yield Alert(
                 Level.CRITICAL,
                 f"assets.{one.asset.symbol}",
-                f"{one.asset.symbol} is {_minutes(one.market_age)} minutes of market time old",
+                f"{one.asset.symbol} is {minutes(one.market_age)} minutes of market time old",
                 one.error or "see the last run",
                 round(one.market_age.total_seconds()),
                 old.total_seconds(),
@@ -252,7 +205,7 @@ def _of_events(overview: Overview) -> Iterator[Alert]:
             Level.WARNING,
             "events.pending",
             f"{pending} events wait for more than 5 minutes",
-            "is Redis running?",
+            "is Redis running, and do jobs run?",
             pending,
             0,
         )
@@ -260,7 +213,3 @@ def _of_events(overview: Overview) -> Iterator[Alert]:
 
 def _hours(age: timedelta) -> str:
     return f"{age.total_seconds() / 3600:.0f}"
-
-
-def _minutes(age: timedelta) -> str:
-    return f"{age.total_seconds() / 60:.0f}"

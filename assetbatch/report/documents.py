@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
     from assetbatch.model import RunResult
-    from assetbatch.report.status import Status
 
 
 def run_document(result: RunResult) -> dict[str, Any]:
@@ -69,56 +67,6 @@ def queue_document(listing: Listing) -> dict[str, Any]:
             }
             for item in listing.items
         ],
-    }
-
-
-def status_document(status: Status) -> dict[str, Any]:
-    """Lay out `status`."""
-    return {
-        "status": status.health,
-        "now": status.now,
-        "database": status.database,
-        "source": status.source,
-        "jobs": [
-            {
-                "id": job.id,
-                "name": job.name,
-                "last_run": job.last_run,
-                "last_status": job.last_status,
-                "next_run": job.next_run,
-                "day": job.day,
-            }
-            for job in status.jobs
-        ],
-        "queue": asdict(status.queue),
-        "last_priority_update": status.last_priority_update,
-        "api_calls_remaining": status.budget.remaining,
-        "assets": [
-            {
-                "symbol": one.asset.symbol,
-                "last_price": one.last_price,
-                "data_timestamp": one.data_timestamp,
-                "last_sync": one.last_sync,
-                "state": one.state,
-                "market_age_seconds": None if one.market_age is None else round(one.market_age.total_seconds(), 3),
-                "error": one.error or None,
-            }
-            for one in status.assets
-        ],
-        "asset_states": dict(Counter(one.state.value for one in status.assets)),
-        "metrics": dict(status.metrics),
-        "alerts": [
-            {
-                "metric": alert.metric,
-                "value": alert.value,
-                "threshold": alert.threshold,
-                "level": alert.level.name.lower(),
-                "message": alert.message,
-                "hint": alert.hint,
-            }
-            for alert in status.alerts
-        ],
-        "events": {"pending": status.events_pending},
     }
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from assetbatch import planner
+from assetbatch.database.asset_states import Judged
 from assetbatch.database.catalogue import SyncState
-from assetbatch.model import Access, Priority
-from assetbatch.report.alerts import Alert, Health, all_alerts, worst
+from assetbatch.model import Access
+from assetbatch.report import figures
+from assetbatch.report.alerts import all_alerts
 from assetbatch.report.freshness import Freshness, Outlook, freshness, market_age
+from assetbatch.report.health import Alert, Health, worst
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import date, datetime
+    from collections.abc import Mapping, Sequence
+    from datetime import date
 
     from assetbatch.config import Config
+    from assetbatch.database.connection import Row
     from assetbatch.database.overview import Overview
+    from assetbatch.database.story import Story
     from assetbatch.errors import FailureKind
     from assetbatch.model import Asset
+    from assetbatch.report.figures import BarsStatus, Budget, EventsStatus, PricesStatus, QueueStatus
 
 JOBS = {
     "run-priority": "Priority assets",
@@ -44,57 +51,59 @@ class AssetStatus:
     error_kind: FailureKind | None
     error: str
 
+    @property
+    def priced_at(self) -> datetime | None:
+        """When the market made the price; None also where somebody else wrote what is no time."""
+        return moment(self.data_timestamp)
+
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """One job: its last run, the next that is expected, and the last 24 hours."""
+    """One job: its last run, the next that is expected, when one last went well, and the last 24 hours."""
 
     id: str
     name: str
     last_run: datetime | None
     last_status: str | None
+    last_success: datetime | None
     next_run: datetime
     day: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """The calls of this moment; `limit` None means unlimited. `next_free_at` is set when no call is free now."""
+class Others:
+    """Assets beside the priority assets: how many are in which state, and those that are shown."""
 
-    limit: int | None
-    window_seconds: float
-    remaining: int | None
-    next_free_at: datetime | None
-    calls_last_hour: int
-    refusals_last_hour: int
-
-
-@dataclass(frozen=True, slots=True)
-class QueueStatus:
-    """The queue: `total_items` and `by_priority` count all but dead letters."""
-
-    total_items: int
-    by_priority: dict[str, int]
-    leased: int
-    delayed: int
-    dead: int
-    oldest_item_age_seconds: float | None
+    judged: Judged = field(default_factory=Judged)
+    shown: tuple[Asset, ...] = ()
+    states: Mapping[str, SyncState] | None = None
+    prices: Mapping[str, Row] | None = None
+    are_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All that `status` tells."""
+    """All that `status` tells. `assets` are the priority assets; `others` those that are worst off, or all."""
 
     now: datetime
     database: str
-    source: str
     alerts: tuple[Alert, ...]
     jobs: tuple[JobStatus, ...]
     assets: tuple[AssetStatus, ...]
+    others: tuple[AssetStatus, ...]
+    others_are_all: bool
+    asset_states: Mapping[str, int]
+    prices: PricesStatus
     budget: Budget
     queue: QueueStatus
+    bars: BarsStatus
+    events: EventsStatus
     metrics: Mapping[str, float | int | None]
-    events_pending: int
+    not_well: Sequence[Row] | None = None
+    """Runs that were not well, where they were asked for."""
+    story: Story | None = None
+    subject: AssetStatus | None = None
+    """The asset whose story was asked for."""
 
     @property
     def health(self) -> Health:
@@ -107,38 +116,17 @@ class Status:
         return max((one.last_sync for one in self.assets if one.last_sync), default=None)
 
 
-def build(config: Config, overview: Overview, states: Mapping[str, SyncState], *, source: str) -> Status:
-    """Put together what was read; pure, so that text, JSON and exit code tell the same."""
-    batch = config.settings.batch
-    interval = timedelta(minutes=batch.interval_minutes)
-    every = {
-        "run-priority": interval,
-        "drain-queue": planner.DRAIN_EVERY,
-        "enqueue-secondary": timedelta(minutes=batch.enqueue_interval_minutes),
-    }
-    outlook = _outlook(config, overview)
-    assets = tuple(
-        _asset_status(asset, states.get(asset.symbol, SyncState()), overview, outlook)
-        for asset in config.priority_assets
-    )
-    budget = _budget(config, overview)
-    queue = _queue(overview)
-    metrics = _metrics(overview, assets, budget, queue)
-    return Status(
-        now=overview.now,
-        database=config.database.described,
-        source=source,
-        alerts=all_alerts(config, overview, outlook=outlook, assets=assets, budget=budget, metrics=metrics),
-        jobs=tuple(_job_status(row, overview.now, every[row["job"]]) for row in overview.jobs),
-        assets=assets,
-        budget=budget,
-        queue=queue,
-        metrics=metrics,
-        events_pending=overview.hour["events_pending"],
-    )
+def moment(text: str | None) -> datetime | None:
+    """Read an aware time; None where there is none, or what is there is none."""
+    try:
+        read = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read if read is None or read.tzinfo else None
 
 
-def _outlook(config: Config, overview: Overview) -> Outlook:
+def outlook_of(config: Config, overview: Overview) -> Outlook:
+    """Tell what freshness is held against now."""
     mode = planner.mode(
         config.plan, config.settings.provider.mode, overview.entitlements.get(Access.SNAPSHOTS), overview.now
     )
@@ -151,8 +139,61 @@ def _outlook(config: Config, overview: Overview) -> Outlook:
     )
 
 
-def _asset_status(asset: Asset, state: SyncState, overview: Overview, outlook: Outlook) -> AssetStatus:
-    price = overview.prices.get(asset.symbol, {})
+def build(
+    config: Config,
+    overview: Overview,
+    states: Mapping[str, SyncState],
+    *,
+    source: str | None,
+    others: Others | None = None,
+    bar_holes: int = 0,
+) -> Status:
+    """Put together what was read; pure, so that text, JSON and exit code tell the same.
+
+    `states` are those of the priority assets; `source`: whose prices the database has, None: nobody's yet.
+    """
+    others = others or Others()
+    outlook = outlook_of(config, overview)
+    assets = tuple(
+        asset_status(asset, states.get(asset.symbol, SyncState()), overview.prices.get(asset.symbol), outlook)
+        for asset in config.priority_assets
+    )
+    counts = Counter(one.state.value for one in assets) + Counter(others.judged.counts)
+    budget = figures.budget_of(config, overview)
+    queue = figures.queue_of(overview)
+    metrics = figures.metrics_of(overview, counts, budget, queue)
+    markets = sorted({one.asset.asset_type for one in assets} | {one.asset_type for one in others.shown})
+    return Status(
+        now=overview.now,
+        database=config.database.described,
+        alerts=all_alerts(
+            config, overview, outlook=outlook, assets=assets, budget=budget, metrics=metrics, source=source
+        ),
+        jobs=tuple(_job_status(row, overview.now, _every(config)[row["job"]]) for row in overview.jobs),
+        assets=assets,
+        others=tuple(
+            asset_status(
+                asset,
+                (others.states or {}).get(asset.symbol, SyncState()),
+                (others.prices or {}).get(asset.symbol),
+                outlook,
+            )
+            for asset in others.shown
+        ),
+        others_are_all=others.are_all,
+        asset_states=dict(counts),
+        prices=figures.prices_of(outlook, markets, [one.day for one in assets if one.day], source or "nowhere yet"),
+        budget=budget,
+        queue=queue,
+        bars=figures.BarsStatus(overview.watermarks, overview.bars_failing, bar_holes),
+        events=figures.events_of(config, overview),
+        metrics=metrics,
+    )
+
+
+def asset_status(asset: Asset, state: SyncState, price: Mapping[str, Any] | None, outlook: Outlook) -> AssetStatus:
+    """Tell how one asset stands; `price` None: there is none."""
+    price = price or {}
     return AssetStatus(
         asset=asset,
         state=freshness(asset, state, outlook),
@@ -160,77 +201,31 @@ def _asset_status(asset: Asset, state: SyncState, overview: Overview, outlook: O
         daily_open=price.get("daily_open"),
         data_timestamp=price.get("data_timestamp"),
         last_sync=state.succeeded_at,
-        market_age=market_age(asset, state, overview.now),
+        market_age=market_age(asset, state, outlook.now),
         day=state.day,
         error_kind=state.error_kind,
         error=state.error,
     )
 
 
+def _every(config: Config) -> dict[str, timedelta]:
+    """Tell how often cron is expected to start each job."""
+    batch = config.settings.batch
+    return {
+        "run-priority": timedelta(minutes=batch.interval_minutes),
+        "drain-queue": planner.DRAIN_EVERY,
+        "enqueue-secondary": timedelta(minutes=batch.enqueue_interval_minutes),
+    }
+
+
 def _job_status(row: Mapping[str, Any], now: datetime, every: timedelta) -> JobStatus:
+    day = {key: row[key] for key in ("runs", "partial", "failed", "longest_gap_seconds", "last_failure")}
     return JobStatus(
         id=row["job"],
         name=JOBS[row["job"]],
         last_run=row["last_run"],
         last_status=row["last_status"],
+        last_success=row.get("last_success"),
         next_run=planner.next_due(now, every),
-        day={key: row[key] for key in ("runs", "partial", "failed", "longest_gap_seconds", "last_failure")},
+        day=day | {"ok": row.get("ok", 0)},
     )
-
-
-def _budget(config: Config, overview: Overview) -> Budget:
-    row = overview.budget
-    limit = config.calls_per_window if row is None else row["max_calls"]
-    remaining = None if limit is None else max(0, limit - (row["busy"] if row else 0))
-    next_free_at = None
-    if row is not None:
-        if row["blocked_until"] > overview.now:
-            remaining, next_free_at = 0, row["blocked_until"]
-        elif remaining == 0:
-            next_free_at = row["next_free_at"]
-    return Budget(
-        limit=limit,
-        window_seconds=config.window_seconds if row is None else row["window_seconds"],
-        remaining=remaining,
-        next_free_at=next_free_at,
-        calls_last_hour=overview.hour["calls"],
-        refusals_last_hour=overview.hour["refusals"],
-    )
-
-
-def _queue(overview: Overview) -> QueueStatus:
-    waiting = [row for row in overview.queue if row["state"] != "dead"]
-
-    def count(state: str) -> int:
-        return sum(row["items"] for row in overview.queue if row["state"] == state)
-
-    oldest = min((row["oldest"] for row in waiting), default=None)
-    return QueueStatus(
-        total_items=sum(row["items"] for row in waiting),
-        by_priority={
-            priority.name: sum(row["items"] for row in waiting if row["priority"] == priority) for priority in Priority
-        },
-        leased=count("leased"),
-        delayed=count("delayed"),
-        dead=count("dead"),
-        oldest_item_age_seconds=None if oldest is None else round((overview.now - oldest).total_seconds(), 3),
-    )
-
-
-def _metrics(
-    overview: Overview, assets: tuple[AssetStatus, ...], budget: Budget, queue: QueueStatus
-) -> dict[str, float | int | None]:
-    hour = overview.hour
-    allowed = None if budget.limit is None else budget.limit * 3600 / budget.window_seconds
-    return {
-        "batch.priority.success_rate": (
-            round(hour["priority_ok"] / hour["priority_finished"], 4) if hour["priority_finished"] else None
-        ),
-        "batch.priority.latency_ms": round(hour["priority_latency_ms"]) if hour["priority_latency_ms"] else None,
-        "queue.size": queue.total_items,
-        "api.rate_limit_waits": hour["rate_limit_waits"],
-        "api.calls": hour["calls"],
-        "api.budget_used_ratio": None if allowed is None else round(hour["calls"] / allowed, 4),
-        "assets.stale": sum(one.state is Freshness.STALE for one in assets),
-        "events.pending": hour["events_pending"],
-    }

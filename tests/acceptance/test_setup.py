@@ -90,7 +90,7 @@ def test_the_embedded_server_outlives_the_command_and_comes_back_after_a_stop(ow
     assert "stopped" in own_embedded("database", "stop").stdout
     assert "was not running" in own_embedded("database", "stop").stdout
     again = own_embedded("status", "--json")
-    assert json.loads(again.stdout)["asset_states"] == {"fresh": 3}
+    assert json.loads(again.stdout)["asset_states"] == {"fresh": 3, "never": 4}
 
 
 def test_embedded_beside_an_environment_that_names_a_database_is_refused(own_embedded: Commands, database: str) -> None:

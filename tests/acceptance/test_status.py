@@ -1,17 +1,26 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import typer
+
+from assetbatch import config as configuration
+from assetbatch.cli.commands.status import duration
+from assetbatch.report import reading
+from assetbatch.report.reading import Wanted
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
+    from assetbatch.report.status import Status
     from tests.conftest import Commands
 
 FIELDS = {
     "schema", "status", "jobs", "queue", "last_priority_update", "api_calls_remaining", "assets", "asset_states",
-    "metrics", "alerts", "events",
+    "metrics", "alerts", "events", "budget", "bars", "prices",
 }  # fmt: skip
 METRICS = {
     "batch.priority.success_rate", "batch.priority.latency_ms", "queue.size", "api.rate_limit_waits", "api.calls",
@@ -21,7 +30,40 @@ METRICS = {
 MOST_MODULES = 450
 
 
-def test_after_a_run_all_is_well(commands: Commands) -> None:
+def told(commands: Commands, connection: Connection, wanted: Wanted | None = None) -> Status:
+    """What `status` would tell, without another process."""
+    config = configuration.load(file=None, environ=commands.environment, cwd=commands.folder)
+    return reading.read(config, connection, wanted)
+
+
+def add_secondary(connection: Connection, number: int) -> None:
+    """Add secondary assets S1 to Sn to the catalogue that were updated just now."""
+    connection.execute(
+        "insert into assetbatch.assets"
+        " (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)"
+        " select 'S' || n, 'X:S' || n || 'USD', 'crypto', 'secondary', 3, 1800, 'symbols'"
+        " from generate_series(1, %s) n",
+        (number,),
+    )
+    connection.execute(
+        "insert into assetbatch.sync_state (symbol, served_at, succeeded_at)"
+        " select symbol, clock_timestamp(), clock_timestamp() from assetbatch.assets where symbol ~ '^S[0-9]+$'"
+    )
+
+
+def make_well(connection: Connection) -> None:
+    """Write down a priority run that has just gone well."""
+    connection.execute(
+        "insert into assetbatch.runs (job, host, version, plan, started_at, ends_by, finished_at, status, exit_code)"
+        " select 'run-priority', 'h', '0', 'starter', at, at, at, 'ok', 0 from clock_timestamp() at"
+    )
+    connection.execute(
+        "insert into assetbatch.sync_state (symbol, served_at, succeeded_at)"
+        " select symbol, now(), now() from unnest(array['XAUUSD', 'EURUSD', 'BTCUSD']) symbol"
+    )
+
+
+def test_after_a_run_all_is_well_in_json_and_in_a_table_without_colour_in_a_pipe(commands: Commands) -> None:
     commands("run-priority")
 
     done = commands("status", "--json")
@@ -32,7 +74,7 @@ def test_after_a_run_all_is_well(commands: Commands) -> None:
     assert set(document) >= FIELDS
     assert set(document["metrics"]) == METRICS
     assert (document["status"], document["alerts"]) == ("healthy", [])
-    assert document["asset_states"] == {"fresh": 3}
+    assert document["asset_states"] == {"fresh": 3, "never": 4}
     assert document["api_calls_remaining"] == 4
     assert document["queue"]["by_priority"] == {"CRITICAL": 0, "HIGH": 0, "MEDIUM": 0, "LOW": 0}
     assert [(job["id"], job["last_status"], job["day"]["runs"]) for job in document["jobs"]] == [
@@ -41,23 +83,23 @@ def test_after_a_run_all_is_well(commands: Commands) -> None:
         ("enqueue-secondary", None, 0),
     ]
     assert all(job["next_run"].endswith("Z") for job in document["jobs"])
-    assert [asset["symbol"] for asset in document["assets"]] == ["XAUUSD", "EURUSD", "BTCUSD"]
-    assert all(float(asset["last_price"]) > 0 and isinstance(asset["last_price"], str) for asset in document["assets"])
-
-
-def test_the_table_has_the_prices_and_no_colour_in_a_pipe(commands: Commands) -> None:
-    commands("run-priority")
+    priority = document["assets"][:3]
+    assert [asset["symbol"] for asset in priority] == ["XAUUSD", "EURUSD", "BTCUSD"]
+    assert all(float(asset["last_price"]) > 0 and isinstance(asset["last_price"], str) for asset in priority)
+    assert {(asset["role"], asset["state"]) for asset in document["assets"][3:]} == {("secondary", "never")}
+    assert document["events"] == {"pending": 0, "oldest_age_seconds": None, "published_by": "postgres"}
+    assert document["prices"] == {"mode": "live", "day": None, "newer_data_at": None}
 
     shown = commands("status").stdout
 
     assert "\x1b" not in shown
     assert shown.startswith("HEALTHY")
-    assert all(word in shown for word in ("XAUUSD", "EURUSD", "BTCUSD", "fresh", "4 of 5 free"))
+    assert all(word in shown for word in ("XAUUSD", "EURUSD", "BTCUSD", "3 fresh, 4 never", "1 of 5 used"))
     assert max(map(len, shown.splitlines())) <= 100
 
 
-def test_check_is_ok_after_a_run(commands: Commands) -> None:
-    commands("run-priority")
+def test_check_is_ok_after_a_run(commands: Commands, connection: Connection) -> None:
+    make_well(connection)
 
     done = commands("status", "--check")
 
@@ -72,13 +114,16 @@ def test_check_is_critical_before_the_first_run(commands: Commands) -> None:
 
 
 def test_check_tells_a_machine_whose_cron_stopped(commands: Commands, connection: Connection) -> None:
-    commands("run-priority")
-    connection.execute("update assetbatch.runs set started_at = started_at - interval '11 minutes'")
+    make_well(connection)
+    connection.execute(
+        "update assetbatch.runs set (started_at, finished_at) = (select at, at from"
+        " (select started_at - interval '11 minutes' as at) t)"
+    )
 
-    done = commands("status", "--check")
+    report = told(commands, connection)
 
-    assert done.returncode == 2
-    assert "is cron running?" in done.stdout
+    assert report.health.check_code == 2
+    assert [(alert.metric, alert.hint) for alert in report.alerts] == [("jobs.run-priority", "is cron running?")]
 
 
 def test_check_tells_a_refused_key(commands: Commands) -> None:
@@ -114,21 +159,22 @@ def test_a_run_that_was_killed_counts_as_failed(commands: Commands, connection: 
         " from generate_series(1, 2) n"
     )
 
-    document = json.loads(commands("status", "--json").stdout)
+    report = told(commands, connection)
 
-    assert document["jobs"][0]["day"]["failed"] == 2
-    assert document["jobs"][0]["last_status"] == "failed"
-    assert "assets.never" in [alert["metric"] for alert in document["alerts"]]
+    assert report.jobs[0].day["failed"] == 2
+    assert report.jobs[0].last_status == "failed"
+    assert "assets.never" in [alert.metric for alert in report.alerts]
 
 
-def test_a_narrow_terminal_keeps_name_price_and_state(commands: Commands) -> None:
-    commands("run-priority")
+def test_a_narrow_terminal_keeps_name_price_and_state(commands: Commands, connection: Connection) -> None:
+    make_well(connection)
 
     shown = commands("status", COLUMNS="50", TTY_COMPATIBLE="1", NO_COLOR="1").stdout
 
     assert "EURUSD" in shown
-    assert shown.count("fresh") == 3
+    assert shown.count("fresh") == 4  # three assets, and how many they are
     assert "market age" not in shown
+    assert max(len(re.sub("\x1b\\[[0-9;]*m", "", line)) for line in shown.splitlines()) <= 50
 
 
 def test_a_locked_table_ends_status_in_bounded_time(commands: Commands, connection: Connection) -> None:
@@ -140,7 +186,7 @@ def test_a_locked_table_ends_status_in_bounded_time(commands: Commands, connecti
 
 
 def test_a_refusal_degrades(commands: Commands, connection: Connection) -> None:
-    commands("run-priority")
+    make_well(connection)
     connection.execute(
         "insert into assetbatch.api_calls (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets)"
         " values (1, 'snapshot', 'rate_limited', 429, true, 1, 1, 1)"
@@ -152,12 +198,10 @@ def test_a_refusal_degrades(commands: Commands, connection: Connection) -> None:
     assert "refused 1 call" in done.stdout
 
 
-@pytest.mark.parametrize("command", [["status", "--json"]])
-def test_status_starts_with_few_modules(commands: Commands, command: list[str]) -> None:
-    commands("run-priority")
+def test_status_starts_with_few_modules(commands: Commands) -> None:
     probe = (
         "import atexit, sys; atexit.register(lambda: print(len(sys.modules), file=sys.stderr));"
-        f" sys.argv[1:] = {command!r}; from assetbatch.cli import main; main()"
+        " sys.argv[1:] = ['status', '--json']; from assetbatch.cli import main; main()"
     )
     counted = commands.python("-c", probe)
 
@@ -165,8 +209,8 @@ def test_status_starts_with_few_modules(commands: Commands, command: list[str]) 
     assert int(counted.stderr) <= MOST_MODULES
 
 
-def test_the_queue_is_told_by_state_and_priority(commands: Commands) -> None:
-    commands("run-priority")
+def test_the_queue_is_told_by_state_and_priority(commands: Commands, connection: Connection) -> None:
+    make_well(connection)
     (commands.folder / "config.yaml").write_text(
         "batch:\n  secondary_assets:\n"
         "    - {symbol: ETHUSDT, polygon_ticker: 'X:ETHUSDT', asset_type: crypto, priority: HIGH}\n"
@@ -174,15 +218,180 @@ def test_the_queue_is_told_by_state_and_priority(commands: Commands) -> None:
         "    - {symbol: NONE, polygon_ticker: 'X:NONEUSD', asset_type: crypto, priority: CRITICAL}\n"
     )
     assert commands("enqueue-secondary").returncode == 0
-    queued = json.loads(commands("status", "--json").stdout)["queue"]
+    queued = told(commands, connection).queue
     assert commands("drain-queue", "--max-items", "1").returncode == 3
 
     document = json.loads(commands("status", "--json").stdout)
 
-    assert (queued["total_items"], queued["dead"]) == (3, 0)
-    assert queued["by_priority"] == {"CRITICAL": 1, "HIGH": 1, "MEDIUM": 1, "LOW": 0}
-    assert queued["oldest_item_age_seconds"] >= 0
+    assert (queued.total_items, queued.dead) == (3, 0)
+    assert queued.by_priority == {"CRITICAL": 1, "HIGH": 1, "MEDIUM": 1, "LOW": 0}
+    assert set(queued.oldest_age_seconds_by_priority) == {"CRITICAL", "HIGH", "MEDIUM"}
+    assert queued.oldest_item_age_seconds == max(queued.oldest_age_seconds_by_priority.values()) >= 0
     assert (document["queue"]["total_items"], document["queue"]["dead"]) == (2, 1)
     assert document["metrics"]["queue.size"] == 2
     assert [alert["metric"] for alert in document["alerts"]] == ["queue.dead"]
-    assert "1 dead" in commands("status").stdout
+
+
+def test_the_worst_of_many_assets_are_told_and_all_when_asked(commands: Commands, connection: Connection) -> None:
+    add_secondary(connection, 60)
+    connection.execute("update assetbatch.sync_state set error_kind = 'invalid', error = 'zero' where symbol = 'S50'")
+    connection.execute("update assetbatch.sync_state set succeeded_at = now() - interval '2 hours' where symbol = 'S9'")
+    connection.execute("delete from assetbatch.sync_state where symbol in ('S20', 'S7')")
+
+    worst = told(commands, connection)
+    everything = told(commands, connection, Wanted(all_assets=True))
+
+    assert [(one.asset.symbol, one.state.value) for one in worst.others] == [
+        ("S50", "failing"),
+        ("S9", "stale"),
+        ("S20", "never"),
+        ("S7", "never"),
+    ]
+    assert worst.asset_states == everything.asset_states == {"never": 5, "failing": 1, "stale": 1, "fresh": 56}
+    assert worst.metrics["assets.stale"] == 1
+    assert len(everything.others) == 60
+    connection.execute("update assetbatch.sync_state set succeeded_at = now() - interval '3 hours'")
+    assert len(told(commands, connection).others) == 20
+
+
+def test_runs_that_were_not_well_are_listed_since_when_it_was_asked(commands: Commands, connection: Connection) -> None:
+    connection.execute(
+        "insert into assetbatch.runs"
+        " (job, host, version, plan, started_at, ends_by, finished_at, status, exit_code, error)"
+        " select 'drain-queue', host, '0', 'free', at, at, case when status <> 'running' then at end, status, code,"
+        " error"
+        " from (values ('a', 30, 'failed', 69, 'away'), ('b', 20, 'ok', 0, null), ('c', 10, 'partial', 3, 'zero'),"
+        " ('d', 5, 'running', null, null), ('e', 1, 'skipped', 0, null)) r (host, minutes, status, code, error),"
+        " lateral (select clock_timestamp() - minutes * interval '1 minute' as at) t"
+    )
+
+    runs = told(commands, connection, Wanted(since=timedelta(minutes=90))).not_well
+    shown = commands("status", "--since", "15m")
+
+    assert [(run["host"], run["status"], run["exit_code"], run["error"]) for run in runs or ()] == [
+        ("d", "killed", None, "it was killed"),
+        ("c", "partial", 3, "zero"),
+        ("a", "failed", 69, "away"),
+    ]
+    assert shown.returncode == 0
+    assert "zero" in shown.stdout
+    assert "away" not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("90m", timedelta(minutes=90)),
+        ("24h", timedelta(hours=24)),
+        ("7d", timedelta(days=7)),
+        ("0m", timedelta(0)),
+        ("yesterday", None),
+        ("7", None),
+        ("-1h", None),
+        ("9999999h9", None),
+        ("999999999d", None),
+    ],
+)
+def test_lengths_of_time_are_read_as_people_write_them(text: str, length: timedelta | None) -> None:
+    if length is None:
+        with pytest.raises(typer.BadParameter, match="90m, 24h or 7d"):
+            duration(text)
+    else:
+        assert duration(text) == length
+
+
+def test_bars_are_told_by_the_newest_and_by_those_that_are_missing(commands: Commands, connection: Connection) -> None:
+    connection.execute("insert into trading.symbols (symbol) values ('BTCUSD'), ('S1')")
+    add_secondary(connection, 1)
+    connection.execute(
+        "insert into assetbatch.bar_state (symbol, wanted_since, asked_until, watermark, error_kind)"
+        " values ('BTCUSD', '2026-11-20 10:00Z', '2026-11-20 11:00Z', '2026-11-20 10:55Z', null),"
+        " ('S1', '2026-11-20 10:00Z', null, null, 'timeout'), ('GONE', '2026-11-20 10:00Z', null, null, 'timeout')"
+    )
+    connection.execute(
+        "insert into market_data.ohlcv_5m"
+        " (symbol_id, ts, open, high, low, close, volume, is_final, fetched_at)"
+        " select id, ts, 1, 1, 1, 1, 1, true, now()"
+        " from trading.symbols, generate_series('2026-11-20 10:00Z', '2026-11-20 10:55Z', interval '5 minutes') ts"
+        " where symbol = 'BTCUSD' and extract(minute from ts) not in (20, 25, 40)"
+    )
+
+    told_of = told(commands, connection).bars
+
+    assert told_of.newest == {"BTCUSD": datetime(2026, 11, 20, 10, 55, tzinfo=UTC)}
+    assert (told_of.holes, told_of.failing) == (3, 1)
+
+
+def test_an_asset_has_a_story(commands: Commands, connection: Connection) -> None:
+    commands("run-priority")
+    connection.execute(
+        "insert into assetbatch.queue"
+        " (symbol, state, priority, waiting_since, rank, enqueued_at, available_at, attempts, error_kind, error)"
+        " select 'EURUSD', 'delayed', 4, at, at, at, at + interval '30 minutes', 2, 'missing', 'left out'"
+        " from clock_timestamp() at"
+    )
+    connection.execute(
+        "insert into assetbatch.bar_state (symbol, wanted_since, watermark, error_kind, error)"
+        " values ('EURUSD', '2026-11-01Z', '2026-11-20 21:55Z', 'timeout', 'too slow')"
+    )
+    connection.execute(
+        "insert into assetbatch.bar_absences (symbol, reason, month, ranges, noted_at)"
+        " values ('EURUSD', 'closed', '2026-11-01', '{[2026-11-20 22:00Z,2026-11-20 23:00Z)}', now())"
+    )
+    connection.execute(
+        "insert into assetbatch.api_calls"
+        " (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets, symbol)"
+        " values (1, 'bars', 'server_error', 503, true, 7, 1, 1, 'EURUSD'),"
+        " (1, 'bars', 'ok', 200, true, 7, 1, 1, 'XAUUSD')"
+    )
+
+    story = json.loads(commands("status", "--asset", "EURUSD", "--json").stdout)["asset"]
+    shown = " ".join(commands("status", "--asset", "EURUSD").stdout.split())
+
+    assert (story["symbol"], story["state"], story["catalogue"]["polygon_ticker"]) == ("EURUSD", "fresh", "C:EURUSD")
+    assert isinstance(story["last_update"]["bid"], str)
+    assert (story["queue_item"]["state"], story["queue_item"]["attempts"]) == ("delayed", 2)
+    assert (story["bars"]["stored"], story["bars"]["watermark"]) == (0, "2026-11-20T21:55:00Z")
+    assert [(row["reason"], row["bars"]) for row in story["bars"]["absent"]] == [("closed", 12)]
+    assert [(call["outcome"], call["http_status"]) for call in story["calls"]] == [("server_error", 503)]
+    for words in (
+        "EURUSD (C:EURUSD, forex, Euro/US Dollar): priority asset 2, every 5 min: fresh; from config",
+        "delayed, LOW, enqueued",
+        "2 attempts, again in 29 min; missing: left out",
+        "0 stored, wanted since 2026-11-01 00:00 UTC, newest final 2026-11-20 21:55 UTC, failed: timeout: too slow",
+        "12 closed",
+        "server_error",
+    ):
+        assert words in shown, words
+    nobody = commands("status", "--asset", "EURUSDD")
+    assert (nobody.returncode, "no asset is called EURUSDD" in nobody.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "terminal",
+    [
+        {"PYTHONIOENCODING": "ascii", "LANG": "C.UTF-8"},
+        {"LANG": "C"},
+        {"LC_ALL": "C"},
+        {"LANG": "C.UTF-8", "TERM": "dumb"},
+        {"LANG": "C.UTF-8", "COLUMNS": "60"},
+    ],
+    ids=str,
+)
+def test_every_terminal_can_read_it(commands: Commands, connection: Connection, terminal: dict[str, str]) -> None:
+    add_secondary(connection, 1)
+    connection.execute("update assetbatch.sync_state set error_kind = 'invalid', error = 'Größe 0 …'")
+    connection.execute(
+        "insert into assetbatch.runs (job, host, version, plan, status, finished_at, error)"
+        " values ('run-priority', 'h', '0', 'free', 'failed', now(), 'Größe 0 …')"
+    )
+    commands.environment |= terminal
+
+    done = commands("status")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert "BTCUSD" in done.stdout
+    unicode = terminal.get("LANG") == "C.UTF-8" and "PYTHONIOENCODING" not in terminal
+    assert ("│" in done.stdout) is unicode
+    assert max(map(len, done.stdout.splitlines())) <= int(terminal.get("COLUMNS", 100))

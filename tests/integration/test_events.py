@@ -46,7 +46,7 @@ def add_events(connection: Connection, *symbols: str, minutes_old: int = 0) -> N
 
 
 def pending(connection: Connection) -> int:
-    return len(outbox.pending(connection, limit=10_000))
+    return len(outbox.pending(connection, limit=10_000, max_age_minutes=60))
 
 
 def test_redis_subscribers_get_each_event_once_in_order(
@@ -208,7 +208,7 @@ def test_a_run_killed_after_its_prices_were_stored_loses_no_event(
         run.communicate()
 
     connection.execute("update assetbatch.leases set held_until = clock_timestamp()")
-    before = {event.payload for event in outbox.pending(connection, limit=10)}
+    before = {event.payload for event in outbox.pending(connection, limit=10, max_age_minutes=60)}
     assert len(before) == 3
     assert events.publish_pending(config_with(tmp_path), connection) == 3
 

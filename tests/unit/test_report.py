@@ -1,22 +1,29 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
 from assetbatch import config as configuration
 from assetbatch.config import Config
 from assetbatch.database.catalogue import SyncState
 from assetbatch.database.overview import Overview
 from assetbatch.errors import FailureKind
+from assetbatch.market_hours import Market, open_time
 from assetbatch.model import Access, Asset, AssetType, Role
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
 from assetbatch.report import status, tables
-from assetbatch.report.alerts import Health, Level
-from assetbatch.report.freshness import Freshness, Outlook, freshness
+from assetbatch.report.freshness import Freshness, Outlook, freshness, market_time_ago
+from assetbatch.report.health import Health, Level
+from assetbatch.report.status_document import status_document
+from assetbatch.report.status_tables import status_view
 
 TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
 FRIDAY_CLOSE = datetime(2026, 11, 20, 22, tzinfo=UTC)
@@ -92,7 +99,7 @@ def build(
 ) -> status.Status:
     last = succeeded_at or seen.now - minutes(1)
     states = {asset.symbol: SyncState(succeeded_at=last, error_kind=error) for asset in config.priority_assets}
-    return status.build(config, seen, states, source="sandbox")
+    return status.build(config, seen, states, source="api.massive.com")
 
 
 def test_a_quiet_hour_is_healthy(config: Config) -> None:
@@ -156,12 +163,12 @@ def test_a_plan_that_is_contradicted_is_critical_and_a_free_one_is_not(config: C
     free = configuration.load(file=tmp_path / "config.yaml", environ=environment, cwd=tmp_path)
     states = {one.symbol: SyncState(succeeded_at=TUESDAY, day=date(2026, 11, 16)) for one in config.priority_assets}
 
-    (alert,) = status.build(config, replace(overview(), entitlements=refused), states, source="sandbox").alerts
+    (alert,) = status.build(config, replace(overview(), entitlements=refused), states, source="api.massive.com").alerts
 
     assert (alert.metric, alert.level) == ("api.plan", Level.CRITICAL)
     assert alert.message == "plan says starter, the key is refused snapshots: prices are of 2026-11-16"
     assert "probe" in alert.hint
-    assert not status.build(free, replace(overview(), entitlements=refused), states, source="sandbox").alerts
+    assert not status.build(free, replace(overview(), entitlements=refused), states, source="api.massive.com").alerts
 
 
 @pytest.mark.parametrize(
@@ -184,7 +191,7 @@ def test_with_end_of_day_prices_what_lacks_a_day_for_three_hours_is_stale(
         for one in config.priority_assets
     }
 
-    report = status.build(config, replace(overview(now), entitlements=refused), states, source="sandbox")
+    report = status.build(config, replace(overview(now), entitlements=refused), states, source="api.massive.com")
 
     assert report.assets[1].state is state
     stale = [alert for alert in report.alerts if alert.metric == "assets.EURUSD"]
@@ -200,7 +207,7 @@ def test_a_day_that_the_vendor_has_not_is_no_trouble(config: Config) -> None:
     )
     states = {one.symbol: SyncState(succeeded_at=now, day=date(2026, 11, 16)) for one in config.priority_assets}
 
-    report = status.build(config, seen, states, source="sandbox")
+    report = status.build(config, seen, states, source="api.massive.com")
 
     assert [one.state for one in report.assets] == [Freshness.END_OF_DAY, Freshness.END_OF_DAY, Freshness.STALE]
 
@@ -211,7 +218,9 @@ def test_a_market_that_the_vendor_says_rests_is_closed(config: Config) -> None:
         for one in config.priority_assets[:2]
     } | {"BTCUSD": SyncState(succeeded_at=TUESDAY)}
 
-    report = status.build(config, replace(overview(), closed=frozenset({AssetType.FOREX})), states, source="sandbox")
+    report = status.build(
+        config, replace(overview(), closed=frozenset({AssetType.FOREX})), states, source="api.massive.com"
+    )
 
     assert [one.state for one in report.assets] == [Freshness.CLOSED, Freshness.CLOSED, Freshness.FRESH]
     assert report.health is Health.HEALTHY
@@ -220,14 +229,192 @@ def test_a_market_that_the_vendor_says_rests_is_closed(config: Config) -> None:
 def test_assets_that_were_never_updated_though_runs_begin_are_critical(config: Config) -> None:
     states = {asset.symbol: SyncState() for asset in config.priority_assets}
 
-    assert status.build(config, overview(), states, source="sandbox").health is Health.UNHEALTHY
-    assert status.build(config, overview(job={"runs": 1}), states, source="sandbox").health is Health.HEALTHY
+    assert status.build(config, overview(), states, source="api.massive.com").health is Health.UNHEALTHY
+    assert status.build(config, overview(job={"runs": 1}), states, source="api.massive.com").health is Health.HEALTHY
 
 
 def test_the_worst_alert_comes_first(config: Config) -> None:
     report = build(config, overview(refusals=1, job={"exit_code": 77}))
 
     assert [alert.metric for alert in report.alerts] == ["api.key", "api.refusals"]
+
+
+def job(name: str, last_run: datetime | None) -> dict[str, Any]:
+    return overview().jobs[0] | {"job": name, "last_run": last_run, "last_status": None, "exit_code": None, "runs": 0}
+
+
+def items(*ages: float, state: str = "queued", priority: int = 3) -> list[dict[str, Any]]:
+    """Rows of the queue as they are counted: one for each oldest age in minutes."""
+    return [
+        {"state": state, "priority": priority, "items": 1, "oldest": TUESDAY - minutes(age), "died_at": None}
+        for age in ages
+    ]
+
+
+@pytest.mark.parametrize(
+    ("waiting_for", "last_run", "silent"),
+    [
+        (4.9, None, False),
+        (5.1, None, True),
+        (60, 4.9, False),
+        (60, 5.1, True),
+        (1, 60, False),
+    ],
+)
+def test_items_that_nobody_drains_are_told(
+    config: Config, waiting_for: float, last_run: float | None, silent: bool
+) -> None:
+    drain = job("drain-queue", None if last_run is None else TUESDAY - minutes(last_run))
+    seen = replace(overview(), jobs=[*overview().jobs, drain], queue=items(waiting_for))
+
+    alerts = build(config, seen).alerts
+
+    assert [alert.metric for alert in alerts] == (["jobs.drain-queue"] if silent else [])
+    assert all("has it this job" in alert.hint for alert in alerts)
+    going_on = replace(seen, jobs=[*overview().jobs, drain | {"last_status": "running"}])
+    assert build(config, going_on).alerts == ()
+
+
+@pytest.mark.parametrize(
+    ("first_run", "last_run", "silent"), [(60, None, False), (61, None, True), (600, 60, False), (600, 61, True)]
+)
+def test_secondary_assets_that_nobody_enqueues_are_told(
+    config: Config, first_run: float, last_run: float | None, silent: bool
+) -> None:
+    enqueue = job("enqueue-secondary", None if last_run is None else TUESDAY - minutes(last_run))
+    seen = replace(overview(), jobs=[*overview().jobs, enqueue], first_run_at=TUESDAY - minutes(first_run))
+
+    alerts = build(config, seen).alerts
+
+    assert [alert.metric for alert in alerts] == (["jobs.enqueue-secondary"] if silent else [])
+
+
+def test_dead_letters_of_delayed_items_and_of_yesterday_silence_nobody(config: Config) -> None:
+    drain = job("drain-queue", None)
+    dead = [row | {"died_at": TUESDAY - timedelta(hours=25)} for row in items(9000, state="dead")]
+    seen = replace(overview(), jobs=[*overview().jobs, drain], queue=[*dead, *items(60, state="delayed")])
+
+    assert build(config, seen).alerts == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"), [(501, 501, True), (500, 501, False), (501, 500, False), (None, 9000, False)]
+)
+def test_a_long_queue_is_trouble_when_it_was_one_an_interval_ago(
+    config: Config, before: int | None, now: int, told: bool
+) -> None:
+    seen = replace(overview(), queue=[items(1)[0] | {"items": now}], queue_size_before=before)
+
+    assert [alert.metric for alert in build(config, seen).alerts] == (["queue.size"] if told else [])
+
+
+@pytest.mark.parametrize(("hours", "told"), [(23, True), (25, False)])
+def test_a_dead_letter_of_the_last_day_degrades(config: Config, hours: float, told: bool) -> None:
+    dead = items(9000, state="dead")[0] | {"died_at": TUESDAY - timedelta(hours=hours)}
+
+    report = build(config, replace(overview(), queue=[dead]))
+
+    assert [alert.metric for alert in report.alerts] == (["queue.dead"] if told else [])
+
+
+def test_another_source_than_the_databases_is_critical(config: Config) -> None:
+    states = {asset.symbol: SyncState(succeeded_at=TUESDAY) for asset in config.priority_assets}
+
+    (alert,) = status.build(config, overview(), states, source="sandbox").alerts
+
+    assert (alert.metric, alert.level) == ("database.source", Level.CRITICAL)
+    assert "sandbox" in alert.message
+    assert not status.build(config, overview(), states, source=None).alerts
+
+
+def test_an_asset_that_is_updated_seldom_may_be_as_old_as_that_makes_it(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "batch:\n  priority_assets:\n    - {symbol: BTCUSD, polygon_ticker: 'X:BTCUSD', asset_type: crypto,"
+        " update_frequency_seconds: 3600}\n"
+    )
+    environment = {"DATABASE_URL": "postgresql://user@127.0.0.1/unused", "POLYGON_TIER": "starter"}
+    hourly = configuration.load(file=tmp_path / "config.yaml", environ=environment, cwd=tmp_path)
+
+    assert build(hourly, overview(), succeeded_at=TUESDAY - minutes(125)).health is Health.HEALTHY
+    assert build(hourly, overview(), succeeded_at=TUESDAY - minutes(126)).health is Health.UNHEALTHY
+
+
+@given(
+    market=st.sampled_from(Market),
+    seconds=st.integers(1, 3 * 86_400),
+    now=st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
+)
+def test_so_much_market_time_ago_is_that_much_open_time_and_no_less(
+    market: Market, seconds: int, now: datetime
+) -> None:
+    length = timedelta(seconds=seconds)
+
+    since = market_time_ago(market, length, now)
+
+    assert open_time(market, since, now) == length
+    assert open_time(market, since + timedelta(seconds=1), now) < length
+
+
+def shown(report: status.Status, width: int) -> list[str]:
+    text = io.StringIO()
+    console = Console(file=text, width=width)
+    console.print(status_view(report, width=width))
+    return text.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_one_screen_holds_all_and_names_the_worst_first(config: Config, width: int) -> None:
+    drain, enqueue = job("drain-queue", None), job("enqueue-secondary", TUESDAY - minutes(20))
+    seen = replace(
+        overview(refusals=1, events_pending=3, oldest_event_at=TUESDAY - minutes(6)),
+        jobs=[overview(job={"last_run": TUESDAY - minutes(12)}).jobs[0], drain, enqueue],
+        queue=[*items(240, priority=1), *items(7), *items(900, state="dead")],
+        watermarks={"EURUSD": TUESDAY - minutes(10)},
+        bars_failing=2,
+        prices={"EURUSD": {"last_price": "1.0829", "daily_open": "1.07", "data_timestamp": "2026-11-17T11:59:00Z"}},
+    )
+
+    lines = shown(build(config, seen), width)
+
+    assert lines[0].startswith("UNHEALTHY  run-priority has not run for 12 minutes")
+    assert max(map(len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    for words in (
+        "3 events wait for more than 5 minutes",
+        "2 waiting (1 CRITICAL for 4 h, 1 MEDIUM for 7 min), 1 dead",
+        "EURUSD 11-17 11:50",
+        "2 assets fail",
+        "3 wait, the oldest for 6 min; published by postgres",
+        "live, from api.massive.com",
+    ):
+        assert words in text
+
+
+def test_words_of_the_database_are_no_markup(config: Config) -> None:
+    states = {
+        asset.symbol: SyncState(error_kind=FailureKind.INVALID, error="[/red] is no price [bold]")
+        for asset in config.priority_assets
+    }
+
+    lines = shown(status.build(config, overview(), states, source="api.massive.com"), 100)
+
+    assert "[/red] is no price [bold]" in " ".join(" ".join(lines).split())
+
+
+def test_prices_of_finished_days_name_the_day_and_when_there_can_be_a_newer_one(config: Config) -> None:
+    now = datetime(2026, 11, 18, 12, tzinfo=UTC)
+    seen = replace(overview(now), entitlements={Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=now)})
+    states = {one.symbol: SyncState(succeeded_at=now, day=date(2026, 11, 17)) for one in config.priority_assets}
+
+    report = status.build(config, seen, states, source="api.massive.com")
+
+    lines = [line for line in shown(report, 100) if line.startswith("Prices")]
+    assert lines == ["Prices  end of day of 2026-11-17, from api.massive.com, newer ones from 2026-11-19 05:00 UTC on"]
+    assert status_document(report)["prices"] == {
+        "mode": "end_of_day",
+        "day": "2026-11-17",
+        "newer_data_at": datetime(2026, 11, 19, 5, tzinfo=UTC),
+    }
 
 
 @pytest.mark.parametrize(

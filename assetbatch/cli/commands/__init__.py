@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from assetbatch.cli.commands import (
     bars,
     configuration,
+    doctor,
+    events,
     installation,
+    metrics,
     outlook,
     priority,
     queue,
@@ -22,5 +25,18 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the command line, in the order of `--help`."""
-    for module in (priority, queue, bars, symbols, status, outlook, installation, configuration, sandbox):
+    for module in (
+        priority,
+        queue,
+        bars,
+        symbols,
+        status,
+        events,
+        metrics,
+        doctor,
+        outlook,
+        installation,
+        configuration,
+        sandbox,
+    ):
         module.register(app)

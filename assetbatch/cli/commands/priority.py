@@ -29,9 +29,9 @@ def run_priority(as_json: AsJson = False) -> None:
     from assetbatch.cli import job
     from assetbatch.jobs import priority
 
-    config.require_api_key()
     job.run(
         config,
         lambda connection, stop: priority.run_priority(config, connection, host=host(), stop=stop),
         max_seconds=config.settings.batch.max_cycle_seconds,
+        needs_key=True,
     )

@@ -85,8 +85,7 @@ def drain_queue(
                 progress=progress,
             )
 
-    config.require_api_key()
-    job.run(config, work, max_seconds=max_seconds)
+    job.run(config, work, max_seconds=max_seconds, needs_key=True)
 
 
 def enqueue_secondary(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,12 +15,15 @@ from assetbatch.cli.options import AsJson
 from assetbatch.errors import AssetbatchError, ConfigurationError
 
 if TYPE_CHECKING:
+    from assetbatch.report.reading import Wanted
     from assetbatch.report.status import Status
 
 log = logging.getLogger(__name__)
 
 CHECK_CRITICAL = 2
 CHECK_UNKNOWN = 3
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+LONGEST_DAYS = 3660
 
 
 def register(app: typer.Typer) -> None:
@@ -26,64 +31,86 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
 
 
+def duration(text: str) -> timedelta:
+    """Read 90m, 24h or 7d."""
+    found = re.fullmatch(r"([0-9]{1,9})([mhd])", text.strip())
+    length = timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
+    if length is None or length > timedelta(days=LONGEST_DAYS):
+        raise typer.BadParameter(f"{text} is no length of time: 90m, 24h or 7d are")
+    return length
+
+
 def status(
-    as_json: AsJson = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="Exit as a Nagios plug-in does: 0 ok, 1 warning, 2 critical, 3 unknown."),
     ] = False,
+    since: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration, metavar="TIME", help="The runs that were not well since so long ago: 90m, 24h, 7d."
+        ),
+    ] = None,
+    asset: Annotated[str | None, typer.Option(metavar="SYMBOL", help="One asset's story.")] = None,
+    all_assets: Annotated[bool, typer.Option("--all-assets", help="All assets, not only the worst.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show whether all is well: alerts, jobs, priority assets and the budget of calls.
+    """Show whether all is well: alerts, jobs, priority assets, the budget of calls, the queue, bars and events.
 
-    Example: assetbatch status --check
+    Example: assetbatch status --since 24h
     """
     current.json = as_json
+    if since is not None and asset is not None:
+        raise typer.BadParameter("--since and --asset are two questions: ask one")
     try:
-        report = _read()
+        report = _read(since=since, asset=asset, all_assets=all_assets)
+    except (typer.BadParameter, typer.Exit):
+        raise
     except Exception as error:
         if not check:
             raise
         raise typer.Exit(_tell_unreadable(error)) from None
     if as_json:
-        from assetbatch.report.documents import status_document
+        from assetbatch.report.status_document import status_document
 
         print_json(status_document(report))
     elif check:
         sys.stdout.write(_check_text(report))
     else:
-        from assetbatch.report import tables
-
-        console = tables.console()
-        console.print(tables.status_view(report, width=console.width))
+        _show(report)
     if check:
         raise typer.Exit(report.health.check_code)
 
 
-def _read() -> Status:
+def _read(*, since: timedelta | None, asset: str | None, all_assets: bool) -> Status:
     config = current.load_config()
 
-    from assetbatch.database import catalogue, overview, schema
-    from assetbatch.database.connection import transaction
-    from assetbatch.database.rate_limit import key_fingerprint
-    from assetbatch.report import status as report
+    from assetbatch.report import reading
 
-    symbols = [asset.symbol for asset in config.priority_assets]
-    key = key_fingerprint(config.api_key.reveal()) if config.api_key else None
-    with current.connected(config) as connection, transaction(connection):
-        schema.check(connection)
-        return report.build(
-            config,
-            overview.read(
-                connection,
-                symbols=symbols,
-                jobs=list(report.JOBS),
-                key=key,
-                plan=config.plan,
-                enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
-            ),
-            catalogue.sync_states(connection, symbols),
-            source=schema.source(connection) or "nowhere yet",
-        )
+    wanted: Wanted = reading.Wanted(all_assets=all_assets, since=since, asset=asset)
+    with current.connected(config) as connection:
+        try:
+            return reading.read(config, connection, wanted)
+        except reading.UnknownAssetError:
+            raise typer.BadParameter(f"no asset is called {asset}: `assetbatch symbols list` shows all") from None
+
+
+def _show(report: Status) -> None:
+    from assetbatch.report import tables
+
+    console = tables.console()
+    if report.subject is not None:
+        from assetbatch.report.story_tables import story_view
+
+        console.print(story_view(report, width=console.width))
+    elif report.not_well is not None:
+        from assetbatch.report.story_tables import not_well_view
+
+        console.print(not_well_view(report, width=console.width))
+    else:
+        from assetbatch.report.status_tables import status_view
+
+        console.print(status_view(report, width=console.width))
 
 
 def _tell_unreadable(error: Exception) -> int:

@@ -1,0 +1,57 @@
+"""`doctor`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+from assetbatch import config as configuration
+from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.options import AsJson
+from assetbatch.errors import EXIT_CONFIGURATION, EXIT_PARTIAL
+
+# Its own steps are bounded; starting an embedded server may take this long.
+MAX_SECONDS = 60.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look at everything that the jobs rely on: a line each, with what mends it. Makes no call to the API.
+
+    Exits with 0 when nothing fails, warnings or not; 3 when something does; 78 when the configuration has faults.
+
+    Example: assetbatch doctor
+    """
+    current.json = as_json
+
+    from assetbatch.cli import lifecycle
+    from assetbatch.config.survey import survey
+    from assetbatch.report import doctor as report
+    from assetbatch.report.doctor import view
+
+    lifecycle.end_by(MAX_SECONDS)
+    surveyed = survey(file=current.config_file, environ=os.environ, cwd=Path.cwd())
+    current.secrets = surveyed.secrets
+    findings = report.examine(surveyed, configuration.data_folder(os.environ))
+    if as_json:
+        print_json(current.mask(report.document(findings)))
+    elif sys.stdout.isatty():
+        from assetbatch.report import tables
+
+        shown = [
+            report.Finding(one.level, one.name, current.mask(one.found), current.mask(one.mend)) for one in findings
+        ]
+        tables.console().print(view.table(shown))
+    else:
+        sys.stdout.writelines(current.mask(line) + "\n" for line in view.lines(findings))
+    if surveyed.config is None:
+        raise typer.Exit(EXIT_CONFIGURATION)
+    if report.worst(findings) is report.Level.FAIL:
+        raise typer.Exit(EXIT_PARTIAL)

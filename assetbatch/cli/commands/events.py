@@ -1,0 +1,209 @@
+"""`events tail`."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import stat
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
+
+from assetbatch import config as configuration
+from assetbatch.cli.invocation import current
+from assetbatch.errors import DatabaseUnavailableError, Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.database.outbox import Stored
+    from assetbatch.events.tail import Tail
+    from assetbatch.jobs.clock import Stop
+
+POLL_SECONDS = 0.5
+# A database that is gone while events are followed may be restarting.
+AWAY_SECONDS = 30.0
+MOST_SHOWN = 200
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+events_app = typer.Typer(no_args_is_help=True)
+
+
+@events_app.callback()
+def name_command(context: typer.Context) -> None:
+    """Look at the events that announce what was stored."""
+    current.command = f"events {context.invoked_subcommand}"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    events_app.command("tail")(tail)
+    app.add_typer(events_app, name="events")
+
+
+def _seconds(text: str) -> float:
+    """Read a length of time: 90s, 10m, 24h, 7d."""
+    if not (read := re.fullmatch(r"(\d{1,6})([smhd])", text)):
+        raise typer.BadParameter(f"{text} is no length of time, as 90s, 10m, 24h or 7d")
+    return float(read[1]) * UNITS[read[2]]
+
+
+def tail(
+    symbol: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    since: Annotated[
+        float | None,
+        typer.Option(parser=_seconds, metavar="TIME", help="Begin with the events of the last 90s, 10m, 24h."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Go on with what comes, or end with what is there.")
+    ] = True,
+    max_seconds: Annotated[float | None, typer.Option(min=0, help="End after so many seconds.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON line for each event and nothing else.")
+    ] = False,
+) -> None:
+    """Show events as they come: a table at a terminal, else a line for each. Needs no Redis.
+
+    Without --since it begins now, with --no-follow at the oldest that is kept.
+
+    Example: assetbatch events tail --symbol EURUSD --since 10m
+    """
+    current.json = as_json
+    config = current.load_config()
+
+    from assetbatch.cli import lifecycle
+    from assetbatch.events.tail import Tail
+
+    stop = lifecycle.stop_on_signals()
+    following = Tail(since_seconds=since if since is not None or not follow else 0.0, symbols=symbol or ())
+    end = time.monotonic() + max_seconds if max_seconds is not None else float("inf")
+    try:
+        with _Table() if not as_json and _is_live(follow) else _Lines(as_json) as shown:
+            _follow(config, following, shown, stop, lambda: not follow or time.monotonic() >= end)
+    except Interrupted as interrupted:
+        # It goes on until somebody ends it: that is no trouble to tell of.
+        raise typer.Exit(interrupted.exit_code) from None
+    except BrokenPipeError:
+        # Nobody reads any more; what the interpreter would still flush at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: Callable[[], bool]) -> None:
+    """Read and show until it is time to end; a database that goes away is waited for.
+
+    Raises DatabaseUnavailableError when it stays away, BrokenPipeError when nobody reads any more.
+    """
+    from assetbatch.database import schema
+
+    patience_seconds = 0.0
+    while True:
+        try:
+            with current.connected(config, patience_seconds=patience_seconds) as connection:
+                schema.check(connection)
+                # Once it is known to be there, one that is stopped shall stay so: this does not start it again.
+                config, patience_seconds = _without_starting(config), AWAY_SECONDS
+                while True:
+                    now, events = following.read(connection)
+                    shown.show(connection, events, now)
+                    if not following.behind:
+                        if at_end():
+                            return
+                        stop.pause(POLL_SECONDS)
+                    stop.check()
+        except DatabaseUnavailableError:
+            if not patience_seconds or at_end():
+                raise
+        stop.pause(POLL_SECONDS)
+
+
+def _without_starting(config: Config) -> Config:
+    if not config.database.embedded:
+        return config
+    from assetbatch.database.embedded import EmbeddedServer
+
+    server = EmbeddedServer(configuration.data_folder(os.environ))
+    conninfo = configuration.Secret(server.conninfo(config.database.name))
+    return replace(config, database=replace(config.database, embedded=False, conninfo=conninfo))
+
+
+def _is_live(follow: bool) -> bool:
+    """Tell whether what is shown may be shown anew."""
+    if not follow or not sys.stdout.isatty():
+        return False
+    from assetbatch.report import tables
+
+    return not tables.console().is_dumb_terminal
+
+
+class _Shown(Protocol):
+    def show(self, connection: Connection, events: Sequence[Stored], now: datetime) -> None: ...
+
+
+class _Lines:
+    """Each event on a line of its own, as it was when it was first seen."""
+
+    def __init__(self, as_json: bool) -> None:
+        from assetbatch.report import events_view
+
+        self._line = events_view.json_line if as_json else events_view.text_line
+        self._poll = select.poll()
+        self._is_pipe = False
+
+    def __enter__(self) -> _Lines:
+        with suppress(OSError):  # stdout may be no file
+            self._is_pipe = stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+            self._poll.register(sys.stdout.fileno(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, _connection: Connection, events: Sequence[Stored], _now: datetime) -> None:
+        sys.stdout.writelines(self._line(event) + "\n" for event in events)
+        sys.stdout.flush()
+        # Without events nothing is written, and a reader that has gone would not be noticed.
+        if self._is_pipe and any(flags & select.POLLERR for _, flags in self._poll.poll(0)):
+            raise BrokenPipeError
+
+
+class _Table:
+    """A table of the newest events, the newest at the bottom, that says of each what became of it since."""
+
+    def __init__(self) -> None:
+        from rich.live import Live
+
+        from assetbatch.report import tables
+
+        self._console = tables.console()
+        self._live = Live(console=self._console, auto_refresh=False)
+        self._events: deque[Stored] = deque(maxlen=MOST_SHOWN)
+
+    def __enter__(self) -> _Table:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, connection: Connection, events: Sequence[Stored], now: datetime) -> None:
+        from assetbatch.database import outbox
+        from assetbatch.report import events_view
+
+        self._events.extend(events)
+        waiting = [event.id for event in self._events if event.published_at is None]
+        fates = outbox.read_fates(connection, waiting)
+        for number, event in enumerate(self._events):
+            if event.id in fates:
+                published_at, dropped = fates[event.id]
+                self._events[number] = replace(event, published_at=published_at, dropped=dropped)
+        width, height = self._console.size
+        self._live.update(events_view.table(list(self._events), now, width=width, height=height), refresh=True)

@@ -1,0 +1,93 @@
+"""`metrics`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from assetbatch.report.status import Status
+
+# Whoever collects the files is another user.
+MODE = 0o644
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("metrics")(metrics)
+
+
+def metrics(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, metavar="FILE", help="Write into a file, all at once, as the textfile collector wants it."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print metrics as Prometheus text, healthy or not; --json: those of `status` as one JSON document.
+
+    With the database away a file is written all the same: it says assetbatch_up 0, and the exit code is 69.
+
+    Example: assetbatch metrics --output /var/lib/node_exporter/assetbatch.prom
+    """
+    current.json = as_json
+    if as_json and output is not None:
+        raise typer.BadParameter("--output is for Prometheus text")
+    try:
+        report = _read()
+    except Exception:
+        # A file of yesterday would go on telling that all is well.
+        if output is not None:
+            from assetbatch.report.prometheus import nothing_to_tell
+
+            _write(output, nothing_to_tell())
+        raise
+    if as_json:
+        from assetbatch.report.status_document import metrics_document
+
+        print_json(metrics_document(report))
+        return
+    from assetbatch.report.prometheus import exposition
+
+    text = exposition(report)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        _write(output, text)
+
+
+def _read() -> Status:
+    config = current.load_config()
+
+    from assetbatch.report import reading
+
+    with current.connected(config) as connection:
+        return reading.read(config, connection)
+
+
+def _write(file: Path, text: str) -> None:
+    """Put the text in the file's place at once: who reads meanwhile sees the old one or the new one."""
+    made = None
+    try:
+        # No name that a collector takes for its own.
+        number, made = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".new", dir=file.parent)
+        with os.fdopen(number, "w", encoding="utf-8") as opened:
+            opened.write(text)
+            os.fchmod(opened.fileno(), MODE)
+        Path(made).replace(file)
+    except OSError as error:
+        if made is not None:
+            with suppress(OSError):
+                Path(made).unlink()
+        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint="--output") from None

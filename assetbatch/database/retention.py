@@ -1,0 +1,109 @@
+"""Forgetting what is old: runs, calls, and what was noted of keys, hosts and days that nobody uses any more.
+
+A run of a job does it at its end, in small batches and for a moment only: what is left over is the next one's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from assetbatch.database.connection import transaction
+from assetbatch.database.leases import Lease
+
+if TYPE_CHECKING:
+    from assetbatch.database.connection import Connection
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 3600
+BATCH = 500
+BUDGET_SECONDS = 0.15
+LOCK_TIMEOUT = "20ms"
+STATEMENT_TIMEOUT = "150ms"
+
+# The oldest are those with the smallest ids, so that looking costs the same when there is nothing to forget. What
+# somebody else is just changing stays until the next time.
+FORGET_RUNS = """
+delete from assetbatch.runs where id in (
+  select id from assetbatch.runs
+  where id = any(array(select id from assetbatch.runs order by id limit %(batch)s))
+    and started_at < clock_timestamp() - make_interval(days => %(days)s)
+    and (status <> 'running' or coalesce(ends_by < clock_timestamp(), true))
+  for update skip locked
+)
+"""
+
+FORGET_CALLS = """
+delete from assetbatch.api_calls where id in (
+  select id from assetbatch.api_calls
+  where id = any(array(select id from assetbatch.api_calls order by id limit %(batch)s))
+    and at < clock_timestamp() - make_interval(days => %(days)s)
+  for update skip locked
+)
+"""
+
+FORGET_HOSTS = """
+delete from assetbatch.rate_limit_hosts where (key_fingerprint, host) in (
+  select key_fingerprint, host from assetbatch.rate_limit_hosts
+  where seen_at < clock_timestamp() - make_interval(days => %(days)s)
+  limit %(batch)s for update skip locked
+)
+"""
+
+# A refusal that has not been asked about for so long is asked about anyway: it holds for an hour.
+FORGET_ENTITLEMENTS = """
+delete from assetbatch.entitlements where (key_fingerprint, plan, access) in (
+  select key_fingerprint, plan, access from assetbatch.entitlements
+  where asked_at < clock_timestamp() - make_interval(days => greatest(%(days)s, 30))
+    and not (allowed and exists (
+      select from assetbatch.rate_limits k
+      where k.key_fingerprint = entitlements.key_fingerprint
+        and k.last_answer_at > clock_timestamp() - make_interval(days => %(days)s)
+    ))
+  limit %(batch)s for update skip locked
+)
+"""
+
+# Who plans looks back two weeks.
+FORGET_DAYS = """
+delete from assetbatch.daily_figures where (market, day) in (
+  select market, day from assetbatch.daily_figures
+  where day < clock_timestamp()::date - greatest(%(days)s, 30)
+    and coalesce(asking_until < clock_timestamp(), true)
+  limit %(batch)s for update skip locked
+)
+"""
+
+FORGET = (FORGET_CALLS, FORGET_RUNS, FORGET_HOSTS, FORGET_ENTITLEMENTS, FORGET_DAYS)
+
+
+def prune(connection: Connection, *, days: int, budget_seconds: float = BUDGET_SECONDS, batch: int = BATCH) -> int:
+    """Delete what is older than so many days, as much as the time allows; return how many rows that were.
+
+    Does nothing within an hour of the last time that nothing was left over, and while another run does it. What gets
+    in its way is logged: the run that it belongs to went well.
+    """
+    # Kept, not given up: that is what makes it once an hour.
+    lease = Lease(connection, "pruning", seconds=EVERY_SECONDS)
+    deleted = 0
+    try:
+        if not lease.take():
+            return 0
+        end = time.monotonic() + budget_seconds
+        for statement in FORGET:
+            while True:
+                if time.monotonic() >= end:
+                    lease.give_up()
+                    return deleted
+                with transaction(connection, lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT):
+                    found = connection.execute(statement, {"days": days, "batch": batch}).rowcount
+                deleted += found
+                if found < batch:
+                    break
+    except psycopg.Error as error:
+        log.info("old records stay for now: %s", error)
+    return deleted

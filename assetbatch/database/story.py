@@ -1,0 +1,75 @@
+"""One asset's story: all that the database knows of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from assetbatch.database.connection import Connection, Row
+
+READ_CATALOGUE = """
+select symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name, enabled, origin
+from assetbatch.assets where symbol = %(symbol)s
+"""
+
+READ_PRICE = "select metadata -> 'last_update' as last_update from trading.symbols where symbol = %(symbol)s"
+
+READ_ITEM = """
+select state, priority, attempts, enqueued_at, available_at, leased_until, died_at, error_kind, error
+from assetbatch.queue where symbol = %(symbol)s
+"""
+
+READ_BARS = """
+select b.wanted_since, b.asked_until, b.watermark, b.source_minutes, b.retry_at, b.error_kind, b.error,
+       (select count(*) from market_data.ohlcv_5m o join trading.symbols s on s.id = o.symbol_id
+        where s.symbol = b.symbol) as stored
+from assetbatch.bar_state b where b.symbol = %(symbol)s
+"""
+
+READ_ABSENCES = """
+select reason, (extract(epoch from sum(upper(r) - lower(r))) / 300)::bigint as bars,
+       min(lower(r)) as since, max(upper(r)) as until
+from assetbatch.bar_absences a, unnest(a.ranges) r
+where symbol = %(symbol)s
+group by reason
+order by reason
+"""
+
+# Calls are found by their time, not by their asset: looking at the newest of them bounds what that costs.
+READ_CALLS = """
+select at, kind, outcome, http_status, latency_ms
+from (select * from assetbatch.api_calls order by id desc limit %(looked_at)s) newest
+where symbol = %(symbol)s
+order by id desc
+limit %(limit)s
+"""
+
+CALLS_LOOKED_AT = 100_000
+MOST_CALLS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Rows as they were read; None: there is none."""
+
+    catalogue: Row | None
+    price: Any
+    item: Row | None
+    bars: Row | None
+    absences: list[Row]
+    calls: list[Row]
+
+
+def read(connection: Connection, symbol: str) -> Story:
+    """Read what is known of an asset; the newest calls that covered it alone, as far as they are not long past."""
+    asset = {"symbol": symbol}
+    price = connection.execute(READ_PRICE, asset).fetchone()
+    return Story(
+        catalogue=connection.execute(READ_CATALOGUE, asset).fetchone(),
+        price=None if price is None else price["last_update"],
+        item=connection.execute(READ_ITEM, asset).fetchone(),
+        bars=connection.execute(READ_BARS, asset).fetchone(),
+        absences=connection.execute(READ_ABSENCES, asset).fetchall(),
+        calls=connection.execute(READ_CALLS, asset | {"looked_at": CALLS_LOOKED_AT, "limit": MOST_CALLS}).fetchall(),
+    )

@@ -1,0 +1,79 @@
+"""Pings: a URL that is called when a job's run ends, so that a monitor in the manner of healthchecks.io misses it.
+
+A ping never fails a run, nor holds it up for longer than it may take. Its URL is a secret: nothing here repeats it, nor
+the words of libraries, which do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from assetbatch import __version__
+
+if TYPE_CHECKING:
+    import requests
+
+    from assetbatch.config import Config
+
+log = logging.getLogger(__name__)
+
+PING_SECONDS = 5.0
+
+
+def ping(config: Config, job: str, *, failed: bool, seconds: float) -> None:
+    """Tell the job's monitor, where one is configured, that a run has ended; `seconds` is the most that it takes."""
+    pings = config.settings.pings
+    urls = {
+        "run-priority": pings.run_priority,
+        "drain-queue": pings.drain_queue,
+        "enqueue-secondary": pings.enqueue_secondary,
+    }
+    if (url := urls.get(job)) is None:
+        return
+    name = f"pings.{job.replace('-', '_')} ({'failure' if failed else 'success'})"
+    answers: list[str] = []
+
+    def call() -> None:
+        try:
+            answers.append(_get(_failure_of(url) if failed else url, seconds))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended as it has
+            answers.append(f"failed: {type(error).__name__}")
+
+    # A daemon: a server that drips must not keep the process from ending.
+    thread = threading.Thread(target=call, name="ping", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    log.info("%s: %s", name, answers[0] if answers else f"failed: no answer within {seconds:g} s")
+
+
+def _failure_of(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/fail"))
+
+
+def _get(url: str, seconds: float) -> str:
+    """Call the URL once; tell how it went."""
+    import requests
+
+    # It would warn of strange headers with the URL beside them.
+    logging.getLogger("urllib3").propagate = False
+    with requests.get(
+        url,
+        headers={"User-Agent": f"assetbatch/{__version__}"},
+        auth=_no_auth,
+        timeout=seconds,
+        allow_redirects=False,
+        stream=True,
+    ) as response:
+        status = response.status_code
+    if 300 <= status < 400:
+        return f"failed: HTTP {status}, a redirect, which is not followed: name the address that it leads to"
+    return "sent" if status < 300 else f"failed: HTTP {status}"
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add nothing; without an auth, requests would look into ~/.netrc for one."""
+    return request

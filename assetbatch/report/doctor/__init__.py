@@ -1,0 +1,101 @@
+"""`doctor`: everything that the jobs rely on, looked at once; a line each, with the mend. No call is made."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from assetbatch.database.connection import connect, transaction
+from assetbatch.report.doctor import database, host, operation
+from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, worst
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+    from pathlib import Path
+
+    from assetbatch.config import Config, Database
+    from assetbatch.config.survey import Survey
+    from assetbatch.database.connection import Connection
+
+__all__ = ["Finding", "Level", "document", "examine", "worst"]
+
+# A table that somebody holds is one line that failed, not a doctor that hangs.
+LOCK_TIMEOUT = "1s"
+STATEMENT_TIMEOUT = "3s"
+
+
+def examine(
+    survey: Survey, data_folder: Path, *, clock: Callable[[], datetime] = database.system_clock
+) -> list[Finding]:
+    """Look at everything that can be looked at; what cannot be is told, and hides nothing else.
+
+    A time-out bounds every step: with the database and Redis away it ends within some 5 seconds.
+    """
+    done = Examination()
+    config = survey.config
+    redis = _redis(config)
+    done.look("program", host.program)
+    done.look("configuration", partial(host.configuration, survey))
+    done.look("files", partial(host.files, survey))
+    done.look("key", partial(host.key, survey))
+    if config is not None:
+        done.look("plan", partial(host.plan, config))
+    named = survey.database
+    # An embedded server that is not there, or is somebody else's, has been told of by then.
+    if named is not None and (not named.embedded or done.look("embedded server", partial(host.embedded, data_folder))):
+        done.look("database", partial(_database, done, named, config, data_folder, clock))
+    if redis is not None:
+        done.look("redis", redis.findings)
+    return done.findings
+
+
+def _redis(config: Config | None) -> host.RedisCheck | None:
+    if config is None or config.redis_url is None or config.settings.events.backend not in {"auto", "redis"}:
+        return None
+    check = host.RedisCheck(config.redis_url.reveal(), stream=config.settings.events.stream)
+    check.start()
+    return check
+
+
+def _database(
+    done: Examination, named: Database, config: Config | None, data_folder: Path, clock: Callable[[], datetime]
+) -> Iterable[Finding]:
+    """Make all checks that need a connection; each is a transaction of its own, so that none spoils another."""
+    with connect(named, data_folder, job="doctor") as connection:
+
+        def look(name: str, check: Callable[[], Iterable[Finding]]) -> bool:
+            return not connection.closed and done.look(name, partial(_bounded, connection, check))
+
+        look("database", partial(database.server, connection, named))
+        look("clock", partial(database.clock, connection, clock))
+        fits = look("schema", partial(database.fits, connection))
+        look("privileges", partial(database.privileges, connection))
+        look("numbers", partial(database.numbers, connection))
+        if fits and config is not None:
+            look("source", partial(database.source, connection, config))
+            look("jobs", partial(operation.jobs, connection, config))
+            look("queue", partial(operation.queue, connection))
+            look("bars", partial(operation.bars, connection))
+            look("events", partial(operation.events, connection, config))
+            look("entitlements", partial(operation.plan_and_key, connection, config))
+            look("rate limit", partial(operation.limit, connection))
+            look("hosts", partial(operation.hosts, connection))
+        if connection.closed:
+            return [fail("database", "the connection broke off", "is PostgreSQL restarting? See its log")]
+    return []
+
+
+def _bounded(connection: Connection, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    with transaction(connection, lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT):
+        return list(check())
+
+
+def document(findings: list[Finding]) -> dict[str, Any]:
+    """Make the document of `doctor --json`."""
+    return {
+        "status": worst(findings).value,
+        "findings": [
+            {"level": one.level.value, "name": one.name, "found": one.found, "mend": one.mend} for one in findings
+        ],
+    }

@@ -1,0 +1,111 @@
+"""What the database is: server, role, clock, schema, privileges, columns, and whose prices it holds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from assetbatch.database import doctor, schema
+from assetbatch.provider.addresses import source_of
+from assetbatch.report.doctor.findings import Finding, fail, ok, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from assetbatch.config import Config, Database
+    from assetbatch.database.connection import Connection
+
+OLDEST_SERVER = 14
+CLOCK_WARN_SECONDS = 5.0
+CLOCK_FAIL_SECONDS = 60.0
+MOST_NAMED = 8
+
+
+def server(connection: Connection, named: Database) -> Iterator[Finding]:
+    """Tell which server answers, whether it is new enough and may be written to, and as whom we are there."""
+    found = doctor.server(connection)
+    major = found.version_number // 10_000
+    pooled = ", through a pooler" if found.pooled else ""
+    described = f"{named.described}, PostgreSQL {found.version}{pooled}"
+    if major < OLDEST_SERVER:
+        yield fail("database", described, f"PostgreSQL {OLDEST_SERVER} or newer is needed")
+    elif not found.writable:
+        yield fail("database", f"{described}: read only", "name the primary server, not a standby")
+    else:
+        yield ok("database", described)
+    if found.superuser and not named.embedded:
+        mend = "give the jobs a role of their own: `assetbatch init --grants ROLE` prints the SQL"
+        yield warn("role", f"{found.role} is a superuser", mend)
+    else:
+        yield ok("role", found.role + (", of the embedded server alone" if named.embedded else ""))
+
+
+def clock(connection: Connection, here: Callable[[], datetime]) -> Iterator[Finding]:
+    """Hold the database's clock, which decides everything between hosts, against this host's."""
+    before = here()
+    there = doctor.clock(connection)
+    after = here()
+    # Half of the way is as good as any guess; what it may be wrong by counts in favour of the clocks.
+    way = (after - before) / 2
+    off = (there - before - way).total_seconds()
+    beyond = max(0.0, abs(off) - way.total_seconds())
+    found = f"the database's is {abs(off):.1f} s {'ahead of' if off > 0 else 'behind'} this host's"
+    mend = "have both set by NTP (`timedatectl`): the vendor's times are held against the database's clock"
+    if beyond > CLOCK_FAIL_SECONDS:
+        yield fail("clock", found, mend)
+    elif beyond > CLOCK_WARN_SECONDS:
+        yield warn("clock", found, mend)
+    else:
+        yield ok("clock", f"the database's and this host's are within {abs(off):.1f} s of each other")
+
+
+def system_clock() -> datetime:
+    """Read this host's clock."""
+    return datetime.now(UTC)
+
+
+def fits(connection: Connection) -> Iterator[Finding]:
+    """Tell whether the schema fits this program, and the platform's tables what is relied on."""
+    schema.check(connection)
+    yield ok("schema", f"version {schema.migrations()[-1].version}")
+    if lacks := doctor.platform_lacks(connection):
+        mend = "`assetbatch init` prints the statements for the tables' owner"
+        yield fail("tables", f"the platform's tables lack {_named(lacks)}", mend)
+
+
+def privileges(connection: Connection) -> Iterator[Finding]:
+    """Tell what the role lacks."""
+    if missing := doctor.missing_privileges(connection):
+        mend = "as the tables' owner, run what `assetbatch init --grants ROLE` prints"
+        yield fail("privileges", f"missing: {_named(missing, separator='; ')}", mend)
+    else:
+        yield ok("privileges", "all that the jobs need")
+
+
+def numbers(connection: Connection) -> Iterator[Finding]:
+    """Tell of columns that round what the vendor sends."""
+    if columns := doctor.rounding_columns(connection):
+        named = ", ".join(f"{name} {kind}" for name, kind in columns)
+        mend = f"if that matters, as its owner: ALTER TABLE market_data.ohlcv_5m ALTER {columns[0][0]} TYPE numeric, …"
+        yield warn("numbers", f"market_data.ohlcv_5m may round prices: {named}", mend)
+    else:
+        yield ok("numbers", "bars are stored with every digit")
+
+
+def source(connection: Connection, config: Config) -> Iterator[Finding]:
+    """Hold the source that the database belongs to against the configured one."""
+    wanted, there = source_of(config.settings.provider.base_url), schema.source(connection)
+    if there is None:
+        yield ok("source", f"none yet: the first run makes it {wanted}")
+    elif there != wanted:
+        mend = (
+            "name another, empty database and run `assetbatch init`, or set provider.base_url (POLYGON_BASE_URL) back"
+        )
+        yield fail("source", f"the database holds prices of {there}, provider.base_url is of {wanted}", mend)
+    else:
+        yield ok("source", f"prices of {there}")
+
+
+def _named(words: list[str], *, separator: str = ", ") -> str:
+    more = len(words) - MOST_NAMED
+    return separator.join(words[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

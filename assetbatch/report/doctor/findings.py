@@ -1,0 +1,84 @@
+"""What an examination finds: a line each, with the mend; a check that breaks is a line, too."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from assetbatch.errors import AssetbatchError, Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+log = logging.getLogger(__name__)
+
+
+class Level(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what was found, and what mends it; no mend where all is well."""
+
+    level: Level
+    name: str
+    found: str
+    mend: str = ""
+
+
+def ok(name: str, found: str) -> Finding:
+    """Make a finding that needs nothing."""
+    return Finding(Level.OK, name, found)
+
+
+def warn(name: str, found: str, mend: str) -> Finding:
+    """Make a finding that somebody should look into; prices come all the same."""
+    return Finding(Level.WARN, name, found, mend)
+
+
+def fail(name: str, found: str, mend: str) -> Finding:
+    """Make a finding that keeps the jobs from doing their work."""
+    return Finding(Level.FAIL, name, found, mend)
+
+
+def worst(findings: Iterable[Finding]) -> Level:
+    """Tell the one word for all of them."""
+    order = list(Level)
+    return max((finding.level for finding in findings), key=order.index, default=Level.OK)
+
+
+@dataclass(slots=True)
+class Examination:
+    """The findings so far."""
+
+    findings: list[Finding] = field(default_factory=list)
+
+    def look(self, name: str, check: Callable[[], Iterable[Finding]]) -> bool:
+        """Make one check and keep what it finds; tell whether nothing of that failed.
+
+        An error of the check's own is a finding: whoever calls a doctor wants to be told the rest as well.
+        """
+        found: list[Finding] = []
+        try:
+            found.extend(check())
+        except Interrupted:
+            raise
+        except AssetbatchError as error:
+            found.append(fail(name, error.reason, error.hint))
+        except Exception as error:
+            log.debug("the check of %s broke", name, exc_info=error)
+            words = " ".join(str(error).split())
+            found.append(
+                fail(
+                    name, f"could not be checked: {type(error).__name__}: {words}", "`assetbatch -vv doctor` tells more"
+                )
+            )
+        self.findings += found
+        return all(finding.level is not Level.FAIL for finding in found)

@@ -1,0 +1,180 @@
+"""What this host has: configuration, key, files, the embedded server's folder, Redis; all without the database."""
+
+from __future__ import annotations
+
+import os
+import platform
+import pwd
+import shutil
+import stat
+import threading
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from assetbatch import __version__
+from assetbatch.config.configuration import FREE_CALLS_PER_WINDOW
+from assetbatch.config.secret import ways
+from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
+from assetbatch.report.doctor.findings import Finding, fail, ok, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from assetbatch.config import Config
+    from assetbatch.config.survey import Survey
+
+LEAST_FREE_BYTES = 1 << 30
+REDIS_SECONDS = 2.0
+# Where systemd and container engines put secrets: those who may look there are chosen in other ways than by a mode.
+SECRET_MOUNTS = ("/run/",)
+
+
+def program() -> Iterator[Finding]:
+    """Tell which program this is: hosts may have different ones."""
+    yield ok("program", f"assetbatch {__version__}, Python {platform.python_version()} on {platform.node()}")
+
+
+def configuration(survey: Survey) -> Iterator[Finding]:
+    """Tell every fault, or which file is in force."""
+    for fault in survey.faults:
+        yield fail("configuration", str(fault), survey.hint)
+    if not survey.faults:
+        yield ok("configuration", f"{survey.file or 'no config.yaml, defaults only'}: no faults")
+
+
+def files(survey: Survey) -> Iterator[Finding]:
+    """Tell of files with secrets that others may read."""
+    for name, path in ((".env", survey.dotenv), ("key file", survey.key_file)):
+        if path is None or str(path).startswith(SECRET_MOUNTS):
+            continue
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            yield warn(name, f"{path} is open to other users (mode {mode:o})", f"chmod 600 {path}")
+        else:
+            yield ok(name, f"{path} is its owner's alone (mode {mode:o})")
+
+
+def key(survey: Survey) -> Iterator[Finding]:
+    """Tell where the key came from; of the key itself only the fingerprint that the database has, too."""
+    if survey.api_key is None:
+        # One that was given, and is none, stands among the faults.
+        refused = any("POLYGON_API_KEY" in f"{fault.place} {fault.key}" for fault in survey.faults)
+        found = "the one that is given cannot be used" if refused else "no API key is given"
+        yield fail("key", found, f"set {ways('POLYGON_API_KEY')}; without a key, try `assetbatch sandbox`")
+    else:
+        fingerprint = key_fingerprint(survey.api_key.reveal())
+        yield ok("key", f"given by {survey.key_place}, fingerprint {fingerprint}")
+
+
+def plan(config: Config) -> Iterator[Finding]:
+    """Tell what the plan's word means here, and what goes ill with it."""
+    limit, provider = config.calls_per_window, config.settings.provider
+    allowed = "unlimited calls" if limit is None else f"{limit} calls in any {config.window_seconds:g} s"
+    free = config.plan == "free"
+    recency = "of finished days" if free and provider.mode != "live" else "live"
+    if provider.mode == "end_of_day":
+        recency = "of finished days"
+    found = f"{config.plan} ({config.origins['provider.plan']}): {allowed}, prices {recency}"
+    source = source_of(provider.base_url)
+    if (
+        free
+        and source != SANDBOX_SOURCE
+        and (limit is None or limit * 60 > FREE_CALLS_PER_WINDOW * config.window_seconds)
+    ):
+        mend = f"remove rate_limiting.calls_per_minute ({config.origins['rate_limiting.calls_per_minute']})"
+        yield warn("plan", f"{found}; the free plan has {FREE_CALLS_PER_WINDOW} calls a minute", mend)
+    else:
+        yield ok("plan", found)
+    if urlsplit(provider.base_url).scheme == "http" and source != SANDBOX_SOURCE:
+        found = f"{provider.base_url}: the key travels without encryption"
+        yield warn("address", found, "set provider.base_url (POLYGON_BASE_URL) to https://…")
+    if not config.assets and config.settings.batch.secondary_source == "config":
+        yield warn("assets", "the configuration names no enabled asset", "see batch.priority_assets in config.yaml")
+
+
+def embedded(folder: Path) -> Iterator[Finding]:
+    """Look at the embedded server's folder: whose it is, who may look in, how much room there is, does it run."""
+    from assetbatch.database.embedded import EmbeddedServer
+    from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
+    from assetbatch.database.embedded.process import Postmaster
+
+    name, place = "embedded server", Place.below(folder)
+    described = EmbeddedServer(folder).described
+    if not os.path.lexists(place.home):
+        yield fail(name, f"there is no {described}", "`assetbatch init` as the user who runs the jobs")
+        return
+    account = pwd.getpwnam(SERVICE_ACCOUNT).pw_uid if os.geteuid() == 0 else os.geteuid()
+    found = place.home.lstat()
+    if found.st_uid != account:
+        mend = f"run assetbatch as {_user_name(found.st_uid)}, as the jobs do"
+        yield fail(name, f"{place.home} is {_user_name(found.st_uid)}'s, this is {_user_name(os.geteuid())}", mend)
+        return
+    if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
+        mode = stat.S_IMODE(found.st_mode)
+        mend = f"chmod 700 {place.home}, once you know why"
+        yield fail(name, f"{place.home} is open to other users (mode {mode:o})", mend)
+        return
+    free = shutil.disk_usage(place.base).free
+    if free < LEAST_FREE_BYTES:
+        mend = "make room: PostgreSQL stops when the disk is full; bars.retention_months keeps fewer bars"
+        yield warn("disk", f"{free >> 20} MB are free where {place.home} is", mend)
+    running = "running" if Postmaster(place).ready() else "not running: a command that needs it starts it"
+    yield ok(name, f"{described}, {running}; {free >> 30} GB free")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+class RedisCheck:
+    """Asks Redis in the background, so that one that does not answer holds up nothing else."""
+
+    def __init__(self, url: str, *, stream: bool) -> None:
+        self._url, self._stream = url, stream
+        self._found: Finding | None = None
+        self._until = 0.0
+        self._thread = threading.Thread(target=self._ask, name="redis", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._until = time.monotonic() + REDIS_SECONDS
+        self._thread.start()
+
+    def findings(self) -> Iterator[Finding]:
+        """Tell how it answered; a server that drips its answer counts as one that does not."""
+        self._thread.join(max(0.0, self._until - time.monotonic()))
+        late = self._away(f"no answer within {REDIS_SECONDS:g} s")
+        yield self._found or late
+
+    def _away(self, why: str) -> Finding:
+        mend = "is Redis running, and is REDIS_URL right? Prices are stored all the same, events wait"
+        return fail("redis", why, mend)
+
+    def _ask(self) -> None:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        from assetbatch.events.redis import STREAM
+
+        try:
+            client = redis.Redis.from_url(
+                self._url,
+                socket_timeout=REDIS_SECONDS / 2,
+                socket_connect_timeout=REDIS_SECONDS / 2,
+                retry=Retry(NoBackoff(), 0),
+            )
+            with client:
+                client.ping()
+                found = "answers"
+                if self._stream:
+                    found += f"; {client.xlen(STREAM)} events in the stream {STREAM}"
+            self._found = ok("redis", found)
+        except (redis.RedisError, OSError, ValueError) as error:
+            self._found = self._away(" ".join(str(error).split()))

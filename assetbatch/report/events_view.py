@@ -1,0 +1,89 @@
+"""Events of the outbox for people and for programs: one JSON line each, one line of text each, or a table."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from assetbatch.database.outbox import Stored
+
+# What the table's frame, its title and the prompt beneath it take of a terminal's lines.
+FRAME_LINES = 6
+
+
+def json_line(event: Stored) -> str:
+    """Write an event as it is published, its digits and all, and when that was; null: not yet, or never."""
+    published_at = None if event.dropped or event.published_at is None else _rfc3339(event.published_at)
+    return f'{event.payload.rstrip()[:-1]}, "published_at": {json.dumps(published_at)}}}'
+
+
+def text_line(event: Stored) -> str:
+    """Write an event as a line: when it was stored, symbol, price, bid, ask, time of the price, seq, fate."""
+    told = _fields(event)
+    return (
+        f"{event.created_at.astimezone(UTC):%H:%M:%S}  {event.symbol:<12} {told['last_price']:>14} {told['bid']:>14}"
+        f" {told['ask']:>14}  {told['timestamp']:<27}  {event.seq}  {_fate(event)}"
+    )
+
+
+def table(events: Sequence[Stored], now: datetime, *, width: int, height: int) -> RenderableType:
+    """Lay out the newest events that fit, the newest at the bottom."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from assetbatch.report.tables import NARROW_WIDTH, ago
+
+    if not events:
+        return Text("no event yet; Ctrl-C ends this")
+    columns = ["symbol", "price", "bid", "ask", "price of", "age", "seq", "published"]
+    shown = [0, 1, 5, 7] if width < NARROW_WIDTH else range(len(columns))
+    laid_out = Table(title="Events", title_justify="left", title_style="bold")
+    for number in shown:
+        laid_out.add_column(columns[number], justify="right" if number in {1, 2, 3, 6} else "left", no_wrap=True)
+    for event in events[-max(1, height - FRAME_LINES) :]:
+        told = _fields(event)
+        moment = _moment(told["timestamp"])
+        row = [
+            event.symbol,
+            told["last_price"],
+            told["bid"],
+            told["ask"],
+            told["timestamp"] if moment is None else f"{moment.astimezone(UTC):%H:%M:%S}",
+            "-" if moment is None else ago(moment, now),
+            str(event.seq),
+            _fate(event),
+        ]
+        style = "yellow" if event.published_at is None else "dim" if event.dropped else None
+        laid_out.add_row(*(Text(row[number]) for number in shown), style=style)
+    return laid_out
+
+
+def _fields(event: Stored) -> dict[str, str]:
+    """Read the payload; digits stay as they are, whatever is missing is a dash."""
+    read: Any = json.loads(event.payload, parse_float=str, parse_int=str)
+    return {
+        name: "-" if read.get(name) is None else str(read[name]) for name in ("last_price", "bid", "ask", "timestamp")
+    }
+
+
+def _fate(event: Stored) -> str:
+    if event.dropped:
+        return "not sent"
+    return "waits" if event.published_at is None else f"{event.published_at.astimezone(UTC):%H:%M:%S}"
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

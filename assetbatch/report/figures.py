@@ -1,0 +1,174 @@
+"""Figures of `status`: the budget of calls, the queue, prices, bars, events, and the metrics of the last hour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from assetbatch import planner
+from assetbatch.events import backend
+from assetbatch.model import Priority
+from assetbatch.planner import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date, datetime
+
+    from assetbatch.config import Config
+    from assetbatch.database.overview import Overview
+    from assetbatch.model import AssetType
+    from assetbatch.report.freshness import Outlook
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The calls of this moment; `limit` None means unlimited. `next_free_at` is set when no call is free now."""
+
+    limit: int | None
+    window_seconds: float
+    remaining: int | None
+    next_free_at: datetime | None
+    calls_last_hour: int
+    refusals_last_hour: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """The queue: `total_items` and `by_priority` count all but dead letters; ages are of what waits, too.
+
+    `by_state` counts all: for each state the items of each priority.
+    """
+
+    total_items: int
+    by_priority: dict[str, int]
+    leased: int
+    delayed: int
+    dead: int
+    oldest_item_age_seconds: float | None
+    oldest_age_seconds_by_priority: dict[str, float]
+    by_state: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class PricesStatus:
+    """How prices are asked for. Of finished days: the newest that is stored, and when a newer one can exist."""
+
+    mode: Mode
+    source: str
+    day: date | None = None
+    newer_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BarsStatus:
+    """The newest final bar of each priority asset, and of all assets those whose bars fail.
+
+    `holes` counts the bars that are missing in the last days of priority assets.
+    """
+
+    newest: Mapping[str, datetime]
+    failing: int
+    holes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventsStatus:
+    """Events that wait to be published, for how long the oldest does, and what carries them."""
+
+    pending: int
+    oldest_age_seconds: float | None
+    published_by: str
+
+
+def budget_of(config: Config, overview: Overview) -> Budget:
+    """Tell how much of the budget is free, by the limit that is in force."""
+    row = overview.budget
+    limit = config.calls_per_window if row is None else row["max_calls"]
+    remaining = None if limit is None else max(0, limit - (row["busy"] if row else 0))
+    next_free_at = None
+    if row is not None:
+        if row["blocked_until"] > overview.now:
+            remaining, next_free_at = 0, row["blocked_until"]
+        elif remaining == 0:
+            next_free_at = row["next_free_at"]
+    return Budget(
+        limit=limit,
+        window_seconds=config.window_seconds if row is None else row["window_seconds"],
+        remaining=remaining,
+        next_free_at=next_free_at,
+        calls_last_hour=overview.hour["calls"],
+        refusals_last_hour=overview.hour["refusals"],
+    )
+
+
+def queue_of(overview: Overview) -> QueueStatus:
+    """Sum up the queue."""
+    waiting = [row for row in overview.queue if row["state"] != "dead"]
+
+    def count(state: str) -> int:
+        return sum(row["items"] for row in overview.queue if row["state"] == state)
+
+    ages: dict[str, float] = {}
+    for row in sorted(waiting, key=lambda row: (row["priority"], row["oldest"])):
+        age = round((overview.now - row["oldest"]).total_seconds(), 3)
+        ages.setdefault(Priority(row["priority"]).name, max(0.0, age))
+    return QueueStatus(
+        total_items=sum(row["items"] for row in waiting),
+        by_priority={
+            priority.name: sum(row["items"] for row in waiting if row["priority"] == priority) for priority in Priority
+        },
+        leased=count("leased"),
+        delayed=count("delayed"),
+        dead=count("dead"),
+        oldest_item_age_seconds=max(ages.values(), default=None),
+        oldest_age_seconds_by_priority=ages,
+        by_state={
+            state: {
+                priority.name: sum(
+                    row["items"] for row in overview.queue if row["state"] == state and row["priority"] == priority
+                )
+                for priority in Priority
+            }
+            for state in ("queued", "leased", "delayed", "dead")
+        },
+    )
+
+
+def prices_of(outlook: Outlook, markets: Sequence[AssetType], days: Sequence[date], source: str) -> PricesStatus:
+    """Tell how prices of these markets are asked for; `days` are those that are stored."""
+    if outlook.mode is Mode.LIVE:
+        return PricesStatus(outlook.mode, source)
+    return PricesStatus(
+        outlook.mode,
+        source,
+        max(days, default=None),
+        min((planner.newer_day_at(market, outlook.days, outlook.now) for market in markets), default=None),
+    )
+
+
+def events_of(config: Config, overview: Overview) -> EventsStatus:
+    """Tell what waits to be published, and by what."""
+    oldest = overview.hour["oldest_event_at"]
+    age = None if oldest is None else round((overview.now - oldest).total_seconds(), 3)
+    return EventsStatus(overview.hour["events_pending"], age, backend(config))
+
+
+def metrics_of(
+    overview: Overview, states: Mapping[str, int], budget: Budget, queue: QueueStatus
+) -> dict[str, float | int | None]:
+    """Compute the metrics, over the last hour; None: nothing happened that would tell."""
+    hour = overview.hour
+    allowed = None if budget.limit is None else budget.limit * 3600 / budget.window_seconds
+    latency = hour["priority_latency_ms"]
+    return {
+        "batch.priority.success_rate": (
+            round(hour["priority_ok"] / hour["priority_finished"], 4) if hour["priority_finished"] else None
+        ),
+        "batch.priority.latency_ms": None if latency is None else round(latency),
+        "queue.size": queue.total_items,
+        "api.rate_limit_waits": hour["rate_limit_waits"],
+        "api.calls": hour["calls"],
+        "api.budget_used_ratio": None if allowed is None else round(hour["calls"] / allowed, 4),
+        "assets.stale": states.get("stale", 0),
+        "events.pending": hour["events_pending"],
+    }

@@ -1,0 +1,47 @@
+"""Alerts, and the health that the worst of them makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Level(IntEnum):
+    """How bad it is; also the exit code of `status --check`, as Nagios has them."""
+
+    WARNING = 1
+    CRITICAL = 2
+
+
+class Health(StrEnum):
+    """The one word for everything."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+    @property
+    def check_code(self) -> int:
+        """The exit code of `status --check`."""
+        return list(Health).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something is wrong: what to say, the mend, and the metric with its threshold, where there is a number."""
+
+    level: Level
+    metric: str
+    message: str
+    hint: str
+    value: float | None = None
+    threshold: float | None = None
+
+
+def worst(alerts: Iterable[Alert]) -> Health:
+    """Tell the health of the whole from its alerts."""
+    return list(Health)[max((alert.level for alert in alerts), default=0)]

@@ -1,0 +1,136 @@
+"""Reading what `status` and `metrics` tell: one transaction, some twenty statements.
+
+What only some questions need is imported when they are asked: `status` starts often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch.database import asset_states, catalogue, overview, schema
+from assetbatch.database.connection import transaction
+from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.model import Span
+from assetbatch.planner import Mode
+from assetbatch.report import status as report
+from assetbatch.report.freshness import limits
+
+if TYPE_CHECKING:
+    from assetbatch.config import Config
+    from assetbatch.database.catalogue import SyncState
+    from assetbatch.database.connection import Connection
+    from assetbatch.database.overview import Overview
+    from assetbatch.model import Asset
+    from assetbatch.report.status import Status
+
+WORST_SHOWN = 20
+MOST_RUNS = 50
+# Holes are counted where it is cheap: a few thousand bars.
+HOLES_BACK = timedelta(days=7)
+HOLES_OF_ASSETS = 10
+
+
+class UnknownAssetError(LookupError):
+    """Neither the catalogue nor the configuration has an asset of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is told beside what always is: all assets, runs since so long ago, one asset's story."""
+
+    all_assets: bool = False
+    since: timedelta | None = None
+    asset: str | None = None
+
+
+def read(config: Config, connection: Connection, wanted: Wanted | None = None) -> Status:
+    """Read how everything stands. Raises SchemaError, and UnknownAssetError for a story of nobody."""
+    wanted = wanted or Wanted()
+    priority = config.priority_assets
+    symbols = [asset.symbol for asset in priority]
+    with transaction(connection):
+        schema.check(connection)
+        found = overview.read(
+            connection,
+            symbols=symbols,
+            jobs=list(report.JOBS),
+            key=key_fingerprint(config.api_key.reveal()) if config.api_key else None,
+            plan=config.plan,
+            enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
+        )
+        states = catalogue.sync_states(connection, symbols)
+        status = report.build(
+            config,
+            found,
+            states,
+            source=schema.source(connection),
+            others=_others(config, connection, found, all_of_them=wanted.all_assets),
+            bar_holes=_holes(config, connection, found),
+        )
+        if wanted.since is not None:
+            runs = overview.not_well(connection, seconds=wanted.since.total_seconds(), limit=MOST_RUNS)
+            status = replace(status, not_well=runs)
+        if wanted.asset is not None:
+            status = _with_story(config, connection, found, status, wanted.asset)
+    return status
+
+
+def _others(config: Config, connection: Connection, found: Overview, *, all_of_them: bool) -> report.Others:
+    outlook = report.outlook_of(config, found)
+    apart = [asset.symbol for asset in config.priority_assets]
+    judged = asset_states.judge(
+        connection,
+        limits(catalogue.frequencies(connection), outlook),
+        daily=outlook.mode is Mode.END_OF_DAY,
+        apart=apart,
+        most_worst=WORST_SHOWN,
+    )
+    if all_of_them:
+        shown = [asset for asset in catalogue.enabled_assets(connection) if asset.symbol not in set(apart)]
+    else:
+        shown = asset_states.read_assets(connection, judged.worst)
+    symbols = [asset.symbol for asset in shown]
+    return report.Others(
+        judged=judged,
+        shown=tuple(shown),
+        states=catalogue.sync_states(connection, symbols) if symbols else {},
+        prices=overview.prices(connection, symbols) if symbols else {},
+        are_all=all_of_them,
+    )
+
+
+def _holes(config: Config, connection: Connection, found: Overview) -> int:
+    """Count the bars that are missing, of the first priority assets in their last days."""
+    if not found.watermarks:
+        return 0
+    from assetbatch.database import bar_pages, bars
+
+    symbols = [asset.symbol for asset in config.priority_assets[:HOLES_OF_ASSETS]]
+    asked = {symbol: known for symbol, known in bars.states(connection, symbols).items() if known[1] is not None}
+    has_finality = bar_pages.has_finality(connection)
+    missing = timedelta(0)
+    for symbol, (since, until) in asked.items():
+        if until is not None and until > since:
+            span = Span(max(since, until - HOLES_BACK), until)
+            told = f"{config.plan} {found.key or ''}"
+            for hole in bars.holes(connection, symbol, span, now=found.now, told=told, has_finality=has_finality):
+                missing += hole.until - hole.since
+    return missing // timedelta(minutes=5)
+
+
+def _with_story(config: Config, connection: Connection, found: Overview, status: Status, symbol: str) -> Status:
+    from assetbatch.database import story
+
+    told = story.read(connection, symbol)
+    listed = {asset.symbol: asset for asset in config.assets}
+    asset: Asset | None = listed.get(symbol)
+    if told.catalogue is not None:
+        asset = catalogue.asset_of(told.catalogue)
+    if asset is None:
+        raise UnknownAssetError(symbol)
+    state: SyncState = catalogue.sync_states(connection, [symbol])[symbol]
+    price = overview.prices(connection, [symbol]).get(symbol)
+    subject = report.asset_status(asset, state, price, report.outlook_of(config, found))
+    return replace(status, story=told, subject=subject)

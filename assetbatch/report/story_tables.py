@@ -1,0 +1,134 @@
+"""What `status --asset` and `status --since` show: one asset's story, and the runs that were not well."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from assetbatch.model import Priority, Role
+from assetbatch.report.status import moment
+from assetbatch.report.status_tables import change, headline, line
+from assetbatch.report.tables import NARROW_WIDTH, ago, duration, new_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from assetbatch.database.story import Story
+    from assetbatch.report.status import AssetStatus, Status
+
+
+def not_well_view(status: Status, *, width: int) -> RenderableType:
+    """Lay out the runs that were not well, the newest first."""
+    if not status.not_well:
+        return Group(headline(status), Text("all runs since then went well"))
+    columns = ["time", "job", "host", "status", "exit", "error"]
+    shown = [0, 1, 3, 5] if width < NARROW_WIDTH else range(len(columns))
+    table = new_table("Runs that were not well", *(columns[number] for number in shown), numbers=("exit",))
+    for run in status.not_well:
+        row = [
+            f"{run['started_at']:%m-%d %H:%M:%S}",
+            run["job"],
+            run["host"],
+            run["status"],
+            "-" if run["exit_code"] is None else str(run["exit_code"]),
+            run["error"] or run["error_kind"] or "-",
+        ]
+        table.add_row(*(Text(row[number]) for number in shown))
+    return Group(headline(status), table)
+
+
+def story_view(status: Status, *, width: int) -> RenderableType:
+    """Lay out one asset's story: what it is, its price, its updates, its place in the queue, its bars, its calls."""
+    one, told, now = status.subject, status.story, status.now
+    assert one is not None  # noqa: S101 - a story is of somebody
+    assert told is not None  # noqa: S101 - and told
+    parts: list[RenderableType] = [
+        headline(status),
+        line("Asset", _what(one, told)),
+        line("Price", _price(one, told.price, now)),
+        line("Updates", _updates(one, now)),
+        line("Queue", _item(told.item, now)),
+        line("Bars", _bars(told, now)),
+    ]
+    if told.absences:
+        reasons = (f"{row['bars']} {row['reason'].replace('_', ' ')}" for row in told.absences)
+        parts.append(line("Absent", ", ".join(reasons)))
+    if not told.calls:
+        return Group(*parts, line("Calls", "none of late that covered it alone"))
+    columns = ["time", "call", "outcome", "status", "ms"]
+    shown = [0, 1, 2] if width < NARROW_WIDTH else range(len(columns))
+    table = new_table("Calls that covered it alone", *(columns[number] for number in shown), numbers=("ms",))
+    for call in told.calls:
+        row = [
+            f"{call['at']:%m-%d %H:%M:%S}",
+            call["kind"],
+            call["outcome"],
+            "-" if call["http_status"] is None else str(call["http_status"]),
+            str(call["latency_ms"]),
+        ]
+        table.add_row(*(Text(row[number]) for number in shown))
+    return Group(*parts, table)
+
+
+def _what(one: AssetStatus, told: Story) -> str:
+    asset = one.asset
+    name = f", {asset.name}" if asset.name else ""
+    if asset.role is Role.PRIORITY:
+        rank = f"priority asset {asset.rank}"
+    else:
+        known = asset.rank in {priority.value for priority in Priority}
+        rank = f"secondary, {Priority(asset.rank).name if known else asset.rank}"
+    every = f"every {duration(timedelta(seconds=asset.update_frequency_seconds))}"
+    words = f"{asset.symbol} ({asset.polygon_ticker}, {asset.asset_type}{name}): {rank}, {every}: {one.state}"
+    row = told.catalogue
+    if row is None:
+        return f"{words}; not in the catalogue yet"
+    return f"{words}; from {row['origin']}" + ("" if row["enabled"] else ", disabled")
+
+
+def _price(one: AssetStatus, last_update: object, now: datetime) -> str:
+    if one.last_price is None or not isinstance(last_update, dict):
+        return "none yet"
+    words = [f"{one.last_price} ({change(one)} today), of {ago(one.priced_at, now)}"]
+    words += [f"{key} {last_update[key]}" for key in ("bid", "ask") if last_update.get(key) is not None]
+    if last_update.get("updated_at"):
+        words.append(f"stored {ago(moment(str(last_update['updated_at'])), now)}")
+    return ", ".join(words)
+
+
+def _updates(one: AssetStatus, now: datetime) -> str:
+    words = [f"the last good one {ago(one.last_sync, now)}"]
+    if one.market_age is not None:
+        words[0] += f" ({duration(one.market_age)} of market time)"
+    if one.day is not None:
+        words.append(f"finished day {one.day}")
+    if one.error_kind is not None:
+        words.append(f"failed since: {one.error_kind}: {one.error}")
+    return "; ".join(words)
+
+
+def _item(item: Mapping[str, Any] | None, now: datetime) -> str:
+    if item is None:
+        return "not on it"
+    words = f"{item['state']}, {Priority(item['priority']).name}, enqueued {ago(item['enqueued_at'], now)}"
+    words += f", {item['attempts']} attempt{'s' if item['attempts'] != 1 else ''}"
+    if item["state"] == "delayed":
+        words += f", again in {duration(item['available_at'] - now)}"
+    return words + (f"; {item['error_kind']}: {item['error']}" if item["error"] else "")
+
+
+def _bars(told: Story, now: datetime) -> str:
+    bars = told.bars
+    if bars is None:
+        return "none were asked for"
+    words = [f"{bars['stored']} stored", f"wanted since {bars['wanted_since']:%Y-%m-%d %H:%M} UTC"]
+    if bars["watermark"] is not None:
+        words.append(f"newest final {bars['watermark']:%Y-%m-%d %H:%M} UTC")
+    if bars["error_kind"] is not None:
+        again = "" if bars["retry_at"] is None else f", again in {duration(bars['retry_at'] - now)}"
+        words.append(f"failed: {bars['error_kind']}: {bars['error']}{again}")
+    return ", ".join(words)

@@ -1,0 +1,212 @@
+"""Events followed in a terminal or a pipe, and a carrier that comes and goes while prices are stored."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import redis
+
+from assetbatch import config as configuration
+from assetbatch import events
+from assetbatch.database import outbox
+from assetbatch.events.tail import Tail
+from tests.conftest import Commands, RedisServer, open_database, wait_until
+from tests.integration.test_drain_job import World, symbols
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.sandbox.server import Sandbox
+
+ADD = """
+insert into assetbatch.outbox (symbol, seq, payload)
+values (%s, %s, jsonb_build_object('symbol', %s::text, 'seq', %s::int, 'last_price', 1.10, 'bid', null, 'ask', null,
+                                   'timestamp', '2026-11-17T12:00:00.000Z'))
+"""
+
+
+def add(connection: Connection | psycopg.Connection[Any], symbol: str, seq: int) -> None:
+    connection.execute(ADD, [symbol, seq, symbol, seq])
+
+
+def test_what_comes_is_one_json_line_each_as_it_was_published(commands: Commands, connection: Connection) -> None:
+    tail = commands.start("events", "tail", "--json", "--symbol", "EURUSD")
+    assert tail.stdout is not None
+    stop = threading.Event()
+
+    def keep_adding() -> None:
+        with open_database(commands.environment["DATABASE_URL"]) as own:
+            for number in range(200):
+                if stop.wait(0.1):
+                    return
+                add(own, "EURUSD" if number % 2 else "BTCUSD", number)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(keep_adding)
+        lines = [json.loads(tail.stdout.readline()) for _ in range(3)]
+        stop.set()
+    tail.send_signal(signal.SIGINT)
+    _, stderr = tail.communicate(timeout=10)
+
+    assert (tail.returncode, stderr) == (130, "")
+    assert {line["symbol"] for line in lines} == {"EURUSD"}
+    assert [line["seq"] for line in lines] == list(range(lines[0]["seq"], lines[0]["seq"] + 6, 2))
+    assert lines[0]["published_at"] is None
+    assert connection.execute("select count(*) from assetbatch.outbox where published_at is null").fetchone()
+
+
+def test_what_is_there_is_listed_and_a_reader_that_has_enough_ends_it(
+    commands: Commands, connection: Connection
+) -> None:
+    for number in range(5):
+        add(connection, "BTCUSD", number)
+    listed = commands("events", "tail", "--no-follow")
+    assert (listed.returncode, len(listed.stdout.splitlines()), listed.stderr) == (0, 5, "")
+    assert all("BTCUSD" in line and "waits" in line for line in listed.stdout.splitlines())
+    assert commands("events", "tail", "--since", "soon").returncode == 2
+
+    tail = commands.start("events", "tail", "--json", "--since", "1h")
+    head = subprocess.run(["head", "-n", "2"], stdin=tail.stdout, capture_output=True, text=True, check=True)
+    assert tail.stdout is not None
+    assert tail.stderr is not None
+    tail.stdout.close()
+    tail.stderr.close()
+
+    assert len(head.stdout.splitlines()) == 2
+    assert tail.wait(10) == 0
+
+
+def test_an_event_that_is_committed_late_is_seen_too(connection: Connection, database: str) -> None:
+    tail = Tail()
+    with open_database(database) as reader, open_database(database) as slow:
+        tail.read(reader)
+        with slow.transaction():
+            add(slow, "LATE", 1)
+            add(connection, "EARLY", 2)
+            first = [event.symbol for event in tail.read(reader)[1]]
+        second = [event.symbol for event in tail.read(reader)[1]]
+        third = tail.read(reader)[1]
+
+    assert (first, second, third) == (["EARLY"], ["LATE"], [])
+
+
+def test_the_outbox_stays_bounded_and_counts_what_it_drops(
+    commands: Commands, connection: Connection, tmp_path: Path
+) -> None:
+    config = configuration.load(file=None, environ={"DATABASE_URL": commands.environment["DATABASE_URL"]}, cwd=tmp_path)
+    for number in range(20):
+        add(connection, "BTCUSD", number)
+    connection.execute("update assetbatch.outbox set created_at = created_at - interval '3 hours'")
+
+    assert events.publish_pending(config, connection) == 1
+    assert outbox.dropped(connection) == 19
+
+    connection.execute("update assetbatch.outbox set published_at = published_at - interval '2 hours'")
+    events.publish_pending(config, connection)
+    assert connection.execute("select * from assetbatch.outbox").fetchall() == []
+
+
+class Lasting(RedisServer):
+    """A Redis that keeps what it has when it is killed."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        super().__init__(program)
+        self._folder = folder
+
+    def start(self) -> None:
+        port = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        keep = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        self.process = subprocess.Popen([self.program, *port, *keep], stdout=subprocess.DEVNULL)
+        wait_until(self._answers)
+
+
+def test_a_redis_that_is_killed_amid_a_thousand_updates_loses_no_event_and_delays_no_run(
+    connection: Connection, database: str, sandbox: Sandbox, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    server = Lasting(redis_server.program, tmp_path)
+    server.start()
+    world = World(connection, database, sandbox, tmp_path, environment={"REDIS_URL": server.url})
+    keys: dict[str, Any] = {
+        "provider": "{batch_size: 25, concurrency: 2, max_calls_per_second: 10}",
+        "rate_limiting": "{calls_per_minute: null}",
+        "queue": "{max_size: 1000}",
+        "events": "{stream: true}",
+    }
+    world.put(*symbols(1000), **keys)
+
+    def stored() -> int:
+        with open_database(database) as own:
+            row = own.execute("select count(*) as count from trading.symbols where metadata ? 'last_update'").fetchone()
+            return 0 if row is None else int(row["count"])
+
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        run = pool.submit(lambda: world.drain(**keys))
+        wait_until(lambda: stored() >= 200, seconds=30)
+        server.stop()
+        wait_until(lambda: stored() >= 500, seconds=30)
+        server.start()
+        with redis.Redis.from_url(server.url) as client, client.pubsub() as subscriber:
+            subscriber.psubscribe("asset:update:*")
+            subscriber.get_message(timeout=5)
+            result = run.result(timeout=60)
+            took = time.monotonic() - began
+            config = world.configure(**keys)
+            wait_until(lambda: events.publish_pending(config, connection) == 0)
+            heard: dict[str, list[int]] = {}
+            while message := subscriber.get_message(timeout=1):
+                event = json.loads(message["data"])
+                heard.setdefault(event["symbol"], []).append(event["seq"])
+            streamed = [json.loads(fields[b"event"]) for _, fields in client.xrange("asset:updates")]
+    server.stop()
+
+    assert len(result.updated) == 1000
+    # 40 calls at 10 a second, a carrier that is away for a moment, and the machine's own pace.
+    assert took < 4 + events.DELIVERY_SECONDS + 10
+    assert all(seqs == sorted(seqs) for seqs in heard.values())
+    assert len(heard) >= 500
+    assert {event["symbol"] for event in streamed} == set(symbols(1000))
+    assert connection.execute("select 1 from assetbatch.outbox where published_at is null").fetchone() is None
+
+
+def test_an_event_that_was_sent_and_not_marked_is_sent_again_with_its_seq(
+    connection: Connection, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration.load(
+        file=None,
+        environ={"DATABASE_URL": "postgresql://user@127.0.0.1/unused", "REDIS_URL": redis_server.url},
+        cwd=tmp_path,
+    )
+    for number in range(3):
+        add(connection, "BTCUSD", number)
+
+    class KilledError(BaseException):
+        """As `kill -9` between publishing and marking: nothing is written any more."""
+
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    with redis.Redis.from_url(redis_server.url) as client, client.pubsub() as subscriber:
+        subscriber.psubscribe("asset:update:*")
+        subscriber.get_message(timeout=5)
+        with monkeypatch.context() as patched:
+            patched.setattr(outbox, "mark_published", killed)
+            with suppress(KilledError):
+                events.publish_pending(config, connection)
+        assert events.publish_pending(config, connection) == 3
+        seqs = []
+        while message := subscriber.get_message(timeout=1):
+            seqs.append(json.loads(message["data"])["seq"])
+
+    assert seqs == [0, 1, 2, 0, 1, 2]

@@ -1,0 +1,175 @@
+"""Forgetting what is old."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from assetbatch import config as configuration
+from assetbatch.database import retention
+from assetbatch.jobs.clock import Stop
+from assetbatch.jobs.run import perform
+from assetbatch.model import RunResult, RunStatus
+from tests.conftest import open_database
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.jobs.run import Run
+
+AGES = {"old": 31, "new": 29}
+PLENTY = 60.0
+
+
+def add(connection: Connection, *, runs: int = 0, calls: int = 0) -> None:
+    """Add as many old rows, and then as many new ones."""
+    for days in AGES.values():
+        connection.execute(
+            "insert into assetbatch.runs (job, host, version, plan, started_at, ends_by, status)"
+            " select 'run-priority', 'h', '0', 'free', at, at, 'ok'"
+            " from generate_series(1, %s), (select clock_timestamp() - make_interval(days => %s) as at) t",
+            (runs, days),
+        )
+        connection.execute(
+            "insert into assetbatch.api_calls (run_id, at, kind, outcome, sent, latency_ms, waited_ms, assets)"
+            " select 1, clock_timestamp() - make_interval(days => %s), 'bars', 'ok', true, 1, 1, 1"
+            " from generate_series(1, %s)",
+            (days, calls),
+        )
+
+
+def count(connection: Connection, table: str) -> int:
+    row = connection.execute(f"select count(*) as rows from assetbatch.{table}").fetchone()
+    assert row is not None
+    return int(row["rows"])
+
+
+def test_runs_and_calls_are_kept_for_so_many_days_and_no_longer(connection: Connection) -> None:
+    add(connection, runs=1100, calls=1300)
+
+    assert retention.prune(connection, days=30, budget_seconds=PLENTY) == 2400
+
+    assert (count(connection, "runs"), count(connection, "api_calls")) == (1100, 1300)
+    left = connection.execute(
+        "select min(started_at) > clock_timestamp() - interval '30 days' as new from assetbatch.runs"
+    )
+    assert left.fetchone() == {"new": True}
+
+
+def test_it_is_done_once_an_hour(connection: Connection) -> None:
+    retention.prune(connection, days=30, budget_seconds=PLENTY)
+    add(connection, calls=10)
+
+    assert retention.prune(connection, days=30, budget_seconds=PLENTY) == 0
+    connection.execute("update assetbatch.leases set held_until = held_until - interval '61 minutes'")
+    assert retention.prune(connection, days=30, budget_seconds=PLENTY) == 10
+
+
+def test_what_there_is_no_time_for_is_left_to_the_next_run(connection: Connection) -> None:
+    add(connection, calls=30)
+    deleted = [retention.prune(connection, days=30, budget_seconds=0)]
+
+    # Each has time for some, however slow the machine is: at most so many are needed.
+    while sum(deleted) < 30 and len(deleted) < 40:
+        deleted.append(retention.prune(connection, days=30, budget_seconds=0.001, batch=10))
+
+    assert deleted[0] == 0
+    assert sum(deleted) == 30
+    assert count(connection, "api_calls") == 30
+
+
+def test_a_row_that_somebody_holds_holds_up_nobody(connection: Connection, database: str) -> None:
+    add(connection, runs=3)
+    with open_database(database) as other, other.transaction():
+        other.execute("select from assetbatch.runs order by id limit 1 for update")
+
+        assert retention.prune(connection, days=30, budget_seconds=PLENTY) == 2
+
+    connection.execute("delete from assetbatch.leases")
+    assert retention.prune(connection, days=30, budget_seconds=PLENTY) == 1
+
+
+def test_a_run_that_is_still_going_keeps_its_record(connection: Connection) -> None:
+    connection.execute(
+        "insert into assetbatch.runs (job, host, version, plan, started_at, ends_by)"
+        " select 'backfill', 'h', '0', 'free', now - interval '40 days', now + n * interval '1 day'"
+        " from unnest(array[-1, 1]) n, clock_timestamp() as now"
+    )
+
+    assert retention.prune(connection, days=30, budget_seconds=PLENTY) == 1
+
+    assert count(connection, "runs") == 1
+
+
+def test_hosts_refusals_and_days_that_nobody_uses_are_forgotten(connection: Connection) -> None:
+    for days in AGES.values():
+        connection.execute(
+            "insert into assetbatch.rate_limit_hosts"
+            " select 'key', 'host' || %(days)s, 5, '1 minute', '1 second', '0', at from (select clock_timestamp()"
+            " - make_interval(days => %(days)s) as at) t",
+            {"days": days},
+        )
+        connection.execute(
+            "insert into assetbatch.entitlements (key_fingerprint, plan, access, allowed, asked_at)"
+            " values ('key', 'plan' || %(days)s, 'bars', false, clock_timestamp() - make_interval(days => %(days)s))",
+            {"days": days},
+        )
+        connection.execute(
+            "insert into assetbatch.daily_figures (market, day, outcome) values ('forex', current_date - %s, 'stored')",
+            (days,),
+        )
+
+    assert retention.prune(connection, days=30, budget_seconds=PLENTY) == 3
+
+    for table in ("rate_limit_hosts", "entitlements", "daily_figures"):
+        assert count(connection, table) == 1, table
+
+
+def test_what_a_key_in_use_may_see_is_remembered(connection: Connection) -> None:
+    connection.execute(
+        "insert into assetbatch.rate_limits (key_fingerprint, window_length, margin, min_spacing, last_answer_at)"
+        " values ('used', '1 minute', '0', '0', clock_timestamp()), ('gone', '1 minute', '0', '0', 'epoch')"
+    )
+    connection.execute(
+        "insert into assetbatch.entitlements (key_fingerprint, plan, access, allowed, asked_at)"
+        " select key, 'free', 'snapshots', true, clock_timestamp() - interval '90 days'"
+        " from unnest(array['used', 'gone']) key"
+    )
+
+    assert retention.prune(connection, days=30, budget_seconds=PLENTY) == 1
+
+    left = connection.execute("select key_fingerprint as key from assetbatch.entitlements").fetchall()
+    assert left == [{"key": "used"}]
+
+
+@pytest.mark.parametrize("job", ["run-priority", "enqueue-secondary", "drain-queue"])
+def test_which_runs_forget_and_that_a_locked_table_delays_and_fails_none(
+    job: str, connection: Connection, database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    config = configuration.load(file=tmp_path / "config.yaml", environ={"DATABASE_URL": database}, cwd=tmp_path)
+    add(connection, calls=5)
+
+    def work(run: Run) -> RunResult:
+        now = run.clock.now()
+        return RunResult(job, run.id, RunStatus.OK, 0, now, now)
+
+    def once() -> RunResult:
+        return perform(
+            job, config, connection, work, host="h", stop=Stop(KeyboardInterrupt), lease_seconds=30, max_seconds=60
+        )
+
+    with open_database(database) as other, other.transaction():
+        other.execute("lock table assetbatch.api_calls in access exclusive mode")
+        began = time.monotonic()
+        assert once().status is RunStatus.OK
+        assert time.monotonic() - began < 5
+    assert count(connection, "api_calls") == 10
+
+    connection.execute("delete from assetbatch.leases")
+    once()
+
+    assert count(connection, "api_calls") == (10 if job == "drain-queue" else 5)

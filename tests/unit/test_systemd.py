@@ -1,0 +1,151 @@
+"""The shipped units: held against the commands, the configuration's defaults, and systemd's own judgement."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from assetbatch.cli.lifecycle import HARD_END_SECONDS
+from assetbatch.config import data_folder, secret
+from assetbatch.config.settings import Settings
+from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
+from assetbatch.jobs import enqueue
+
+FOLDER = Path(__file__).parents[2] / "scripts" / "systemd"
+PROGRAM = "/opt/assetbatch/.venv/bin/assetbatch"
+CONFIG = "/etc/assetbatch/config.yaml"
+JOB, SERVER = "assetbatch@.service", "assetbatch-postgresql.service"
+TIMERS = {f"assetbatch-{job}.timer": job for job in ("run-priority", "drain-queue", "enqueue-secondary")}
+# In tenths, as `systemd-analyze security --threshold` has them.
+MOST_EXPOSED = 15
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on this machine")
+
+
+def settings(unit: str) -> dict[str, list[str]]:
+    """Every setting of a unit with all its values, in their order."""
+    found: dict[str, list[str]] = {}
+    for line in (FOLDER / unit).read_text().splitlines():
+        if line and not line.startswith(("#", "[")):
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def words(unit: str, key: str, instance: str = "") -> list[str]:
+    (line,) = settings(unit)[key]
+    return shlex.split(line.replace("%i", instance))
+
+
+def environment(unit: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for line in settings(unit)["Environment"] for pair in shlex.split(line))
+
+
+def test_the_folder_has_a_service_and_a_timer_for_each_job() -> None:
+    assert {file.name for file in FOLDER.iterdir()} == {JOB, SERVER, *TIMERS}
+    assert {unit: settings(unit)["Unit"] for unit in TIMERS} == {
+        unit: [f"assetbatch@{job}.service"] for unit, job in TIMERS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "command", [words(JOB, "ExecStart", job) for job in TIMERS.values()] + [words(SERVER, "ExecStart")], ids=" ".join
+)
+def test_what_a_unit_starts_is_a_command_with_these_options(command: list[str]) -> None:
+    program, *arguments = command
+
+    done = subprocess.run(
+        [sys.executable, "-m", "assetbatch", *arguments, "--help"], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f" {arguments[-1]} [OPTIONS]" in done.stdout
+    assert (program, arguments[:2]) == (PROGRAM, ["--config", CONFIG])
+    assert arguments[2:4] == ["--log-format", "journald"]
+
+
+def test_timers_start_the_jobs_when_the_crontab_does() -> None:
+    crontab = (FOLDER.parents[1] / "crontab.example").read_text()
+    lines = re.findall(r"^\*(\S*) \* \* \* \* .* (\S+-\S+)(?: --max.*)?$", crontab, re.MULTILINE)
+    expected = {job: minutes for minutes, job in lines}
+    calendar = {job: settings(unit)["OnCalendar"][0] for unit, job in TIMERS.items()}
+
+    assert calendar == {job: f"*:0{minutes}" if minutes else "*:*" for job, minutes in expected.items()}
+    batch = Settings().batch
+    assert calendar["run-priority"] == f"*:0/{batch.interval_minutes:g}"
+    assert calendar["enqueue-secondary"] == f"*:0/{batch.enqueue_interval_minutes:g}"
+
+
+@pytest.mark.parametrize("unit", TIMERS)
+def test_a_timer_is_exact_and_makes_up_for_nothing(unit: str) -> None:
+    found = settings(unit)
+
+    assert (found["AccuracySec"], found["RandomizedDelaySec"], found["Persistent"]) == (["1s"], ["0"], ["no"])
+    assert found["WantedBy"] == ["timers.target"]
+
+
+def test_a_run_ends_itself_before_systemd_does() -> None:
+    provider, batch = Settings().provider, Settings().batch
+    drain_seconds = 55.0
+    longest = max(batch.max_cycle_seconds, enqueue.MAX_SECONDS, drain_seconds)
+    longest += provider.connect_timeout_seconds + provider.timeout_seconds + HARD_END_SECONDS
+
+    assert float(settings(JOB)["TimeoutStartSec"][0]) > longest
+    assert settings(JOB)["Type"] == ["oneshot"]
+    assert "SuccessExitStatus" not in settings(JOB)
+
+
+def test_every_secret_can_be_a_credential() -> None:
+    credentials = dict(line.split(":", 1) for line in settings(JOB)["LoadCredential"])
+
+    assert set(credentials) == set(secret.NAMES)
+    # Without the key no job runs: a file that is missing is an error; of the others it is none.
+    assert {name for name, path in credentials.items() if path.startswith("/")} == {"POLYGON_API_KEY"}
+
+
+@pytest.mark.parametrize("unit", [JOB, SERVER])
+def test_units_find_the_embedded_server_where_it_is_and_leave_it_its_memory(unit: str) -> None:
+    found = settings(unit)
+    folder = Path("/var/lib") / found["StateDirectory"][0]
+
+    assert found["User"] == [SERVICE_ACCOUNT]
+    assert data_folder(environment(unit)) == folder
+    assert found["RemoveIPC"] == ["no"]
+    assert settings(SERVER)["PIDFile"] == [str(Place.below(folder).data / "postmaster.pid")]
+
+
+@needs_systemd
+def test_systemd_finds_no_fault(tmp_path: Path) -> None:
+    for file in FOLDER.iterdir():
+        # verify wants a program that is there.
+        (tmp_path / file.name).write_text(file.read_text().replace(PROGRAM, sys.executable))
+    units = [tmp_path / unit for unit in (SERVER, *TIMERS)] + [
+        tmp_path / JOB.replace("@", f"@{job}") for job in TIMERS.values()
+    ]
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *map(str, units)], capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", [JOB, SERVER])
+def test_systemd_finds_units_little_exposed(unit: str) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSED}", FOLDER / unit],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Overall exposure level" in done.stdout
