@@ -40,6 +40,11 @@ class Tail:
         self.behind = False
         """More is there than the last `read` brought."""
 
+    @property
+    def gaps(self) -> int:
+        """How many ranges of ids below the newest may still be filled."""
+        return len(self._gaps)
+
     def read(self, connection: Connection) -> tuple[datetime, list[Stored]]:
         """Read what has come since the last time, in order of its ids, and the database's time."""
         if self._next_id is None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +29,11 @@ from tests.integration.test_drain_job import World, symbols
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
+    from assetbatch.database.embedded import EmbeddedServer
     from assetbatch.sandbox.server import Sandbox
 
 ROOT = Path(__file__).parents[2]
+MOMENTS = (datetime(2026, 11, 17, 12, tzinfo=UTC) + timedelta(seconds=number) for number in count())
 ADD = """
 insert into assetbatch.outbox (symbol, seq, payload)
 values (%s, %s, jsonb_build_object('symbol', %s::text, 'seq', %s::int, 'last_price', 1.10, 'bid', null, 'ask', null,
@@ -157,6 +165,8 @@ def test_a_redis_that_is_killed_amid_a_thousand_updates_loses_no_event_and_delay
         with redis.Redis.from_url(server.url) as client, client.pubsub() as subscriber:
             subscriber.psubscribe("asset:update:*")
             subscriber.get_message(timeout=5)
+            with open_database(database) as own:
+                subscribed = own.execute("select clock_timestamp() as at").fetchone()
             result = run.result(timeout=60)
             took = time.monotonic() - began
             config = world.configure(**keys)
@@ -173,7 +183,15 @@ def test_a_redis_that_is_killed_amid_a_thousand_updates_loses_no_event_and_delay
     assert took < 4 + events.DELIVERY_SECONDS + 10
     assert all(seqs == sorted(seqs) for seqs in heard.values())
     assert len(heard) >= 500
-    assert {event["symbol"] for event in streamed} == set(symbols(1000))
+    assert subscribed is not None
+    everything = connection.execute("select symbol, seq, created_at from assetbatch.outbox").fetchall()
+    after = [row for row in everything if row["created_at"] > subscribed["at"]]
+    assert after
+    assert all(row["seq"] in heard[row["symbol"]] for row in after)
+    assert len(everything) == 1000
+    assert {(event["symbol"], event["seq"]) for event in streamed} == {
+        (row["symbol"], row["seq"]) for row in everything
+    }
     assert connection.execute("select 1 from assetbatch.outbox where published_at is null").fetchone() is None
 
 
@@ -211,3 +229,139 @@ def test_a_publisher_killed_between_sending_and_marking_loses_no_event(
 
     assert killed.returncode == -signal.SIGKILL
     assert seqs == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_person_sees_a_table_that_tells_what_became_of_each_event(commands: Commands, connection: Connection) -> None:
+    ours, theirs = pty.openpty()
+    environment = commands.environment | {"TERM": "xterm", "COLUMNS": "120", "LINES": "20", "LANG": "C.UTF-8"}
+    tail = subprocess.Popen(
+        [sys.executable, "-m", "assetbatch", "events", "tail"], cwd=commands.folder, env=environment, stdin=theirs,
+        stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+
+    def shows(words: bytes) -> bool:
+        nonlocal seen
+        seen += os.read(ours, 65_536)
+        return words in seen
+
+    wait_until(lambda: shows(b"no event yet"))
+    add(connection, "BTCUSD", 4711)
+    wait_until(lambda: shows(b"waits"))
+    assert b"4711" in seen
+    connection.execute("update assetbatch.outbox set published_at = '2026-11-17T12:34:56Z'")
+    wait_until(lambda: shows(b"12:34:56"))
+    tail.send_signal(signal.SIGTERM)
+    assert tail.wait(10) == 143
+    os.close(ours)
+    assert b"ended by" not in seen
+
+
+def lines_of(process: subprocess.Popen[str]) -> list[str]:
+    """Collect what a process prints, for as long as it does."""
+    lines: list[str] = []
+    stdout = process.stdout
+    assert stdout is not None
+
+    def collect() -> None:
+        with stdout:
+            for line in stdout:
+                lines.append(line.rstrip("\n"))  # noqa: PERF401 - each as it comes, not all at the end
+
+    threading.Thread(target=collect, daemon=True).start()
+    return lines
+
+
+def terminate_tail(connection: Connection) -> int:
+    """End the connection of `events tail`; return how many there were."""
+    return connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and application_name = 'assetbatch events tail'"
+    ).rowcount
+
+
+def test_a_database_that_is_away_for_a_moment_loses_no_event(commands: Commands, connection: Connection) -> None:
+    tail = commands.start("events", "tail", "--json", "--since", "1h")
+    lines = lines_of(tail)
+    add(connection, "BTCUSD", 1)
+    wait_until(lambda: len(lines) == 1)
+    wait_until(lambda: terminate_tail(connection))
+    add(connection, "BTCUSD", 2)
+    wait_until(lambda: len(lines) == 2)
+    add(connection, "BTCUSD", 3)
+    wait_until(lambda: len(lines) == 3)
+    tail.send_signal(signal.SIGINT)
+
+    assert tail.wait(10) == 130
+    assert [json.loads(line)["seq"] for line in lines] == [1, 2, 3]
+    assert tail.stderr is not None
+    assert tail.stderr.read() == ""
+    tail.stderr.close()
+
+
+IMPATIENT = """
+import sys
+from assetbatch.cli import main
+from assetbatch.cli.commands import events
+
+events.AWAY_SECONDS = 0.5
+sys.argv[1:] = ["events", "tail", "--json"]
+main()
+"""
+
+
+def test_a_database_that_stays_away_ends_it_with_one_clean_line(
+    commands: Commands, connection: Connection, postgres: EmbeddedServer, database: str
+) -> None:
+    tail = subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT], cwd=commands.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=commands.environment | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(commands.folder)}, text=True,
+    )  # fmt: skip
+    lines = lines_of(tail)
+
+    def add_until_it_is_heard() -> bool:
+        add(connection, "BTCUSD", 1)
+        return bool(lines)
+
+    wait_until(add_until_it_is_heard)
+    name = connection.info.dbname
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as other:
+        other.execute(f'alter database "{name}" with allow_connections false')
+        terminate_tail(connection)
+        assert tail.wait(20) == 69
+        other.execute(f'alter database "{name}" with allow_connections true')
+
+    assert tail.stderr is not None
+    (told,) = tail.stderr.read().splitlines()
+    tail.stderr.close()
+    assert "is not currently accepting connections" in json.loads(told)["reason"]
+
+
+def test_it_ends_when_its_time_is_over_or_its_reader_has_gone(commands: Commands, connection: Connection) -> None:
+    done = commands("events", "tail", "--json", "--max-seconds", "0.1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    # No event comes that could not be written: it is seen all the same.
+    tail = commands.start("events", "tail")
+    assert tail.stdout is not None
+    assert tail.stderr is not None
+    tail.stdout.close()
+    assert tail.wait(10) == 0
+    assert tail.stderr.read() == ""
+    tail.stderr.close()
+
+
+def test_a_transaction_that_is_rolled_back_leaves_no_gap_to_look_for(connection: Connection, database: str) -> None:
+    tail = Tail(symbols=["BTCUSD"])
+    tail.read(connection)
+    with open_database(database) as other, suppress(psycopg.Rollback), other.transaction():
+        add(other, "BTCUSD", 1)
+        add(connection, "ETHUSD", 2)
+        add(connection, "BTCUSD", 3)
+        assert [event.seq for event in tail.read(connection)[1]] == [3]
+        assert tail.gaps == 1
+        raise psycopg.Rollback
+
+    assert tail.read(connection)[1] == []
+    assert tail.gaps == 0

@@ -17,6 +17,7 @@ from assetbatch import config as configuration
 from assetbatch import events
 from assetbatch.config import Config
 from assetbatch.database import outbox
+from assetbatch.database.leases import Lease
 from tests.conftest import Commands, RedisServer, open_database, wait_until
 
 if TYPE_CHECKING:
@@ -224,3 +225,139 @@ def test_a_carrier_in_trouble_holds_up_a_run_once(connection: Connection, tmp_pa
         announcer.announce(at_once=True)
 
         assert time.monotonic() - began < 0.5
+
+
+def test_a_redis_that_stands_still_costs_a_run_two_seconds_in_all(
+    connection: Connection, tmp_path: Path, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_with(tmp_path, redis_url=redis_server.url)
+    assert redis_server.process is not None
+    with redis.Redis.from_url(redis_server.url) as client, client.pubsub() as subscriber:
+        subscriber.psubscribe("asset:update:*")
+        subscriber.get_message(timeout=5)
+        add_events(connection, "EURUSD", "EURUSD")
+        redis_server.process.send_signal(signal.SIGSTOP)
+        try:
+            announcer = events.Announcer(config, connection)
+            began = time.monotonic()
+            for _ in range(5):
+                announcer.announce(at_once=True)
+            took = time.monotonic() - began
+        finally:
+            redis_server.process.send_signal(signal.SIGCONT)
+        connection.execute("update assetbatch.outbox set seq = 7, payload = payload || '{\"seq\": 7}' where seq = 1")
+        assert events.publish_pending(config, connection) == 2
+
+        seqs = []
+        while 7 not in seqs and (message := subscriber.get_message(timeout=5)):
+            seqs.append(json.loads(message["data"])["seq"])
+
+    assert took < events.DELIVERY_SECONDS + 0.5
+    # What stood in line when the delivery was given up comes, too, and is sent again.
+    assert list(dict.fromkeys(seqs)) in ([0, 7], [0, 1, 7])
+
+
+def test_a_redis_that_is_back_is_tried_again_in_the_same_run(
+    connection: Connection, tmp_path: Path, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    announcer = events.Announcer(config_with(tmp_path, redis_url=redis_server.url), connection)
+    add_events(connection, "EURUSD")
+    redis_server.stop()
+    announcer.announce()
+    announcer.announce(at_once=True)
+    assert pending(connection) == 1
+
+    redis_server.start()
+    announcer.announce(at_once=True)
+
+    assert pending(connection) == 0
+    assert sum("events wait for the next run" in record.getMessage() for record in caplog.records) <= 1
+
+
+def test_what_a_run_stored_that_was_turned_away_is_published_by_the_one_that_held_the_right(
+    database: str, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_with(tmp_path)
+    turned_away: list[int] = []
+
+    class Slow(Lease):
+        """Another run stores and is turned away, after the last look at what waits and before the right is free."""
+
+        def give_up(self) -> None:
+            if not turned_away:
+                with monkeypatch.context() as other, open_database(database) as own:
+                    other.setattr(events, "Lease", Lease)
+                    add_events(own, "BTCUSD")
+                    turned_away.append(events.publish_pending(config, own))
+            super().give_up()
+
+    monkeypatch.setattr(events, "Lease", Slow)
+    add_events(connection, "EURUSD")
+
+    assert events.publish_pending(config, connection) == 2
+    assert turned_away == [0]
+    assert pending(connection) == 0
+
+
+def test_the_right_to_publish_is_short(database: str, connection: Connection, tmp_path: Path) -> None:
+    held: list[float] = []
+
+    class Carrier:
+        def publish(self, _news: object, **_: float) -> None:
+            with open_database(database) as own:
+                row = own.execute(
+                    "select extract(epoch from held_until - clock_timestamp())::float8 as seconds"
+                    " from assetbatch.leases where name = 'publisher'"
+                ).fetchone()
+                assert row is not None
+                held.append(row["seconds"])
+
+        def close(self) -> None:
+            held.append(0)
+
+    add_events(connection, "EURUSD")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(events, "publisher", lambda *_: Carrier())
+        events.publish_pending(config_with(tmp_path), connection)
+
+    assert 0 < held[0] <= events.LEASE_SECONDS == 5
+    assert held[1] == 0
+    assert connection.execute("select from assetbatch.leases").fetchone() is None
+
+
+def test_a_sweep_goes_round_and_gets_to_every_row(connection: Connection) -> None:
+    def left() -> list[int]:
+        return [row["seq"] for row in connection.execute("select seq from assetbatch.outbox order by id")]
+
+    # The newest of each symbol, which waits however old it is, stands before what may go: more than a sweep looks at.
+    add_events(connection, "A", "B", "C", "D", "E", "F", "F", "G", "G", "H", minutes_old=180)
+    connection.execute(
+        "update assetbatch.outbox set published_at = clock_timestamp() - interval '90 minutes' where symbol = 'F';"
+        "update assetbatch.outbox set published_at = clock_timestamp() - interval '30 minutes' where symbol = 'H'"
+    )
+    add_events(connection, "A")
+
+    gone = [outbox.sweep(connection, max_age_minutes=10, limit=3) for _ in range(8)]
+
+    # F was published long ago; of G and A the older ones were overtaken; H is kept for an hour from its publishing.
+    assert left() == [1, 2, 3, 4, 8, 9, 0]
+    assert sum(gone) == 4
+    assert outbox.dropped(connection) == 2
+    assert max(gone) <= 3
+
+
+def test_without_a_carrier_the_outbox_stays_bounded_and_nothing_counts_as_dropped(
+    connection: Connection, tmp_path: Path
+) -> None:
+    config = config_with(tmp_path, events_keys="{backend: none}")
+    for _ in range(3):
+        add_events(connection, *["EURUSD", "BTCUSD"] * 5)
+        events.publish_pending(config, connection)
+        connection.execute(
+            "update assetbatch.outbox"
+            " set created_at = created_at - interval '2 hours', published_at = published_at - interval '2 hours'"
+        )
+    events.publish_pending(config, connection)
+
+    assert connection.execute("select count(*) as count from assetbatch.outbox").fetchone() == {"count": 0}
+    assert outbox.dropped(connection) == 0

@@ -33,6 +33,7 @@ POLL_SECONDS = 0.5
 # A database that is gone while events are followed may be restarting.
 AWAY_SECONDS = 30.0
 MOST_SHOWN = 200
+LONGEST_SECONDS = 3660 * 86_400
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 events_app = typer.Typer(no_args_is_help=True)
@@ -52,9 +53,11 @@ def register(app: typer.Typer) -> None:
 
 def _seconds(text: str) -> float:
     """Read a length of time: 90s, 10m, 24h, 7d."""
-    if not (read := re.fullmatch(r"(\d{1,6})([smhd])", text)):
-        raise typer.BadParameter(f"{text} is no length of time, as 90s, 10m, 24h or 7d")
-    return float(read[1]) * UNITS[read[2]]
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text.strip())
+    seconds = int(found[1]) * UNITS[found[2]] if found else None
+    if seconds is None or seconds > LONGEST_SECONDS:
+        raise typer.BadParameter(f"{text} is no length of time: 90s, 10m, 24h or 7d are")
+    return float(seconds)
 
 
 def tail(
@@ -88,7 +91,13 @@ def tail(
     end = time.monotonic() + max_seconds if max_seconds is not None else float("inf")
     try:
         with _Table() if not as_json and _is_live(follow) else _Lines(as_json) as shown:
-            _follow(config, following, shown, stop, lambda: not follow or time.monotonic() >= end)
+            _follow(
+                config,
+                following,
+                shown,
+                stop,
+                lambda: time.monotonic() >= end or not (follow or following.behind),
+            )
     except Interrupted as interrupted:
         # It goes on until somebody ends it: that is no trouble to tell of.
         raise typer.Exit(interrupted.exit_code) from None
@@ -106,21 +115,20 @@ def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: 
 
     patience_seconds = 0.0
     while True:
+        was_there = False
         try:
             with current.connected(config, patience_seconds=patience_seconds) as connection:
                 schema.check(connection)
                 # Once it is known to be there, one that is stopped shall stay so: this does not start it again.
-                config, patience_seconds = _without_starting(config), AWAY_SECONDS
+                config, patience_seconds, was_there = _without_starting(config), AWAY_SECONDS, True
                 while True:
                     now, events = following.read(connection)
                     shown.show(connection, events, now)
-                    if not following.behind:
-                        if at_end():
-                            return
-                        stop.pause(POLL_SECONDS)
-                    stop.check()
+                    if at_end():
+                        return
+                    stop.pause(0 if following.behind else POLL_SECONDS)
         except DatabaseUnavailableError:
-            if not patience_seconds or at_end():
+            if not was_there or at_end():
                 raise
         stop.pause(POLL_SECONDS)
 
