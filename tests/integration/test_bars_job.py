@@ -889,3 +889,5 @@ def test_months_are_made_by_two_at_once(empty_database: str) -> None:
             )
             wait_until(lambda: one.execute("select 1 from pg_locks where not granted").fetchone())
         waiting.result(timeout=10)
+        made = one.execute("select to_regclass('market_data.ohlcv_5m_202607') is not null as first_month").fetchone()
+        assert made == {"first_month": True}
