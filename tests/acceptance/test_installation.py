@@ -200,6 +200,8 @@ def test_a_backup_that_came_back_repeats_no_call_no_price_and_no_number(
         with psycopg.connect(database, autocommit=True) as connection:
             # What was pending when the backup was made was told long ago, and newer prices since.
             connection.execute("update assetbatch.outbox set published_at = null, created_at = now() - interval '2 h'")
+            # And it is due again, however soon after the first run the next ones start.
+            connection.execute("update assetbatch.sync_state set served_at = served_at - interval '1 minute'")
         backup = copy_of(postgres, database, "restored")
         assert commands("run-priority").returncode == 0
         with psycopg.connect(database) as connection:
