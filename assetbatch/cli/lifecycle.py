@@ -44,8 +44,9 @@ def stop_on_signals() -> Stop:
         signum = signal.Signals(received)
         if stop.requested.is_set():
             force(received, _frame)
-        stop.requested.set()
+        # First: the event's own lock may be held by the very code that this has interrupted, and be waited for here.
         signal.setitimer(signal.ITIMER_REAL, FORCED_AFTER_SECONDS)
+        stop.requested.set()
 
     def force(_signum: int, _frame: FrameType | None) -> NoReturn:
         raise interrupt()

