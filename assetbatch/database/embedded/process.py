@@ -31,6 +31,9 @@ class Postmaster:
         lines = _lines(self._pid_file)
         if len(lines) <= _STATUS or lines[_STATUS].strip() != "ready":
             return False
+        # A killed one's socket takes connections for a moment longer, to nobody.
+        if self.pid() is None:
+            return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(2)
             try:
