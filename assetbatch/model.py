@@ -177,6 +177,12 @@ class Call:
         """The symbols that the call covers, in its order."""
         return [asset.symbol for asset in self.assets]
 
+    @property
+    def market_day(self) -> tuple[AssetType, date]:
+        """The market and the day that a call for daily figures is about."""
+        assert self.market is not None and self.day is not None  # noqa: S101, PT018 - another call has none
+        return self.market, self.day
+
 
 class RunStatus(StrEnum):
     """How a run ended."""

@@ -98,8 +98,6 @@ with stretch as materialized (
 select count(*) as gone from gone
 """
 
-READ_DROPPED = "select coalesce((select value::bigint from assetbatch.meta where key = 'events_dropped'), 0) as dropped"
-
 NOTIFY = """
 select count(pg_notify('asset:update:' || symbol, payload)), count(pg_notify('asset:update', payload))
 from unnest(%(symbols)b::text[], %(payloads)b::text[]) with ordinality as v (symbol, payload, position)
@@ -209,12 +207,6 @@ def sweep(connection: Connection, *, max_age_minutes: float, limit: int = SWEPT)
     parameters = {"max_age_minutes": max_age_minutes, "kept_minutes": KEPT_MINUTES, "limit": limit}
     row = connection.execute(SWEEP, parameters).fetchone()
     return 0 if row is None else row["gone"]
-
-
-def dropped(connection: Connection) -> int:
-    """Tell how many events were ever dropped, too old to be news when they could have been announced."""
-    row = connection.execute(READ_DROPPED).fetchone()
-    return 0 if row is None else row["dropped"]
 
 
 def notify(connection: Connection, events: Sequence[Event], *, seconds: float) -> None:

@@ -77,6 +77,7 @@ select r.priority_ok, r.priority_finished, r.priority_latency_ms,
        r.rate_limit_waits + c.other_refusals as rate_limit_waits, c.calls, c.refusals,
        (select count(*) from assetbatch.outbox where published_at is null) as events_pending,
        (select created_at from assetbatch.outbox where published_at is null order by id limit 1) as oldest_event_at,
+       coalesce((select value::bigint from assetbatch.meta where key = 'events_dropped'), 0) as events_dropped,
        (select started_at from assetbatch.runs order by id limit 1) as first_run_at,
        clock_timestamp() as now
 from (

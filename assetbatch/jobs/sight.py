@@ -127,15 +127,14 @@ class Sight:
 
         With a `pause` that sleeps for some seconds, the other is waited for.
         """
-        assert call.market is not None and call.day is not None  # noqa: S101, PT018 - such a call is of a day
         hold = rules_of(self._config).hold_seconds + self._config.window_seconds
-        self._lease = entitlements.DayLease(self._connection, call.market, call.day, seconds=hold)
-        known, taken = self.days.get((call.market, call.day)), self._lease.take()
+        self._lease = entitlements.DayLease(self._connection, *call.market_day, seconds=hold)
+        known, taken = self.days.get(call.market_day), self._lease.take()
         while not taken and pause is not None:
             pause(POLL_SECONDS)
             taken = self._lease.take()
         self.look()
-        if taken and self.days.get((call.market, call.day)) == known:
+        if taken and self.days.get(call.market_day) == known:
             return True
         if taken:
             self._lease.give_up()
@@ -153,10 +152,10 @@ class Sight:
 
         Returns the symbols of those items.
         """
-        assert call.market is not None and call.day is not None  # noqa: S101, PT018 - such a call is of a day
-        self._note_day(call, DayOutcome.STORED)
-        queue.put_off(self._connection, call.market, call.day, seconds=planner.ASK_AGAIN.total_seconds())
-        return queue.complete_served(self._connection, {call.market: call.day})
+        market, day = call.market_day
+        self._note_day(market, day, DayOutcome.STORED)
+        queue.put_off(self._connection, market, day, seconds=planner.ASK_AGAIN.total_seconds())
+        return queue.complete_served(self._connection, {market: day})
 
     def learn(self, call: Call, error: CallError | None) -> bool:
         """Learn from how a call went; True: there is another way now to what it was for."""
@@ -169,9 +168,9 @@ class Sight:
             log.info("%s: refused as not entitled; it is asked again in an hour", access)
             self.remember(access, allowed=False, reason=error.reason)
             return access is Access.SNAPSHOTS and self.barred is None and self.mode is Mode.END_OF_DAY
-        if error.kind in OUTCOMES and call.market is not None and call.day is not None:
+        if error.kind in OUTCOMES and call.kind is CallKind.DAILY:
             with transaction(self._connection):
-                self._note_day(call, OUTCOMES[error.kind])
+                self._note_day(*call.market_day, OUTCOMES[error.kind])
             self._lease = None
             self.look()
             return True
@@ -179,17 +178,14 @@ class Sight:
 
     def not_yet(self, market: AssetType) -> None:
         """Note that the day that is wanted of a market is not over for the vendor."""
-        now = self._clock.now()
-        day = planner.wanted_day(market, self.days, now)
+        day = planner.wanted_day(market, self.days, self._clock.now())
         if day is not None:
             with transaction(self._connection):
-                entitlements.note_day(self._connection, market, day, DayOutcome.NOT_YET, now)
+                self._note_day(market, day, DayOutcome.NOT_YET)
             self.look()
 
-    def _note_day(self, call: Call, outcome: DayOutcome) -> None:
-        assert call.market is not None and call.day is not None  # noqa: S101, PT018 - such a call is of a day
-        now = self._clock.now()
-        entitlements.note_day(self._connection, call.market, call.day, outcome, now)
+    def _note_day(self, market: AssetType, day: date, outcome: DayOutcome) -> None:
+        entitlements.note_day(self._connection, market, day, outcome, self._clock.now())
 
     def remember(self, access: Access, *, allowed: bool, reason: str) -> None:
         """Remember what the vendor said about a kind of call."""

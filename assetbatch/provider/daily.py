@@ -27,19 +27,19 @@ def read(call: Call, document: Document, *, now: datetime) -> Answers:
 
     Raises CallError (empty) where the vendor has none for any ticker: it rested, or does not have them yet.
     """
-    assert call.day is not None  # noqa: S101 - such a call is of a day
+    _, day = call.market_day
     rows = {row["T"]: row for row in rows_of(document) if isinstance(row.get("T"), str)}
     if not rows:
-        raise CallError(FailureKind.EMPTY, f"the vendor has no figures of {call.day}", answered=True)
+        raise CallError(FailureKind.EMPTY, f"the vendor has no figures of {day}", answered=True)
     answers = Answers()
     for asset in call.assets:
         row = rows.get(asset.polygon_ticker)
         if row is None:
-            reason = f"{asset.polygon_ticker} is not among the {len(rows)} tickers of {call.day}"
+            reason = f"{asset.polygon_ticker} is not among the {len(rows)} tickers of {day}"
             answers.failures[asset.symbol] = (FailureKind.MISSING, reason)
             continue
         try:
-            answers.quotes[asset.symbol] = _figures(asset, row, call.day, now)
+            answers.quotes[asset.symbol] = _figures(asset, row, day, now)
         except InvalidRowError as error:
             answers.failures[asset.symbol] = (FailureKind.INVALID, f"{asset.polygon_ticker}: {error}")
     return answers

@@ -73,10 +73,14 @@ class BarsStatus:
 
 @dataclass(frozen=True, slots=True)
 class EventsStatus:
-    """Events that wait to be published, for how long the oldest does, and what carries them."""
+    """Events that wait to be published, for how long the oldest does, and what carries them.
+
+    `dropped`: how many were overtaken before they could be published, since the database was made.
+    """
 
     pending: int
     oldest_age_seconds: float | None
+    dropped: int
     published_by: str
 
 
@@ -150,7 +154,7 @@ def events_of(config: Config, overview: Overview) -> EventsStatus:
     """Tell what waits to be published, and by what."""
     oldest = overview.hour["oldest_event_at"]
     age = None if oldest is None else round((overview.now - oldest).total_seconds(), 3)
-    return EventsStatus(overview.hour["events_pending"], age, backend(config))
+    return EventsStatus(overview.hour["events_pending"], age, overview.hour["events_dropped"], backend(config))
 
 
 def metrics_of(

@@ -42,6 +42,7 @@ def exposition(status: Status) -> str:
     _add_queue(status, add)
     _add_assets(status, add)
     add("events_pending", "Events that wait to be published.", [({}, status.events.pending)])
+    add("events_dropped", "Events overtaken before they could be published, ever.", [({}, status.events.dropped)])
     return _written(registry)
 
 

@@ -188,4 +188,5 @@ def _events(status: Status) -> str:
     age = events.oldest_age_seconds
     since = "" if age is None else f", the oldest for {duration(timedelta(seconds=age))}"
     by = "nobody publishes them" if events.published_by == "none" else f"published by {events.published_by}"
-    return f"{events.pending} wait{since}; {by}"
+    dropped = f"; {events.dropped} dropped so far, overtaken while they waited" if events.dropped else ""
+    return f"{events.pending} wait{since}; {by}{dropped}"

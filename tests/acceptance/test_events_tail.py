@@ -27,7 +27,6 @@ import redis
 
 from assetbatch import config as configuration
 from assetbatch import events
-from assetbatch.database import outbox
 from assetbatch.database.prices import Brought
 from assetbatch.events.tail import Tail
 from assetbatch.model import Quote
@@ -126,7 +125,8 @@ def test_the_outbox_stays_bounded_and_counts_what_it_drops(
     connection.execute("update assetbatch.outbox set created_at = created_at - interval '3 hours'")
 
     assert events.publish_pending(config, connection) == 1
-    assert outbox.dropped(connection) == 19
+    assert json.loads(commands("status", "--json").stdout)["events"]["dropped"] == 19
+    assert "19 dropped so far" in commands("status").stdout
 
     connection.execute("update assetbatch.outbox set published_at = published_at - interval '2 hours'")
     events.publish_pending(config, connection)
@@ -209,7 +209,6 @@ def test_a_redis_that_is_killed_amid_a_thousand_updates_loses_no_event_and_delay
 KILLED_AFTER_SENDING = """
 import os, pathlib, signal
 from assetbatch import config, events
-from assetbatch.database import outbox
 from tests.conftest import open_database
 
 outbox.mark_published = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from assetbatch import config as configuration
-from assetbatch.cli.commands.status import duration
+from assetbatch.cli.options import duration
 from assetbatch.report import reading
 from assetbatch.report.reading import Wanted
 
@@ -87,7 +87,7 @@ def test_after_a_run_all_is_well_in_json_and_in_a_table_without_colour_in_a_pipe
     assert [asset["symbol"] for asset in priority] == ["XAUUSD", "EURUSD", "BTCUSD"]
     assert all(float(asset["last_price"]) > 0 and isinstance(asset["last_price"], str) for asset in priority)
     assert {(asset["role"], asset["state"]) for asset in document["assets"][3:]} == {("secondary", "never")}
-    assert document["events"] == {"pending": 0, "oldest_age_seconds": None, "published_by": "postgres"}
+    assert document["events"] == {"pending": 0, "oldest_age_seconds": None, "dropped": 0, "published_by": "postgres"}
     assert document["prices"] == {"mode": "live", "day": None, "newer_data_at": None}
 
     shown = commands("status").stdout
@@ -294,7 +294,7 @@ def test_runs_that_were_not_well_are_listed_since_when_it_was_asked(commands: Co
 )
 def test_lengths_of_time_are_read_as_people_write_them(text: str, length: timedelta | None) -> None:
     if length is None:
-        with pytest.raises(typer.BadParameter, match="90m, 24h or 7d"):
+        with pytest.raises(typer.BadParameter, match="90s, 10m, 24h or 7d"):
             duration(text)
     else:
         assert duration(text) == length

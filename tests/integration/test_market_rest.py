@@ -82,6 +82,7 @@ def told(world: World) -> status.Status:
         "calls": 12,
         "refusals": 0,
         "events_pending": 0,
+        "events_dropped": 0,
         "oldest_event_at": None,
     }
     closed = entitlements.closed_markets(world.connection, world.now - ASK_AGAIN)

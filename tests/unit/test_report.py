@@ -77,6 +77,7 @@ def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **ho
         "calls": 12,
         "refusals": 0,
         "events_pending": 0,
+        "events_dropped": 0,
         "oldest_event_at": None,
     }
     row: dict[str, Any] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import stat
 import sys
@@ -11,12 +10,14 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import current
+from assetbatch.cli.options import duration
 from assetbatch.errors import DatabaseUnavailableError, Interrupted
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ POLL_SECONDS = 0.5
 # A database that is gone while events are followed may be restarting.
 AWAY_SECONDS = 30.0
 MOST_SHOWN = 200
-LONGEST_SECONDS = 3660 * 86_400
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 events_app = typer.Typer(no_args_is_help=True)
 
@@ -51,20 +50,11 @@ def register(app: typer.Typer) -> None:
     app.add_typer(events_app, name="events")
 
 
-def _seconds(text: str) -> float:
-    """Read a length of time: 90s, 10m, 24h, 7d."""
-    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text.strip())
-    seconds = int(found[1]) * UNITS[found[2]] if found else None
-    if seconds is None or seconds > LONGEST_SECONDS:
-        raise typer.BadParameter(f"{text} is no length of time: 90s, 10m, 24h or 7d are")
-    return float(seconds)
-
-
 def tail(
     symbol: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
     since: Annotated[
-        float | None,
-        typer.Option(parser=_seconds, metavar="TIME", help="Begin with the events of the last 90s, 10m, 24h."),
+        timedelta | None,
+        typer.Option(parser=duration, metavar="TIME", help="Begin with the events of the last 90s, 10m, 24h."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Go on with what comes, or end with what is there.")
@@ -87,7 +77,8 @@ def tail(
     from assetbatch.events.tail import Tail
 
     stop = lifecycle.stop_on_signals()
-    following = Tail(since_seconds=since if since is not None or not follow else 0.0, symbols=symbol or ())
+    beginning = 0.0 if follow else None
+    following = Tail(since_seconds=beginning if since is None else since.total_seconds(), symbols=symbol or ())
     end = time.monotonic() + max_seconds if max_seconds is not None else float("inf")
     try:
         with _Table() if not as_json and _is_live(follow) else _Lines(as_json) as shown:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
+from assetbatch.cli.options import AsJson, duration
 from assetbatch.errors import AssetbatchError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,22 +21,11 @@ log = logging.getLogger(__name__)
 
 CHECK_CRITICAL = 2
 CHECK_UNKNOWN = 3
-UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-LONGEST_DAYS = 3660
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("status")(status)
-
-
-def duration(text: str) -> timedelta:
-    """Read 90m, 24h or 7d."""
-    found = re.fullmatch(r"([0-9]{1,9})([mhd])", text.strip())
-    length = timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
-    if length is None or length > timedelta(days=LONGEST_DAYS):
-        raise typer.BadParameter(f"{text} is no length of time: 90m, 24h or 7d are")
-    return length
 
 
 def status(
