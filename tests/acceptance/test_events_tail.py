@@ -209,6 +209,7 @@ def test_a_redis_that_is_killed_amid_a_thousand_updates_loses_no_event_and_delay
 KILLED_AFTER_SENDING = """
 import os, pathlib, signal
 from assetbatch import config, events
+from assetbatch.database import outbox
 from tests.conftest import open_database
 
 outbox.mark_published = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
@@ -496,14 +497,20 @@ def test_the_example_for_the_stream_goes_on_where_it_was_and_tells_of_gaps(
         assert row is not None
         return f"BTCUSD {row['seq']} {last_price}"
 
-    with Example("xread", commands, REDIS_URL=redis_server.url) as example:
-        example.has_said(gap)
-        example.has_said(gap, first := published("1.5"))
-    assert first
-    missed = [published("2.5"), published("3.5")]
-    with Example("xread", commands, REDIS_URL=redis_server.url) as example:
-        example.has_said(*missed)
-    with redis.Redis.from_url(redis_server.url) as client:
+    def is_kept() -> bool:
+        kept = tmp_path / "last-id"
+        (newest, _), *_ = client.xrevrange("asset:updates", count=1)
+        return kept.exists() and kept.read_text() == newest
+
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+        with Example("xread", commands, REDIS_URL=redis_server.url) as example:
+            example.has_said(gap)
+            example.has_said(gap, published("1.5"))
+            wait_until(is_kept)
+        missed = [published("2.5"), published("3.5")]
+        with Example("xread", commands, REDIS_URL=redis_server.url) as example:
+            example.has_said(*missed)
+            wait_until(is_kept)
         client.delete("asset:updates")
     with Example("xread", commands, REDIS_URL=redis_server.url) as example:
         example.has_said(gap)

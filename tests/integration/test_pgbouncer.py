@@ -25,6 +25,7 @@ from tests.conftest import API_KEY, free_port, open_database, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.synchronize import Barrier
     from pathlib import Path
 
     from assetbatch.database.connection import Connection
@@ -99,14 +100,16 @@ def pooled(pgbouncer: int, database: str) -> str:
     return f"postgresql://anybody@127.0.0.1:{pgbouncer}/{conninfo_to_dict(database)['dbname']}"
 
 
-def work(conninfo: str, url: str, until: float, results: multiprocessing.Queue[tuple[int, list[str]]]) -> None:
-    """Make calls until that monotonic time; tell how many, and what went wrong."""
+def work(conninfo: str, url: str, together: Barrier, results: multiprocessing.Queue[tuple[int, list[str]]]) -> None:
+    """Make calls for some seconds, once all are there; tell how many, and what went wrong."""
     calls, errors = 0, []
     client = Client(base_url=url, api_key=API_KEY, connect_timeout_seconds=5, timeout_seconds=20)
     rules = Rules(LIMIT, WINDOW_SECONDS, 0, 0, None, client.request_seconds)
     try:
         with open_database(conninfo) as connection:
             limiter = RateLimiter(connection, key="key", host="host", rules=rules, lane=Lane.QUEUE, pause=time.sleep)
+            together.wait(timeout=60)
+            until = time.monotonic() + SECONDS
             while time.monotonic() < until:
                 slot = limiter.acquire()
                 outcome = Outcome.UNKNOWN
@@ -128,14 +131,14 @@ def test_eight_processes_share_the_limit_through_two_backends(connection: Connec
     context = multiprocessing.get_context("spawn")
     results: multiprocessing.Queue[tuple[int, list[str]]] = context.Queue()
     with Sandbox(key=API_KEY, plan="starter", limit=LIMIT, window_seconds=WINDOW_SECONDS) as server:
-        until = time.monotonic() + SECONDS
+        together = context.Barrier(PROCESSES)
         workers = [
-            context.Process(target=work, args=(pooled, server.url, until, results), daemon=True)
+            context.Process(target=work, args=(pooled, server.url, together, results), daemon=True)
             for _ in range(PROCESSES)
         ]
         for worker in workers:
             worker.start()
-        found = [results.get(timeout=60) for _ in workers]
+        found = [results.get(timeout=120) for _ in workers]
         for worker in workers:
             worker.join()
 
