@@ -10,18 +10,20 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from assetbatch.sandbox.server import Sandbox
-from tests.conftest import API_KEY, wait_until
+from tests.conftest import API_KEY, open_database, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from assetbatch.database.connection import Connection
+    from assetbatch.database.embedded import EmbeddedServer
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,6 +34,7 @@ pytestmark = [
 ]
 
 CRONTAB = Path(__file__).parents[2] / "crontab.example"
+OUTAGE_SECONDS = 600
 # In a namespace of its own: neither the machine's crontabs nor its mail are touched.
 CRON = """
 set -e
@@ -61,7 +64,10 @@ class Cron:
         new.replace(self.folder / ".env")
 
     def install(self) -> None:
-        """Install crontab.example; what it starts every five minutes or half hour, every minute."""
+        """Install crontab.example; what it starts every five minutes or half hour, every minute.
+
+        There is one priority asset, and one other.
+        """
         text = CRONTAB.read_text()
         text = text.replace("/opt/assetbatch/.venv/bin/assetbatch", f"{sys.executable} -m assetbatch")
         text = text.replace("/etc/assetbatch/config.yaml", str(self.folder / "config.yaml"))
@@ -69,18 +75,19 @@ class Cron:
         (self.folder / "config.yaml").write_text(
             "batch:\n  interval_minutes: 1\n  enqueue_interval_minutes: 1\n  priority_assets:\n"
             "    - {symbol: BTCUSD, polygon_ticker: X:BTCUSD, asset_type: crypto, update_frequency_seconds: 60}\n"
+            "  secondary_assets:\n"
+            "    - {symbol: ETHUSD, polygon_ticker: X:ETHUSD, asset_type: crypto, update_frequency_seconds: 60}\n"
             "events: {backend: none}\n"
         )
         crontab = self.folder / "spool" / "root"
         crontab.write_text(f"XDG_STATE_HOME={self.folder}/state\nPATH={os.environ['PATH']}\n{text}")
         crontab.chmod(0o600)
 
-    @property
-    def mails(self) -> list[str]:
-        """What came, each without its headers."""
+    def mails(self, about: str = "") -> list[str]:
+        """What came, each without its headers: all, or those that name this."""
         box = self.folder / "mailbox"
         texts = box.read_text().split("=== ")[1:] if box.exists() else []
-        return [text.partition("\n\n")[2].strip() for text in texts]
+        return [found for text in texts if about in (found := text.partition("\n\n")[2].strip())]
 
 
 @pytest.fixture
@@ -107,35 +114,66 @@ def cron(tmp_path: Path, database: str) -> Iterator[Cron]:
             process.wait(10)
 
 
+def runs(connection: Connection, job: str, *, exit_code: int) -> int:
+    """How many runs of the job have ended so."""
+    query = "select count(*) as count from assetbatch.runs where job = %s and exit_code = %s"
+    row = connection.execute(query, [job, exit_code]).fetchone()
+    assert row is not None
+    return int(row["count"])
+
+
 def test_cron_keeps_data_fresh_in_silence_and_tells_of_trouble_once(cron: Cron, connection: Connection) -> None:
     fresh = """
     select succeeded_at > clock_timestamp() - interval '90 seconds' as fresh
     from assetbatch.sync_state where symbol = 'BTCUSD'
     """
-    good = (
-        "select count(*) >= 3 as enough from assetbatch.runs where job = 'run-priority' and exit_code = 0 and id > %s"
-    )
-    bad = "select count(*) >= 3 as enough from assetbatch.runs where job = 'run-priority' and exit_code = 77"
 
-    def ask(query: str, *parameters: int) -> bool:
-        row = connection.execute(query, list(parameters)).fetchone()
-        return row is not None and next(iter(row.values()))
-
-    wait_until(lambda: ask(good, 0), seconds=240)
-    assert ask(fresh)
-    assert cron.mails == []
+    wait_until(lambda: runs(connection, "run-priority", exit_code=0) >= 3, seconds=240)
+    assert connection.execute(fresh).fetchone() == {"fresh": True}
+    assert cron.mails() == []
 
     cron.configure("a-key-that-is-wrong")
-    wait_until(lambda: ask(bad), seconds=240)
+    wait_until(lambda: runs(connection, "run-priority", exit_code=77) >= 3, seconds=240)
     time.sleep(1)
-    told = [mail for mail in cron.mails if "run-priority" in mail]
+    told = cron.mails("run-priority")
     assert len(told) == 1
     assert "the API refused the key" in told[0]
 
-    last = connection.execute("select max(id) as id from assetbatch.runs").fetchone()
-    assert last is not None
+    known = runs(connection, "run-priority", exit_code=0)
     cron.configure(API_KEY)
-    wait_until(lambda: ask(good, last["id"]), seconds=240)
-    told = [mail for mail in cron.mails if "run-priority" in mail]
+    wait_until(lambda: runs(connection, "run-priority", exit_code=0) >= known + 3, seconds=240)
+    told = cron.mails("run-priority")
     assert len(told) == 2
     assert len(told[1].splitlines()) == 1
+
+
+def test_ten_minutes_without_a_database_are_told_once_and_lose_nothing(
+    cron: Cron, postgres: EmbeddedServer, database: str
+) -> None:
+    jobs = ("run-priority", "drain-queue", "enqueue-secondary")
+    fresh = "select symbol from assetbatch.sync_state where succeeded_at > %s order by symbol"
+    dead = "select symbol, error from assetbatch.queue where state = 'dead'"
+
+    def wait_for_runs(seconds: float) -> None:
+        with open_database(database) as connection:
+            known = {job: runs(connection, job, exit_code=0) for job in jobs}
+            wait_until(
+                lambda: all(runs(connection, job, exit_code=0) >= known[job] + 2 for job in jobs), seconds=seconds
+            )
+
+    wait_for_runs(240)
+    assert cron.mails() == []
+
+    postgres.stop()
+    time.sleep(OUTAGE_SECONDS)
+    told = [cron.mails(job) for job in jobs]
+    back_at = datetime.now(UTC)
+    postgres.start()
+    wait_for_runs(300)
+
+    assert [len(mails) for mails in told] == [1, 1, 1]
+    assert all("PostgreSQL" in mails[0] for mails in told)
+    assert [[len(mail.splitlines()) for mail in cron.mails(job)[1:]] for job in jobs] == [[1], [1], [1]]
+    with open_database(database) as connection:
+        assert [row["symbol"] for row in connection.execute(fresh, [back_at])] == ["BTCUSD", "ETHUSD"]
+        assert connection.execute(dead).fetchall() == []
