@@ -205,6 +205,9 @@ class Settling:
         for one in called_off:
             if one.bars is not None:
                 self._bars.let_go(one.bars)
+            if one.call.kind is CallKind.DAILY:
+                # Else the run would wait for itself, until its lease of the day is over.
+                self._sight.give_up_day()
             if not one.asked.flight.sent:
                 self._road.limiter.release(one.slot, Outcome.UNSENT)
         self._give_back([item for one in called_off for item in one.items])
