@@ -174,10 +174,15 @@ def served_before(update_frequency_seconds: float, market: Market, now: datetime
     return due if closed_at is None else min(due, closed_at)
 
 
-def rests(candidate: Candidate, now: datetime) -> bool:
-    """Tell whether nothing newer can exist: the market is closed, and was when the last good run began."""
+def rests(candidate: Candidate, now: datetime, closed: Set[AssetType] = frozenset()) -> bool:
+    """Tell whether nothing newer can exist: the market is closed, and was when the last good run began.
+
+    `closed` are markets that the vendor says rest now: where their hours do not say so, too, nobody knows since when.
+    """
     closed_at = market_hours.last_close(market_hours.market_of(candidate.asset), now)
-    return closed_at is not None and candidate.served_at is not None and candidate.served_at > closed_at
+    if closed_at is None:
+        return candidate.asset.asset_type in closed
+    return candidate.served_at is not None and candidate.served_at > closed_at
 
 
 def plan(
@@ -196,7 +201,7 @@ def plan(
     if mode is Mode.END_OF_DAY:
         return _daily(candidates, days, now)
     due = [candidate for candidate in candidates if is_due(candidate, now)]
-    resting = {one.asset.symbol for one in due if rests(one, now) or one.asset.asset_type in closed}
+    resting = {one.asset.symbol for one in due if rests(one, now, closed)}
     return Plan(
         calls=tuple(snapshots([one.asset for one in due if one.asset.symbol not in resting], batch_size)),
         not_due=tuple(one.asset for one in candidates if not is_due(one, now)),

@@ -246,8 +246,7 @@ class Drain:
         resting = {
             item
             for item in items
-            if planner.rests(planner.Candidate(item.asset, item.served_at), now)
-            or item.asset.asset_type in self._sight.closed
+            if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._sight.closed)
         }
         self._dry = not items
         if self._dry:

@@ -27,9 +27,13 @@ GOLD, EURO, BITCOIN = asset("XAUUSD"), asset("EURUSD"), asset("BTCUSD")
 
 
 def plan(
-    *candidates: Candidate, now: datetime = TUESDAY, mode: Mode = Mode.LIVE, batch_size: int = 250
+    *candidates: Candidate,
+    now: datetime = TUESDAY,
+    mode: Mode = Mode.LIVE,
+    batch_size: int = 250,
+    closed: frozenset[AssetType] = frozenset(),
 ) -> planner.Plan:
-    return planner.plan(candidates, mode=mode, batch_size=batch_size, now=now, days={})
+    return planner.plan(candidates, mode=mode, batch_size=batch_size, now=now, days={}, closed=closed)
 
 
 def test_one_call_for_all_in_their_order() -> None:
@@ -151,6 +155,22 @@ def test_a_closed_market_is_asked_once_more_when_the_last_run_began_before_it_cl
     made = plan(Candidate(EURO, served_at=before), now=SATURDAY)
 
     assert [call.symbols for call in made.calls] == [["EURUSD"]]
+
+
+@pytest.mark.parametrize("served_at", [None, datetime(2026, 11, 20, 21, 55, tzinfo=UTC)])
+def test_what_the_vendor_says_of_a_market_closed_by_its_hours_changes_nothing(served_at: datetime | None) -> None:
+    said = frozenset({AssetType.FOREX})
+
+    made = plan(Candidate(EURO, served_at=served_at), now=SATURDAY, closed=said)
+
+    assert [call.symbols for call in made.calls] == [["EURUSD"]]
+
+
+def test_a_market_that_the_vendor_says_is_closed_is_not_asked_while_its_hours_say_it_is_open() -> None:
+    made = plan(Candidate(EURO), Candidate(BITCOIN), closed=frozenset({AssetType.FOREX}))
+
+    assert made.unchanged == (EURO,)
+    assert [call.symbols for call in made.calls] == [["BTCUSD"]]
 
 
 @given(st.integers(2, 250))
