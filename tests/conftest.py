@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,7 +20,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from assetbatch.config import Database, Secret
+from assetbatch.config import Database, Secret, sources
 from assetbatch.database import schema
 from assetbatch.database.connection import Connection, connect
 from assetbatch.database.embedded import EmbeddedServer
@@ -41,11 +42,29 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
     return result
 
 
+def variables(database: str, url: str) -> dict[str, str]:
+    """The environment that names a database and a server, with the test's key and a plan with live prices."""
+    return {
+        "DATABASE_URL": database,
+        "POLYGON_API_KEY": API_KEY,
+        "POLYGON_BASE_URL": url,
+        "POLYGON_TIER": "starter",
+    }
+
+
 def open_database(conninfo: str) -> Connection:
     """Connect as the commands do."""
     return connect(
         Database(embedded=False, name="test", conninfo=Secret(conninfo), described="test"), Path(), job="test"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests from the configuration of an assetbatch that this machine runs for real."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "SYSTEM_FOLDER", tmp_path_factory.getbasetemp() / "etc")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +129,13 @@ def sandbox() -> Iterator[Sandbox]:
     """The stand-in for the vendor, without a limit; `sandbox.fail` makes it misbehave."""
     with Sandbox(key=API_KEY, plan="starter") as server:
         yield server
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Two threads, for runs that go on beside the test; they are waited for at its end."""
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
 
 
 def free_port() -> int:
@@ -209,16 +235,17 @@ class Commands:
 
 @pytest.fixture
 def commands(tmp_path: Path, database: str, sandbox: Sandbox) -> Commands:
-    """The commands against `database` and `sandbox`, on a plan with live prices and a limit of 5."""
+    """The commands against `database` and `sandbox`, on a plan with live prices and a limit of 5.
+
+    An empty config.yaml keeps them from looking for one elsewhere.
+    """
+    (tmp_path / "config.yaml").touch()
     return Commands(
         tmp_path,
         {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
-            "DATABASE_URL": database,
-            "POLYGON_API_KEY": API_KEY,
-            "POLYGON_BASE_URL": sandbox.url,
-            "POLYGON_TIER": "starter",
             "POLYGON_RATE_LIMIT": "5",
-        },
+        }
+        | variables(database, sandbox.url),
     )

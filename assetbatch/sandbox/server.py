@@ -39,9 +39,9 @@ class Sandbox:
     It listens from the first moment, so `url` is known; it answers between `start` and `stop` (or inside
     `with`), or as long as `serve_forever` runs. At most `limit` requests (None: any number) are let in in any
     `window_seconds`; the others get a 429. `plan` is one of free, basic, starter, developer, advanced,
-    business. `fail` lists words of `sandbox.faults`. `clock` tells the time that prices and plans go by; the
-    limit goes by the monotonic clock. `keep_arrivals` False keeps no list of requests, for a server that runs
-    for days.
+    business. `fail` lists words of `sandbox.faults`. `clock` tells the time that prices and plans go by, and may
+    be set at any time; the limit goes by the monotonic clock. `keep_arrivals` False keeps no list of requests,
+    for a server that runs for days.
 
     Quotes move at weekends too, unlike the vendor's, so that it can be tried at any hour; bars keep market
     hours.
@@ -68,7 +68,7 @@ class Sandbox:
         self._key = key.encode()
         self.plan = plan
         self._seed = seed
-        self._clock = clock
+        self.clock = clock
         self._market = Market(seed)
         self._window = Window(limit, window_seconds, keep_arrivals=keep_arrivals)
         self._lock = Lock()
@@ -172,7 +172,7 @@ class Sandbox:
                     target=target,
                     path=unquote(path),
                     query=read_query(query),
-                    now=self._clock(),
+                    now=self.clock(),
                     plan=self._plan,
                     url=self.url,
                     market=self._market,

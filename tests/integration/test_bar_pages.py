@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from assetbatch.database.connection import transaction
 from assetbatch.market_hours import Market
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
 from tests.conftest import open_database, wait_until
+from tests.world import DAY, HOUR, TUESDAY, add_assets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,13 +26,8 @@ if TYPE_CHECKING:
     from assetbatch.database.embedded import EmbeddedServer
 
 ASSET = Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.SECONDARY, 3, 1800)
-BEGIN = datetime(2026, 11, 17, 12, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+BEGIN = TUESDAY
 ASKED = BEGIN + DAY
-ADD_ASSET = """
-insert into assetbatch.assets (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)
-values (%(symbol)s, 'X:' || %(symbol)s, 'crypto', %(role)s, %(rank)s, 1800, 'symbols')
-"""
 ADD_SYMBOL = "insert into trading.symbols (symbol, metadata) values (%s, '{}')"
 
 
@@ -102,7 +98,7 @@ def shared(postgres: EmbeddedServer) -> Iterator[Connection]:
 
 
 def add(connection: Connection, symbol: str, role: str = "secondary", rank: int = 3) -> None:
-    connection.execute(ADD_ASSET, {"symbol": symbol, "role": role, "rank": rank})
+    add_assets(connection, f"X:{symbol}", role=role, rank=rank)
     connection.execute(ADD_SYMBOL, [symbol])
 
 

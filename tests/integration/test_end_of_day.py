@@ -2,143 +2,56 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from assetbatch import config as configuration
 from assetbatch.database import entitlements
-from assetbatch.errors import Interrupted
-from assetbatch.jobs import drain, enqueue, priority
-from assetbatch.jobs.clock import Stop
-from assetbatch.model import Access, AssetType
+from assetbatch.jobs.flights import Flights
+from assetbatch.model import Access, AssetType, Call, CallKind
 from assetbatch.planner import Entitlement
 from assetbatch.sandbox.catalogue import KNOWN
 from assetbatch.sandbox.server import Sandbox
-from tests.conftest import API_KEY, Commands, open_database, wait_until
+from tests import world as worlds
+from tests.conftest import API_KEY, open_database, wait_until
+from tests.world import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, TUESDAY, UNLIMITED, no_stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.model import RunResult
 
-ALL = ("XAUUSD", "EURUSD", "BTCUSD")
-TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
-MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-# A short window, so that a run does not wait for slots: due times are simulated, the limit is not.
-KEYS = {
-    "rate_limiting": "{window_seconds: 0.02, margin_seconds: 0}",
-    "bars": "{enabled: false}",
-}
-NO_SECONDARY = "{secondary_assets: []}"
-NO_ASSETS = "{priority_assets: [], secondary_assets: []}"
 LIMITED = "{window_seconds: 0.02, margin_seconds: 0, calls_per_minute: 5}"
-UNLIMITED = "{window_seconds: 0.02, margin_seconds: 0, calls_per_minute: null}"
 GROUPED = re.compile(r"/v2/aggs/grouped/locale/global/market/(fx|crypto)/(\d{4}-\d\d-\d\d)\?.*")
 NOT_YET = "403-today"
 
 
 @dataclass
-class World:
-    """A database, a vendor and the time that both jobs and vendor go by."""
+class World(worlds.World):
+    """A world with a free key, on a Tuesday."""
 
-    connection: Connection
-    database: str
-    folder: Path
+    KEYS: ClassVar = {"rate_limiting": "{window_seconds: 0.02, margin_seconds: 0}", "bars": "{enabled: false}"}
+
     now: datetime = TUESDAY
-    limit: int | None = None
-    window_seconds: float = 60.0
-    environment: dict[str, str] = field(default_factory=dict)
-    holds: list[threading.Event] = field(default_factory=list)
-    """Each holds one answer back, until it is set."""
-    configured: dict[str, Config] = field(default_factory=dict)
-    sandbox: Sandbox = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sandbox = Sandbox(
-            key=API_KEY, plan="free", limit=self.limit, window_seconds=self.window_seconds, clock=self.clock
-        )
+        super().__post_init__()
+        self.sandbox.plan = self.environment["POLYGON_TIER"] = "free"
 
-    def clock(self) -> datetime:
-        if self.holds:
-            self.holds.pop(0).wait(20)
-        return self.now
-
-    def configure(self, **sections: str) -> Config:
-        text = "".join(f"{section}: {value}\n" for section, value in (KEYS | sections).items())
-        known = f"{text}{self.environment}"
-        if known not in self.configured:
-            self.configured[known] = self._load(text)
-        return self.configured[known]
-
-    def _load(self, text: str) -> Config:
-        (self.folder / "config.yaml").write_text(text)
-        environment = {
-            "DATABASE_URL": self.database,
-            "POLYGON_API_KEY": API_KEY,
-            "POLYGON_BASE_URL": self.sandbox.url,
-            "POLYGON_TIER": "free",
-        }
-        return configuration.load(
-            file=self.folder / "config.yaml", environ=environment | self.environment, cwd=self.folder
-        )
-
-    def prioritise(
-        self, connection: Connection | None = None, stop: Stop | None = None, /, **sections: str
-    ) -> RunResult:
-        return priority.run_priority(
-            self.configure(**sections),
-            connection or self.connection,
-            host="test",
-            stop=stop or no_stop(),
-            started_at=self.now,
-        )
-
-    def enqueue(self, symbols: Sequence[str] | None = None, /, **sections: str) -> RunResult:
-        """Enqueue the assets that are due, or these, due or not."""
-        return enqueue.enqueue_secondary(
-            self.configure(**sections),
-            self.connection,
-            host="test",
-            stop=no_stop(),
-            source="database",
-            symbols=symbols,
-            due_or_not=symbols is not None,
-            started_at=self.now,
-        )
-
-    def drain(self, connection: Connection | None = None, /, **sections: str) -> RunResult:
-        return drain.drain_queue(
-            self.configure(**sections),
-            connection or self.connection,
-            host="test",
-            stop=no_stop(),
-            bounds=drain.Bounds(20),
-            shared=True,
-            reconnect=lambda: open_database(self.database),
-            started_at=self.now,
-        )
-
-    def add(self, *tickers: str) -> None:
-        """Put secondary assets into the catalogue, each called as its ticker is."""
-        self.connection.execute(
-            "insert into assetbatch.assets"
-            " (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)"
-            " select split_part(ticker, ':', 2), ticker, case when ticker like 'X:%%' then 'crypto' else 'forex' end,"
-            "        'secondary', 3, 1800, 'symbols' from unnest(%s::text[]) ticker",
-            [list(tickers)],
-        )
+    def hold_one(self) -> threading.Event:
+        """Hold the next answer back, until the event is set."""
+        hold = threading.Event()
+        holds = [hold]
+        self.before = lambda: holds and holds.pop().wait(20)
+        return hold
 
     def last_update(self, symbol: str) -> dict[str, Any]:
         row = self.connection.execute(
@@ -157,16 +70,9 @@ class World:
         return [" ".join(found.groups()) if (found := GROUPED.fullmatch(path)) else path for path in paths]
 
 
-def no_stop() -> Stop:
-    return Stop(lambda: Interrupted(signal.SIGTERM))
-
-
 @pytest.fixture
-def world(connection: Connection, database: str, tmp_path: Path) -> Iterator[World]:
-    """A world with a free key, on a Tuesday."""
-    world = World(connection, database, tmp_path)
-    with world.sandbox:
-        yield world
+def world(connection: Connection, database: str, sandbox: Sandbox, tmp_path: Path) -> World:
+    return World(connection, database, sandbox, tmp_path)
 
 
 def snapshots(asked: list[str]) -> list[str]:
@@ -179,13 +85,13 @@ def snapshots(asked: list[str]) -> list[str]:
 def test_a_free_key_has_prices_and_bars_after_three_calls_and_a_drain_and_then_asks_nothing(
     connection: Connection, database: str, tmp_path: Path
 ) -> None:
-    world = World(connection, database, tmp_path, limit=5, window_seconds=0.5)
-    keys = {
+    keys: dict[str, Any] = {
         "rate_limiting": "{window_seconds: 0.5, margin_seconds: 0.05}",
         "bars": "{backfill_days: 3}",
         "batch": NO_SECONDARY,
     }
-    with world.sandbox:
+    with Sandbox(key=API_KEY, limit=5, window_seconds=0.5) as sandbox:
+        world = World(connection, database, sandbox, tmp_path)
         first = world.prioritise(**keys)
 
         assert (first.exit_code, first.updated, first.failed) == (0, ALL, ())
@@ -200,12 +106,12 @@ def test_a_free_key_has_prices_and_bars_after_three_calls_and_a_drain_and_then_a
         assert {row["symbol"] for row in events} == set(ALL)
 
         assert world.drain(**keys).exit_code == 0
-        # Three days, of which forex trades from Sunday evening on.
+        # From Saturday noon to the end of Monday, of which forex trades from Sunday evening on.
         bars = connection.execute(
             "select s.symbol, max(ts) as newest, count(*) as n, bool_and(is_final) as final"
             " from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id group by s.symbol"
         ).fetchall()
-        assert {row["symbol"] for row in bars} == set(ALL)
+        assert {row["symbol"]: row["n"] for row in bars} == {"XAUUSD": 26 * 12, "EURUSD": 26 * 12, "BTCUSD": 60 * 12}
         assert all(row["final"] and row["newest"] == datetime(2026, 11, 16, 23, 55, tzinfo=UTC) for row in bars)
         assert {arrival.status for arrival in world.sandbox.arrivals} == {200}
 
@@ -238,7 +144,7 @@ def test_a_whole_catalogue_costs_two_calls_a_day(world: World) -> None:
         for prefix, size in (("C:", 1192), ("X:", 404))
     )
     world.add(*forex, *crypto)
-    keys = {"queue": "{max_size: 5000}", "batch": NO_SECONDARY}
+    keys: dict[str, Any] = {"queue": "{max_size: 5000}", "batch": NO_SECONDARY}
     listed = [ticker for ticker in listed if ticker in {*forex, *crypto}]
     asked = []
     for number in range(0, 48, 3):
@@ -424,7 +330,7 @@ def test_a_plan_that_is_contradicted_falls_back_in_the_same_run_and_is_asked_aga
     world: World, batch_size: int
 ) -> None:
     world.environment["POLYGON_TIER"] = "starter"
-    keys = {
+    keys: dict[str, Any] = {
         "rate_limiting": LIMITED,
         "provider": f"{{batch_size: {batch_size}}}",
     }
@@ -505,7 +411,7 @@ def test_a_drain_whose_key_is_refused_serves_the_same_items_by_finished_days(
     world: World, batch_size: int, rate_limiting: str
 ) -> None:
     world.environment["POLYGON_TIER"] = "starter"
-    keys = {
+    keys: dict[str, Any] = {
         "rate_limiting": rate_limiting,
         "provider": f"{{batch_size: {batch_size}}}",
         "batch": NO_ASSETS,
@@ -527,6 +433,35 @@ def test_a_drain_whose_key_is_refused_serves_the_same_items_by_finished_days(
     world.enqueue(result.updated, **keys)
     assert set(world.drain(**keys).unchanged) == set(result.updated)
     assert world.asked() == []
+
+
+def test_a_day_whose_call_had_not_left_when_a_second_snapshot_was_refused_is_asked_for_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.environment["POLYGON_TIER"] = "starter"
+    keys: dict[str, Any] = {"rate_limiting": UNLIMITED, "provider": "{batch_size: 1}", "batch": NO_ASSETS}
+    world.add("C:GBPUSD", "X:ETHUSD")
+    world.enqueue(**keys)
+    prepared, begin = threading.Event(), Flights.begin
+    # The first answer waits until both have left, the second one until a day's call is about to leave.
+    waits: list[Callable[[], object]] = [
+        lambda: prepared.wait(20),
+        lambda: wait_until(lambda: len(world.sandbox.arrivals) == 2),
+    ]
+    world.before = lambda: waits and waits.pop()()
+
+    def begin_late(flights: Flights, call: Call, *arguments: Any, **options: Any) -> None:
+        is_first_day = call.kind is CallKind.DAILY and not prepared.is_set()
+        begin(flights, call, *arguments, **(options | {"after_seconds": 20.0} if is_first_day else options))
+        if is_first_day:
+            prepared.set()
+
+    monkeypatch.setattr(Flights, "begin", begin_late)
+
+    result = world.drain(max_seconds=8, **keys)
+
+    assert set(result.updated) == {"GBPUSD", "ETHUSD"}
+    assert sorted(world.asked()[2:]) == ["crypto 2026-11-16", "fx 2026-11-16"]
 
 
 def test_what_a_key_was_refused_is_remembered_of_that_key_and_plan_alone(connection: Connection) -> None:
@@ -640,29 +575,17 @@ def test_rows_that_are_no_prices_cost_a_drain_no_call_each(world: World) -> None
 
     assert set(result.updated) == {"GBPUSD", "AUDUSD"}
     assert world.asked() == ["fx 2026-11-16"]
-    assert {symbol: attempts for symbol, (_, attempts) in world.queued().items() if attempts > 1} == {}
+    assert world.queued() == {"USDJPY": ("delayed", 0), "USDCHF": ("delayed", 0)}
 
 
 # Two runs at once.
 
 
-@pytest.fixture
-def other(database: str) -> Iterator[Connection]:
-    with open_database(database) as connection:
-        yield connection
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
 @pytest.mark.parametrize("rate_limiting", [LIMITED, UNLIMITED])
 def test_runs_that_begin_together_make_one_call_a_market(
-    world: World, other: Connection, pool: ThreadPoolExecutor, rate_limiting: str
+    world: World, pool: ThreadPoolExecutor, rate_limiting: str
 ) -> None:
-    keys = {"rate_limiting": rate_limiting}
+    keys: dict[str, Any] = {"rate_limiting": rate_limiting}
     world.add("C:GBPUSD", "X:SOLUSD")
     world.enqueue(**keys)
     meeting = threading.Barrier(2)
@@ -671,7 +594,7 @@ def test_runs_that_begin_together_make_one_call_a_market(
         meeting.wait(10)
         return run()
 
-    runs = (partial(world.prioritise, **keys), partial(world.drain, other, **keys))
+    runs = (partial(world.prioritise, **keys), partial(world.drain, **keys))
     first, drained = (one.result(timeout=20) for one in [pool.submit(meet, run) for run in runs])
 
     assert sorted(world.asked()) == ["crypto 2026-11-16", "fx 2026-11-16"]
@@ -680,17 +603,15 @@ def test_runs_that_begin_together_make_one_call_a_market(
     assert world.queued() == {}
 
 
-def test_a_day_that_another_run_stored_meanwhile_is_not_asked_for_again(
-    world: World, other: Connection, pool: ThreadPoolExecutor
-) -> None:
+def test_a_day_that_another_run_stored_meanwhile_is_not_asked_for_again(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("X:SOLUSD")
     world.enqueue(batch=NO_SECONDARY)
-    world.holds = [hold := threading.Event()]
+    hold = world.hold_one()
     first = pool.submit(world.prioritise, batch=NO_SECONDARY)
     wait_until(lambda: world.sandbox.arrivals)
 
     # This run has forex under way, and crypto before it.
-    drained = world.drain(other, batch=NO_SECONDARY)
+    drained = world.drain(batch=NO_SECONDARY)
     hold.set()
     result = first.result(timeout=20)
 
@@ -699,39 +620,38 @@ def test_a_day_that_another_run_stored_meanwhile_is_not_asked_for_again(
     assert (result.updated, result.unchanged, result.exit_code) == (("XAUUSD", "EURUSD"), ("BTCUSD",), 0)
 
 
-def test_two_drains_side_by_side_make_one_call_a_market(
-    world: World, other: Connection, pool: ThreadPoolExecutor
-) -> None:
+def test_two_drains_side_by_side_make_one_call_a_market(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("C:GBPUSD", "C:USDJPY", "C:USDCHF", "X:SOLUSD", "X:ETHUSD", "X:ADAUSD")
     world.enqueue(batch=NO_ASSETS)
-    world.holds = [hold := threading.Event()]
+    hold = world.hold_one()
     first = pool.submit(world.drain, batch=NO_ASSETS)
     wait_until(lambda: world.sandbox.arrivals)
-    second = pool.submit(world.drain, other, batch=NO_ASSETS)
-    with open_database(world.database) as watching:
-        wait_until(lambda: watching.execute("select from assetbatch.runs where job = 'drain-queue'").rowcount == 2)
+    second = pool.submit(world.drain, batch=NO_ASSETS)
+    wait_until(lambda: world.connection.execute("select from assetbatch.runs where job = 'drain-queue'").rowcount == 2)
     hold.set()
     results = [first.result(timeout=20), second.result(timeout=20)]
 
     assert sorted(world.asked()) == ["crypto 2026-11-16", "fx 2026-11-16"]
     assert [(one.exit_code, one.dead) for one in results] == [(0, ()), (0, ())]
+    done = {symbol for one in results for symbol in one.updated + one.unchanged}
+    assert done == {"GBPUSD", "USDJPY", "USDCHF", "SOLUSD", "ETHUSD", "ADAUSD"}
     assert world.queued() == {}
 
 
 def test_a_run_waits_for_the_answer_of_another_no_longer_than_it_may_begin_calls(
-    world: World, other: Connection, pool: ThreadPoolExecutor
+    world: World, pool: ThreadPoolExecutor
 ) -> None:
-    entitlements.DayLease(other, AssetType.FOREX, date(2026, 11, 16), seconds=3600).take()
+    entitlements.DayLease(world.connection, AssetType.FOREX, date(2026, 11, 16), seconds=3600).take()
     stop = no_stop()
-    keys = {"batch": "{secondary_assets: [], max_cycle_seconds: 1}"}
+    keys: dict[str, Any] = {"batch": "{secondary_assets: [], max_cycle_seconds: 1}"}
 
-    run = pool.submit(partial(world.prioritise, None, stop, **keys))
+    run = pool.submit(partial(world.prioritise, stop=stop, **keys))
     try:
         result = run.result(timeout=8)
     finally:
         stop.requested.set()
 
-    assert not {"XAUUSD", "EURUSD"} & set(result.updated)
+    assert {"XAUUSD", "EURUSD"} <= {failure.symbol for failure in result.failed if failure.kind == "no_slot"}
     assert "fx 2026-11-16" not in world.asked()
 
 
@@ -741,19 +661,8 @@ def test_what_a_killed_run_was_asking_for_is_asked_for_by_the_next_when_its_leas
     world.now = datetime.now(UTC)
     world.add("C:GBPUSD", "X:SOLUSD")
     world.enqueue(batch=NO_SECONDARY)
-    world.holds = [threading.Event()]
-    commands = Commands(
-        world.folder,
-        {
-            "PATH": os.environ["PATH"],
-            "HOME": str(world.folder),
-            "DATABASE_URL": world.database,
-            "POLYGON_API_KEY": API_KEY,
-            "POLYGON_BASE_URL": world.sandbox.url,
-            "POLYGON_TIER": "free",
-        },
-    )
-    killed = commands.start("drain-queue")
+    world.hold_one()
+    killed = world.commands().start("drain-queue")
     wait_until(lambda: world.sandbox.arrivals)
     killed.kill()
     killed.communicate()

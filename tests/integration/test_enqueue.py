@@ -22,16 +22,14 @@ from assetbatch.market_hours import Market, market_of
 from assetbatch.model import Asset, AssetType, Enqueued, Failure, Priority, Role
 from tests.conftest import open_database, wait_until
 from tests.integration.test_queue import KEY, PLAN, STEP, add, claim, claimed, end, enqueue_now, put, row, states
+from tests.world import FRIDAYS_CLOSE, MINUTE, SECOND, TUESDAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from assetbatch.database.connection import Connection
 
-TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
 SATURDAY = datetime(2026, 11, 21, 12, tzinfo=UTC)
-FRIDAYS_CLOSE = datetime(2026, 11, 20, 22, tzinfo=UTC)
-SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 def serve(connection: Connection, at: datetime | None, *symbols: str, mapped: bool = True) -> None:
@@ -445,6 +443,6 @@ def test_a_hundred_thousand_assets_take_as_few_statements_as_one(connection: Con
     connection.cursor_factory = Counting
     assert enqueue_now(connection) == Enqueued(enqueued=100_000, already_queued=1)
 
-    assert of_one == Counting.statements
+    assert of_one == Counting.statements > 0
     connection.cursor_factory = psycopg.Cursor
     assert claimed(connection, 3) == ["ONE", "S000000", "S000001"]

@@ -13,12 +13,12 @@ import psycopg
 import pytest
 import redis
 
-from assetbatch import config as configuration
 from assetbatch import events
 from assetbatch.config import Config
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
 from tests.conftest import Commands, RedisServer, open_database, wait_until
+from tests.world import load_config
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -28,12 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExc
 
 
 def config_with(tmp_path: Path, *, redis_url: str = "", events_keys: str = "{}") -> Config:
-    file = tmp_path / "config.yaml"
-    file.write_text(f"events: {events_keys}\n")
-    environment = {"DATABASE_URL": "postgresql://user@127.0.0.1/unused"} | (
-        {"REDIS_URL": redis_url} if redis_url else {}
-    )
-    return configuration.load(file=file, environ=environment, cwd=tmp_path)
+    environment = {"REDIS_URL": redis_url} if redis_url else {}
+    database = "postgresql://user@127.0.0.1/unused"
+    return load_config(tmp_path, f"events: {events_keys}\n", DATABASE_URL=database, **environment)
 
 
 def add_events(connection: Connection, *symbols: str, minutes_old: int = 0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -13,21 +14,20 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from assetbatch.database import catalogue, entitlements
-from assetbatch.database.overview import Overview
 from assetbatch.planner import ASK_AGAIN
 from assetbatch.report import status
 from tests.conftest import API_KEY
-from tests.integration.test_end_of_day import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, World
+from tests.integration.test_end_of_day import World
+from tests.world import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, UNLIMITED, overview
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from assetbatch.database.connection import Connection
+    from assetbatch.sandbox.server import Sandbox
 
 NEW_YORK = ZoneInfo("America/New_York")
 TICKERS = {"C:XAUUSD": "XAUUSD", "C:EURUSD": "EURUSD", "X:BTCUSD": "BTCUSD"}
-UNLIMITED = "{calls_per_minute: null}"
 STATUS = "/v1/marketstatus/now"
 # The Friday before Easter 2026: forex rests, and its hours say nothing of it.
 GOOD_FRIDAY = datetime(2026, 4, 3, 12, tzinfo=UTC)
@@ -46,12 +46,11 @@ def is_open(symbol: str, now: datetime) -> bool:
 
 
 @pytest.fixture
-def live(connection: Connection, database: str, tmp_path: Path) -> Iterator[World]:
+def live(connection: Connection, database: str, sandbox: Sandbox, tmp_path: Path) -> World:
     """A world with live prices and without a limit."""
-    world = World(connection, database, tmp_path)
+    world = World(connection, database, sandbox, tmp_path)
     world.sandbox.plan = world.environment["POLYGON_TIER"] = "starter"
-    with world.sandbox:
-        yield world
+    return world
 
 
 def tickers(paths: list[str]) -> list[str]:
@@ -62,31 +61,8 @@ def tickers(paths: list[str]) -> list[str]:
 
 def told(world: World) -> status.Status:
     """Tell what `status` says at the simulated time, of assets: the rest of it is quiet."""
-    job: dict[str, Any] = {
-        "job": "run-priority",
-        "last_run": world.now,
-        "last_status": "ok",
-        "exit_code": 0,
-        "last_error": None,
-        "runs": 288,
-        "partial": 0,
-        "failed": 0,
-        "longest_gap_seconds": 301.0,
-        "last_failure": None,
-    }
-    hour = {
-        "priority_ok": 12,
-        "priority_finished": 12,
-        "priority_latency_ms": 400.0,
-        "rate_limit_waits": 0,
-        "calls": 12,
-        "refusals": 0,
-        "events_pending": 0,
-        "events_dropped": 0,
-        "oldest_event_at": None,
-    }
     closed = entitlements.closed_markets(world.connection, world.now - ASK_AGAIN)
-    seen = Overview(world.now, {}, [job], hour, [], None, None, [], closed=closed)
+    seen = replace(overview(world.now, job={"last_run": world.now}), closed=closed)
     states = catalogue.sync_states(world.connection, ALL)
     return status.build(world.configure(rate_limiting=UNLIMITED), seen, states, source="sandbox")
 
@@ -96,9 +72,9 @@ def starts(first: datetime, *, days: int) -> list[datetime]:
     found = []
     for number in range(days * 288):
         start = first + number * 5 * MINUTE
-        around = {is_open(symbol, start + offset * MINUTE) for offset in range(-10, 20, 5) for symbol in ("EURUSD",)}
+        forex = {is_open("EURUSD", start + offset * MINUTE) for offset in range(-10, 20, 5)}
         gold = {is_open("XAUUSD", start + offset * MINUTE) for offset in (-5, 0)}
-        if number % 48 == 0 or len(around) == 2 or len(gold) == 2:
+        if number % 48 == 0 or len(forex) == 2 or len(gold) == 2:
             # Cron starts a moment late.
             found.append(start + timedelta(seconds=2))
     return found
@@ -204,7 +180,7 @@ def test_a_market_that_the_vendor_says_is_closed_is_left_alone_for_an_hour(live:
 def test_a_market_that_is_closed_is_left_alone_by_a_drain_too(live: World) -> None:
     live.now = GOOD_FRIDAY
     live.sandbox.fail = ["holiday", "zero:C:"]
-    keys = {"rate_limiting": UNLIMITED, "batch": NO_SECONDARY}
+    keys: dict[str, Any] = {"rate_limiting": UNLIMITED, "batch": NO_SECONDARY}
     live.prioritise(**keys)
     live.add("C:GBPUSD", "X:SOLUSD")
     live.now += 5 * MINUTE

@@ -1,104 +1,80 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from freezegun import freeze_time
 
-from assetbatch import config as configuration
-from assetbatch.config import Config
-from assetbatch.errors import FailureKind, Interrupted
-from assetbatch.jobs import priority
-from assetbatch.jobs.clock import Stop
+from assetbatch.errors import FailureKind
 from assetbatch.jobs.run import exit_code
-from assetbatch.sandbox.server import Sandbox
-from tests.conftest import API_KEY, Commands, wait_until
+from tests.conftest import Commands, wait_until
+from tests.world import ALL, MINUTE, TUESDAY, World
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from assetbatch.database.connection import Connection
-
-ALL = ("XAUUSD", "EURUSD", "BTCUSD")
-TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
+    from assetbatch.sandbox.server import Sandbox
 
 
-def config_for(folder: Path, database: str, url: str, keys: str = "{}") -> Config:
-    (folder / "config.yaml").write_text(keys)
-    environment = {
-        "DATABASE_URL": database,
-        "POLYGON_API_KEY": API_KEY,
-        "POLYGON_BASE_URL": url,
-        "POLYGON_TIER": "starter",
-        "POLYGON_RATE_LIMIT": "5",
-    }
-    return configuration.load(file=folder / "config.yaml", environ=environment, cwd=folder)
-
-
-def stop() -> Stop:
-    return Stop(lambda: Interrupted(signal.SIGTERM))
+@pytest.fixture
+def world(connection: Connection, database: str, sandbox: Sandbox, tmp_path: Path) -> World:
+    return World(connection, database, sandbox, tmp_path, {"POLYGON_RATE_LIMIT": "5"}, now=TUESDAY)
 
 
 @pytest.mark.parametrize("phase_seconds", [0, 2, 150, 285, 297])
-def test_twelve_starts_with_jitter_are_twelve_updates(
-    database: str, connection: Connection, tmp_path: Path, phase_seconds: float
-) -> None:
-    now = TUESDAY
+def test_twelve_starts_with_jitter_are_twelve_updates(world: World, phase_seconds: float) -> None:
     jitter = random.Random(phase_seconds)
-    with Sandbox(key=API_KEY, clock=lambda: now) as sandbox:
+    for number in range(12):
+        world.now = TUESDAY + timedelta(seconds=phase_seconds + 300 * number + jitter.uniform(-3, 3))
+
         # A short window, so that twelve calls need no hour: due times are simulated, the limit is not.
-        limits = "rate_limiting: {window_seconds: 0.01, margin_seconds: 0}"
-        config = config_for(tmp_path, database, sandbox.url, limits)
-        for number in range(12):
-            now = TUESDAY + timedelta(seconds=phase_seconds + 300 * number + jitter.uniform(-3, 3))
+        result = world.prioritise(rate_limiting="{window_seconds: 0.01, margin_seconds: 0}")
 
-            result = priority.run_priority(config, connection, host="test", stop=stop(), started_at=now)
-
-            assert result.updated == ALL
-        assert len(sandbox.arrivals) == 12
+        assert result.updated == ALL
+    assert len(world.sandbox.arrivals) == 12
 
 
-def test_the_hosts_clock_decides_nothing(
-    database: str, connection: Connection, sandbox: Sandbox, tmp_path: Path
-) -> None:
-    config = config_for(tmp_path, database, sandbox.url)
+def test_the_hosts_clock_decides_nothing(world: World) -> None:
+    world.now = None
 
     with freeze_time("2001-01-01", tick=True):
-        result = priority.run_priority(config, connection, host="test", stop=stop())
+        result = world.prioritise()
 
     assert result.updated == ALL
     assert result.started_at.year > 2001
-    row = connection.execute("select min(served_at) > now() - interval '1 minute' as now from assetbatch.sync_state")
-    assert row.fetchone() == {"now": True}
+    row = world.connection.execute(
+        "select min(served_at) > now() - interval '1 minute' as now from assetbatch.sync_state"
+    ).fetchone()
+    assert row == {"now": True}
 
 
-def test_a_run_foresees_the_calls_of_the_next_one(
-    database: str, connection: Connection, sandbox: Sandbox, tmp_path: Path
-) -> None:
-    config = config_for(tmp_path, database, sandbox.url, "provider: {batch_size: 1}")
+def test_a_run_foresees_the_calls_of_the_next_one(world: World) -> None:
+    world.prioritise(provider="{batch_size: 1}")
 
-    priority.run_priority(config, connection, host="test", stop=stop(), started_at=TUESDAY)
-
-    row = connection.execute("select * from assetbatch.rate_limits").fetchone()
+    row = world.connection.execute("select * from assetbatch.rate_limits").fetchone()
     assert row is not None
     assert (row["foreseen_calls"], row["running_calls"]) == (3, 0)
-    assert row["foreseen_due"] == TUESDAY + timedelta(minutes=5)
+    assert row["foreseen_due"] == TUESDAY + 5 * MINUTE
 
 
-def test_an_asset_that_failed_is_tried_again_in_the_same_slot(commands: Commands, sandbox: Sandbox) -> None:
-    sandbox.fail = ["zero:EURUSD"]
-    assert commands("run-priority").returncode == 3
+def test_an_asset_that_failed_is_tried_again_in_the_same_slot(world: World) -> None:
+    world.sandbox.fail = ["zero:EURUSD"]
+    assert world.prioritise().exit_code == 3
 
-    sandbox.fail = []
-    assert commands("run-priority", "--json").returncode == 0
+    world.sandbox.fail = []
+    world.now = TUESDAY + 4 * MINUTE
+    again = world.prioritise()
 
-    assert "BTCUSD" not in sandbox.arrivals[-1].path
-    assert "EURUSD" in sandbox.arrivals[-1].path
+    assert (again.exit_code, again.updated) == (0, ("EURUSD",))
+    assert "BTCUSD" not in world.sandbox.arrivals[-1].path
+    assert "EURUSD" in world.sandbox.arrivals[-1].path
 
 
 def test_priority_assets_can_be_switched_off(commands: Commands, sandbox: Sandbox) -> None:
@@ -159,8 +135,8 @@ def test_what_is_in_flight_at_a_signal_may_still_come_home(commands: Commands, s
     run.communicate(timeout=10)
 
     assert run.returncode == 143
-    status = commands("status", "--json").stdout
-    assert '"state": "fresh"' in status
+    states = [asset["state"] for asset in json.loads(commands("status", "--json").stdout)["assets"]]
+    assert states[:3] == ["fresh", "never", "never"]
 
 
 def test_a_waiting_run_gives_its_ticket_back_at_a_signal(
@@ -187,9 +163,11 @@ def test_a_killed_run_leaves_a_lease_that_runs_out(
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
     sandbox.fail = []
-    connection.execute("update assetbatch.leases set held_until = clock_timestamp()")
+    assert connection.execute("update assetbatch.leases set held_until = clock_timestamp()").rowcount == 1
 
     assert commands("run-priority").returncode == 0
+    assert len(sandbox.arrivals) == 2
+    assert connection.execute("select from trading.symbols where metadata ? 'last_update'").rowcount == 3
 
 
 @pytest.mark.parametrize(

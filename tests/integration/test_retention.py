@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from assetbatch import config as configuration
 from assetbatch.database import retention
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.run import perform
 from assetbatch.model import RunResult, RunStatus
 from tests.conftest import open_database
+from tests.world import load_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,8 +149,7 @@ def test_what_a_key_in_use_may_see_is_remembered(connection: Connection) -> None
 def test_which_runs_forget_and_that_a_locked_table_delays_and_fails_none(
     job: str, connection: Connection, database: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.yaml").write_text("")
-    config = configuration.load(file=tmp_path / "config.yaml", environ={"DATABASE_URL": database}, cwd=tmp_path)
+    config = load_config(tmp_path, DATABASE_URL=database)
     add(connection, calls=5)
 
     def work(run: Run) -> RunResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from assetbatch import config as configuration
 from assetbatch.config import Config
 from assetbatch.config.given import CONTROL
 from assetbatch.database import catalogue, schema, symbols
@@ -34,7 +32,8 @@ from assetbatch.provider import addresses
 from assetbatch.provider.client import Client
 from assetbatch.provider.reference import TickerPage
 from assetbatch.sandbox.server import Sandbox
-from tests.conftest import API_KEY, open_database, wait_until
+from tests.conftest import API_KEY, open_database, variables, wait_until
+from tests.world import load_config, no_stop
 
 HEADER = "symbol,polygon_ticker,priority,update_frequency_seconds\n"
 
@@ -55,14 +54,8 @@ class World:
             " {symbol: IDLE, polygon_ticker: C:USDCHF, asset_type: forex, enabled: false}]}"
         )
         text = "".join(f"{name}: {value}\n" for name, value in ({"batch": lists} | sections).items())
-        (self.folder / "config.yaml").write_text(text)
-        environment = {
-            "DATABASE_URL": self.database,
-            "POLYGON_API_KEY": key,
-            "POLYGON_BASE_URL": self.sandbox.url,
-            "POLYGON_TIER": "starter",
-        }
-        return configuration.load(file=self.folder / "config.yaml", environ=environment, cwd=self.folder)
+        environment = variables(self.database, self.sandbox.url) | {"POLYGON_API_KEY": key}
+        return load_config(self.folder, text, **environment)
 
     def reference(self, config: Config, *markets: AssetType, stop: Stop | None = None) -> job.Reference:
         return job.read_reference(config, self.connection, host="test", stop=stop or no_stop(), markets=markets)
@@ -108,10 +101,6 @@ def platform(tmp_path: Path, database: str, connection: Connection, sandbox: San
 def read(text: str) -> wishes_of.Reading:
     lines = io.StringIO(text, newline="")
     return wishes_of.read_csv(lines, name="some.csv", priority="MEDIUM", frequency_seconds=1800)
-
-
-def no_stop() -> Stop:
-    return Stop(lambda: Interrupted(signal.SIGTERM))
 
 
 def asset(symbol: str, ticker: str = "", priority: Priority = Priority.MEDIUM, seconds: int = 1800) -> Asset:

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from assetbatch import config as configuration
 from assetbatch.config import Config
 from assetbatch.database.catalogue import SyncState
 from assetbatch.database.overview import Overview
@@ -24,11 +23,11 @@ from assetbatch.report.freshness import Freshness, Outlook, freshness, market_ti
 from assetbatch.report.health import Health, Level
 from assetbatch.report.status_document import status_document
 from assetbatch.report.status_tables import status_view
+from tests.world import FRIDAYS_CLOSE, MINUTE, TUESDAY, load_config, overview
 
-TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
-FRIDAY_CLOSE = datetime(2026, 11, 20, 22, tzinfo=UTC)
 SUNDAY = datetime(2026, 11, 22, 12, tzinfo=UTC)
 INTERVAL = timedelta(minutes=5)
+UNUSED = "postgresql://user@127.0.0.1/unused"
 EURO = Asset("EURUSD", "C:EURUSD", AssetType.FOREX, Role.PRIORITY, 1, 300)
 BITCOIN = Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 2, 300)
 
@@ -43,8 +42,8 @@ def minutes(number: float) -> timedelta:
         (EURO, SyncState(), TUESDAY, Freshness.NEVER),
         (EURO, SyncState(succeeded_at=TUESDAY - minutes(15)), TUESDAY, Freshness.FRESH),
         (EURO, SyncState(succeeded_at=TUESDAY - minutes(15.1)), TUESDAY, Freshness.STALE),
-        (EURO, SyncState(succeeded_at=FRIDAY_CLOSE - minutes(2)), SUNDAY, Freshness.CLOSED),
-        (EURO, SyncState(succeeded_at=FRIDAY_CLOSE - minutes(20)), SUNDAY, Freshness.STALE),
+        (EURO, SyncState(succeeded_at=FRIDAYS_CLOSE - minutes(2)), SUNDAY, Freshness.CLOSED),
+        (EURO, SyncState(succeeded_at=FRIDAYS_CLOSE - minutes(20)), SUNDAY, Freshness.STALE),
         (EURO, SyncState(succeeded_at=SUNDAY - minutes(2)), SUNDAY, Freshness.FRESH),
         (BITCOIN, SyncState(succeeded_at=SUNDAY - minutes(20)), SUNDAY, Freshness.STALE),
         (
@@ -62,45 +61,26 @@ def test_freshness_in_market_time(asset: Asset, state: SyncState, now: datetime,
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    environment = {"DATABASE_URL": "postgresql://user@127.0.0.1/unused", "POLYGON_TIER": "starter"}
-    (tmp_path / "config.yaml").write_text("")
-    return configuration.load(file=tmp_path / "config.yaml", environ=environment, cwd=tmp_path)
+    return load_config(tmp_path, DATABASE_URL=UNUSED, POLYGON_TIER="starter")
 
 
-def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **hour: Any) -> Overview:
-    """A quiet hour in which all went well, but for what is given."""
-    quiet = {
-        "priority_ok": 12,
-        "priority_finished": 12,
-        "priority_latency_ms": 400.0,
-        "rate_limit_waits": 0,
-        "calls": 12,
-        "refusals": 0,
-        "events_pending": 0,
-        "events_dropped": 0,
-        "oldest_event_at": None,
-    }
-    row: dict[str, Any] = {
-        "job": "run-priority",
-        "last_run": now - minutes(1),
-        "last_status": "ok",
-        "exit_code": 0,
-        "last_error": None,
-        "runs": 288,
-        "partial": 0,
-        "failed": 0,
-        "longest_gap_seconds": 301.0,
-        "last_failure": None,
-    }
-    return Overview(now, {}, [row | (job or {})], quiet | hour, [], None, None, [])
+def without_live_prices(now: datetime = TUESDAY) -> Overview:
+    """A quiet hour of a key that is refused what its plan promises."""
+    return replace(overview(now), entitlements={Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=now)})
 
 
 def build(
-    config: Config, seen: Overview, *, succeeded_at: datetime | None = None, error: FailureKind | None = None
+    config: Config,
+    seen: Overview,
+    state: SyncState | None = None,
+    *,
+    source: str | None = "api.massive.com",
+    **states: SyncState,
 ) -> status.Status:
-    last = succeeded_at or seen.now - minutes(1)
-    states = {asset.symbol: SyncState(succeeded_at=last, error_kind=error) for asset in config.priority_assets}
-    return status.build(config, seen, states, source="api.massive.com")
+    """Build the report of priority assets that are all in one state, but for those that have one of their own."""
+    common = state or SyncState(succeeded_at=seen.now - MINUTE)
+    by_symbol = {asset.symbol: common for asset in config.priority_assets} | states
+    return status.build(config, seen, by_symbol, source=source)
 
 
 def test_a_quiet_hour_is_healthy(config: Config) -> None:
@@ -137,39 +117,38 @@ def test_alerts_fire_at_their_thresholds_and_not_beside_them(
 
 
 def test_a_priority_asset_older_than_three_intervals_of_market_time_is_critical(config: Config) -> None:
-    assert build(config, overview(), succeeded_at=TUESDAY - minutes(15)).health is Health.HEALTHY
-    report = build(config, overview(), succeeded_at=TUESDAY - minutes(15.1))
+    assert build(config, overview(), SyncState(succeeded_at=TUESDAY - minutes(15))).health is Health.HEALTHY
+    report = build(config, overview(), SyncState(succeeded_at=TUESDAY - minutes(15.1)))
 
     assert report.health is Health.UNHEALTHY
     assert [alert.metric for alert in report.alerts] == ["assets.XAUUSD", "assets.EURUSD", "assets.BTCUSD"]
 
 
 def test_a_weekend_raises_no_alarm_about_markets_that_are_closed(config: Config) -> None:
-    report = build(config, overview(SUNDAY), succeeded_at=FRIDAY_CLOSE - minutes(1))
+    report = build(config, overview(SUNDAY), SyncState(succeeded_at=FRIDAYS_CLOSE - MINUTE))
 
     assert [alert.metric for alert in report.alerts] == ["assets.BTCUSD"]
     assert [one.state for one in report.assets] == [Freshness.CLOSED, Freshness.CLOSED, Freshness.STALE]
 
 
 def test_assets_that_fail_for_one_reason_are_one_alert_with_its_mend(config: Config) -> None:
-    (alert,) = build(config, overview(), error=FailureKind.UNKNOWN_TICKER).alerts
+    failed = SyncState(succeeded_at=TUESDAY - MINUTE, error_kind=FailureKind.UNKNOWN_TICKER)
+
+    (alert,) = build(config, overview(), failed).alerts
 
     assert alert.message.startswith("XAUUSD, EURUSD, BTCUSD failed")
     assert "polygon_ticker" in alert.hint
 
 
 def test_a_plan_that_is_contradicted_is_critical_and_a_free_one_is_not(config: Config, tmp_path: Path) -> None:
-    refused = {Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=TUESDAY)}
-    environment = {"DATABASE_URL": "postgresql://user@127.0.0.1/unused"}
-    free = configuration.load(file=tmp_path / "config.yaml", environ=environment, cwd=tmp_path)
-    states = {one.symbol: SyncState(succeeded_at=TUESDAY, day=date(2026, 11, 16)) for one in config.priority_assets}
+    state = SyncState(succeeded_at=TUESDAY, day=date(2026, 11, 16))
 
-    (alert,) = status.build(config, replace(overview(), entitlements=refused), states, source="api.massive.com").alerts
+    (alert,) = build(config, without_live_prices(), state).alerts
 
     assert (alert.metric, alert.level) == ("api.plan", Level.CRITICAL)
     assert alert.message == "plan says starter, the key is refused snapshots: prices are of 2026-11-16"
     assert "probe" in alert.hint
-    assert not status.build(free, replace(overview(), entitlements=refused), states, source="api.massive.com").alerts
+    assert not build(load_config(tmp_path, DATABASE_URL=UNUSED), without_live_prices(), state).alerts
 
 
 @pytest.mark.parametrize(
@@ -186,13 +165,9 @@ def test_a_plan_that_is_contradicted_is_critical_and_a_free_one_is_not(config: C
 def test_with_end_of_day_prices_what_lacks_a_day_for_three_hours_is_stale(
     config: Config, day: date | None, now: datetime, state: Freshness
 ) -> None:
-    refused = {Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=now)}
-    states = {
-        one.symbol: SyncState(succeeded_at=now, day=day if one.symbol == "EURUSD" else now.date())
-        for one in config.priority_assets
-    }
+    today = SyncState(succeeded_at=now, day=now.date())
 
-    report = status.build(config, replace(overview(now), entitlements=refused), states, source="api.massive.com")
+    report = build(config, without_live_prices(now), today, EURUSD=replace(today, day=day))
 
     assert report.assets[1].state is state
     stale = [alert for alert in report.alerts if alert.metric == "assets.EURUSD"]
@@ -201,37 +176,27 @@ def test_with_end_of_day_prices_what_lacks_a_day_for_three_hours_is_stale(
 
 def test_a_day_that_the_vendor_has_not_is_no_trouble(config: Config) -> None:
     now = datetime(2026, 11, 18, 12, tzinfo=UTC)
-    seen = replace(
-        overview(now),
-        entitlements={Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=now)},
-        days={(AssetType.FOREX, date(2026, 11, 17)): AskedDay(DayOutcome.EMPTY, now)},
-    )
-    states = {one.symbol: SyncState(succeeded_at=now, day=date(2026, 11, 16)) for one in config.priority_assets}
+    days = {(AssetType.FOREX, date(2026, 11, 17)): AskedDay(DayOutcome.EMPTY, now)}
+    state = SyncState(succeeded_at=now, day=date(2026, 11, 16))
 
-    report = status.build(config, seen, states, source="api.massive.com")
+    report = build(config, replace(without_live_prices(now), days=days), state)
 
     assert [one.state for one in report.assets] == [Freshness.END_OF_DAY, Freshness.END_OF_DAY, Freshness.STALE]
 
 
 def test_a_market_that_the_vendor_says_rests_is_closed(config: Config) -> None:
-    states = {
-        one.symbol: SyncState(succeeded_at=TUESDAY - minutes(60), error_kind=FailureKind.INVALID, error="zero")
-        for one in config.priority_assets[:2]
-    } | {"BTCUSD": SyncState(succeeded_at=TUESDAY)}
+    resting = SyncState(succeeded_at=TUESDAY - minutes(60), error_kind=FailureKind.INVALID, error="zero")
+    seen = replace(overview(), closed=frozenset({AssetType.FOREX}))
 
-    report = status.build(
-        config, replace(overview(), closed=frozenset({AssetType.FOREX})), states, source="api.massive.com"
-    )
+    report = build(config, seen, resting, BTCUSD=SyncState(succeeded_at=TUESDAY))
 
     assert [one.state for one in report.assets] == [Freshness.CLOSED, Freshness.CLOSED, Freshness.FRESH]
     assert report.health is Health.HEALTHY
 
 
 def test_assets_that_were_never_updated_though_runs_begin_are_critical(config: Config) -> None:
-    states = {asset.symbol: SyncState() for asset in config.priority_assets}
-
-    assert status.build(config, overview(), states, source="api.massive.com").health is Health.UNHEALTHY
-    assert status.build(config, overview(job={"runs": 1}), states, source="api.massive.com").health is Health.HEALTHY
+    assert build(config, overview(), SyncState()).health is Health.UNHEALTHY
+    assert build(config, overview(job={"runs": 1}), SyncState()).health is Health.HEALTHY
 
 
 def test_the_worst_alert_comes_first(config: Config) -> None:
@@ -319,25 +284,22 @@ def test_a_dead_letter_of_the_last_day_degrades(config: Config, hours: float, to
 
 
 def test_another_source_than_the_databases_is_critical(config: Config) -> None:
-    states = {asset.symbol: SyncState(succeeded_at=TUESDAY) for asset in config.priority_assets}
-
-    (alert,) = status.build(config, overview(), states, source="sandbox").alerts
+    (alert,) = build(config, overview(), source="sandbox").alerts
 
     assert (alert.metric, alert.level) == ("database.source", Level.CRITICAL)
     assert "sandbox" in alert.message
-    assert not status.build(config, overview(), states, source=None).alerts
+    assert not build(config, overview(), source=None).alerts
 
 
 def test_an_asset_that_is_updated_seldom_may_be_as_old_as_that_makes_it(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(
+    text = (
         "batch:\n  priority_assets:\n    - {symbol: BTCUSD, polygon_ticker: 'X:BTCUSD', asset_type: crypto,"
         " update_frequency_seconds: 3600}\n"
     )
-    environment = {"DATABASE_URL": "postgresql://user@127.0.0.1/unused", "POLYGON_TIER": "starter"}
-    hourly = configuration.load(file=tmp_path / "config.yaml", environ=environment, cwd=tmp_path)
+    hourly = load_config(tmp_path, text, DATABASE_URL=UNUSED, POLYGON_TIER="starter")
 
-    assert build(hourly, overview(), succeeded_at=TUESDAY - minutes(125)).health is Health.HEALTHY
-    assert build(hourly, overview(), succeeded_at=TUESDAY - minutes(126)).health is Health.UNHEALTHY
+    assert build(hourly, overview(), SyncState(succeeded_at=TUESDAY - minutes(125))).health is Health.HEALTHY
+    assert build(hourly, overview(), SyncState(succeeded_at=TUESDAY - minutes(126))).health is Health.UNHEALTHY
 
 
 @given(
@@ -392,22 +354,17 @@ def test_one_screen_holds_all_and_names_the_worst_first(config: Config, width: i
 
 
 def test_words_of_the_database_are_no_markup(config: Config) -> None:
-    states = {
-        asset.symbol: SyncState(error_kind=FailureKind.INVALID, error="[/red] is no price [bold]")
-        for asset in config.priority_assets
-    }
+    failed = SyncState(error_kind=FailureKind.INVALID, error="[/red] is no price [bold]")
 
-    lines = shown(status.build(config, overview(), states, source="api.massive.com"), 100)
+    lines = shown(build(config, overview(), failed), 100)
 
     assert "[/red] is no price [bold]" in " ".join(" ".join(lines).split())
 
 
 def test_prices_of_finished_days_name_the_day_and_when_there_can_be_a_newer_one(config: Config) -> None:
     now = datetime(2026, 11, 18, 12, tzinfo=UTC)
-    seen = replace(overview(now), entitlements={Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=now)})
-    states = {one.symbol: SyncState(succeeded_at=now, day=date(2026, 11, 17)) for one in config.priority_assets}
 
-    report = status.build(config, seen, states, source="api.massive.com")
+    report = build(config, without_live_prices(now), SyncState(succeeded_at=now, day=date(2026, 11, 17)))
 
     lines = [line for line in shown(report, 100) if line.startswith("Prices")]
     assert lines == ["Prices  end of day of 2026-11-17, from api.massive.com, newer ones from 2026-11-19 05:00 UTC on"]
