@@ -16,36 +16,29 @@ On an embedded PostgreSQL of its own, as durable as its defaults make it. Needs 
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import re
-import shutil
 import statistics
-import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import harness
+from harness import SandboxProcess, goal
 
 from assetbatch import bars as core
 from assetbatch import config
 from assetbatch.bars import LENGTH, Harvest
-from assetbatch.config import Database, Secret
-from assetbatch.database import bar_pages, bars, schema
+from assetbatch.database import bar_pages, bars
 from assetbatch.database.connection import Connection, connect, transaction
-from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
-from assetbatch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from multiprocessing.connection import Connection as Pipe
+    import argparse
+    from pathlib import Path
 
 PAGE = 10_000
 REFETCHED = 7_200
@@ -94,18 +87,12 @@ PLAIN_UPSERT = bar_pages.UPSERT.partition("where b.fetched_at")[0].partition("wh
 WAL = "select pg_current_wal_insert_lsn() - '0/0' as bytes"
 
 
-@dataclass(frozen=True)
-class Bench:
-    """The server, and fresh databases on it."""
-
-    folder: Path
-    server: EmbeddedServer
+class Bench(harness.Bench):
+    """The server, and databases with bars on it."""
 
     def database(self, name: str, *, symbols: int, bars: int = 0) -> str:
         """Make a database with so many symbols, and so many bars of each; return its name."""
-        self.server.create_database(name)
-        with self.open(name) as connection:
-            schema.migrate(connection)
+        with harness.open_migrated(self.create(name)) as connection:
             connection.execute(ADD_ASSETS, {"symbols": symbols})
             connection.execute(MAP)
             if bars:
@@ -114,14 +101,6 @@ class Bench:
             connection.execute("vacuum freeze analyze")
             connection.execute("checkpoint")
         return name
-
-    def open(self, name: str) -> Connection:
-        conninfo = Secret(self.server.conninfo(name))
-        return connect(Database(embedded=False, name=name, conninfo=conninfo, described=name), Path(), job="bench")
-
-
-def goal(words: str, met: bool) -> None:
-    print(f"  {'met   ' if met else 'MISSED'}  {words}")
 
 
 def asset(number: int) -> Asset:
@@ -307,8 +286,8 @@ class Backfill:
 
 def measure_backfill(bench: Bench, _full: str, options: argparse.Namespace) -> None:
     database = bench.database("backfill", symbols=1)
-    with sandbox() as url, ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = pool.submit(by_job, bench.folder, database, url, options.days).result()
+    with closing(SandboxProcess(keep_arrivals=False)) as sandbox:
+        found = harness.in_a_process(by_job, bench.folder, database, sandbox.url, options.days)
 
     print(f"\nbackfill: {options.days} days of one crypto asset, once")
     print(f"{'':34}{'calls':>10}{'bars':>10}{'seconds':>10}{'s a page':>10}{'peak MiB':>10}")
@@ -339,34 +318,7 @@ def by_job(folder: Path, database: str, url: str, days: int) -> Backfill:
             shared=False,
             reconnect=reconnect,
         )
-        return Backfill(result.api_calls_used, result.bars.stored, time.perf_counter() - began, peak_mib())
-
-
-def serve(control: Pipe) -> None:
-    with Sandbox(keep_arrivals=False) as server:
-        control.send(server.url)
-        control.recv()
-
-
-@contextmanager
-def sandbox() -> Iterator[str]:
-    """Run a sandbox in a process of its own; give its address."""
-    context = multiprocessing.get_context("spawn")
-    control, other = context.Pipe()
-    process = context.Process(target=serve, args=(other,), daemon=True)
-    process.start()
-    try:
-        yield control.recv()
-    finally:
-        control.send("end")
-        process.join()
-
-
-def peak_mib() -> float:
-    """Tell this process's largest resident size so far."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
+        return Backfill(result.api_calls_used, result.bars.stored, time.perf_counter() - began, harness.peak_mib())
 
 
 PARTS = {"latest": measure_latest, "page": measure_page, "refetch": measure_refetch, "backfill": measure_backfill}
@@ -374,7 +326,7 @@ IN_FULL = {"latest", "page"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__)
     parser.add_argument("--only", choices=PARTS, action="append", help="not all parts")
     parser.add_argument("--symbols", type=int, default=1_000, help="latest, page: symbols of the full table")
     parser.add_argument("--bars", type=int, default=10_000, help="latest, page: bars of each of them")
@@ -383,13 +335,7 @@ def main() -> None:
     options = parser.parse_args()
     chosen = options.only or list(PARTS)
 
-    # The embedded server of root runs as another user, who must be able to pass.
-    folder = Path(tempfile.mkdtemp(prefix="assetbatch-bench-"))
-    folder.chmod(0o755)
-    server = EmbeddedServer(folder / "data")
-    try:
-        server.start(create=True)
-        bench = Bench(folder, server)
+    with Bench.start() as bench:
         full = ""
         if IN_FULL & set(chosen):
             began = time.perf_counter()
@@ -399,9 +345,6 @@ def main() -> None:
         for name, measure in PARTS.items():
             if name in chosen:
                 measure(bench, full, options)
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

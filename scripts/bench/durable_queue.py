@@ -16,39 +16,31 @@ On an embedded PostgreSQL of its own, as durable as its defaults make it. Needs 
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import re
-import shutil
 import statistics
-import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import harness
+from harness import SandboxProcess, goal, in_a_process, peak_mib
 from psycopg import sql
-from queue_peers import Task, Took, by_pgqueuer, by_procrastinate, open_database
+from queue_peers import Task, Took, by_pgqueuer, by_procrastinate
 
 from assetbatch import config, planner
-from assetbatch.database import enqueue, queue, schema
+from assetbatch.database import enqueue, queue
 from assetbatch.database.connection import Connection, connect
-from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
 from assetbatch.jobs.enqueue import enqueue_secondary
-from assetbatch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
-    from multiprocessing.connection import Connection as Pipe
-
-T = TypeVar("T")
+    from pathlib import Path
 
 BATCH = 250
 WORKERS = 8
@@ -164,28 +156,21 @@ PUT_BACK_BARE = "insert into jobs (symbol) select unnest(%(symbols)s::text[])"
 
 
 @dataclass(frozen=True)
-class Bench:
-    """The server, and fresh databases on it."""
+class Bench(harness.Bench):
+    """The server, and numbered databases on it."""
 
-    folder: Path
-    server: EmbeddedServer
     numbers: Iterator[int] = field(default_factory=count)
 
     def database(self, template: str | None = None) -> str:
         """Make a database with the tool's schema, or a copy of another one; return its name."""
         name = f"bench_{next(self.numbers)}"
         if template is None:
-            self.server.create_database(name)
-            with self.open(name) as connection:
-                schema.migrate(connection)
+            harness.open_migrated(self.create(name)).close()
         else:
             statement = sql.SQL("create database {} template {} strategy file_copy")
             with self.open("postgres") as connection:
                 connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return name
-
-    def open(self, name: str) -> Connection:
-        return open_database(self.server.conninfo(name))
 
     def drop(self, name: str) -> None:
         with self.open("postgres") as connection:
@@ -194,43 +179,6 @@ class Bench:
 
 def symbols(number: int) -> list[str]:
     return [f"T{i:06}USD" for i in range(number)]
-
-
-def in_a_process(work: Callable[..., T], *arguments: object) -> T:
-    """Do it in a fresh process, whose memory is its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
-
-
-def serve(control: Pipe) -> None:
-    with Sandbox(keep_arrivals=False) as server:
-        control.send(server.url)
-        control.recv()
-
-
-@contextmanager
-def sandbox() -> Iterator[str]:
-    """Run a sandbox in a process of its own; give its address."""
-    context = multiprocessing.get_context("spawn")
-    control, other = context.Pipe()
-    process = context.Process(target=serve, args=(other,), daemon=True)
-    process.start()
-    try:
-        yield control.recv()
-    finally:
-        control.send("end")
-        process.join()
-
-
-def peak_mib() -> float:
-    """Tell this process's largest resident size so far."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
-
-
-def goal(words: str, met: bool) -> None:
-    print(f"  {'met   ' if met else 'MISSED'}  {words}")
 
 
 # --- drain ---
@@ -293,10 +241,10 @@ def measure_drain(bench: Bench, options: argparse.Namespace) -> None:
     for _ in range(options.repeat):
         for name, compete in competitors.items():
             database = bench.database()
-            with bench.open(database) as connection, sandbox() as url:
+            with bench.open(database) as connection, closing(SandboxProcess(keep_arrivals=False)) as sandbox:
                 connection.execute(ADD_ASSETS, {"rows": len(items)})
                 connection.execute("vacuum analyze")
-                outcomes[name].append(compete(database, url))
+                outcomes[name].append(compete(database, sandbox.url))
                 stored = connection.execute("select count(*) from assetbatch.sync_state where succeeded_at is not null")
                 if (row := stored.fetchone()) is None or row["count"] != len(items):
                     raise SystemExit(f"{name} stored {row} of {len(items)} symbols")
@@ -566,7 +514,7 @@ PARTS = {"drain": measure_drain, "claim": measure_claim, "enqueue": measure_enqu
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__)
     parser.add_argument("--only", choices=PARTS, action="append", help="not all parts")
     parser.add_argument("--items", type=int, default=10_000, help="drain: symbols")
     parser.add_argument("--rows", type=int, default=1_000_000, help="claim: rows of the largest tables")
@@ -575,20 +523,10 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=100_000, help="enqueue: symbols")
     parser.add_argument("--repeat", type=int, default=3, help="drain, enqueue: how often")
     options = parser.parse_args()
-
-    # The embedded server of root runs as another user, who must be able to pass.
-    folder = Path(tempfile.mkdtemp(prefix="assetbatch-bench-"))
-    folder.chmod(0o755)
-    server = EmbeddedServer(folder / "data")
-    try:
-        server.start(create=True)
-        bench = Bench(folder, server)
+    with Bench.start() as bench:
         for name, measure in PARTS.items():
             if not options.only or name in options.only:
                 measure(bench, options)
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from harness import open_database
 from psycopg.conninfo import conninfo_to_dict
 
-from assetbatch.config import Database, Secret
 from assetbatch.database import prices, runs
-from assetbatch.database.connection import Connection, connect
 from assetbatch.jobs.update import sort_out
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider.client import Client
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pgqueuer.models import Job
+
+    from assetbatch.database.connection import Connection
 
 NAME = "update"
 
@@ -95,10 +95,6 @@ class Lanes:
                 runs.record_calls(connection, [record])
         finally:
             self._idle.put((connection, client))
-
-
-def open_database(conninfo: str) -> Connection:
-    return connect(Database(False, "bench", Secret(conninfo), "bench"), Path(), job="bench")
 
 
 def by_procrastinate(task: Task, *, drain: bool = True) -> Took:

@@ -11,36 +11,32 @@ embedded server.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import random
-import shutil
 import statistics
-import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import harness
 import psycopg
 import requests
+from harness import SandboxProcess
 
-from assetbatch.config import Database, Secret
-from assetbatch.database import schema
-from assetbatch.database.connection import Connection, connect
-from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider.client import Client
-from assetbatch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
-    from multiprocessing.connection import Connection as Pipe
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.sandbox.server import Arrival
 
 CALL = Call(CallKind.SNAPSHOT_SINGLE, (Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 1, 300),))
 
@@ -86,7 +82,7 @@ def by_slots(load: Load, seed: int) -> Tally:
     """Run assetbatch's limiter and client."""
     tally = Tally()
     jitter = random.Random(seed)
-    connection = connect(Database(False, "bench", Secret(load.conninfo), "bench"), Path(), job="bench")
+    connection = harness.open_database(load.conninfo)
     client = Client(base_url=load.url, api_key="sandbox", connect_timeout_seconds=5, timeout_seconds=20)
     limiter = RateLimiter(
         TimedConnection(connection, tally.trips),  # type: ignore[arg-type]
@@ -176,14 +172,6 @@ COMPETITORS = {
 }
 
 
-def serve(limit: int, window: float, control: Pipe) -> None:
-    """Run the strict server in a process of its own; send what arrived when told to end."""
-    with Sandbox(limit=limit, window_seconds=window) as server:
-        control.send(server.url)
-        control.recv()
-        control.send([(arrival.at, arrival.status) for arrival in server.arrivals])
-
-
 def work(name: str, load: Load, seed: int, results: Any) -> None:
     """Run one process of one competitor."""
     results.put(COMPETITORS[name](load, seed))
@@ -191,12 +179,8 @@ def work(name: str, load: Load, seed: int, results: Any) -> None:
 
 def compete(name: str, conninfo: str, options: argparse.Namespace) -> str:
     """Run all processes of one competitor against its own server; return its line of the report."""
-    control, other = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(options.limit, options.window, other), daemon=True)
-    server.start()
-    load = Load(
-        conninfo, control.recv(), options.limit, options.window, options.margin, options.jitter, options.seconds
-    )
+    sandbox = SandboxProcess(limit=options.limit, window_seconds=options.window)
+    load = Load(conninfo, sandbox.url, options.limit, options.window, options.margin, options.jitter, options.seconds)
     results: multiprocessing.Queue[Tally] = multiprocessing.Queue()
     workers = [
         multiprocessing.Process(target=work, args=(name, load, seed, results), daemon=True)
@@ -205,16 +189,12 @@ def compete(name: str, conninfo: str, options: argparse.Namespace) -> str:
     for worker in workers:
         worker.start()
     tallies = [results.get(timeout=options.seconds + 5 * options.window + 120) for _ in workers]
-    control.send("end")
-    arrivals = control.recv()
-    server.join()
-    return report(name, tallies, arrivals, options)
+    return report(name, tallies, sandbox.close(), options)
 
 
-def report(name: str, tallies: list[Tally], arrivals: list[tuple[float, int]], options: argparse.Namespace) -> str:
-    times = sorted(at for at, _ in arrivals)
-    accepted = sorted(at for at, status in arrivals if status != 429)
-    refused = len(arrivals) - len(accepted)
+def report(name: str, tallies: list[Tally], arrivals: list[Arrival], options: argparse.Namespace) -> str:
+    times = sorted(arrival.at for arrival in arrivals)
+    refused = sum(arrival.status == 429 for arrival in arrivals)
     over = sum(b - a <= options.window for a, b in zip(times, times[options.limit :], strict=False))
     used = (len(times) - options.limit) * options.window / (options.limit * (times[-1] - times[0]))
     trips = [trip for tally in tallies for trip in tally.trips]
@@ -227,7 +207,7 @@ def report(name: str, tallies: list[Tally], arrivals: list[tuple[float, int]], o
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--limit", type=int, default=5)
     parser.add_argument("--window", type=float, default=2.0, help="seconds")
@@ -238,18 +218,9 @@ def main() -> None:
     parser.add_argument("--database", help="libpq URL of an empty database, in place of an embedded server")
     options = parser.parse_args()
     names = [name for name in COMPETITORS if not options.only or any(word in name for word in options.only)]
-
-    # The embedded server of root runs as another user, who must be able to pass.
-    folder = Path(tempfile.mkdtemp(prefix="assetbatch-bench-"))
-    folder.chmod(0o755)
-    server = EmbeddedServer(folder / "data")
-    try:
-        if not options.database:
-            server.start(create=True)
-            server.create_database("bench")
-        conninfo = options.database or server.conninfo("bench")
-        with connect(Database(False, "bench", Secret(conninfo), "bench"), Path(), job="bench") as connection:
-            schema.migrate(connection)
+    with ExitStack() as stack:
+        conninfo = options.database or stack.enter_context(harness.Bench.start()).create()
+        harness.open_migrated(conninfo).close()
         print(
             f"{options.processes} processes, {options.limit} calls in any {options.window:g} s,"
             f" margin {options.margin:g} s,"
@@ -268,10 +239,6 @@ def main() -> None:
         if "slots stamped at the answer" in names:
             ideal = options.window / (options.window + options.margin + options.jitter / 2)
             print(f"the most that any safe client can use: {ideal:.1%}")
-    finally:
-        if not options.database:
-            server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -15,29 +15,26 @@ time. Used is measured at the server: (calls - L) * W / (L * (last arrival - fir
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import random
-import shutil
 import statistics
-import tempfile
 import time
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import harness
+from harness import Bench, SandboxProcess
+
 from assetbatch import planner
-from assetbatch.config import Config, Database, Secret
+from assetbatch.config import Config, Secret
 from assetbatch.config.settings import Batch, PriorityAsset, Provider, Queue, RateLimiting, SecondaryAsset, Settings
-from assetbatch.database import queue, rate_limit, schema
-from assetbatch.database.connection import connect
-from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database import queue, rate_limit
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Slot
 from assetbatch.jobs import drain, run, settling
 from assetbatch.jobs.clock import Stop
@@ -46,12 +43,14 @@ from assetbatch.jobs.priority import run_priority
 from assetbatch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection as Pipe
 
     from assetbatch.database.connection import Connection
     from assetbatch.model import RunResult
     from assetbatch.sandbox.bodies import Answer
+    from assetbatch.sandbox.server import Arrival
 
 PRIORITY = ("BTC", "ETH", "SOL")
 LIMIT, WINDOW, MARGIN, GRACE, EVERY = 5, 60.0, 1.0, 10.0, 300.0
@@ -139,21 +138,15 @@ class Setting:
                 ),
             ),
             api_key=Secret("sandbox"),
-            database=self.database,
+            database=harness.database_at(self.conninfo),
             redis_url=None,
             file=None,
             origins={},
             secrets=(),
         )
 
-    @property
-    def database(self) -> Database:
-        """Where it is."""
-        return Database(embedded=False, name="bench", conninfo=Secret(self.conninfo), described="bench")
-
     def connect(self) -> Connection:
-        """Open a connection as the commands do."""
-        return connect(self.database, Path(), job="bench")
+        return harness.open_database(self.conninfo)
 
     def scaled(self) -> ExitStack:
         """Divide the package's own durations, too."""
@@ -242,14 +235,6 @@ class DistantSandbox(Sandbox):
         return answer
 
 
-def serve(options: argparse.Namespace, control: Pipe) -> None:
-    """Run the strict server in a process of its own; send what arrived when told to end."""
-    with DistantSandbox(options.latency / options.scale, limit=LIMIT, window_seconds=WINDOW / options.scale) as server:
-        control.send(server.url)
-        control.recv()
-        control.send([(arrival.at, arrival.path, arrival.status) for arrival in server.arrivals])
-
-
 def never() -> Stop:
     return Stop(KeyboardInterrupt)
 
@@ -330,22 +315,21 @@ def work(job: Callable[[Setting, Tally, Any], None], setting: Setting, begun: An
 class Contest:
     """All processes of one batch size."""
 
-    def __init__(self, server: EmbeddedServer, batch_size: int, options: argparse.Namespace) -> None:
-        self.batch_size = batch_size
+    def __init__(self, bench: Bench, batch_size: int, options: argparse.Namespace) -> None:
+        self._batch_size = batch_size
         self._options = options
-        self._name = f"bench_{batch_size}"
-        server.create_database(self._name)
-        self._conninfo = server.conninfo(self._name)
-        self._control, other = multiprocessing.Pipe()
-        self._server = multiprocessing.Process(target=serve, args=(options, other), daemon=True)
-        self._server.start()
-        self._url = self._control.recv()
+        self._conninfo = bench.create(f"bench_{batch_size}")
+        self._sandbox = SandboxProcess(
+            DistantSandbox,
+            seconds=options.latency / options.scale,
+            limit=LIMIT,
+            window_seconds=WINDOW / options.scale,
+        )
 
     def start(self, begin: float, end: float) -> None:
         """Start the processes; nothing is called before `begin`."""
-        self.setting = Setting(self._conninfo, self._url, self.batch_size, begin, end, self._options)
-        with self.setting.connect() as connection:
-            schema.migrate(connection)
+        self.setting = Setting(self._conninfo, self._sandbox.url, self._batch_size, begin, end, self._options)
+        with harness.open_migrated(self._conninfo) as connection:
             connection.execute(WATCH_QUEUE)
         begun = multiprocessing.Event()
         self._pipes = []
@@ -358,18 +342,15 @@ class Contest:
     def report(self) -> str:
         """Wait for the end; return the lines of the report."""
         priority, drains, supply = (pipe.recv() for pipe in self._pipes)
-        self._control.send("end")
-        arrivals = sorted(self._control.recv())
-        self._server.join()
-        return "\n".join(report(self.setting, priority, drains, supply, arrivals))
+        return "\n".join(report(self.setting, priority, drains, supply, self._sandbox.close()))
 
 
 def report(
-    setting: Setting, priority: Tally, drains: Tally, supply: Tally, arrivals: Sequence[tuple[float, str, int]]
+    setting: Setting, priority: Tally, drains: Tally, supply: Tally, arrivals: Sequence[Arrival]
 ) -> Iterator[str]:
-    options, times = setting.options, [at for at, _, _ in arrivals]
+    options, times = setting.options, sorted(arrival.at for arrival in arrivals)
     scale, window = options.scale, WINDOW / options.scale
-    refused = sum(status == 429 for _, _, status in arrivals)
+    refused = sum(arrival.status == 429 for arrival in arrivals)
     over = sum(b - a <= window for a, b in zip(times, times[LIMIT:], strict=False))
     yield (
         f"batch {setting.batch_size}: {len(times)} calls, {refused} refused, {over} windows over the limit;"
@@ -387,7 +368,7 @@ def report(
     yield f"  not used: {', '.join(f'{share:.2%} {what}' for what, share in losses(setting, priority, drains, times))}"
 
     sent = sorted(one.granted for one in priority.grants if one.sent)
-    at_server = sorted(at for at, path, _ in arrivals if any(name in path for name in PRIORITY))
+    at_server = sorted(arrival.at for arrival in arrivals if any(name in arrival.path for name in PRIORITY))
     for which, which_of in (("first", 0), ("last", -1)):
         granted, arrived = (
             [scale * (of_run[which_of] - due) for due, of_run in by_due_time(setting, moments)]
@@ -505,7 +486,7 @@ def overlap(spans: Sequence[tuple[float, float]], begin: float, end: float) -> f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__)
     parser.add_argument("--hours", type=float, default=2.0, help="of the real schedule")
     parser.add_argument(
         "--scale", type=float, default=10.0, help="how much faster; beyond 10, the limiter's shortest sleep tells"
@@ -518,13 +499,8 @@ def main() -> None:
     options = parser.parse_args()
     sizes = options.batch_size or [250, 1]
 
-    # The embedded server of root runs as another user, who must be able to pass.
-    folder = Path(tempfile.mkdtemp(prefix="assetbatch-bench-"))
-    folder.chmod(0o755)
-    server = EmbeddedServer(folder / "data")
-    try:
-        server.start(create=True)
-        contests = [Contest(server, size, options) for size in sizes]
+    with Bench.start() as bench:
+        contests = [Contest(bench, size, options) for size in sizes]
         every = EVERY / options.scale
         # Due times are multiples of the interval since the epoch.
         first = ((time.time() + 5) // every + 1) * every
@@ -539,9 +515,6 @@ def main() -> None:
         for contest in contests:
             print(contest.report(), flush=True)
         print("load of the machine at the end, over 1, 5 and 15 minutes: {:.1f} {:.1f} {:.1f}".format(*os.getloadavg()))
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

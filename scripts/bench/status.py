@@ -9,25 +9,21 @@ calls, as a run does at its end. On an embedded PostgreSQL of its own. Needs the
 
 from __future__ import annotations
 
-import argparse
-import os
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import harness
 import psycopg
+from harness import Bench, goal
 
 from assetbatch import config
-from assetbatch.config import Database, Secret
-from assetbatch.database import retention, schema
-from assetbatch.database.connection import Connection, Row, connect
-from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database import retention
+from assetbatch.database.connection import Connection, Row
 from assetbatch.report import reading
+
+if TYPE_CHECKING:
+    import argparse
 
 SYMBOLS_WITH_BARS = 1_000
 
@@ -116,10 +112,6 @@ class TimedCursor(psycopg.Cursor[Row]):
         return result
 
 
-def goal(words: str, met: bool) -> None:
-    print(f"  {'met   ' if met else 'MISSED'}  {words}")
-
-
 def fill(connection: Connection, options: argparse.Namespace) -> None:
     connection.execute("set statement_timeout = 0")
     symbols = min(SYMBOLS_WITH_BARS, options.assets)
@@ -138,17 +130,15 @@ def fill(connection: Connection, options: argparse.Namespace) -> None:
     connection.execute("checkpoint")
 
 
-def measure_status(connection: Connection, environment: dict[str, str], folder: Path, rounds: int) -> None:
-    command = [str(Path(sys.executable).with_name("assetbatch")), "status", "--json"]
+def measure_status(bench: Bench, connection: Connection, conninfo: str, rounds: int) -> None:
+    environment = bench.environment(conninfo) | {"POLYGON_TIER": "starter"}
     whole, inside = [], []
     for number in range(rounds + 1):
-        began = time.perf_counter()
-        subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True)
-        took = (time.perf_counter() - began) * 1000
+        took, _ = bench.run(harness.STATUS, environment)
         if number:
             whole.append(took)
 
-    configured = config.load(file=None, environ=environment, cwd=folder)
+    configured = config.load(file=None, environ=environment, cwd=bench.folder)
     connection.cursor_factory = TimedCursor
     for number in range(rounds + 1):
         TimedCursor.took = {}
@@ -178,38 +168,22 @@ def measure_retention(connection: Connection, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__)
     parser.add_argument("--assets", type=int, default=100_000)
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--queued", type=int, default=1_000_000)
     parser.add_argument("--bars", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="assetbatch-bench-"))
-    folder.chmod(0o755)
-    server = EmbeddedServer(folder / "data")
-    try:
-        server.start(create=True)
-        server.create_database("bench")
-        conninfo = server.conninfo("bench")
-        database = Database(embedded=False, name="bench", conninfo=Secret(conninfo), described="bench")
-        with connect(database, Path(), job="bench") as connection:
-            schema.migrate(connection)
+    with Bench.start() as bench:
+        conninfo = bench.create()
+        with harness.open_migrated(conninfo) as connection:
             began = time.perf_counter()
             fill(connection, options)
             print(f"filled in {time.perf_counter() - began:.0f} s")
-            environment = {
-                "PATH": os.environ["PATH"],
-                "HOME": str(folder),
-                "DATABASE_URL": conninfo,
-                "POLYGON_TIER": "starter",
-            }
-            measure_status(connection, environment, folder, options.rounds)
+            measure_status(bench, connection, conninfo, options.rounds)
             connection.cursor_factory = psycopg.Cursor
             measure_retention(connection, options.rounds)
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
