@@ -124,7 +124,8 @@ def _summary(result: RunResult) -> str:
         return "the API refused the key"
     good = len(result.updated) + len(result.unchanged)
     if result.ended_by:
-        return f"ended early, after {good} assets; {result.remaining} wait on the queue"
+        waiting = "" if result.remaining is None else f"; {result.remaining} wait on the queue"
+        return f"ended early, after {good} assets{waiting}"
     if not result.failed:
         return "done, but"
     what = "are dead letters now" if result.dead else "failed"

@@ -44,7 +44,7 @@ select j.job, last.started_at as last_run, coalesce(r.status, last.status) as la
        day.runs, day.ok, day.partial, day.failed, day.last_failure, day.last_error,
        greatest(day.longest_gap_seconds, extract(epoch from clock_timestamp() - last.started_at)::float8)
          as longest_gap_seconds
-from unnest(%(jobs)s::text[]) as j (job)
+from unnest(%(jobs)s::text[]) with ordinality as j (job, place)
 left join lateral (
   select started_at, status from assetbatch.runs
   where runs.job = j.job and status <> 'skipped' order by started_at desc limit 1
@@ -69,6 +69,7 @@ cross join lateral (
   from recent
   where recent.job = j.job and started_at > statement_timestamp() - interval '24 hours'
 ) day
+order by j.place
 """
 
 # A refusal of a priority call is among the waits of its run already.

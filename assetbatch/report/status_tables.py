@@ -135,9 +135,10 @@ def _prices(status: Status) -> str:
     prices = status.prices
     if prices.mode is Mode.LIVE:
         return f"live, from {prices.source}"
-    words = f"end of day of {prices.day}" if prices.day else "end of day, none yet"
+    if prices.day is None:
+        return f"end of day, none yet, from {prices.source}"
     newer = "" if prices.newer_at is None else f", newer ones from {prices.newer_at:%Y-%m-%d %H:%M} UTC on"
-    return f"{words}, from {prices.source}{newer}"
+    return f"end of day of {prices.day}, from {prices.source}{newer}"
 
 
 def _budget(status: Status) -> str:
@@ -176,8 +177,7 @@ def _bars(status: Status) -> str:
         for one in status.assets
         if one.asset.symbol in bars.newest
     ]
-    words = [f"newest final {', '.join(newest)} UTC"] if newest else []
-    words.append(f"{bars.holes} missing in 7 days")
+    words = [f"newest final {', '.join(newest)} UTC", f"{bars.holes} missing in 7 days"] if newest else ["none yet"]
     if bars.failing:
         words.append(f"{bars.failing} assets fail")
     return "; ".join(words)

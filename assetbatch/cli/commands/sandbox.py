@@ -30,7 +30,7 @@ def sandbox(
         list[str] | None,
         typer.Option(
             metavar="KIND[:MATCH][@P]",
-            help="Misbehave, e.g. 500, timeout, garbage, zero:XAU, 503@0.1; may be repeated.",
+            help="Misbehave, e.g. 500, timeout, garbage, zero:XAU, 502@0.1; may be repeated.",
         ),
     ] = None,
 ) -> None:
