@@ -157,7 +157,8 @@ def configure_log() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(message)s"))
     level = {0: logging.WARNING, 1: logging.INFO}.get(current.verbosity, logging.DEBUG)
+    handler.setLevel(logging.ERROR if current.quiet else level)
     package = logging.getLogger("assetbatch")
     package.handlers = [handler]
-    package.setLevel(logging.ERROR if current.quiet else level)
+    package.setLevel(handler.level)
     package.propagate = False

@@ -17,6 +17,7 @@ from assetbatch.database import schema
 from assetbatch.errors import Interrupted
 from assetbatch.model import RunStatus
 from assetbatch.report.documents import run_document
+from assetbatch.report.progress import ProgressBar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ LAST_PING_SECONDS = 1.0
 
 def run(
     config: Config,
-    work: Callable[[Connection, Stop], RunResult],
+    work: Callable[[Connection, Stop, ProgressBar | None], RunResult],
     *,
     max_seconds: float,
     needs_key: bool = False,
@@ -50,9 +51,12 @@ def run(
     try:
         if needs_key:
             config.require_api_key()
-        with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+        with (
+            ProgressBar.for_terminal(current.command) as progress,
+            current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
+        ):
             schema.check(connection)
-            result = work(connection, stop)
+            result = work(connection, stop, progress)
         _tell(result)
     except BaseException as error:
         seconds = LAST_PING_SECONDS if isinstance(error, Interrupted) else pings.PING_SECONDS

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-import time
 from contextlib import contextmanager
+from threading import Lock, Timer
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -16,37 +17,92 @@ PATIENCE_SECONDS = 1.0
 
 
 class ProgressBar:
-    """Shows how much is done, from a second after the start on."""
+    """Shows, from a second after the start on, the log's latest line, how much is done, and for how long it has run."""
 
-    def __init__(self, of: str) -> None:
-        self._of = of
-        self._began = time.monotonic()
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._done, self._total = 0, 0
         self._bar: Progress | None = None
+        self._ended = False
+        self._lock = Lock()
+        self._timer = Timer(PATIENCE_SECONDS, self._appear)
+        self._timer.daemon = True
 
     @classmethod
     @contextmanager
-    def for_terminal(cls, of: str) -> Iterator[Self | None]:
-        """Make one where somebody looks, and wipe it away after the block; it counts `of`."""
-        if not sys.stderr.isatty():
+    def for_terminal(cls, doing: str) -> Iterator[Self | None]:
+        """Make one where somebody looks, and wipe it away after the block; not where the log tells the story anyhow."""
+        package = logging.getLogger("assetbatch")
+        if not sys.stderr.isatty() or package.getEffectiveLevel() <= logging.INFO:
             yield None
             return
-        shown = cls(of)
+        shown, level = cls(doing), package.level
+        listener = _Listener(shown)
+        package.addHandler(listener)
+        package.setLevel(logging.INFO)
+        shown._timer.start()
         try:
             yield shown
         finally:
-            if shown._bar is not None:
-                shown._bar.stop()
+            package.removeHandler(listener)
+            package.setLevel(level)
+            shown._vanish()
 
     def __call__(self, done: int, total: int) -> None:
         """Show that so much is done of what there is."""
-        if self._bar is None:
-            if time.monotonic() - self._began < PATIENCE_SECONDS:
-                return
-            from rich.console import Console
-            from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+        self._done, self._total = done, max(done, total)
+        self._update()
 
-            columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task(self._of)
+    def tell(self, doing: str) -> None:
+        """Show what is done now."""
+        self._doing = doing
+        self._update()
+
+    def _appear(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.table import Column
+
+        with self._lock:
+            if self._ended:
+                return
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+                BarColumn(),
+                TextColumn("{task.fields[count]}"),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.add_task("", total=None, count="")
+            self._update()
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done, total=max(done, total))
+
+    def _update(self) -> None:
+        if self._bar is not None:
+            count = f"{self._done}/{self._total}" if self._total else ""
+            self._bar.update(
+                self._bar.task_ids[0],
+                description=self._doing,
+                completed=self._done,
+                total=self._total or None,
+                count=count,
+            )
+
+    def _vanish(self) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._ended = True
+            if self._bar is not None:
+                self._bar.stop()
+
+
+class _Listener(logging.Handler):
+    """Shows on a bar what the log says."""
+
+    def __init__(self, bar: ProgressBar) -> None:
+        super().__init__(logging.INFO)
+        self._bar = bar
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._bar.tell(record.getMessage())

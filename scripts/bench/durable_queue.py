@@ -59,6 +59,7 @@ provider:
   concurrency: {workers}
   batch_size: {batch_size}
 queue: {{max_size: 10000000}}
+bars: {{enabled: false}}
 batch: {{priority_assets_enabled: false, secondary_assets: []}}
 database: {{embedded: true, name: {database}}}
 """

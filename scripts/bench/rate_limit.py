@@ -229,7 +229,7 @@ def main() -> None:
         heads = ("calls", "over", "refused", "used", "errors", "trips/call", "p50 ms", "p99 ms")
         print(" " * 38 + "".join(f"{head:>11}" for head in heads))
         threads = [
-            threading.Thread(target=lambda name=name: print(compete(name, conninfo, options), flush=True))
+            threading.Thread(target=lambda name=name: print(compete(name, conninfo, options), flush=True), daemon=True)
             for name in names
         ]
         for thread in threads:

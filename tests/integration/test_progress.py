@@ -8,12 +8,15 @@ import sys
 import pytest
 
 WORK = """
+import logging, time
 from assetbatch.report import progress
 progress.PATIENCE_SECONDS = {patience}
 with progress.ProgressBar.for_terminal("assets") as shown:
     print(shown is not None)
     if shown is not None:
         shown(250, 1000)
+        logging.getLogger("assetbatch.somewhere").info("waiting 13.0 s for a call")
+        time.sleep(3 * {patience} if {patience} < 1 else 0)
 """
 
 
@@ -36,8 +39,11 @@ def written_to_a_terminal(patience: float) -> bytes:
         os.close(theirs)
 
 
-def test_at_a_terminal_a_bar_tells_how_much_is_done() -> None:
-    assert b"250/1000" in written_to_a_terminal(0.0)
+def test_at_a_terminal_a_bar_tells_how_much_is_done_and_what_the_log_says() -> None:
+    written = written_to_a_terminal(0.2)
+
+    assert b"250/1000" in written
+    assert b"waiting 13.0 s for a call" in written
 
 
 def test_work_that_takes_but_a_moment_shows_none() -> None:
@@ -45,6 +51,6 @@ def test_work_that_takes_but_a_moment_shows_none() -> None:
 
 
 def test_nobody_is_shown_a_bar_without_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    subprocess.run([sys.executable, "-c", WORK.format(patience=0.0)], check=True)
+    subprocess.run([sys.executable, "-c", WORK.format(patience=0.2)], check=True)
 
     assert capfd.readouterr() == ("False\n", "")

@@ -14,10 +14,7 @@ from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
 
 if TYPE_CHECKING:
-    from assetbatch.database.connection import Connection
     from assetbatch.jobs.backfill import Foreseen
-    from assetbatch.jobs.clock import Stop
-    from assetbatch.model import RunResult
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +58,6 @@ def backfill(
 
     from assetbatch.cli import job
     from assetbatch.jobs import backfill as jobs
-    from assetbatch.report.progress import ProgressBar
 
     config.require_api_key()
     with current.connected(config) as connection:
@@ -72,13 +68,13 @@ def backfill(
     if not as_json:
         sys.stderr.write(_foretold(foreseen, config.calls_per_window) + "\n")
 
-    def work(connection: Connection, stop: Stop) -> RunResult:
-        with ProgressBar.for_terminal("calls") as progress:
-            return jobs.backfill(
-                config, connection, foreseen, host=host(), stop=stop, refetch=refetch, progress=progress
-            )
-
-    job.run(config, work, max_seconds=jobs.longest_seconds(foreseen))
+    job.run(
+        config,
+        lambda connection, stop, progress: jobs.backfill(
+            config, connection, foreseen, host=host(), stop=stop, refetch=refetch, progress=progress
+        ),
+        max_seconds=jobs.longest_seconds(foreseen),
+    )
 
 
 def _foretold(foreseen: Foreseen, limit: int | None) -> str:
@@ -86,4 +82,7 @@ def _foretold(foreseen: Foreseen, limit: int | None) -> str:
     if not foreseen.calls:
         return "nothing is missing there: no call to make"
     calls = f"{foreseen.calls} call{'s' if foreseen.calls > 1 else ''} for the bars of {named(list(foreseen.spans))}"
-    return calls if limit is None else f"{calls}: with {limit} a minute some {-(-foreseen.seconds // 60):.0f} minutes"
+    if limit is None:
+        return calls
+    minutes = max(1, -(-foreseen.seconds // 60))
+    return f"{calls}: under the limit some {minutes:.0f} minute{'s' if minutes > 1 else ''}"

@@ -32,6 +32,7 @@ def probe(as_json: AsJson = False) -> None:
     from assetbatch.database import schema
     from assetbatch.jobs import probe as jobs
     from assetbatch.report.documents import probe_document
+    from assetbatch.report.progress import ProgressBar
 
     config.require_api_key()
     limit = config.calls_per_window
@@ -40,7 +41,10 @@ def probe(as_json: AsJson = False) -> None:
         sys.stderr.write(f"{jobs.CALLS} calls{budget}\n")
     stop = lifecycle.stop_on_signals()
     lifecycle.end_by(jobs.longest_seconds(config))
-    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+    with (
+        ProgressBar.for_terminal(current.command),
+        current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
+    ):
         schema.check(connection)
         found = jobs.probe(config, connection, host=host(), stop=stop)
     if as_json:

@@ -31,7 +31,7 @@ def run_priority(as_json: AsJson = False) -> None:
 
     job.run(
         config,
-        lambda connection, stop: priority.run_priority(config, connection, host=host(), stop=stop),
+        lambda connection, stop, _: priority.run_priority(config, connection, host=host(), stop=stop),
         max_seconds=config.settings.batch.max_cycle_seconds,
         needs_key=True,
     )

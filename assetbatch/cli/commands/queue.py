@@ -18,9 +18,6 @@ from assetbatch.errors import EXIT_USAGE, FailureKind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from assetbatch.database.connection import Connection
-    from assetbatch.jobs.clock import Stop
-    from assetbatch.model import RunResult
 
 TABLE_LIMIT = 50
 
@@ -70,22 +67,22 @@ def drain_queue(
 
     from assetbatch.cli import job
     from assetbatch.jobs import drain
-    from assetbatch.report.progress import ProgressBar
 
-    def work(connection: Connection, stop: Stop) -> RunResult:
-        with ProgressBar.for_terminal("assets") as progress:
-            return drain.drain_queue(
-                config,
-                connection,
-                host=host(),
-                stop=stop,
-                bounds=drain.Bounds(max_seconds, max_items),
-                shared=shared,
-                reconnect=lambda: current.connected(config),
-                progress=progress,
-            )
-
-    job.run(config, work, max_seconds=max_seconds, needs_key=True)
+    job.run(
+        config,
+        lambda connection, stop, progress: drain.drain_queue(
+            config,
+            connection,
+            host=host(),
+            stop=stop,
+            bounds=drain.Bounds(max_seconds, max_items),
+            shared=shared,
+            reconnect=lambda: current.connected(config),
+            progress=progress,
+        ),
+        max_seconds=max_seconds,
+        needs_key=True,
+    )
 
 
 def enqueue_secondary(
@@ -110,7 +107,7 @@ def enqueue_secondary(
 
     job.run(
         config,
-        lambda connection, stop: enqueue.enqueue_secondary(
+        lambda connection, stop, _: enqueue.enqueue_secondary(
             config,
             connection,
             host=host(),

@@ -298,11 +298,15 @@ def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
     """Open the database for work that may make calls: it ends by a signal and in bounded time."""
     from assetbatch.database import schema
     from assetbatch.jobs import symbols as job
+    from assetbatch.report.progress import ProgressBar
 
     stop = lifecycle.stop_on_signals()
     provider = config.settings.provider
     lifecycle.end_by(job.MAX_SECONDS + provider.connect_timeout_seconds + provider.timeout_seconds)
-    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+    with (
+        ProgressBar.for_terminal(current.command),
+        current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
+    ):
         schema.check(connection)
         yield connection, stop
     lifecycle.interrupt_on_signals()
