@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours
-from assetbatch.model import AssetType, Call, CallKind
+from assetbatch.model import Access, AssetType, Call, CallKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +109,20 @@ def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetim
     believed = plan != "free" or configured == Mode.LIVE
     live = believed if snapshots is None else snapshots.allowed or (believed and now - snapshots.asked_at >= ASK_AGAIN)
     return Mode.LIVE if live else Mode.END_OF_DAY
+
+
+def asks_for_bars(enabled: bool | str, limit: int | None, mode: Mode) -> bool:
+    """Tell whether bars are asked for: `auto` does where that delays no price."""
+    return bool(enabled) if enabled != "auto" else limit is None or mode is Mode.END_OF_DAY
+
+
+def contradictions(refused: Set[Access], plan: str, configured: str, mode: Mode) -> set[Access]:
+    """Tell which refusals go against the word of the plan, as far as that matters now.
+
+    That it has no snapshots is what the free plan says; where prices are live, nobody asks for finished days.
+    """
+    expected = {Access.SNAPSHOTS} if plan == "free" or configured == Mode.END_OF_DAY else set()
+    return set(refused) - expected - ({Access.DAILY} if mode is Mode.LIVE else set())
 
 
 def ask_again_at(asked: AskedDay) -> datetime:

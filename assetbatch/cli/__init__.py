@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -22,12 +24,20 @@ def main() -> None:
     """
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _exit)
+    _open_closed_streams()
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
     atexit.register(gc.freeze)
 
     from assetbatch.cli.main import main as run
 
     run()
+
+
+def _open_closed_streams() -> None:
+    """Give a stream that was closed (`2>&-`) the null device: what is said there is for nobody, and no error."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
 
 
 def _exit(signum: int, _frame: FrameType | None) -> NoReturn:

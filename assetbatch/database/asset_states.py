@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from assetbatch.database.catalogue import asset_of
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
     from assetbatch.market_hours import Market
-    from assetbatch.model import Asset
 
 # The words are those of `report.freshness.Freshness`, and so is the order in which they are tried.
 JUDGE = """
@@ -48,12 +45,6 @@ select coalesce((
                   succeeded_at nulls first, symbol
          limit %(most)s
        ) as worst
-"""
-
-READ_ASSETS = """
-select symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name
-from assetbatch.assets
-where symbol = any(%(symbols)s)
 """
 
 
@@ -101,11 +92,3 @@ def judge(
     ).fetchone()
     assert row is not None  # noqa: S101 - a select without from has one row
     return Judged(row["counts"], tuple(row["worst"]))
-
-
-def read_assets(connection: Connection, symbols: Sequence[str]) -> list[Asset]:
-    """Read assets of the catalogue in the order of `symbols`; one that is not there is left out."""
-    found = {
-        row["symbol"]: asset_of(row) for row in connection.execute(READ_ASSETS, {"symbols": list(symbols)}).fetchall()
-    }
-    return [found[symbol] for symbol in symbols if symbol in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from assetbatch.database.connection import words_of
 from assetbatch.database.prices import ADD_SYMBOLS, REFUSALS
 from assetbatch.model import Bar
 
@@ -117,7 +118,8 @@ select %(symbol)s, 'not_entitled', m,
                       * tstzrange(m at time zone 'UTC', (m + interval '1 month') at time zone 'UTC')),
        %(noted_at)s, %(told)s
 from generate_series(
-  date_trunc('month', %(since)s at time zone 'UTC'), %(until)s at time zone 'UTC', interval '1 month'
+  date_trunc('month', %(since)s at time zone 'UTC'), %(until)s at time zone 'UTC' - interval '1 microsecond',
+  interval '1 month'
 ) m
 on conflict (symbol, reason, month) do update
 set ranges = excluded.ranges + case when b.told = excluded.told then b.ranges else '{}' end,
@@ -181,7 +183,7 @@ def _halving(
             return StoredBars(put(page))
     except REFUSALS as error:
         if len(page) == 1:
-            reason = (error.diag.message_primary or str(error)).strip()
+            reason = words_of(error)
             return StoredBars(0, ((page[0][0].ts, reason),))
     middle = len(page) // 2
     first, second = (_halving(connection, part, put) for part in (page[:middle], page[middle:]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from assetbatch.database.connection import transaction
 from assetbatch.errors import FailureKind
 from assetbatch.model import Asset, AssetType, Role
+from assetbatch.planner import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,3 +131,17 @@ def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, Syn
         for row in connection.execute(READ_SYNC_STATE, {"symbols": list(symbols)})
     }
     return {symbol: known.get(symbol, SyncState()) for symbol in symbols}
+
+
+def candidates(connection: Connection, assets: Sequence[Asset]) -> list[Candidate]:
+    """Read what the planner has to know of assets, in their order."""
+    states = sync_states(connection, [asset.symbol for asset in assets])
+    return [
+        Candidate(
+            asset,
+            served_at=states[asset.symbol].served_at,
+            day=states[asset.symbol].day,
+            failed=states[asset.symbol].error_kind not in {None, FailureKind.MISSING},
+        )
+        for asset in assets
+    ]

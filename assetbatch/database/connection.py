@@ -130,18 +130,23 @@ def translated_errors(described: str) -> Iterator[None]:
         yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise SchemaError(
-            f"{described} has no schema for assetbatch ({_words(error)})", hint="run `assetbatch init`"
+            f"{described} has no schema for assetbatch ({words_of(error)})", hint="run `assetbatch init`"
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaError(
-            f"{described}: {_words(error)}",
+            f"{described}: {words_of(error)}",
             hint="as the tables' owner, grant what `assetbatch init --grants ROLE` prints; `init` needs the owner",
         ) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise DatabaseUnavailableError(
+            f"{described} is read only: {words_of(error)}", hint="name the primary server, not a standby"
+        ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise DatabaseUnavailableError(f"{described}: {_words(error)}", hint="the next run carries on") from error
+        raise DatabaseUnavailableError(f"{described}: {words_of(error)}", hint="the next run carries on") from error
 
 
-def _words(error: psycopg.Error) -> str:
+def words_of(error: psycopg.Error) -> str:
+    """Tell what PostgreSQL, or its library, said."""
     return (error.diag.message_primary or str(error)).strip()
 
 

@@ -123,7 +123,6 @@ READ_WORK = """
 select (select count(*) from assetbatch.queue
         where state = 'queued' or (state = 'delayed' and available_at < clock_timestamp())
            or (state = 'leased' and leased_until < clock_timestamp())) as due,
-       (select min(least(available_at, enqueued_at)) from assetbatch.queue where state = 'queued') as oldest,
        (select count(*) from assetbatch.queue where state = 'dead') as dead,
        (select count(*) from assetbatch.assets where enabled and role = 'secondary') as secondary,
        (select count(*) from assetbatch.assets where enabled) as assets
@@ -140,9 +139,10 @@ from assetbatch.outbox where published_at is null
 """
 
 READ_FAILED_BARS = """
-select symbol, error_kind, error, count(*) over () as total
-from assetbatch.bar_state where error_kind is not null
-order by asked_at desc nulls last, symbol limit %(limit)s
+select symbol, b.error_kind, b.error, count(*) over () as total
+from assetbatch.bar_state b join assetbatch.assets a using (symbol)
+where b.error_kind is not null and a.enabled
+order by b.asked_at desc nulls last, symbol limit %(limit)s
 """
 
 READ_HOSTS = """

@@ -66,6 +66,11 @@ on conflict (market) do update set is_open = excluded.is_open, asked_at = exclud
 """
 
 
+def told_to(plan: str, key: str) -> str:
+    """Name whom the vendor told something: a plan's word and a key's fingerprint, as `bar_absences.told` has them."""
+    return f"{plan} {key}"
+
+
 def read(connection: Connection, *, key: str, plan: str) -> dict[Access, Entitlement]:
     """Read what the key was found to see, or was refused; what is not there was never asked, or never refused."""
     return {

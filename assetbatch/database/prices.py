@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
+from assetbatch.database.connection import words_of
 from assetbatch.errors import KINDS, FailureKind, SyncStatus
 from assetbatch.model import Failure
 
@@ -203,7 +204,7 @@ def write(connection: Connection, brought: Sequence[Brought], times: Times, *, c
 
 
 def _write_refusal(connection: Connection, symbol: str, error: psycopg.Error, times: Times) -> Stored:
-    reason = (error.diag.message_primary or str(error)).strip()
+    reason = words_of(error)
     failure = Failure(symbol, FailureKind.REFUSED_BY_DATABASE, reason)
     refused = [Brought(symbol, failure=failure)]
     # The status tells of it too, unless it is this very table that refuses.

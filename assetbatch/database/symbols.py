@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from assetbatch.database.catalogue import asset_of
-from assetbatch.database.connection import transaction
+from assetbatch.database.connection import transaction, words_of
 from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, REFUSALS
 from assetbatch.database.retries import repeated
@@ -54,7 +54,10 @@ order by role, case when role = 'priority' then rank end, symbol
 limit %(limit)s
 """
 
-READ_ORIGINS = "select symbol, origin from assetbatch.assets where symbol = any(%(symbols)s)"
+READ_ORIGINS = """
+select symbol, origin from assetbatch.assets
+where symbol = any(%(symbols)s) and not (origin = 'config' and not enabled)
+"""
 
 # What is known of an asset goes with it. Its row in the platform's table of symbols is the platform's.
 REMOVE = """
@@ -166,7 +169,7 @@ def _add(connection: Connection, assets: Sequence[Asset], result: Added) -> None
         with connection.transaction():
             added = _add_together(connection, assets)
     except REFUSALS as error:
-        reason = (error.diag.message_primary or str(error)).strip()
+        reason = words_of(error)
         if len(assets) == 1:
             result.refused.append((assets[0].symbol, reason))
         else:

@@ -181,7 +181,7 @@ class _Pages(Bars):
     """The bars within some spans, asset by asset: the holes, or with `refetch` all of them once more."""
 
     def __init__(self, run: Run, road: Road, sight: Sight, spans: Mapping[str, Span], *, refetch: bool) -> None:
-        super().__init__(run, road, sight, mend=False)
+        super().__init__(run, road, sight)
         self._spans = dict(spans)
         self._refetch = refetch
         self._tries = self._waits = 0
@@ -196,7 +196,9 @@ class _Pages(Bars):
         return list(self._changed.values())
 
     def has_work(self) -> bool:
-        return bool(self.todo) and self.ended_by is None and self._sight.may(Access.BARS)
+        if self.todo and self.ended_by is None:
+            self.ended_by = self._sight.refusal(Access.BARS)
+        return bool(self.todo) and self.ended_by is None
 
     def _next(self) -> tuple[str, bool]:
         return self.todo[0], False
@@ -242,6 +244,9 @@ class _Pages(Bars):
     def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> StoredBars | None:
         symbol = one.claimed.track.asset.symbol
         stored = super()._write(one, found, carefully=carefully)
+        if stored is None:
+            # Another run has it now, or nobody: who claims it anew finds out which.
+            self._last_holes.pop(symbol, None)
         if self._refetch and stored is not None:
             # Read again: the platform's columns may round, and its constraints refuse.
             for ts, (new, _) in bar_pages.read(self._run.connection, symbol, one.span).items():
@@ -250,6 +255,11 @@ class _Pages(Bars):
                     self._changed[symbol, ts] = ChangedBar(symbol, old, new)
             self._spans[symbol] = replace(self._spans[symbol], since=one.span.until if found.whole else found.until)
         return stored
+
+    def _skip(self, one: BarCall) -> Span:
+        refused, symbol = super()._skip(one), one.claimed.track.asset.symbol
+        self._spans[symbol] = replace(self._spans[symbol], since=refused.until)
+        return refused
 
     def failed(self, one: BarCall, error: CallError) -> None:
         super().failed(one, error)

@@ -21,7 +21,7 @@ from assetbatch import market_hours, planner
 from assetbatch.database import bar_pages, bars, catalogue
 from assetbatch.errors import KINDS, FailureKind, Fate
 from assetbatch.jobs.run import rules_of
-from assetbatch.jobs.wanted import HISTORY, Wanted
+from assetbatch.jobs.wanted import HORIZONS, Wanted
 from assetbatch.model import Access, Call, CallKind, Span, Trouble
 from assetbatch.planner import Mode
 
@@ -48,6 +48,8 @@ LOOK_AGAIN_SECONDS = 5.0
 # Looking for holes reads all bars of an asset: so many at once, and for so long in a run.
 SCAN_SIZE = 20
 SCAN_SECONDS = 1.0
+# By how much calendars may differ about how far back a plan reaches.
+A_FEW_DAYS = timedelta(days=3)
 # After a call that can hardly fare better soon.
 HOPELESS_SECONDS = 6 * 3600.0
 
@@ -69,14 +71,12 @@ class BarCall:
 
 
 class Bars:
-    """The bars that one run asks for. `symbols`: only of these; `mend`: holes, too.
+    """The bars that one run asks for. `symbols`: only the newest of these; None: of all, and holes, too.
 
     `ended_by` is what no further call can fare better than, once there is such.
     """
 
-    def __init__(
-        self, run: Run, road: Road, sight: Sight, *, symbols: list[str] | None = None, mend: bool = True
-    ) -> None:
+    def __init__(self, run: Run, road: Road, sight: Sight, *, symbols: list[str] | None = None) -> None:
         self._run = run
         self._road = road
         self._sight = sight
@@ -86,7 +86,7 @@ class Bars:
         self._due: deque[str] = deque()
         self._holed: deque[str] = deque()
         self._listed_at: float | None = None
-        self._scan_seconds = SCAN_SECONDS if mend else 0.0
+        self._scan_seconds = SCAN_SECONDS if symbols is None else 0.0
         self._lease_seconds = rules_of(run.config).hold_seconds
         # Since when there are partitions.
         self._partitions: datetime | None = None
@@ -335,13 +335,7 @@ class Bars:
             self._sight.learn(one.call, error)
             bars.release(connection, one.claimed)
         elif error.kind is FailureKind.TIMEFRAME and not one.newest:
-            # How far other plans reach back is not known: a year at a time.
-            history = HISTORY.get(self._run.config.plan)
-            seen = core.floor(now - history) if history else one.span.since + timedelta(days=365)
-            span = Span(one.span.since, min(one.span.until, max(one.span.since + timedelta(days=1), seen)))
-            bar_pages.note_not_entitled(connection, symbol, span, told=self._sight.told, noted_at=now)
-            bars.release(connection, one.claimed)
-            self._again(one)
+            self._skip(one)
         elif meaning.ends_run or error.kind is FailureKind.RATE_LIMITED:
             bars.release(connection, one.claimed)
             if meaning.ends_run:
@@ -350,6 +344,22 @@ class Bars:
             self._put_off(one, error)
             if meaning.strike and self._road.api_is_away():
                 self.ended_by = Trouble(error.kind, error.reason)
+
+    def _skip(self, one: BarCall) -> Span:
+        """Leave out what the plan does not reach back to; what comes after it is asked for next.
+
+        Which plan the key really has is not known, and what it does see must not be noted as refused: so up to where
+        the next smaller plan reaches back, and there a day at a time. No plan that is sold shows less than the last.
+        """
+        connection, since, now = self._run.connection, one.span.since, self._run.clock.now()
+        reaches = (core.floor(now - back) for back in HORIZONS)
+        seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
+        span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
+        symbol = one.claimed.track.asset.symbol
+        bar_pages.note_not_entitled(connection, symbol, span, told=self._sight.told, noted_at=now)
+        bars.release(connection, one.claimed)
+        self._again(one)
+        return span
 
     def _put_off(self, one: BarCall, error: CallError) -> None:
         """Put an asset's bars off, longer each time that its call fails."""

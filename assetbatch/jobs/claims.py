@@ -45,7 +45,7 @@ def step_seconds(config: Config) -> float:
 
 
 def backoff_seconds(attempts: int, first: float) -> float:
-    """Tell how long an item waits after so many attempts: `first`, doubled with each, and at most a quarter more."""
+    """Tell how long an item waits after so many attempts: `first`, doubled with each, and jitter of `first` / 4."""
     return float(min(first * 2 ** (attempts - 1), LONGEST_DELAY_SECONDS)) + random.uniform(0, first / 4)  # noqa: S311
 
 

@@ -15,7 +15,7 @@ from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.market_hours import Market
 from assetbatch.model import Access, CallKind, Span
-from assetbatch.planner import Candidate, Mode
+from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -126,10 +126,8 @@ class _Forecaster:
         )
 
     def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
-        assets = self._config.priority_assets
-        states = catalogue.sync_states(self._connection, [asset.symbol for asset in assets])
         plan = planner.plan(
-            [Candidate(one, states[one.symbol].served_at, states[one.symbol].day) for one in assets],
+            catalogue.candidates(self._connection, self._config.priority_assets),
             mode=self._sight.mode,
             batch_size=self._config.settings.provider.batch_size,
             now=at,

@@ -90,7 +90,7 @@ class _Update:
         catalogue.sync_with_config(run.connection, config.assets)
         road = run.road(self._api_key, Lane.PRIORITY)
         client = new_client(config, self._api_key)
-        bars = Bars(run, road, self._sight, symbols=[asset.symbol for asset in self._assets], mend=False)
+        bars = Bars(run, road, self._sight, symbols=[asset.symbol for asset in self._assets])
         if calls or bars.has_work():
             self._claim_source()
             client.warm_up()
@@ -117,21 +117,9 @@ class _Update:
         base_url = self._run.config.settings.provider.base_url
         schema.claim_source(self._run.connection, source_of(base_url))
 
-    def _candidates(self, assets: Sequence[Asset]) -> list[planner.Candidate]:
-        states = catalogue.sync_states(self._run.connection, [asset.symbol for asset in assets])
-        return [
-            planner.Candidate(
-                asset,
-                served_at=states[asset.symbol].served_at,
-                day=states[asset.symbol].day,
-                failed=states[asset.symbol].error_kind not in {None, FailureKind.MISSING},
-            )
-            for asset in assets
-        ]
-
     def _plan(self, assets: Sequence[Asset]) -> list[Call]:
         plan = planner.plan(
-            self._candidates(assets),
+            catalogue.candidates(self._run.connection, assets),
             mode=self._sight.mode,
             batch_size=self._run.config.settings.provider.batch_size,
             now=self._run.clock.started_at,
@@ -178,7 +166,8 @@ class _Update:
         run, batch = self._run, self._run.config.settings.batch
         every = timedelta(minutes=batch.interval_minutes)
         due = planner.next_due(run.clock.started_at, every)
-        served = [replace(candidate, served_at=run.clock.started_at) for candidate in self._candidates(self._assets)]
+        known = catalogue.candidates(run.connection, self._assets)
+        served = [replace(candidate, served_at=run.clock.started_at) for candidate in known]
         calls = planner.plan(
             served,
             mode=self._sight.mode,

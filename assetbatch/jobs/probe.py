@@ -70,7 +70,7 @@ class Probed:
         without = [one.market.value for one in self.markets if one.quotes is False]
         if self.plan != "free" and without:
             return f"plan says {self.plan}, the key is refused live prices of {' and '.join(without)}: lapsed payment?"
-        if self.plan == "free" and not without:
+        if self.plan == "free" and all(one.quotes for one in self.markets):
             return "plan says free, the key sees live prices: set provider.plan (POLYGON_TIER) to what you pay for"
         return ""
 
@@ -113,7 +113,7 @@ class _Probe:
         self._road = run.road(api_key, Lane.QUEUE)
         self._client = new_client(run.config, api_key)
         self._no_call_after = time.monotonic() + longest_seconds(run.config)
-        self._allowed: dict[Access, str] = {}
+        self._allowed: set[Access] = set()
         self._refused: dict[Access, str] = {}
 
     def ask(self) -> Probed:
@@ -121,7 +121,7 @@ class _Probe:
         assets = [Asset(ticker[2:], ticker, market, Role.SECONDARY, 1, 300) for market, ticker in TICKERS.items()]
         quotes = self._quotes(assets)
         markets = [self._market(asset, quotes[asset.symbol]) for asset in assets]
-        for access in self._allowed | self._refused:
+        for access in self._allowed | self._refused.keys():
             self._sight.remember(access, allowed=access in self._allowed, reason=self._refused.get(access, ""))
         return Probed(self._run.config.plan, tuple(markets), self._road.trip.calls_used)
 
@@ -148,7 +148,7 @@ class _Probe:
         assert isinstance(found, Answers)  # noqa: S101 - such calls bring prices
         refused = {symbol: words for symbol, (kind, words) in found.failures.items() if kind in BEYOND_THE_PLAN}
         if len(refused) < len(assets):
-            self._allowed[call.kind.access] = ""
+            self._allowed.add(call.kind.access)
         else:
             self._refused[call.kind.access] = next(iter(refused.values()))
         return {asset.symbol: asset.symbol not in refused for asset in assets}
@@ -159,7 +159,7 @@ class _Probe:
             self._ask(call)
         except CallError as error:
             return self._judge(call, error)
-        self._allowed[call.kind.access] = ""
+        self._allowed.add(call.kind.access)
         return True
 
     def _ask(self, call: Call) -> Answer:
@@ -174,7 +174,7 @@ class _Probe:
             return False
         if error.kind in BEYOND_THE_PLAN:
             # Refused for its time only: such calls themselves are allowed.
-            self._allowed[call.kind.access] = ""
+            self._allowed.add(call.kind.access)
             return False
         log.info("%s: %s", call.kind, error)
         return None

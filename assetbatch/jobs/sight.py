@@ -62,7 +62,7 @@ class Sight:
     @property
     def told(self) -> str:
         """Name plan and key, as whom the vendor told something."""
-        return f"{self._config.plan} {self._key}"
+        return entitlements.told_to(self._config.plan, self._key)
 
     @property
     def mode(self) -> Mode:
@@ -71,16 +71,20 @@ class Sight:
         return planner.mode(config.plan, config.settings.provider.mode, snapshots, self._clock.now())
 
     def may(self, access: Access) -> bool:
-        """Tell whether it is worth asking: never refused, or not within the hour."""
+        """Tell whether it is worth asking."""
+        return self.refusal(access) is None
+
+    def refusal(self, access: Access) -> Trouble | None:
+        """Tell why it is not worth asking: it was refused within the hour; None: it is."""
         found = self._entitlements.get(access)
-        return found is None or found.allowed or self._clock.now() - found.asked_at >= planner.ASK_AGAIN
+        if found is None or found.allowed or self._clock.now() - found.asked_at >= planner.ASK_AGAIN:
+            return None
+        return Trouble(FailureKind.NOT_ENTITLED, found.reason)
 
     @property
     def barred(self) -> Trouble | None:
         """Why no prices can be asked for at all."""
-        if self.mode is Mode.LIVE or self.may(Access.DAILY):
-            return None
-        return Trouble(FailureKind.NOT_ENTITLED, self._entitlements[Access.DAILY].reason)
+        return None if self.mode is Mode.LIVE else self.refusal(Access.DAILY)
 
     @property
     def closed(self) -> frozenset[AssetType]:

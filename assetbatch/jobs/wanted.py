@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Clock
     from assetbatch.jobs.sight import Sight
 
-# What the free plan shows, less a day for the calendars to differ.
-HISTORY = {"free": timedelta(days=729)}
+# How far back plans reach, as the vendor sells them; less a day for the calendars to differ.
+HORIZONS = tuple(timedelta(days=365 * years - 1) for years in (10, 5, 2))
+# What the free plan shows.
+HISTORY = {"free": HORIZONS[-1]}
 
 
 class Wanted:
@@ -34,9 +36,7 @@ class Wanted:
     @property
     def enabled(self) -> bool:
         """Whether bars are asked for at all: of itself, where that delays no price."""
-        if self._settings.enabled == "auto":
-            return self._config.calls_per_window is None or self._sight.mode is Mode.END_OF_DAY
-        return bool(self._settings.enabled)
+        return planner.asks_for_bars(self._settings.enabled, self._config.calls_per_window, self._sight.mode)
 
     def since(self, asked_for: datetime | None = None) -> datetime:
         """Tell since when bars are wanted, or can be had if they are `asked_for`: as far as the plan reaches back."""

@@ -33,7 +33,6 @@ class Ticker:
 
     ticker: str
     name: str
-    asset_type: AssetType
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def read_tickers(call: Call, document: Document) -> TickerPage:
     """Read a page of tickers; rows of other markets, and those without a ticker, are left out. Raises CallError."""
     assert call.market is not None  # noqa: S101 - such a call is of a market
     found = [
-        Ticker(row["ticker"], text(row["name"])[:LONGEST_NAME] if row.get("name") else "", call.market)
+        Ticker(row["ticker"], text(row["name"])[:LONGEST_NAME] if row.get("name") else "")
         for row in rows_of(document)
         if isinstance(row.get("ticker"), str) and row.get("market") == MARKETS[call.market]
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch import market_hours
+from assetbatch import market_hours, planner
 from assetbatch.errors import KINDS, FailureKind
 from assetbatch.model import Access
 from assetbatch.planner import Mode
@@ -15,7 +15,7 @@ from assetbatch.report.health import Alert, Level
 from assetbatch.report.job_alerts import minutes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Row
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Events are published at the end of the run that made them: what waits for longer has no carrier.
 EVENTS_PENDING_AT_MOST = timedelta(minutes=5)
+# One that fails from the first run on has no age that could grow beyond a limit.
+NEVER_UPDATED = {Freshness.NEVER, Freshness.FAILING}
 
 
 def all_alerts(
@@ -94,10 +96,7 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview
 def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
     """Hold the word of the plan against what the key was refused, as far as that matters now."""
     refused = {access for access, found in overview.entitlements.items() if not found.allowed}
-    # That it has no snapshots is what the free plan says; where prices are live, nobody asks for finished days.
-    expected = config.plan == "free" or config.settings.provider.mode == "end_of_day"
-    refused -= {Access.SNAPSHOTS} if expected else set()
-    refused -= {Access.DAILY} if outlook.mode is Mode.LIVE else set()
+    refused = planner.contradictions(refused, config.plan, config.settings.provider.mode, outlook.mode)
     if not refused:
         return
     days = [one.day for one in assets if one.day]
@@ -115,8 +114,9 @@ def _of_ages(outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]
         if one.state is Freshness.CLOSED or one.market_age is None:
             continue
         if outlook.mode is Mode.END_OF_DAY:
-            if one.state is Freshness.STALE:
-                expected = outlook.expected_day(one.asset.asset_type)
+            # Whatever the cause: an asset whose calls fail is called failing, and may lack the day all the same.
+            expected = outlook.overdue_day(one.asset.asset_type)
+            if expected is not None and (one.day is None or one.day < expected):
                 late = outlook.now - market_hours.day_over_at(expected)
                 yield Alert(
                     Level.CRITICAL,
@@ -142,7 +142,7 @@ def _of_assets(config: Config, assets: Sequence[AssetStatus], overview: Overview
         message = f"plan says {config.plan}, the key is refused {', '.join(not_entitled)}"
         hint = f"see {config.settings.provider.upgrade_url}" if config.plan == "free" else "lapsed payment?"
         yield Alert(Level.CRITICAL, "api.plan", message, hint)
-    never = [one.asset.symbol for one in assets if one.state is Freshness.NEVER]
+    never = [one.asset.symbol for one in assets if one.last_sync is None and one.state in NEVER_UPDATED]
     last_run = _priority_job(overview)["last_run"]
     if never and last_run is not None and _priority_job(overview)["runs"] > 1:
         message = f"{', '.join(never)}: never updated, though run-priority runs"
@@ -167,16 +167,17 @@ def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
             0,
         )
     if overview.disagreeing_hosts:
-        rules = ", ".join(
-            f"{row['host']} {row['max_calls'] or 'unlimited'} in {row['window_seconds']:g} s"
-            for row in overview.disagreeing_hosts
-        )
         yield Alert(
             Level.WARNING,
             "api.hosts_disagree",
-            f"hosts have different limits, the strictest holds: {rules}",
+            f"hosts have different limits, the strictest holds: {limits_of(overview.disagreeing_hosts)}",
             "make their config.yaml the same",
         )
+
+
+def limits_of(hosts: Iterable[Row]) -> str:
+    """Name hosts with their limits."""
+    return ", ".join(f"{row['host']} {row['max_calls'] or 'unlimited'} in {row['window_seconds']:g} s" for row in hosts)
 
 
 def _of_queue(config: Config, overview: Overview, metrics: Mapping[str, float | None]) -> Iterator[Alert]:

@@ -51,10 +51,13 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class PricesStatus:
-    """How prices are asked for. Of finished days: the newest that is stored, and when a newer one can exist."""
+    """How prices are asked for, and whose they are (None: nobody's yet).
+
+    Of finished days: the newest that is stored, and when a newer one can exist.
+    """
 
     mode: Mode
-    source: str
+    source: str | None
     day: date | None = None
     newer_at: datetime | None = None
 
@@ -138,7 +141,7 @@ def queue_of(overview: Overview) -> QueueStatus:
     )
 
 
-def prices_of(outlook: Outlook, markets: Sequence[AssetType], days: Sequence[date], source: str) -> PricesStatus:
+def prices_of(outlook: Outlook, markets: Sequence[AssetType], days: Sequence[date], source: str | None) -> PricesStatus:
     """Tell how prices of these markets are asked for; `days` are those that are stored."""
     if outlook.mode is Mode.LIVE:
         return PricesStatus(outlook.mode, source)

@@ -90,7 +90,8 @@ def _others(config: Config, connection: Connection, found: Overview, *, all_of_t
     if all_of_them:
         shown = [asset for asset in catalogue.enabled_assets(connection) if asset.symbol not in set(apart)]
     else:
-        shown = asset_states.read_assets(connection, judged.worst)
+        found_assets = catalogue.enabled_assets(connection, judged.worst)
+        shown = sorted(found_assets, key=lambda asset: judged.worst.index(asset.symbol))
     symbols = [asset.symbol for asset in shown]
     return report.Others(
         judged=judged,
@@ -105,7 +106,9 @@ def _holes(config: Config, connection: Connection, found: Overview) -> int:
     """Count the bars that are missing, of the first priority assets in their last days."""
     if not found.watermarks:
         return 0
+    from assetbatch.bars import LENGTH
     from assetbatch.database import bar_pages, bars
+    from assetbatch.database.entitlements import told_to
 
     symbols = [asset.symbol for asset in config.priority_assets[:HOLES_OF_ASSETS]]
     asked = {symbol: known for symbol, known in bars.states(connection, symbols).items() if known[1] is not None}
@@ -114,10 +117,10 @@ def _holes(config: Config, connection: Connection, found: Overview) -> int:
     for symbol, (since, until) in asked.items():
         if until is not None and until > since:
             span = Span(max(since, until - HOLES_BACK), until)
-            told = f"{config.plan} {found.key or ''}"
+            told = told_to(config.plan, found.key or "")
             for hole in bars.holes(connection, symbol, span, now=found.now, told=told, has_finality=has_finality):
                 missing += hole.until - hole.since
-    return missing // timedelta(minutes=5)
+    return missing // LENGTH
 
 
 def _with_story(config: Config, connection: Connection, found: Overview, status: Status, symbol: str) -> Status:

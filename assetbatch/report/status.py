@@ -182,7 +182,7 @@ def build(
         ),
         others_are_all=others.are_all,
         asset_states=dict(counts),
-        prices=figures.prices_of(outlook, markets, [one.day for one in assets if one.day], source or "nowhere yet"),
+        prices=figures.prices_of(outlook, markets, [one.day for one in assets if one.day], source),
         budget=budget,
         queue=queue,
         bars=figures.BarsStatus(overview.watermarks, overview.bars_failing, bar_holes),

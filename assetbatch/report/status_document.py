@@ -94,11 +94,18 @@ def _story(status: Status, subject: AssetStatus) -> dict[str, Any]:
         "day": _day(subject.day),
         "error_kind": subject.error_kind,
         "catalogue": _row(told.catalogue),
-        "last_update": told.price,
+        "last_update": _prices(told.price),
         "queue_item": _row(told.item),
         "bars": None if told.bars is None else dict(told.bars) | {"absent": [dict(row) for row in told.absences]},
         "calls": [dict(row) for row in told.calls],
     }
+
+
+def _prices(last_update: Any) -> Any:
+    """Write prices as strings; of a whole number, JSON's reader makes an int."""
+    if not isinstance(last_update, dict):
+        return last_update
+    return {key: str(value) if type(value) is int else value for key, value in last_update.items()}
 
 
 def _row(row: Mapping[str, Any] | None) -> dict[str, Any] | None:

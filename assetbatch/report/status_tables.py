@@ -13,7 +13,8 @@ from rich.text import Text
 from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
-from assetbatch.report.tables import NARROW_WIDTH, ago, duration, new_table
+from assetbatch.report.lengths import ago, duration
+from assetbatch.report.tables import NARROW_WIDTH, new_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,12 +134,13 @@ def _asset_states(status: Status) -> str:
 
 def _prices(status: Status) -> str:
     prices = status.prices
+    source = prices.source or "nowhere yet"
     if prices.mode is Mode.LIVE:
-        return f"live, from {prices.source}"
+        return f"live, from {source}"
     if prices.day is None:
-        return f"end of day, none yet, from {prices.source}"
+        return f"end of day, none yet, from {source}"
     newer = "" if prices.newer_at is None else f", newer ones from {prices.newer_at:%Y-%m-%d %H:%M} UTC on"
-    return f"end of day of {prices.day}, from {prices.source}{newer}"
+    return f"end of day of {prices.day}, from {source}{newer}"
 
 
 def _budget(status: Status) -> str:

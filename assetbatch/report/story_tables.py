@@ -9,9 +9,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from assetbatch.model import Priority, Role
+from assetbatch.report.lengths import ago, duration
 from assetbatch.report.status import moment
 from assetbatch.report.status_tables import change, headline, line
-from assetbatch.report.tables import NARROW_WIDTH, ago, duration, new_table
+from assetbatch.report.tables import NARROW_WIDTH, new_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -70,7 +70,8 @@ def view(listing: Listing, *, width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from assetbatch.report.tables import NARROW_WIDTH, duration
+    from assetbatch.report.lengths import duration
+    from assetbatch.report.tables import NARROW_WIDTH
 
     if not listing.items:
         return Text("the catalogue is empty: `assetbatch init` puts the assets of config.yaml there")

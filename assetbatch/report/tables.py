@@ -13,10 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from assetbatch.database.queue import State
+from assetbatch.report.lengths import ago, duration
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
-
     from assetbatch.database.queue_desk import Listing
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
@@ -57,23 +56,6 @@ def _has_unicode() -> bool:
         return True
     finally:
         locale.setlocale(locale.LC_MESSAGES, before)
-
-
-def ago(moment: datetime | None, now: datetime) -> str:
-    """Tell an age as people do: 12 s, 4 min, 3 h, 2 d."""
-    return "never" if moment is None else f"{duration(now - moment)} ago"
-
-
-def duration(length: timedelta) -> str:
-    """Tell a length of time in its largest sensible unit."""
-    seconds = max(0, round(length.total_seconds()))
-    if seconds < 120:
-        return f"{seconds} s"
-    if seconds < 2 * 3600:
-        return f"{seconds // 60} min"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600} h"
-    return f"{seconds // 86400} d"
 
 
 def new_table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:

@@ -470,6 +470,11 @@ def test_a_run_that_went_ill_is_told_with_its_mend(
 def test_dead_letters_and_bars_that_failed_are_named(patient: Patient, connection: Connection) -> None:
     connection.execute(ADD_DEAD_LETTERS)
     connection.execute(
+        "insert into assetbatch.assets"
+        " (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)"
+        " values ('EURUSD', 'C:EURUSD', 'forex', 'priority', 2, 300, 'config') on conflict do nothing"
+    )
+    connection.execute(
         "insert into assetbatch.bar_state (symbol, wanted_since, error_kind, error)"
         " values ('EURUSD', 'epoch', 'invalid', 'a bar without a close'), ('BTCUSD', 'epoch', null, null)"
     )

@@ -11,7 +11,10 @@ from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.errors import KINDS, FailureKind
 from assetbatch.events import backend
 from assetbatch.model import Access
+from assetbatch.report.alerts import EVENTS_PENDING_AT_MOST, limits_of
 from assetbatch.report.doctor.findings import Finding, Level, fail, ok, warn
+from assetbatch.report.job_alerts import DRAIN_SILENT_AT_MOST, INTERVALS_SILENT_AT_MOST
+from assetbatch.report.lengths import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection, Row
     from assetbatch.planner import Entitlement
 
-DRAIN_SILENT_AT_MOST = timedelta(minutes=5)
-EVENTS_PENDING_AT_MOST = timedelta(minutes=5)
 MOST_NAMED = 5
 INSTALL = "install crontab.example, or enable the timers of scripts/systemd"
 
@@ -32,11 +33,13 @@ def jobs(connection: Connection, config: Config) -> Iterator[Finding]:
     batch = config.settings.batch
     work = doctor.work(connection)
     secondary = config.secondary_assets if batch.secondary_source == "config" else work["secondary"]
-    bars = work["assets"] and _bars_wanted(config, _told(connection, config), doctor.clock(connection))
+    mode = _mode(config, _told(connection, config), doctor.clock(connection))
+    bars = work["assets"] and planner.asks_for_bars(config.settings.bars.enabled, config.calls_per_window, mode)
+    silent = INTERVALS_SILENT_AT_MOST
     silent_at_most = {
-        "run-priority": 2 * timedelta(minutes=batch.interval_minutes) if config.priority_assets else None,
+        "run-priority": silent * timedelta(minutes=batch.interval_minutes) if config.priority_assets else None,
         "drain-queue": DRAIN_SILENT_AT_MOST if work["due"] or bars else None,
-        "enqueue-secondary": 2 * timedelta(minutes=batch.enqueue_interval_minutes) if secondary else None,
+        "enqueue-secondary": silent * timedelta(minutes=batch.enqueue_interval_minutes) if secondary else None,
     }
     for row in doctor.jobs(connection, list(silent_at_most)):
         yield _job(row, silent_at_most[row["job"]])
@@ -54,14 +57,15 @@ def _job(row: Row, silent_at_most: timedelta | None) -> Finding:
             else Finding(silent_level, name, "has never run", INSTALL)
         )
     age = row["now"] - row["started_at"]
-    found, mends, level = f"ran {_length(age)} ago on {row['host']}", [], Level.OK
+    found, mends, level = f"ran {duration(age)} ago on {row['host']}", [], Level.OK
     if silent_at_most is not None and age > silent_at_most:
-        found += f", which is expected every {_length(silent_at_most / 2)}" if name != "drain-queue" else ""
+        every = duration(silent_at_most / INTERVALS_SILENT_AT_MOST)
+        found += f", which is expected every {every}" if name != "drain-queue" else ""
         mends.append(f"is cron, or the timer, running on {row['host']}?")
         level = silent_level
     if row["status"] in {"failed", "partial", "killed"}:
         word = {"killed": "was killed", "failed": "failed", "partial": "went well in part"}[row["status"]]
-        found += f"; the last that ended {word} {_length(row['now'] - row['ended_at'])} ago"
+        found += f"; the last that ended {word} {duration(row['now'] - row['ended_at'])} ago"
         found += f": {row['error']}" if row["error"] else ""
         mends.append(_hint(row["error_kind"]) or f"`assetbatch -v {name}` tells more")
         level = Level.FAIL if row["status"] == "failed" else max(level, Level.WARN, key=list(Level).index)
@@ -83,25 +87,16 @@ def _mode(config: Config, told: Mapping[Access, Entitlement], now: datetime) -> 
     return planner.mode(config.plan, config.settings.provider.mode, told.get(Access.SNAPSHOTS), now)
 
 
-def _bars_wanted(config: Config, told: Mapping[Access, Entitlement], now: datetime) -> bool:
-    """Tell whether `drain-queue` has bars to ask for, whatever the queue holds."""
-    if config.settings.bars.enabled == "auto":
-        return config.calls_per_window is None or _mode(config, told, now) is planner.Mode.END_OF_DAY
-    return bool(config.settings.bars.enabled)
-
-
 def plan_and_key(connection: Connection, config: Config) -> Iterator[Finding]:
     """Hold the word of the plan against what the key was refused."""
     told, now = _told(connection, config), doctor.clock(connection)
     refused = {access: found for access, found in told.items() if not found.allowed}
-    # That it has no snapshots is what the free plan says; where prices are live, nobody asks for finished days.
-    expected = {Access.SNAPSHOTS} if config.plan == "free" or config.settings.provider.mode == "end_of_day" else set()
-    expected |= {Access.DAILY} if _mode(config, told, now) is planner.Mode.LIVE else set()
+    mode = _mode(config, told, now)
     words = "; ".join(
-        f"{access} {_length(now - found.asked_at)} ago" + (f" ({found.reason})" if found.reason else "")
+        f"{access} {duration(now - found.asked_at)} ago" + (f" ({found.reason})" if found.reason else "")
         for access, found in sorted(refused.items())
     )
-    if refused.keys() - expected:
+    if planner.contradictions(refused.keys(), config.plan, config.settings.provider.mode, mode):
         mend = "lapsed payment? `assetbatch probe` asks again at once; else set provider.plan to what the key has"
         yield fail("entitlements", f"plan says {config.plan}, the key was refused {words}", mend)
     else:
@@ -147,7 +142,7 @@ def events(connection: Connection, config: Config) -> Iterator[Finding]:
         yield ok("events", "switched off (events.backend: none)")
     elif waiting["oldest"] is not None and waiting["now"] - waiting["oldest"] > EVENTS_PENDING_AT_MOST:
         mend = "is Redis running?" if carrier == "redis" else "a run of any job announces them: do the jobs run?"
-        yield warn("events", f"{found}, the oldest for {_length(waiting['now'] - waiting['oldest'])}", mend)
+        yield warn("events", f"{found}, the oldest for {duration(waiting['now'] - waiting['oldest'])}", mend)
     else:
         yield ok("events", found)
 
@@ -157,11 +152,8 @@ def hosts(connection: Connection) -> Iterator[Finding]:
     well = True
     if differing := doctor.disagreeing_hosts(connection):
         well = False
-        rules = ", ".join(
-            f"{row['host']} {row['max_calls'] or 'unlimited'} in {row['window_seconds']:g} s" for row in differing
-        )
         mend = "make their config.yaml the same; until then the strictest holds"
-        yield warn("hosts", f"the rules of the rate limit differ: {rules}", mend)
+        yield warn("hosts", f"the rules of the rate limit differ: {limits_of(differing)}", mend)
     seen = doctor.hosts(connection)
     for what, mend in (("version", "upgrade the older one"), ("plan", "make provider.plan the same")):
         if len({row[what] for row in seen}) > 1:
@@ -178,12 +170,3 @@ def _counted(count: int, word: str) -> str:
 def _named(rows: list[Row], total: int) -> str:
     more = total - len(rows)
     return ", ".join(row["symbol"] for row in rows) + (f" and {more} more" if more > 0 else "")
-
-
-def _length(length: timedelta) -> str:
-    """Tell a length of time in its largest sensible unit, without what the tables of a terminal cost to import."""
-    seconds = max(0, round(length.total_seconds()))
-    for unit, size, least in (("d", 86_400, 48 * 3600), ("h", 3600, 2 * 3600), ("min", 60, 120)):
-        if seconds >= least:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

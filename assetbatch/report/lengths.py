@@ -1,0 +1,25 @@
+"""Lengths of time as people tell them: 12 s, 4 min, 3 h, 2 d."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+
+def duration(length: timedelta) -> str:
+    """Tell a length of time in its largest sensible unit."""
+    seconds = max(0, round(length.total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 2 * 3600:
+        return f"{seconds // 60} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 86400} d"
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """Tell how long ago something was."""
+    return "never" if moment is None else f"{duration(now - moment)} ago"
