@@ -304,7 +304,7 @@ def test_one_asset_is_looked_for_with_one_call(world: World) -> None:
 def job_ticker(ticker: str) -> Any:
     from assetbatch.provider.reference import Ticker
 
-    return Ticker(ticker, f"Name of {ticker}", AssetType.CRYPTO)
+    return Ticker(ticker, f"Name of {ticker}")
 
 
 def test_a_reference_list_without_end_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

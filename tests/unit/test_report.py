@@ -18,9 +18,10 @@ from assetbatch.errors import FailureKind
 from assetbatch.market_hours import Market, open_time
 from assetbatch.model import Access, Asset, AssetType, Role
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
-from assetbatch.report import status, tables
+from assetbatch.report import status
 from assetbatch.report.freshness import Freshness, Outlook, freshness, market_time_ago
 from assetbatch.report.health import Health, Level
+from assetbatch.report.lengths import duration
 from assetbatch.report.status_document import status_document
 from assetbatch.report.status_tables import status_view
 from tests.world import FRIDAYS_CLOSE, MINUTE, TUESDAY, load_config, overview
@@ -379,4 +380,4 @@ def test_prices_of_finished_days_name_the_day_and_when_there_can_be_a_newer_one(
     ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (172_800, "2 d"), (-5, "0 s")]
 )
 def test_durations_are_told_as_people_do(seconds: float, text: str) -> None:
-    assert tables.duration(timedelta(seconds=seconds)) == text
+    assert duration(timedelta(seconds=seconds)) == text
