@@ -14,6 +14,7 @@ from assetbatch.database.overview import Overview
 from assetbatch.errors import Interrupted
 from assetbatch.jobs import drain, enqueue, priority
 from assetbatch.jobs.clock import Stop
+from assetbatch.jobs.run import Start
 from tests.conftest import Commands, open_database, variables
 
 if TYPE_CHECKING:
@@ -103,23 +104,17 @@ class World:
         """Put secondary assets into the catalogue by ticker; T1USD is X:T1USD for short."""
         add_assets(self.connection, *(one if ":" in one else f"X:{one}" for one in assets), rank=priority)
 
+    def start(self, config: Config, connection: Connection | None = None, *, stop: Stop | None = None) -> Start:
+        """Tell what a run begins with."""
+        return Start(config, connection or self.connection, "test", stop or no_stop(), self.now)
+
     def prioritise(self, *, stop: Stop | None = None, **sections: str) -> RunResult:
-        return priority.run_priority(
-            self.configure(**sections), self.connection, host="test", stop=stop or no_stop(), started_at=self.now
-        )
+        return priority.run_priority(self.start(self.configure(**sections), stop=stop))
 
     def enqueue(self, symbols: Sequence[str] | None = None, /, **sections: str) -> RunResult:
         """Enqueue the assets that are due, or these, due or not."""
-        return enqueue.enqueue_secondary(
-            self.configure(**sections),
-            self.connection,
-            host="test",
-            stop=no_stop(),
-            source="database",
-            symbols=symbols,
-            due_or_not=symbols is not None,
-            started_at=self.now,
-        )
+        start = self.start(self.configure(**sections))
+        return enqueue.enqueue_secondary(start, source="database", symbols=symbols, due_or_not=symbols is not None)
 
     def drain(
         self,
@@ -133,14 +128,10 @@ class World:
         """Drain with a connection of its own, so that others may be under way in other threads."""
         with open_database(self.database) as connection:
             return drain.drain_queue(
-                self.configure(**sections),
-                connection,
-                host="test",
-                stop=stop or no_stop(),
+                self.start(self.configure(**sections), connection, stop=stop),
                 bounds=drain.Bounds(max_seconds, max_items),
                 shared=shared,
                 reconnect=lambda: open_database(self.database),
-                started_at=self.now,
             )
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # A job that cron started waits for a PostgreSQL that is just restarting; a person at a terminal wants to be told.
 JOB_PATIENCE_SECONDS = 10.0
-SHORTEST_SECRET = 8
 T = TypeVar("T")
 
 
@@ -60,16 +59,10 @@ class Invocation:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def mask(self, value: T) -> T:
-        """Blot out secrets in a text, or in all texts of a document. None should get here; this is the net below.
-
-        Words too short for a secret stay: `sandbox` is a key, and a word in many a sentence.
-        """
+        """Blot out secrets in a text, or in all texts of a document. None should get here; this is the net below."""
         masked: Any = value
         if isinstance(value, str):
-            masked = value
-            for secret in self.secrets:
-                if len(secret) >= SHORTEST_SECRET:
-                    masked = masked.replace(secret, "***")
+            masked = configuration.masked(value, self.secrets)
         elif isinstance(value, dict):
             masked = {key: self.mask(one) for key, one in value.items()}
         elif isinstance(value, list):

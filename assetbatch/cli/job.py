@@ -11,10 +11,11 @@ import typer
 
 from assetbatch import pings
 from assetbatch.cli import lifecycle, trouble
-from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
+from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
 from assetbatch.cli.trouble import named
 from assetbatch.database import schema
 from assetbatch.errors import Interrupted
+from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus
 from assetbatch.report.documents import run_document
 from assetbatch.report.progress import ProgressBar
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from assetbatch.config import Config
-    from assetbatch.database.connection import Connection
-    from assetbatch.jobs.clock import Stop
     from assetbatch.model import ChangedBar, RunResult
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ LAST_PING_SECONDS = 1.0
 
 def run(
     config: Config,
-    work: Callable[[Connection, Stop, ProgressBar | None], RunResult],
+    work: Callable[[Start, ProgressBar | None], RunResult],
     *,
     max_seconds: float,
     needs_key: bool = False,
@@ -56,7 +55,7 @@ def run(
             current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
         ):
             schema.check(connection)
-            result = work(connection, stop, progress)
+            result = work(Start(config, connection, host(), stop), progress)
         _tell(result)
     except BaseException as error:
         seconds = LAST_PING_SECONDS if isinstance(error, Interrupted) else pings.PING_SECONDS

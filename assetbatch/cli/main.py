@@ -14,10 +14,12 @@ from assetbatch.cli import commands, lifecycle, telling, trouble
 from assetbatch.cli.invocation import LogFormat, configure_log, current, format_for_stderr
 from assetbatch.errors import EXIT_BUG, AssetbatchError
 
-EXIT_CODES = """Exit codes: 0 done (also when nothing was due, or another run of the same job is going on);
-1 an unexpected error; 2 wrong usage; 3 done, but a priority asset failed or an item became a dead letter; 69 the
-database or the API could not be reached; 77 the API refused the key; 78 the configuration or the schema is wrong;
-130, 143 ended by a signal. `status --check` has its own."""
+EXIT_CODES = (
+    "Exit codes: 0 done (also when nothing was due, or another run of the same job is going on); 1 an unexpected error;"
+    " 2 wrong usage; 3 done in part: a priority asset failed, an item became a dead letter, or an outage ended the run"
+    " early; 69 the database, or the API for anything at all, could not be reached; 77 the API refused the key; 78 the"
+    " configuration or the schema is wrong; 130, 143 ended by a signal. `status --check` has its own."
+)
 
 app = typer.Typer(
     name="assetbatch",
@@ -46,7 +48,14 @@ def options(
     ] = None,
     verbose: Annotated[
         int,
-        typer.Option("--verbose", "-v", count=True, help="Tell the story; twice: every call and statement."),
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            metavar="",
+            show_default=False,
+            help="Tell the story; twice: every call and statement.",
+        ),
     ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No warnings on stderr, errors only.")] = False,
     log_format: Annotated[

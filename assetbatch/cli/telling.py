@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current
 from assetbatch.cli.told import Cause, End, Telling, Verdict, review
+from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,14 +126,15 @@ def _review(causes: Sequence[Cause], *, well: bool) -> tuple[Sequence[Verdict], 
 
 
 def _say_still(one: Cause, verdict: Verdict, exit_code: int) -> None:
-    line = f"assetbatch {current.command}: still: {one.about}, for {_lasting(verdict.seconds)}, {verdict.runs} runs"
+    lasted = f"{_lasting(verdict.seconds)}, {counted(verdict.runs, 'run')}"
+    line = f"assetbatch {current.command}: still: {one.about}, for {lasted}"
     facts = {"exit_code": exit_code, "repeated": True, "reason": one.about}
     facts |= {"seconds": round(verdict.seconds), "runs": verdict.runs}
     say([line], facts, level=logging.ERROR if one.fails else logging.WARNING)
 
 
 def _say_ended(end: End) -> None:
-    lasted = f"after {_lasting(end.seconds)}, {end.runs} run{'s' if end.runs != 1 else ''}"
+    lasted = f"after {_lasting(end.seconds)}, {counted(end.runs, 'run')}"
     words = f"well again {lasted} failed" if end.fails else f"ended {lasted}: {end.about}"
     facts = {"exit_code": 0, "ended": True, "reason": end.about, "seconds": round(end.seconds), "runs": end.runs}
     say([f"assetbatch {current.command}: {words}"], facts, level=logging.INFO)
@@ -157,6 +159,5 @@ def _lasting(seconds: float) -> str:
     for size, unit in ((1440, "day"), (60, "hour"), (1, "minute")):
         # 90 minutes say more than 1 hour.
         if minutes >= (2 * size if size > 1 else size):
-            count = minutes // size
-            return f"{count} {unit}{'s' if count != 1 else ''}"
+            return counted(minutes // size, unit)
     return "less than a minute"

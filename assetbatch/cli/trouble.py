@@ -12,6 +12,7 @@ from assetbatch.cli.invocation import current
 from assetbatch.cli.telling import cause, say, weigh
 from assetbatch.errors import EXIT_BUG, EXIT_KEY_REFUSED, KINDS, Interrupted
 from assetbatch.model import RunStatus
+from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,13 +125,13 @@ def _summary(result: RunResult) -> str:
         return "the API refused the key"
     good = len(result.updated) + len(result.unchanged)
     if result.ended_by:
-        waiting = "" if result.remaining is None else f"; {result.remaining} wait on the queue"
-        return f"ended early, after {good} assets{waiting}"
+        waiting = "" if result.remaining is None else f"; {result.remaining} on the queue"
+        return f"ended early, after {counted(good, 'asset')}{waiting}"
     if not result.failed:
         return "done, but"
     what = "are dead letters now" if result.dead else "failed"
     return f"{len(result.failed)} of {len(result.failed) + good} assets {what}" + (
-        ", the others are stored" if good else ""
+        ", the others are up to date" if good else ""
     )
 
 

@@ -3,7 +3,7 @@
 from assetbatch.config.configuration import Config
 from assetbatch.config.database import Database
 from assetbatch.config.loading import load
-from assetbatch.config.secret import Secret
+from assetbatch.config.secret import Secret, masked
 from assetbatch.config.sources import data_folder, is_journal, sandbox_key, state_folder, whereabouts
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "data_folder",
     "is_journal",
     "load",
+    "masked",
     "sandbox_key",
     "state_folder",
     "whereabouts",

@@ -13,7 +13,7 @@ from assetbatch.config.settings import Settings
 from assetbatch.errors import ConfigurationError, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from assetbatch.config.given import Given, Values
@@ -107,17 +107,13 @@ def _check_redis(values: Values, secrets: Mapping[str, Given], faults: list[Faul
             return
 
 
-def _presented(faults: Iterable[Fault], secrets: Iterable[str]) -> list[Fault]:
+def _presented(faults: Iterable[Fault], secrets: Sequence[str]) -> list[Fault]:
     """Return the faults in the order of their lines and, whatever put it there, without a secret's text."""
-    long_enough = [text for text in secrets if len(text) >= 4]
-
-    def masked(text: str) -> str:
-        for hidden in long_enough:
-            text = text.replace(hidden, "***")
-        return text
-
     ordered = sorted(dict.fromkeys(faults), key=_line)
-    shown = [Fault(fault.place, masked(fault.key), masked(fault.message)) for fault in ordered[:MAX_FAULTS]]
+    shown = [
+        Fault(fault.place, secret.masked(fault.key, secrets), secret.masked(fault.message, secrets))
+        for fault in ordered[:MAX_FAULTS]
+    ]
     if len(ordered) > MAX_FAULTS:
         shown.append(Fault("", "", f"and {len(ordered) - MAX_FAULTS} more"))
     return shown

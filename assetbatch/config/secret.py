@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NAMES = ("POLYGON_API_KEY", "DATABASE_URL", "DB_PASSWORD", "REDIS_URL")
 MAX_BYTES = 65_536
+SANDBOX_KEY = "sandbox"
+SHORTEST = 6
 _FORMS = {
     "POLYGON_API_KEY": (r"[!-~]+", "has a space or a letter that no key has"),
     "REDIS_URL": (r"(redis|rediss|unix)://\S+", "expected redis://host:6379/0, rediss://… or unix://…"),
@@ -102,3 +104,14 @@ def hidden(secrets: set[str]) -> tuple[str, ...]:
     # % codes, resolved and written: libraries repeat a URL's parts in either way.
     texts |= {unquote(text) for text in texts} | {quote(text, safe="", errors="replace") for text in texts}
     return tuple(sorted(filter(None, texts), key=len, reverse=True))
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Blot out secrets, given as `hidden` does.
+
+    Words too short for one stay, and so does the sandbox's key, which is part of many a path.
+    """
+    for one in secrets:
+        if len(one) >= SHORTEST and one != SANDBOX_KEY:
+            text = text.replace(one, "***")
+    return text

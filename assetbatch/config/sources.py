@@ -145,7 +145,7 @@ def dotenv_variables(found: Found | None, faults: list[Fault]) -> dict[str, Give
 
 def sandbox_key(environ: Mapping[str, str]) -> str:
     """Return the key that the sandbox accepts."""
-    return environ.get("SANDBOX_KEY") or "sandbox"
+    return environ.get("SANDBOX_KEY") or secret.SANDBOX_KEY
 
 
 def data_folder(environ: Mapping[str, str]) -> Path:

@@ -1,4 +1,4 @@
-"""Pages of bars: stored, with the reasons for what they have not."""
+"""Pages of bars: stored, and read again."""
 
 from __future__ import annotations
 
@@ -13,14 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from assetbatch.bars import Harvest
     from assetbatch.database.connection import Connection
     from assetbatch.model import Asset, Span
-
-HAS_FINALITY = """
-select count(*) = 2 as yes from pg_attribute
-where attrelid = 'market_data.ohlcv_5m'::regclass and attname in ('is_final', 'fetched_at') and not attisdropped
-"""
 
 LOCK_SYMBOL = "select id from trading.symbols where symbol = %(symbol)s for no key update"
 
@@ -71,61 +65,6 @@ where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s
 order by b.ts
 """
 
-# What a page covers and has no bar for is absent for a reason; other reasons that were noted for that time are gone.
-NOTE_ABSENCES = """
-with asked (r) as (
-  select tstzmultirange(tstzrange(%(since)s, %(until)s))
-), absent (r) as (
-  select coalesce(range_agg(tstzrange(since, until)), '{}')
-  from unnest(%(absent_since)b::timestamptz[], %(absent_until)b::timestamptz[]) as v (since, until)
-), closed (r) as (
-  select coalesce(range_agg(tstzrange(since, until)), '{}')
-  from unnest(%(closed_since)b::timestamptz[], %(closed_until)b::timestamptz[]) as v (since, until)
-), invalid (r) as (
-  select coalesce(range_agg(tstzrange(since, until)), '{}')
-  from unnest(%(invalid_since)b::timestamptz[], %(invalid_until)b::timestamptz[]) as v (since, until)
-), found (reason, ranges) as (
-  select 'closed', absent.r * closed.r - invalid.r from absent, closed, invalid
-  union all select 'nothing', absent.r - closed.r - invalid.r from absent, closed, invalid
-  union all select 'failed', invalid.r from invalid
-  union all select 'not_entitled', '{}'
-), months (month) as (
-  select tstzmultirange(tstzrange(m at time zone 'UTC', (m + interval '1 month') at time zone 'UTC'))
-  from generate_series(
-    date_trunc('month', %(since)s at time zone 'UTC'), %(until)s at time zone 'UTC', interval '1 month'
-  ) m
-)
-insert into assetbatch.bar_absences as b (symbol, reason, month, ranges, noted_at)
-select %(symbol)s, reason, (lower(month) at time zone 'UTC')::date, ranges * month, %(noted_at)s
-from found, months
-where not isempty(ranges * month)
-   or exists (select from assetbatch.bar_absences o, asked
-              where o.symbol = %(symbol)s and o.reason = found.reason and o.ranges && asked.r
-                and o.month = (lower(months.month) at time zone 'UTC')::date)
-on conflict (symbol, reason, month) do update
-set ranges = case when b.reason = 'failed' and b.noted_at <= excluded.noted_at - interval '1 day'
-                  then '{}' else b.ranges - (select r from asked) end + excluded.ranges,
-    noted_at = case when b.reason = 'failed' and b.noted_at > excluded.noted_at - interval '1 day'
-                    then b.noted_at else excluded.noted_at end
-where b.ranges <> b.ranges - (select r from asked) + excluded.ranges
-   or (b.reason = 'failed' and b.noted_at <= excluded.noted_at - interval '1 day')
-"""
-
-NOTE_NOT_ENTITLED = """
-insert into assetbatch.bar_absences as b (symbol, reason, month, ranges, noted_at, told)
-select %(symbol)s, 'not_entitled', m,
-       tstzmultirange(tstzrange(%(since)s, %(until)s)
-                      * tstzrange(m at time zone 'UTC', (m + interval '1 month') at time zone 'UTC')),
-       %(noted_at)s, %(told)s
-from generate_series(
-  date_trunc('month', %(since)s at time zone 'UTC'), %(until)s at time zone 'UTC' - interval '1 microsecond',
-  interval '1 month'
-) m
-on conflict (symbol, reason, month) do update
-set ranges = excluded.ranges + case when b.told = excluded.told then b.ranges else '{}' end,
-    noted_at = excluded.noted_at, told = excluded.told
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class StoredBars:
@@ -133,12 +72,6 @@ class StoredBars:
 
     written: int
     refused: tuple[tuple[datetime, str], ...] = ()
-
-
-def has_finality(connection: Connection) -> bool:
-    """Tell whether the table of the bars has the columns that say which are final; a platform's own may lack them."""
-    row = connection.execute(HAS_FINALITY).fetchone()
-    return row is not None and bool(row["yes"])
 
 
 def write(
@@ -203,37 +136,6 @@ def _columns(page: Sequence[tuple[Bar, bool]]) -> dict[str, Any]:
         "trades": [bar.trades for bar in rows],
         "is_final": [is_final for _, is_final in page],
     }
-
-
-def note_absences(
-    connection: Connection, symbol: str, harvest: Harvest, *, span: Span, closed: Sequence[Span], noted_at: datetime
-) -> None:
-    """Note why a page has no bar where it has none: within what it covers, and `closed` is when the market rested."""
-    if span.since >= harvest.until:
-        return
-    connection.execute(
-        NOTE_ABSENCES,
-        {
-            "symbol": symbol,
-            "since": span.since,
-            "until": harvest.until,
-            "absent_since": [one.since for one in harvest.absent],
-            "absent_until": [one.until for one in harvest.absent],
-            "closed_since": [one.since for one in closed],
-            "closed_until": [one.until for one in closed],
-            "invalid_since": [one.since for one in harvest.invalid],
-            "invalid_until": [one.until for one in harvest.invalid],
-            "noted_at": noted_at,
-        },
-    )
-
-
-def note_not_entitled(connection: Connection, symbol: str, span: Span, *, told: str, noted_at: datetime) -> None:
-    """Note that a plan and key may not see these bars: they are not asked for again with them."""
-    connection.execute(
-        NOTE_NOT_ENTITLED,
-        {"symbol": symbol, "since": span.since, "until": span.until, "told": told, "noted_at": noted_at},
-    )
 
 
 def read(connection: Connection, symbol: str, span: Span) -> dict[datetime, tuple[Bar, bool]]:

@@ -1,4 +1,4 @@
-"""Bars: whose are due, and where some are missing.
+"""Bars: whose are due, and who may ask for them.
 
 Who asks for an asset's bars holds a lease on them for as long as one call takes; what comes next is read off the bars
 again. What is settled is final: below `asked_until` there is no open bar.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,7 +16,6 @@ import psycopg
 from assetbatch.bars import Track
 from assetbatch.database.catalogue import asset_of
 from assetbatch.database.connection import transaction
-from assetbatch.model import Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,18 +44,6 @@ where a.enabled and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
   and coalesce(b.asked_at < l.asked_before, true) and coalesce(b.asked_until < l.until, true)
   and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
 order by a.role, case when a.role = 'priority' then a.rank end, b.watermark nulls first, a.symbol
-limit %(limit)s
-"""
-
-# Holes are looked for where nobody has looked for longest.
-NEXT_TO_SCAN = """
-select a.symbol
-from assetbatch.assets a join assetbatch.bar_state b using (symbol)
-where a.enabled and b.asked_until is not null
-  and exists (select from trading.symbols s where s.symbol = a.symbol)
-  and coalesce(b.scanned_at < %(scanned_before)s, true)
-  and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
-order by a.role, b.scanned_at nulls first, a.symbol
 limit %(limit)s
 """
 
@@ -104,46 +90,6 @@ RELEASE = (
     "update assetbatch.bar_state set token = null, leased_until = null where symbol = %(symbol)s and token = %(token)s"
 )
 
-MARK_SCANNED = "update assetbatch.bar_state set scanned_at = %(now)s where symbol = %(symbol)s"
-
-# What is wanted, less the bars that are there, less what is absent for a reason that still holds.
-HOLES = """
-with wanted (r) as (
-  select tstzmultirange(tstzrange(%(since)s, greatest(%(since)s, %(until)s)))
-), covered (r) as (
-  select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}')
-  from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
-  where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s and b.is_final
-), absent (r) as (
-  select coalesce(range_agg(r), '{}') from assetbatch.bar_absences a, unnest(a.ranges) r
-  where a.symbol = %(symbol)s and a.month >= date_trunc('month', %(since)s at time zone 'UTC')
-    and (a.reason <> 'failed' or a.noted_at > %(failed_since)s)
-    and (a.reason <> 'not_entitled' or a.told = %(told)s)
-)
-select lower(hole) as since, upper(hole) as until
-from wanted, covered, absent, unnest(wanted.r - covered.r - absent.r) hole
-order by 1
-"""
-
-# For a platform's own table without that column: what was open before a long stop cannot be told there.
-HOLES_BARE = """
-with wanted (r) as (
-  select tstzmultirange(tstzrange(%(since)s, greatest(%(since)s, %(until)s)))
-), covered (r) as (
-  select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}')
-  from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
-  where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s
-), absent (r) as (
-  select coalesce(range_agg(r), '{}') from assetbatch.bar_absences a, unnest(a.ranges) r
-  where a.symbol = %(symbol)s and a.month >= date_trunc('month', %(since)s at time zone 'UTC')
-    and (a.reason <> 'failed' or a.noted_at > %(failed_since)s)
-    and (a.reason <> 'not_entitled' or a.told = %(told)s)
-)
-select lower(hole) as since, upper(hole) as until
-from wanted, covered, absent, unnest(wanted.r - covered.r - absent.r) hole
-order by 1
-"""
-
 READ_STATES = """
 select symbol, wanted_since, asked_until from assetbatch.bar_state where symbol = any(%(symbols)s)
 """
@@ -188,41 +134,10 @@ def due(
     return [row["symbol"] for row in rows]
 
 
-def next_to_scan(connection: Connection, *, scanned_before: datetime, now: datetime, limit: int) -> list[str]:
-    """Tell where nobody has looked for holes since `scanned_before`."""
-    rows = connection.execute(NEXT_TO_SCAN, {"scanned_before": scanned_before, "now": now, "limit": limit})
-    return [row["symbol"] for row in rows]
-
-
-def mark_scanned(connection: Connection, symbol: str, now: datetime) -> None:
-    """Note that an asset's holes are not to be looked for again in this run."""
-    connection.execute(MARK_SCANNED, {"symbol": symbol, "now": now})
-
-
 def states(connection: Connection, symbols: Sequence[str]) -> dict[str, tuple[datetime, datetime | None]]:
     """Read since when bars are wanted, and until when they were asked for."""
     rows = connection.execute(READ_STATES, {"symbols": list(symbols)})
     return {row["symbol"]: (row["wanted_since"], row["asked_until"]) for row in rows}
-
-
-def holes(
-    connection: Connection, symbol: str, span: Span, *, now: datetime, told: str, has_finality: bool
-) -> list[Span]:
-    """Find where bars are missing within a span, for no reason that still holds, in the order of time.
-
-    `told` names plan and key, as `note_not_entitled` did; `has_finality`: the table tells which bars are final.
-    """
-    rows = connection.execute(
-        HOLES if has_finality else HOLES_BARE,
-        {
-            "symbol": symbol,
-            "since": span.since,
-            "until": span.until,
-            "failed_since": now - timedelta(days=1),
-            "told": told,
-        },
-    )
-    return [Span(row["since"], row["until"]) for row in rows]
 
 
 def claim(

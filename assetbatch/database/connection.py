@@ -119,7 +119,7 @@ def connect(
             ) from None
         raise DatabaseUnavailableError(
             f"{database.described}: {' '.join(str(error).split())}",
-            hint="is PostgreSQL running, and are host, user and password right?",
+            hint="is PostgreSQL running, does the database exist, and are host, user and password right?",
         ) from None
 
 

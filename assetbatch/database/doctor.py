@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.database import overview
-from assetbatch.database.schema import MISSING_COLUMNS, MISSING_KEYS
+from assetbatch.database.platform import MISSING_COLUMNS, MISSING_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

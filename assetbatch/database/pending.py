@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch.database import bars, catalogue, schema
 from assetbatch.database.connection import transaction
+from assetbatch.database.platform import platform_statements
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def read(connection: Connection, assets: Sequence[Asset], *, partition_bars: boo
             changed=changed,
             disabled=disabled,
             partitions=[row["name"] for row in connection.execute(MISSING_TABLES, months)],
-            owner_statements=rights + schema.platform_statements(connection),
+            owner_statements=rights + platform_statements(connection),
         )
 
 

@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours
-from assetbatch.database import bar_pages, bars, catalogue, schema
-from assetbatch.database.leases import LEASE_SECONDS
+from assetbatch.database import bar_holes, bar_pages, catalogue, schema
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, FailureKind
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.clock import Clock
-from assetbatch.jobs.cycle import Cycle
-from assetbatch.jobs.run import exit_code, give_way, new_client, perform, rules_of
+from assetbatch.jobs.run import new_client, perform, renewal_seconds
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.model import Access, BarsResult, ChangedBar, Failure, RunResult, RunStatus, Span
-from assetbatch.provider.addresses import source_of
+from assetbatch.model import Access, ChangedBar, Failure, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,11 +30,10 @@ if TYPE_CHECKING:
     from assetbatch.database.bars import Claimed
     from assetbatch.database.connection import Connection
     from assetbatch.errors import CallError
-    from assetbatch.jobs.bars import BarCall
-    from assetbatch.jobs.clock import Stop
-    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.bar_calls import BarCall
+    from assetbatch.jobs.run import Run, Start
     from assetbatch.jobs.update import Road
-    from assetbatch.model import Asset, Bar
+    from assetbatch.model import Asset, Bar, RunResult
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +88,7 @@ def foresee(
     api_key = config.api_key.reveal() if config.api_key else None
     sight = Sight(connection, config, clock, api_key=api_key)
     wanted = Wanted(config, sight, clock)
-    has_finality = bar_pages.has_finality(connection)
+    has_finality = bar_holes.has_finality(connection)
     assets = catalogue.enabled_assets(connection, symbols)
     spans: dict[str, Span] = {}
     calls = 0
@@ -104,7 +100,9 @@ def foresee(
         missing = (
             [span]
             if refetch
-            else bars.holes(connection, asset.symbol, span, now=clock.now(), told=sight.told, has_finality=has_finality)
+            else bar_holes.holes(
+                connection, asset.symbol, span, now=clock.now(), told=sight.told, has_finality=has_finality
+            )
         )
         if span.since < span.until and missing:
             spans[asset.symbol] = span
@@ -113,67 +111,45 @@ def foresee(
 
 
 def backfill(
-    config: Config,
-    connection: Connection,
-    foreseen: Foreseen,
-    *,
-    host: str,
-    stop: Stop,
-    refetch: bool,
-    progress: Callable[[int, int], object] | None = None,
+    start: Start, foreseen: Foreseen, *, refetch: bool, progress: Callable[[int, int], object] | None = None
 ) -> RunResult:
     """Ask for the bars that are missing within the spans that were foreseen; `refetch`: for those that are there, too.
 
     `progress` is told how many calls were made, and how many were foreseen. Raises ConfigurationError without a key.
     """
-    api_key = config.require_api_key().reveal()
+    api_key = start.config.require_api_key().reveal()
+    limit = longest_seconds(foreseen)
 
     def work(run: Run) -> RunResult:
-        schema.claim_source(connection, source_of(config.settings.provider.base_url))
-        sight = Sight(connection, config, run.clock, api_key=api_key)
+        run.claim_source()
+        sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
         road = run.road(api_key, Lane.QUEUE)
         pages = _Pages(run, road, sight, foreseen.spans, refetch=refetch)
-        client = new_client(config, api_key)
+        client = new_client(run.config, api_key)
         client.warm_up()
-        cycle = Cycle(road, client, sight, lambda calls: calls, no_call_after=time.monotonic() + limit, max_calls=None)
-        cycle.make_bars(pages, lambda: progress and progress(road.trip.calls_used, foreseen.calls))
-        return _result(run, road, pages, foreseen)
+        pages.fetch(
+            client,
+            no_call_after=time.monotonic() + limit,
+            progress=lambda: progress and progress(run.trip.calls_used, foreseen.calls),
+        )
+        return _result(run, pages, foreseen)
 
-    limit = longest_seconds(foreseen)
-    return perform(
-        JOB,
-        config,
-        connection,
-        work,
-        host=host,
-        stop=stop,
-        lease_seconds=max(LEASE_SECONDS, rules_of(config).hold_seconds),
-        max_seconds=limit,
-    )
+    return perform(JOB, start, work, max_seconds=limit, lease_seconds=renewal_seconds(start.config))
 
 
-def _result(run: Run, road: Road, pages: _Pages, foreseen: Foreseen) -> RunResult:
-    trip, kinds = road.trip, [*(one.kind for one in pages.given_up)]
+def _result(run: Run, pages: _Pages, foreseen: Foreseen) -> RunResult:
+    kinds = [one.kind for one in pages.given_up]
     if pages.ended_by is not None:
         kinds.append(pages.ended_by.kind)
-    return RunResult(
-        job=JOB,
-        run_id=run.id,
-        status=RunStatus.OK if not kinds else RunStatus.PARTIAL if pages.assets else RunStatus.FAILED,
-        exit_code=exit_code(kinds, anything_stored=bool(pages.assets)),
-        started_at=run.clock.started_at,
-        finished_at=run.clock.now(),
+    return replace(
+        run.result(kinds, anything_stored=bool(pages.assets)),
         updated=tuple(sorted(pages.assets)),
         deferred=tuple(pages.todo),
         failed=tuple(pages.given_up),
-        bars=BarsResult(len(pages.assets), pages.stored),
+        bars=pages.result,
         calls_foreseen=foreseen.calls,
         changed=tuple(pages.changed),
         ended_by=pages.ended_by,
-        api_calls_used=trip.calls_used,
-        rate_limit_waits=trip.long_waits + trip.refusals,
-        waited_seconds=round(trip.waited_seconds, 3),
-        warnings=give_way(run.config, run.connection, trip.unforeseen),
     )
 
 

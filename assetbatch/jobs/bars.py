@@ -1,16 +1,13 @@
-"""Bars: which call comes next, and what becomes of its answer.
+"""Bars: what becomes of the calls for them.
 
-The newest bars of each asset come first, in the order of importance; then holes, for as long as nothing else wants the
-slot. A page is stored with its record, with the reasons for what it has not, and with the end of the lease on the
-asset's bars, in one transaction.
+A page is stored with its record, with the reasons for what it has not, and with the end of the lease on the asset's
+bars, in one transaction.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,219 +15,93 @@ import psycopg
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_pages, bars, catalogue
-from assetbatch.errors import KINDS, FailureKind, Fate
-from assetbatch.jobs.run import rules_of
-from assetbatch.jobs.wanted import HORIZONS, Wanted
-from assetbatch.model import Access, Call, CallKind, Span, Trouble
+from assetbatch.database import bar_holes, bar_pages, bars
+from assetbatch.database.rate_limit import Outcome
+from assetbatch.errors import KINDS, CallError, FailureKind, Fate
+from assetbatch.jobs.bar_calls import BarCall, BarCalls
+from assetbatch.jobs.wanted import HORIZONS
+from assetbatch.model import BarsResult, Span, Trouble
 from assetbatch.planner import Mode
+from assetbatch.provider.bars import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from assetbatch.bars import Harvest
     from assetbatch.database.bar_pages import StoredBars
-    from assetbatch.database.bars import Claimed
+    from assetbatch.database.rate_limit import Slot
     from assetbatch.database.runs import CallRecord
-    from assetbatch.errors import CallError
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.update import Road
-    from assetbatch.model import AssetType, Bar
-    from assetbatch.provider.bars import Page
+    from assetbatch.model import Bar
+    from assetbatch.provider.client import Client
 
 log = logging.getLogger(__name__)
 
-# How many assets a list of those that are due names at most, and how soon the next list is made.
-LIST_SIZE = 500
-LOOK_AGAIN_SECONDS = 5.0
-# Looking for holes reads all bars of an asset: so many at once, and for so long in a run.
-SCAN_SIZE = 20
-SCAN_SECONDS = 1.0
 # By how much calendars may differ about how far back a plan reaches.
 A_FEW_DAYS = timedelta(days=3)
 # After a call that can hardly fare better soon.
 HOPELESS_SECONDS = 6 * 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class BarCall:
-    """A call for one page, and the lease on its asset's bars. `newest`: it is for the newest bars, not for a hole."""
-
-    call: Call
-    claimed: Claimed
-    newest: bool
-    asked_at: datetime
-
-    @property
-    def span(self) -> Span:
-        """What is asked for."""
-        assert self.call.span is not None  # noqa: S101 - such a call has a span
-        return self.call.span
-
-
-class Bars:
-    """The bars that one run asks for. `symbols`: only the newest of these; None: of all, and holes, too.
-
-    `ended_by` is what no further call can fare better than, once there is such.
-    """
+class Bars(BarCalls):
+    """The bars that one run asks for, stored as they come."""
 
     def __init__(self, run: Run, road: Road, sight: Sight, *, symbols: list[str] | None = None) -> None:
-        self._run = run
+        super().__init__(run, sight, symbols=symbols)
         self._road = road
-        self._sight = sight
-        self._symbols = symbols
-        self._settings = run.config.settings.bars
-        self.wanted = Wanted(run.config, sight, run.clock)
-        self._due: deque[str] = deque()
-        self._holed: deque[str] = deque()
-        self._listed_at: float | None = None
-        self._scan_seconds = SCAN_SECONDS if symbols is None else 0.0
-        self._lease_seconds = rules_of(run.config).hold_seconds
-        # Since when there are partitions.
-        self._partitions: datetime | None = None
-        self._last_holes: dict[str, Span] = {}
-        # Markets whose day is not over for the vendor: what one asset was told holds for all.
-        self._not_yet: set[AssetType] = set()
-        self._has_finality = bar_pages.has_finality(run.connection)
         self.assets: set[str] = set()
         self.stored = 0
-        self.ended_by: Trouble | None = None
 
-    def waiting(self) -> list[str]:
-        """Tell whose newest bars are due and are not asked for by this run."""
-        if not self.wanted.enabled or not self._sight.may(Access.BARS):
-            return []
-        self._list_due()
-        return list(self._due)
+    @property
+    def result(self) -> BarsResult:
+        """What was stored."""
+        return BarsResult(len(self.assets), self.stored)
 
-    def has_work(self) -> bool:
-        """Tell whether a call would be of use now."""
-        if self.ended_by or not self.wanted.enabled or not self._sight.may(Access.BARS):
-            return False
-        if self._due or self._holed:
-            return True
-        if self._listed_at is None or time.monotonic() - self._listed_at > LOOK_AGAIN_SECONDS:
-            self._list_due()
-        if not self._due and self._scan_seconds > 0:
-            self._scan()
-        return bool(self._due or self._holed)
+    def fetch(
+        self,
+        client: Client,
+        *,
+        no_call_after: float,
+        max_calls: int | None = None,
+        progress: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Ask page by page, one after another, for as long as there is something to ask for and a call to do it.
 
-    def _list_due(self) -> None:
-        limits = [
-            limit
-            for limit in self.wanted.limits(catalogue.frequencies(self._run.connection))
-            if limit[1].asset_type not in self._not_yet
-        ]
-        now = self._run.clock.now()
-        found = bars.due(self._run.connection, limits, symbols=self._symbols, now=now, limit=LIST_SIZE)
-        self._due = deque(found)
-        # A full list has cut others off: the next one is made as soon as it is done.
-        self._listed_at = time.monotonic() if len(found) < LIST_SIZE else None
+        No call begins after the monotonic time `no_call_after`; `max_calls` bounds the requests of the run, None: no
+        bound.
+        """
+        road = self._road
+        while road.calls_left(max_calls) >= 1 and time.monotonic() < no_call_after and self.has_work():
+            try:
+                slot = road.acquire(max_wait_seconds=no_call_after - time.monotonic())
+            except CallError as error:
+                log.info("no further call in this run: %s", error)
+                return
+            one = None
+            try:
+                one = self.begin()
+            finally:
+                if one is None:
+                    road.limiter.release(slot, Outcome.UNSENT)
+            if one is not None:
+                self._ask(client, one, slot)
+                progress()
 
-    def _scan(self) -> None:
-        """Look for holes, for a while."""
-        run = self._run
+    def _ask(self, client: Client, one: BarCall, slot: Slot) -> None:
         began = time.monotonic()
-        while not self._holed and time.monotonic() - began < self._scan_seconds:
-            symbols = bars.next_to_scan(
-                run.connection, scanned_before=run.clock.started_at, now=run.clock.now(), limit=SCAN_SIZE
-            )
-            if not symbols:
-                break
-            known = bars.states(run.connection, symbols)
-            for symbol in symbols:
-                if time.monotonic() - began >= self._scan_seconds:
-                    break
-                if symbol in known and self._holes(symbol, *known[symbol]):
-                    self._holed.append(symbol)
-                else:
-                    bars.mark_scanned(run.connection, symbol, run.clock.now())
-        self._scan_seconds -= time.monotonic() - began
-
-    def _holes(self, symbol: str, since: datetime, until: datetime | None) -> list[Span]:
-        since = max(since, self.wanted.kept_since() or since)
-        if until is None or until <= since:
-            return []
-        return bars.holes(
-            self._run.connection,
-            symbol,
-            Span(since, until),
-            now=self._run.clock.now(),
-            told=self._sight.told,
-            has_finality=self._has_finality,
-        )
-
-    def begin(self) -> BarCall | None:
-        """Choose the next call, and take the lease for it; None where there is none after all."""
-        symbol, newest = self._next()
-        claimed = bars.claim(
-            self._run.connection,
-            symbol,
-            wanted_since=self._since(symbol),
-            kept_since=self.wanted.kept_since(),
-            seconds=self._lease_seconds,
-        )
-        if claimed is None:
-            self._taken(symbol)
-            return None
-        self._keep_partitions(claimed)
-        span = self._newest(claimed) if newest else self._hole(claimed)
-        if span is None:
-            bars.release(self._run.connection, claimed)
-            return None
-        call = Call(CallKind.BARS, (claimed.track.asset,), span=span, minutes=claimed.track.minutes)
-        return BarCall(call, claimed, newest, self._run.clock.now())
-
-    def _next(self) -> tuple[str, bool]:
-        """Choose whose bars come next: the newest of somebody, or else a hole."""
-        newest = bool(self._due)
-        return (self._due if newest else self._holed).popleft(), newest
-
-    def _since(self, symbol: str) -> datetime:
-        """Tell since when bars of this asset are wanted."""
-        del symbol
-        return self.wanted.since()
-
-    def _taken(self, symbol: str) -> None:
-        """Leave it to the other run that has just begun to ask."""
-
-    def _again(self, one: BarCall) -> None:
-        """Let the next call be for the same asset."""
-        (self._due if one.newest else self._holed).appendleft(one.claimed.track.asset.symbol)
-
-    def _keep_partitions(self, claimed: Claimed) -> None:
-        since = claimed.track.wanted_since
-        if self._partitions is None or since < self._partitions:
-            bars.keep_partitions(self._run.connection, since=since, kept_since=self.wanted.kept_since())
-            self._partitions = since
-
-    def _newest(self, claimed: Claimed) -> Span | None:
-        until = self.wanted.until(market_hours.market_of(claimed.track.asset))
-        if until is None:
-            return None
-        recheck = timedelta(hours=self._settings.recheck_hours)
-        now = self._run.clock.now()
-        span = core.tail(claimed.track, until=until, now=now, recheck=recheck)
-        if span is None:
-            # The platform itself has stored them: what is missing before them is a hole.
-            bars.finish(self._run.connection, claimed, asked_until=until, asked_at=now, minutes=claimed.track.minutes)
-        if span is None or self._sight.mode is Mode.END_OF_DAY:
-            return span
-        # The bars that are open now come along; they are fetched again.
-        until = core.floor(now) + core.LENGTH
-        return Span(max(span.since, until - core.ONE_PAGE), until)
-
-    def _hole(self, claimed: Claimed) -> Span | None:
-        track = claimed.track
-        span = core.next_hole(self._holes(track.asset.symbol, track.wanted_since, track.asked_until))
-        # A hole that its call has left as it was is left to the next run, whatever the cause.
-        if span is None or span == self._last_holes.get(track.asset.symbol):
-            bars.mark_scanned(self._run.connection, track.asset.symbol, self._run.clock.now())
-            return None
-        self._last_holes[track.asset.symbol] = span
-        return span
+        try:
+            page = self._road.sent(client, one.call, slot, began)
+        except CallError as error:
+            self.failed(one, error)
+        except BaseException:
+            self.let_go(one)
+            raise
+        else:
+            assert isinstance(page, Page)  # noqa: S101 - such calls bring bars
+            self.landed(one, page, self._road.landed(one.call, slot, began, Outcome.OK))
 
     def landed(self, one: BarCall, page: Page, record: CallRecord) -> None:
         """Store what a page brought."""
@@ -290,7 +161,7 @@ class Bars:
             )
             found = core.without(found, [ts for ts, _ in stored.refused] if stored else [])
             closed = market_hours.closed_spans(market, one.span.since, found.until)
-            bar_pages.note_absences(connection, symbol, found, span=one.span, closed=closed, noted_at=one.asked_at)
+            bar_holes.note_absences(connection, symbol, found, span=one.span, closed=closed, noted_at=one.asked_at)
             if not self._finish(one, found):
                 stored = None
                 raise psycopg.Rollback
@@ -356,7 +227,7 @@ class Bars:
         seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
         span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
         symbol = one.claimed.track.asset.symbol
-        bar_pages.note_not_entitled(connection, symbol, span, told=self._sight.told, noted_at=now)
+        bar_holes.note_not_entitled(connection, symbol, span, told=self._sight.told, noted_at=now)
         bars.release(connection, one.claimed)
         self._again(one)
         return span

@@ -9,38 +9,36 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
-from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 
 from assetbatch import planner
 from assetbatch.database.prices import Brought
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind
+from assetbatch.jobs.sight import Turn
 from assetbatch.jobs.update import sort_out
 from assetbatch.model import Call, CallKind, Failure, Role
-from assetbatch.provider.bars import Page
 from assetbatch.provider.quotes import Answers
 from assetbatch.provider.reference import MarketsOpen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tenacity import RetryCallState
+    from collections.abc import Callable, Iterable, Sequence
 
     from assetbatch.database.prices import Stored
     from assetbatch.database.runs import CallRecord
-    from assetbatch.jobs.bars import Bars
     from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.update import Road
     from assetbatch.model import Asset
+    from assetbatch.planner import Days
     from assetbatch.provider.client import Client
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3
+# How often to look whether another run has got the answer that this one needs too.
+POLL_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -57,63 +55,81 @@ class Cycle:
     no_call_after: float
     """Monotonic time after which no call begins."""
     max_calls: int | None
+    _waiting: deque[Call] = field(default_factory=deque, init=False)
+    _days: Days = field(default_factory=dict, init=False)
+    """What was known of finished days when the calls that wait were planned."""
+    _theirs: set[Call] = field(default_factory=set, init=False)
+    """Calls that other runs were found to be making, since the last look at all of them."""
 
     def make(self, calls: Sequence[Call]) -> None:
         """Make the calls, in order; store what each brings. Failures are on the road's trip, they are not raised."""
+        self._waiting, self._days = deque(calls), self.sight.days
         try:
-            self._make_all(calls)
+            while self._waiting:
+                self._make_next()
         except BaseException:
             with suppress(psycopg.Error):
                 self.sight.give_up_day()
             raise
 
-    def _make_all(self, calls: Sequence[Call]) -> None:
-        waiting = deque(calls)
-        while waiting:
-            if self.calls_left < 1:
-                left = [asset for other in waiting for asset in other.assets]
-                self.fail(left, FailureKind.NO_SLOT, "the run has made its calls")
-                break
-            call = waiting.popleft()
-            try:
-                if call.kind is CallKind.DAILY and not self.sight.take_day(call, self._await_other):
-                    waiting.extendleft(reversed(self.replan([call])))
-                    continue
-                self._make(call, calls_after=len(waiting))
-            except CallError as error:
-                self.road.stop.check()
-                meaning = KINDS[error.kind]
-                if self.sight.learn(call, error):
-                    if call.kind is CallKind.DAILY:
-                        # A market whose days are late does not keep the other from its call.
-                        waiting.extend(self.replan([call]))
-                        continue
-                    useless = [call, *(other for other in waiting if other.kind.access is call.kind.access)]
-                    waiting = deque([*self.replan(useless), *(other for other in waiting if other not in useless)])
-                    continue
-                self.sight.give_up_day()
-                if meaning.halve and len(call.assets) > 1 and call.day is None and self.calls_left >= 2 + len(waiting):
-                    log.info(
-                        "%s for %d assets was refused as a whole, halving it: %s",
-                        call.kind,
-                        len(call.assets),
-                        error,
-                    )
-                    waiting.extendleft(reversed(planner.halves(call)))
-                    continue
-                self.fail(call.assets, error.kind, error.reason)
-                if error.kind is FailureKind.NOT_ENTITLED:
-                    refused = [other for other in waiting if other.kind.access is call.kind.access]
-                    self.fail([asset for other in refused for asset in other.assets], error.kind, error.reason)
-                    waiting = deque(other for other in waiting if other not in refused)
-                if meaning.ends_run or (meaning.strike and self.road.api_is_away()):
-                    self.fail([asset for other in waiting for asset in other.assets], error.kind, error.reason)
-                    break
+    def _make_next(self) -> None:
+        if self.calls_left < 1:
+            self._fail_all(self._waiting, FailureKind.NO_SLOT, "the run has made its calls")
+            self._waiting.clear()
+            return
+        call = self._waiting.popleft()
+        try:
+            if call.kind is not CallKind.DAILY or self._is_our_turn(call):
+                self._make(call, calls_after=len(self._waiting))
+        except CallError as error:
+            self.road.stop.check()
+            self._failed(call, error)
 
-    def _await_other(self, seconds: float) -> None:
+    def _is_our_turn(self, call: Call) -> bool:
+        turn = self.sight.take_day(call, self._days)
+        if turn is Turn.OVER:
+            self._plan_anew([call, *self._waiting])
+        elif turn is Turn.THEIRS:
+            self._put_off(call)
+        return turn is Turn.OURS
+
+    def _put_off(self, call: Call) -> None:
+        """Let all other calls go first; wait a little once each of them is another run's, too."""
         if time.monotonic() >= self.no_call_after:
             raise CallError(FailureKind.NO_SLOT, "another run is still asking for it", sent=False)
-        self.road.pause(seconds)
+        self._waiting.append(call)
+        self._theirs.add(call)
+        if self._theirs.issuperset(self._waiting):
+            self.road.pause(POLL_SECONDS)
+            self._theirs.clear()
+
+    def _plan_anew(self, *groups: Sequence[Call]) -> None:
+        """Let what waits be planned anew, group by group."""
+        self._waiting = deque(call for group in groups for call in self.replan(group))
+        self._days = self.sight.days
+
+    def _failed(self, call: Call, error: CallError) -> None:
+        """Decide what follows from a call that brought nothing."""
+        meaning = KINDS[error.kind]
+        if self.sight.learn(call, error):
+            if call.kind is CallKind.DAILY:
+                # A market whose days are late does not keep the other from its call.
+                self._plan_anew(self._waiting, [call])
+            else:
+                self._plan_anew([call, *self._waiting])
+            return
+        self.sight.give_up_day()
+        if meaning.halve and len(call.assets) > 1 and call.day is None and self.calls_left >= 2 + len(self._waiting):
+            log.info("%s for %d assets was refused as a whole, halving it: %s", call.kind, len(call.assets), error)
+            self._waiting.extendleft(reversed(planner.halves(call)))
+            return
+        useless = [call]
+        if meaning.ends_run or (meaning.strike and self.road.api_is_away()):
+            useless += self._waiting
+        elif error.kind is FailureKind.NOT_ENTITLED:
+            useless += [other for other in self._waiting if other.kind.access is call.kind.access]
+        self._fail_all(useless, error.kind, error.reason)
+        self._waiting = deque(other for other in self._waiting if other not in useless)
 
     def _make(self, call: Call, *, calls_after: int) -> None:
         """Make one call, again where that may help; every attempt takes its own slot. Raises the last CallError.
@@ -121,13 +137,7 @@ class Cycle:
         Where no slot is left to try again, that is the error of the attempt before: it says why.
         """
         before: CallError | None = None
-        for attempt in Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, CallError) and KINDS[error.kind].retry),
-            stop=lambda state: self._no_further_attempt(state, calls_after),
-            wait=wait_exponential(multiplier=0.5, max=5) + wait_random(0, 0.5),
-            sleep=self.road.stop.pause,
-            reraise=True,
-        ):
+        for attempt in self.road.attempts(lambda: self._must_end(calls_after)):
             with attempt:
                 try:
                     self._attempt(call, calls_after)
@@ -137,15 +147,13 @@ class Cycle:
                     before = error
                     raise
 
-    def _no_further_attempt(self, state: RetryCallState, calls_after: int) -> bool:
-        return (
-            state.attempt_number >= ATTEMPTS or self.calls_left <= calls_after or time.monotonic() >= self.no_call_after
-        )
+    def _must_end(self, calls_after: int) -> bool:
+        return self.calls_left <= calls_after or time.monotonic() >= self.no_call_after
 
     @property
     def calls_left(self) -> float:
         """How many more requests may be made."""
-        return float("inf") if self.max_calls is None else self.max_calls - self.road.trip.calls_used
+        return self.road.calls_left(self.max_calls)
 
     def _attempt(self, call: Call, calls_after: int) -> None:
         road = self.road
@@ -156,36 +164,6 @@ class Cycle:
         self.sight.learn(call, None)
         brought = sort_out(call.assets, answers, self.sight.known)
         self._store(call, brought, [road.landed(call, slot, began, Outcome.OK)])
-
-    def make_bars(self, bars: Bars, progress: Callable[[], object] = lambda: None) -> None:
-        """Ask for bars, page by page, for as long as there is something to ask for and a call to do it."""
-        road = self.road
-        while self.calls_left >= 1 and time.monotonic() < self.no_call_after and bars.has_work():
-            try:
-                slot = road.acquire(max_wait_seconds=self.no_call_after - time.monotonic())
-            except CallError as error:
-                log.info("no further call in this run: %s", error)
-                return
-            one = None
-            try:
-                one = bars.begin()
-            finally:
-                if one is None:
-                    road.limiter.release(slot, Outcome.UNSENT)
-            if one is None:
-                continue
-            began = time.monotonic()
-            try:
-                page = road.sent(self.client, one.call, slot, began)
-            except CallError as error:
-                bars.failed(one, error)
-            except BaseException:
-                bars.let_go(one)
-                raise
-            else:
-                assert isinstance(page, Page)  # noqa: S101 - such calls bring bars
-                bars.landed(one, page, road.landed(one.call, slot, began, Outcome.OK))
-            progress()
 
     def ask_status(self) -> MarketsOpen | None:
         """Ask which markets are open; None: not known."""
@@ -204,6 +182,9 @@ class Cycle:
         if assets:
             brought = [Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in assets]
             self._store(None, brought, [])
+
+    def _fail_all(self, calls: Iterable[Call], kind: FailureKind, reason: str) -> None:
+        self.fail([asset for call in calls for asset in call.assets], kind, reason)
 
     def _store(self, call: Call | None, brought: Sequence[Brought], records: Sequence[CallRecord]) -> None:
         day = None if call is None else call.day

@@ -10,48 +10,38 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from assetbatch import planner
-from assetbatch.database import catalogue, queue, schema
-from assetbatch.database.leases import LEASE_SECONDS
-from assetbatch.database.queue import Ending, State
+from assetbatch.database import catalogue, queue
 from assetbatch.database.rate_limit import Lane, Outcome
 from assetbatch.errors import AssetbatchError, CallError, FailureKind, Interrupted
+from assetbatch.jobs.backlog import Backlog
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.flights import Flights
-from assetbatch.jobs.run import exit_code, give_way, new_client, perform, rules_of
+from assetbatch.jobs.run import new_client, perform, renewal_seconds
 from assetbatch.jobs.settling import Settling
 from assetbatch.jobs.sight import Sight
-from assetbatch.model import AssetType, BarsResult, Call, CallKind, RunResult, RunStatus
+from assetbatch.model import AssetType, CallKind
 from assetbatch.planner import Mode
-from assetbatch.provider.addresses import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from datetime import datetime
 
-    from assetbatch.config import Config
     from assetbatch.database.connection import Connection
-    from assetbatch.database.queue import Item
     from assetbatch.database.rate_limit import Slot
-    from assetbatch.jobs.clock import Stop
-    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.run import Run, Start
+    from assetbatch.model import RunResult
 
 log = logging.getLogger(__name__)
 
 JOB = "drain-queue"
 # Calls begin until so long before the run's end.
 LAST_CALL_SECONDS = 2.0
-# What a killed worker held, and what is due again, is looked for this often, and whenever nothing waits.
-UPKEEP_SECONDS = 10.0
-# After a claim that found nothing, though something waits.
-DRY_PAUSE_SECONDS = 0.05
 # How long at most to wait for an answer before leases are looked after.
 PATIENCE_SECONDS = 1.0
 
@@ -65,44 +55,30 @@ class Bounds:
 
 
 def drain_queue(
-    config: Config,
-    connection: Connection,
+    start: Start,
     *,
-    host: str,
-    stop: Stop,
     bounds: Bounds,
     shared: bool,
     reconnect: Callable[[], AbstractContextManager[Connection]],
     progress: Callable[[int, int], object] | None = None,
-    started_at: datetime | None = None,
 ) -> RunResult:
     """Update queued assets until nothing is due or `bounds` are reached; `shared`: beside other runs of this job.
 
     `reconnect` opens another connection, to give back what is held when the first one broke. `progress` is told how
-    many items are done, and how many waited when it began. `started_at` stands for the database's time where time is
-    simulated. Failures of items are in the result. Raises ConfigurationError without a key, SourceMismatchError on a
-    database of another source.
+    many items are done, and how many waited when it began. Failures of items are in the result. Raises
+    ConfigurationError without a key, SourceMismatchError on a database of another source.
     """
-    api_key = config.require_api_key().reveal()
+    api_key = start.config.require_api_key().reveal()
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
 
     def work(run: Run) -> RunResult:
-        claims = Claims(config, connection, api_key, reconnect)
+        claims = Claims(run.config, run.connection, api_key, reconnect)
         drain = Drain(run, api_key, claims, begin_until=begin_until, max_items=bounds.max_items, progress=progress)
         drain.to_the_end()
         return drain.result()
 
-    return perform(
-        JOB,
-        config,
-        connection,
-        work,
-        host=host,
-        stop=stop,
-        lease_seconds=None if shared else max(LEASE_SECONDS, rules_of(config).hold_seconds),
-        max_seconds=bounds.max_seconds,
-        started_at=started_at,
-    )
+    lease_seconds = None if shared else renewal_seconds(start.config)
+    return perform(JOB, start, work, max_seconds=bounds.max_seconds, lease_seconds=lease_seconds)
 
 
 class Drain:
@@ -125,25 +101,23 @@ class Drain:
         self._progress = progress
         self._road = run.road(api_key, Lane.QUEUE, self._pause)
         self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
+        self._backlog = Backlog(run, self._sight, claims)
         self._bars = Bars(run, self._road, self._sight)
         lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
         self._flights = Flights([new_client(run.config, api_key) for _ in range(lanes)], run.clock, run.stop)
         self._settling = Settling(
             run, road=self._road, sight=self._sight, claims=claims, flights=self._flights, bars=self._bars
         )
-        self._upkeep_at = time.monotonic()
-        # The last claim found nothing: look first whether anything waits.
-        self._dry = True
         self._size = 0
 
     def to_the_end(self) -> None:
         """Make calls until there is nothing more to do; whatever ends it, but a bug, nothing stays claimed."""
-        run, config = self._run, self._run.config
+        run = self._run
         self._claims.bring_back()
-        if not self._is_waiting() and not self._bars.has_work():
+        if not self._backlog.is_waiting() and not self._bars.has_work():
             return
-        schema.claim_source(run.connection, source_of(config.settings.provider.base_url))
-        catalogue.sync_with_config(run.connection, config.assets)
+        run.claim_source()
+        catalogue.sync_with_config(run.connection, run.config.assets)
         if self._progress is not None:
             self._size = queue.size(run.connection)
         self._flights.warm_up()
@@ -167,17 +141,15 @@ class Drain:
             return False
         if not self._flights.free or self._awaits_day():
             return True
-        known_to_wait = not self._dry and self._run.config.calls_per_window is None and self._sight.mode is Mode.LIVE
-        queued = known_to_wait or self._is_waiting()
+        queued = self._backlog.is_waiting()
         if queued and (barred := self._sight.barred) is not None:
             self._settling.ended_by = barred
             return False
         if not queued and not self._bars.has_work():
             return False
         try:
-            slot = self._road.acquire(
-                max_wait_seconds=self._begin_until - time.monotonic(), calls=int(min(self._calls_at_once(), items_left))
-            )
+            calls = int(min(self._backlog.calls_at_once(self._flights.free), items_left))
+            slot = self._road.acquire(max_wait_seconds=self._begin_until - time.monotonic(), calls=calls)
         except CallError as error:
             log.info("no further call in this run: %s", error)
             return False
@@ -197,7 +169,7 @@ class Drain:
 
     def _begin_items(self, slot: Slot, items_left: float) -> bool:
         """Begin the calls for what is first in the queue; False where it has nothing after all."""
-        calls = self._claim(slot.calls, items_left)
+        calls = self._backlog.claim(slot.calls, items_left)
         for number, (call, items) in enumerate(calls):
             self._flights.begin(call, items, slot, after_seconds=number * slot.spacing_seconds)
         return bool(calls)
@@ -208,75 +180,6 @@ class Drain:
         if one is not None:
             self._flights.begin(one.call, (), slot, bars=one)
         return one is not None
-
-    def _calls_at_once(self) -> float:
-        """Tell how many calls one claim may serve: where it is for one call, or the pace is slow, no more than used."""
-        provider = self._run.config.settings.provider
-        if provider.batch_size > 1:
-            return 1
-        return min(self._flights.free, max(1.0, provider.max_calls_per_second or self._flights.free))
-
-    def _is_waiting(self) -> bool:
-        """Tell whether an item waits for a call, if need be once what is due again has been brought back."""
-        self._complete_served()
-        if queue.is_waiting(self._run.connection):
-            return True
-        self._keep_up()
-        self._complete_served()
-        return queue.is_waiting(self._run.connection)
-
-    def _complete_served(self) -> None:
-        """End the items whose newest finished day is there."""
-        if self._sight.mode is Mode.END_OF_DAY:
-            self._road.trip.unchanged += queue.complete_served(self._run.connection, self._sight.wanted_days())
-
-    def _keep_up(self) -> None:
-        self._upkeep_at = time.monotonic()
-        self._claims.keep()
-        self._claims.bring_back()
-
-    def _claim(self, calls: int, items_left: float) -> list[tuple[Call, tuple[Item, ...]]]:
-        """Claim what so many calls cover; what rests is done without one."""
-        batch_size = self._run.config.settings.provider.batch_size
-        if self._sight.mode is Mode.END_OF_DAY:
-            return self._claim_market()
-        alone = batch_size == 1
-        items = self._claims.take(limit=int(min(calls if alone else batch_size, items_left)), alone=alone)
-        now = self._run.clock.now()
-        resting = {
-            item
-            for item in items
-            if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._sight.closed)
-        }
-        self._dry = not items
-        if self._dry:
-            # Gone meanwhile, or another transaction has its hands on what waits.
-            self._run.stop.pause(DRY_PAUSE_SECONDS)
-        if resting:
-            self._claims.complete(list(resting))
-        self._road.trip.unchanged += [item.asset.symbol for item in resting]
-        by_symbol = {item.asset.symbol: item for item in items if item not in resting}
-        return [
-            (call, tuple(by_symbol[symbol] for symbol in call.symbols))
-            for call in planner.snapshots([item.asset for item in by_symbol.values()], batch_size)
-        ]
-
-    def _claim_market(self) -> list[tuple[Call, tuple[Item, ...]]]:
-        """Claim the first item; its call serves all of its market."""
-        items = tuple(self._claims.take(limit=1, alone=True))
-        self._dry = not items
-        if not items:
-            self._run.stop.pause(DRY_PAUSE_SECONDS)
-            return []
-        market = items[0].asset.asset_type
-        call = Call(CallKind.DAILY, market=market, day=self._sight.wanted_days()[market])
-        if call.day is None or not self._sight.take_day(call):
-            # Another run is asking for it: its answer serves this item, too.
-            self._claims.give_back([Ending(item, State.QUEUED) for item in items])
-            self._run.stop.pause(PATIENCE_SECONDS)
-            self._sight.look()
-            return []
-        return [(self._sight.widened(call), items)]
 
     def _pause(self, seconds: float) -> None:
         """Wait for a slot; meanwhile store and announce what comes home."""
@@ -296,9 +199,7 @@ class Drain:
         self._run.stop.check()
         if self._run.lease is not None:
             self._run.lease.keep()
-        self._claims.keep()
-        if time.monotonic() - self._upkeep_at > UPKEEP_SECONDS:
-            self._keep_up()
+        self._backlog.keep()
 
     def _store(self) -> None:
         self._settling.store()
@@ -326,30 +227,23 @@ class Drain:
     def result(self) -> RunResult:
         """Tell what the run did."""
         trip, dead, ended_by = self._road.trip, self._claims.dead, self._settling.ended_by
-        stored, failed = bool(trip.updated or trip.unchanged or self._bars.assets), bool(dead or ended_by)
-        warnings = give_way(self._run.config, self._run.connection, trip.unforeseen)
+        result = self._run.result(
+            [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)],
+            anything_stored=bool(trip.updated or trip.unchanged or self._bars.assets),
+        )
+        warnings = result.warnings
         if trip.deleted:
             warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(trip.deleted)}",)
-        return RunResult(
-            job=JOB,
-            run_id=self._run.id,
-            status=RunStatus.OK if not failed else RunStatus.PARTIAL if stored else RunStatus.FAILED,
-            exit_code=exit_code(
-                [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)], anything_stored=stored
-            ),
-            started_at=self._run.clock.started_at,
-            finished_at=self._run.clock.now(),
+        return replace(
+            result,
             updated=tuple(trip.updated),
             unchanged=tuple(trip.unchanged),
             failed=tuple(dead),
             requeued=tuple(self._claims.requeued),
             dead=tuple(failure.symbol for failure in dead),
             remaining=queue.size(self._run.connection),
-            bars=BarsResult(len(self._bars.assets), self._bars.stored),
+            bars=self._bars.result,
             newer_at=self._sight.newer_at(list(AssetType)),
             ended_by=ended_by,
-            api_calls_used=trip.calls_used,
-            rate_limit_waits=trip.long_waits + trip.refusals,
-            waited_seconds=round(trip.waited_seconds, 3),
             warnings=warnings,
         )

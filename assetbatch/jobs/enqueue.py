@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
@@ -12,7 +13,6 @@ from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.run import perform
 from assetbatch.jobs.sight import Sight
-from assetbatch.model import RunResult, RunStatus
 from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.config import Config
-    from assetbatch.database.connection import Connection
-    from assetbatch.jobs.clock import Stop
-    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.run import Run, Start
     from assetbatch.market_hours import Market
-    from assetbatch.model import Enqueued
+    from assetbatch.model import Enqueued, RunResult
 
 JOB = "enqueue-secondary"
 # Waits for other enqueuers, and 100,000 assets take seconds.
@@ -32,22 +30,12 @@ MAX_SECONDS = 60.0
 
 
 def enqueue_secondary(
-    config: Config,
-    connection: Connection,
-    *,
-    host: str,
-    stop: Stop,
-    source: str,
-    symbols: Sequence[str] | None = None,
-    due_or_not: bool = False,
-    started_at: datetime | None = None,
+    start: Start, *, source: str, symbols: Sequence[str] | None = None, due_or_not: bool = False
 ) -> RunResult:
-    """Enqueue the assets of `source` (config or database) that are due, or all of them; `symbols`: only these.
-
-    `started_at` stands for the database's time where time is simulated.
-    """
+    """Enqueue the assets of `source` (config or database) that are due, or all of them; `symbols`: only these."""
 
     def work(run: Run) -> RunResult:
+        config, connection = run.config, run.connection
         catalogue.sync_with_config(connection, config.assets)
         api_key = config.api_key.reveal() if config.api_key else None
         sight = Sight(connection, config, run.clock, api_key=api_key)
@@ -67,29 +55,14 @@ def enqueue_secondary(
             plan=config.plan,
             key=None if api_key is None else key_fingerprint(api_key),
         )
-        return RunResult(
-            job=JOB,
-            run_id=run.id,
-            status=RunStatus.OK,
-            exit_code=0,
-            started_at=run.clock.started_at,
-            finished_at=run.clock.now(),
+        return replace(
+            run.result(),
             enqueued=enqueued,
             remaining=queue.size(connection),
             warnings=tuple(_warnings(config, enqueued)),
         )
 
-    return perform(
-        JOB,
-        config,
-        connection,
-        work,
-        host=host,
-        stop=stop,
-        lease_seconds=LEASE_SECONDS,
-        max_seconds=MAX_SECONDS,
-        started_at=started_at,
-    )
+    return perform(JOB, start, work, max_seconds=MAX_SECONDS, lease_seconds=LEASE_SECONDS)
 
 
 def _warnings(config: Config, enqueued: Enqueued) -> Iterator[str]:

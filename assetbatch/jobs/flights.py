@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.queue import Item
     from assetbatch.database.rate_limit import Slot
-    from assetbatch.jobs.bars import BarCall
+    from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.clock import Clock, Stop
     from assetbatch.model import Call
     from assetbatch.provider.client import Asked, Client

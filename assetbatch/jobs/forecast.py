@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_pages, bars, catalogue, forecast, schema
+from assetbatch.database import bar_holes, bars, catalogue, forecast, schema
 from assetbatch.jobs.backfill import seconds_for
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.sight import Sight
@@ -171,7 +171,7 @@ class _Forecaster:
             return [], 0
         assets = catalogue.enabled_assets(self._connection)
         known = bars.states(self._connection, [asset.symbol for asset in assets[:MOST_SCANNED]])
-        has_finality = bar_pages.has_finality(self._connection)
+        has_finality = bar_holes.has_finality(self._connection)
         found = []
         for asset in assets[:MOST_SCANNED]:
             market = market_hours.market_of(asset)
@@ -181,7 +181,7 @@ class _Forecaster:
             if until is None or since >= until:
                 continue
             span = Span(since, until)
-            holes = bars.holes(
+            holes = bar_holes.holes(
                 self._connection, asset.symbol, span, now=self._now, told=self._sight.told, has_finality=has_finality
             )
             if calls := core.calls_for(holes, market):

@@ -9,30 +9,24 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
-from assetbatch.database import catalogue, schema
-from assetbatch.database.leases import LEASE_SECONDS
+from assetbatch.database import catalogue
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, FailureKind
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.cycle import Cycle
-from assetbatch.jobs.run import exit_code, give_way, new_client, perform, rules_of
+from assetbatch.jobs.run import new_client, perform, renewal_seconds
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.model import AssetType, BarsResult, RunResult, RunStatus
+from assetbatch.model import AssetType
 from assetbatch.planner import Mode
-from assetbatch.provider.addresses import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
-    from assetbatch.config import Config
-    from assetbatch.database.connection import Connection
     from assetbatch.database.rate_limit import RateLimiter
-    from assetbatch.jobs.clock import Stop
-    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.run import Run, Start
     from assetbatch.jobs.update import Trip
-    from assetbatch.model import Asset, Call
+    from assetbatch.model import Asset, Call, RunResult
 
 log = logging.getLogger(__name__)
 
@@ -41,26 +35,19 @@ JOB = "run-priority"
 WITHOUT_PRICE = {FailureKind.MISSING, FailureKind.INVALID, FailureKind.NOT_FOUND}
 
 
-def run_priority(
-    config: Config, connection: Connection, *, host: str, stop: Stop, started_at: datetime | None = None
-) -> RunResult:
+def run_priority(start: Start) -> RunResult:
     """Update the priority assets that are due; store and announce what came.
 
-    `started_at` stands for the database's time where time is simulated. Failures of assets are in the result. Raises
-    ConfigurationError without a key, SourceMismatchError on a database of another source.
+    Failures of assets are in the result. Raises ConfigurationError without a key, SourceMismatchError on a database of
+    another source.
     """
-    api_key = config.require_api_key().reveal()
+    api_key = start.config.require_api_key().reveal()
     return perform(
         JOB,
-        config,
-        connection,
+        start,
         lambda run: _Update(run, api_key)(),
-        host=host,
-        stop=stop,
-        # Renewed before each call: it must not run out while one is on its way.
-        lease_seconds=max(LEASE_SECONDS, rules_of(config).hold_seconds),
-        max_seconds=config.settings.batch.max_cycle_seconds,
-        started_at=started_at,
+        max_seconds=start.config.settings.batch.max_cycle_seconds,
+        lease_seconds=renewal_seconds(start.config),
     )
 
 
@@ -86,36 +73,27 @@ class _Update:
             len(calls),
         )
         if calls:
-            self._claim_source()
+            run.claim_source()
         catalogue.sync_with_config(run.connection, config.assets)
         road = run.road(self._api_key, Lane.PRIORITY)
         client = new_client(config, self._api_key)
         bars = Bars(run, road, self._sight, symbols=[asset.symbol for asset in self._assets])
         if calls or bars.has_work():
-            self._claim_source()
+            run.claim_source()
             client.warm_up()
-        cycle = Cycle(
-            road,
-            client,
-            self._sight,
-            self._replan,
-            no_call_after=time.monotonic() + settings.batch.max_cycle_seconds,
-            max_calls=None if config.calls_per_window is None else len(self._assets),
-        )
+        no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
+        max_calls = None if config.calls_per_window is None else len(self._assets)
+        cycle = Cycle(road, client, self._sight, self._replan, no_call_after=no_call_after, max_calls=max_calls)
         if (barred := self._sight.barred) is not None:
             cycle.fail([asset for call in calls for asset in call.assets], barred.kind, barred.error)
         else:
             cycle.make([self._sight.widened(call) for call in calls])
         self._look_at_markets(cycle)
         if not self._ends_run(road.trip):
-            cycle.make_bars(bars)
+            bars.fetch(client, no_call_after=no_call_after, max_calls=max_calls)
         deferred = bars.waiting()
         self._foresee(road.limiter)
         return self._result(road.trip, bars, deferred)
-
-    def _claim_source(self) -> None:
-        base_url = self._run.config.settings.provider.base_url
-        schema.claim_source(self._run.connection, source_of(base_url))
 
     def _plan(self, assets: Sequence[Asset]) -> list[Call]:
         plan = planner.plan(
@@ -191,26 +169,16 @@ class _Update:
         known = {*trip.unchanged, *(asset.symbol for asset in self._unchanged)} - {one.symbol for one in failed}
         updated = [symbol for symbol in own if symbol in trip.updated]
         unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
-        stored = bool(updated or unchanged)
         kinds = [*(failure.kind for failure in failed), *([bars.ended_by.kind] if bars.ended_by else [])]
-        return RunResult(
-            job=JOB,
-            run_id=run.id,
-            status=RunStatus.OK if not kinds else RunStatus.PARTIAL if stored else RunStatus.FAILED,
-            exit_code=exit_code(kinds, anything_stored=stored),
-            started_at=run.clock.started_at,
-            finished_at=run.clock.now(),
+        return replace(
+            run.result(kinds, anything_stored=bool(updated or unchanged)),
             updated=tuple(updated),
             unchanged=tuple(unchanged),
             deferred=tuple(deferred),
             not_due=tuple(asset.symbol for asset in self._not_due),
             failed=failed,
             others_updated=len(set(trip.updated) - set(own)),
-            bars=BarsResult(len(bars.assets), bars.stored),
+            bars=bars.result,
             newer_at=self._sight.newer_at({asset.asset_type for asset in self._assets}),
             ended_by=bars.ended_by,
-            api_calls_used=trip.calls_used,
-            rate_limit_waits=trip.long_waits + trip.refusals,
-            waited_seconds=round(trip.waited_seconds, 3),
-            warnings=give_way(run.config, run.connection, trip.unforeseen),
         )

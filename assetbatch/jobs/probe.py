@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch.database import schema
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, CallError, FailureKind
-from assetbatch.jobs.run import new_client, perform, rules_of
+from assetbatch.jobs.run import Start, new_client, perform, rules_of
 from assetbatch.jobs.sight import Sight
-from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, RunResult, RunStatus, Span
-from assetbatch.provider.addresses import source_of
+from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
 from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
+    from assetbatch.model import RunResult
     from assetbatch.provider.reading import Answer
 
 log = logging.getLogger(__name__)
@@ -81,21 +80,11 @@ def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> P
     found: list[Probed] = []
 
     def work(run: Run) -> RunResult:
-        schema.claim_source(connection, source_of(config.settings.provider.base_url))
+        run.claim_source()
         found.append(_Probe(run, api_key).ask())
-        return RunResult(
-            job=JOB,
-            run_id=run.id,
-            status=RunStatus.OK,
-            exit_code=0,
-            started_at=run.clock.started_at,
-            finished_at=run.clock.now(),
-            api_calls_used=found[0].calls_used,
-        )
+        return run.result()
 
-    perform(
-        JOB, config, connection, work, host=host, stop=stop, lease_seconds=None, max_seconds=longest_seconds(config)
-    )
+    perform(JOB, Start(config, connection, host, stop), work, max_seconds=longest_seconds(config))
     return found[0]
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from assetbatch import __version__
-from assetbatch.database import retention, runs
-from assetbatch.database.leases import Lease
+from assetbatch.database import retention, runs, schema
+from assetbatch.database.leases import LEASE_SECONDS, Lease
 from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
 from assetbatch.events import Announcer
 from assetbatch.jobs.clock import Clock
-from assetbatch.jobs.update import Road
+from assetbatch.jobs.update import Road, Trip
 from assetbatch.model import RunResult, RunStatus
+from assetbatch.provider.addresses import source_of
 from assetbatch.provider.client import Client
 
 if TYPE_CHECKING:
@@ -37,9 +38,21 @@ PRUNING_JOBS = ("run-priority", "enqueue-secondary")
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """What a run begins with. `started_at` stands for the database's time where time is simulated."""
+
+    config: Config
+    connection: Connection
+    host: str
+    stop: Stop
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One run of a job under way. `lease` is None where runs of the job may go on side by side."""
 
+    job: str
     id: int
     config: Config
     connection: Connection
@@ -48,6 +61,11 @@ class Run:
     stop: Stop
     lease: Lease | None
     announcer: Announcer
+    trip: Trip = field(default_factory=Trip)
+
+    def claim_source(self) -> None:
+        """Let the database be of the configured source. Raises SourceMismatchError where it is of another."""
+        schema.claim_source(self.connection, source_of(self.config.settings.provider.base_url))
 
     def road(self, api_key: str, lane: Lane, pause: Callable[[float], None] | None = None) -> Road:
         """Lay the road that its calls take; `pause` does something of use while a call waits for its slot."""
@@ -71,48 +89,57 @@ class Run:
             lease=self.lease,
             run_id=self.id,
             long_wait_seconds=self.config.settings.rate_limiting.reservation_grace_seconds,
+            trip=self.trip,
         )
         return road
 
+    def result(self, failures: Sequence[FailureKind] = (), *, anything_stored: bool = False) -> RunResult:
+        """Tell of the run what every job tells: how it ends with these failures, and what its calls cost."""
+        trip = self.trip
+        return RunResult(
+            job=self.job,
+            run_id=self.id,
+            status=RunStatus.OK if not failures else RunStatus.PARTIAL if anything_stored else RunStatus.FAILED,
+            exit_code=exit_code(failures, anything_stored=anything_stored),
+            started_at=self.clock.started_at,
+            finished_at=self.clock.now(),
+            api_calls_used=trip.calls_used,
+            rate_limit_waits=trip.long_waits + trip.refusals,
+            waited_seconds=round(trip.waited_seconds, 3),
+            warnings=_give_way(self.config, self.connection, trip.unforeseen),
+        )
+
 
 def perform(
-    job: str,
-    config: Config,
-    connection: Connection,
-    work: Callable[[Run], RunResult],
-    *,
-    host: str,
-    stop: Stop,
-    lease_seconds: float | None,
-    max_seconds: float,
-    started_at: datetime | None = None,
+    job: str, start: Start, work: Callable[[Run], RunResult], *, max_seconds: float, lease_seconds: float | None = None
 ) -> RunResult:
     """Do a job's work as one run: alone for `lease_seconds` from each renewal, None: side by side with others.
 
     `max_seconds` is the job's own limit. A run that finds another one going waits a little, then is skipped.
-    `started_at` stands for the database's time where time is simulated.
     """
+    config, connection, stop = start.config, start.connection, start.stop
     run_id, began_at = runs.begin(
         connection,
         job=job,
-        host=host,
+        host=start.host,
         version=__version__,
         plan=config.plan,
         calls_per_window=config.calls_per_window,
         longest_seconds=max_seconds + rules_of(config).hold_seconds + LEASE_PATIENCE_SECONDS,
-        started_at=started_at,
+        started_at=start.started_at,
     )
     lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds)
-    run = Run(run_id, config, connection, host, Clock(began_at), stop, lease, Announcer(config, connection))
+    announcer = Announcer(config, connection)
+    run = Run(job, run_id, config, connection, start.host, Clock(began_at), stop, lease, announcer)
     try:
         if lease is None or _take(lease, stop):
             result = work(run)
         else:
             log.info("another %s is still going", job)
-            result = RunResult(job, run_id, RunStatus.SKIPPED, 0, began_at, run.clock.now())
+            result = replace(run.result(), status=RunStatus.SKIPPED)
         runs.finish(connection, result)
-        run.announcer.announce(at_once=True)
-        if job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and started_at is None:
+        announcer.announce(at_once=True)
+        if job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and start.started_at is None:
             retention.prune(connection, days=config.settings.retention_days)
     except BaseException as error:
         runs.abandon(connection, run_id, error)
@@ -145,6 +172,11 @@ def rules_of(config: Config) -> Rules:
     )
 
 
+def renewal_seconds(config: Config) -> float:
+    """Tell for how long a run that makes calls has its job alone: renewed before each, it outlasts any of them."""
+    return max(LEASE_SECONDS, rules_of(config).hold_seconds)
+
+
 def new_client(config: Config, api_key: str) -> Client:
     """Make a client for the configured API; it has one call under way at a time."""
     provider = config.settings.provider
@@ -156,7 +188,7 @@ def new_client(config: Config, api_key: str) -> Client:
     )
 
 
-def give_way(config: Config, connection: Connection, unforeseen: list[int]) -> tuple[str, ...]:
+def _give_way(config: Config, connection: Connection, unforeseen: list[int]) -> tuple[str, ...]:
     """Warn of refusals that our own calls do not explain; `unforeseen`: for each, how many were in the window."""
     if not unforeseen:
         return ()

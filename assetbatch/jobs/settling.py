@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from assetbatch.database.prices import Stored
     from assetbatch.database.queue import Item
     from assetbatch.database.runs import CallRecord
-    from assetbatch.jobs.bars import BarCall, Bars
+    from assetbatch.jobs.bar_calls import BarCall
+    from assetbatch.jobs.bars import Bars
     from assetbatch.jobs.flights import Flights, Flying
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
@@ -17,7 +18,7 @@ from assetbatch.model import Access, AssetType, CallKind, Trouble
 from assetbatch.planner import DayOutcome, Entitlement, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
     from datetime import date
 
     from assetbatch.config import Config
@@ -28,13 +29,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How often to look whether another run has got the answer that this one needs too.
-POLL_SECONDS = 0.25
 OUTCOMES = {
     FailureKind.NOT_YET: DayOutcome.NOT_YET,
     FailureKind.TIMEFRAME: DayOutcome.NOT_YET,  # also said of days that have not begun
     FailureKind.EMPTY: DayOutcome.EMPTY,
 }
+
+
+class Turn(Enum):
+    """Whose turn it is to ask for a finished day."""
+
+    OURS = auto()
+    THEIRS = auto()
+    """Another run is asking for it."""
+    OVER = auto()
+    """Another run has asked for it meanwhile."""
 
 
 class Sight:
@@ -126,24 +135,18 @@ class Sight:
         self.known |= known
         return replace(call, assets=tuple(assets))
 
-    def take_day(self, call: Call, pause: Callable[[float], None] | None = None) -> bool:
-        """Take the right to ask for a call's day; False: another run asks for it, or has done so meanwhile.
-
-        With a `pause` that sleeps for some seconds, the other is waited for.
-        """
+    def take_day(self, call: Call, days: planner.Days) -> Turn:
+        """Take the right to ask for a call's day, if it is our turn; `days` are those that the call was planned on."""
         hold = rules_of(self._config).hold_seconds + self._config.window_seconds
         self._lease = entitlements.DayLease(self._connection, *call.market_day, seconds=hold)
-        known, taken = self.days.get(call.market_day), self._lease.take()
-        while not taken and pause is not None:
-            pause(POLL_SECONDS)
-            taken = self._lease.take()
+        if not self._lease.take():
+            self._lease = None
+            return Turn.THEIRS
         self.look()
-        if taken and self.days.get(call.market_day) == known:
-            return True
-        if taken:
-            self._lease.give_up()
-        self._lease = None
-        return False
+        if self.days.get(call.market_day) == days.get(call.market_day):
+            return Turn.OURS
+        self.give_up_day()
+        return Turn.OVER
 
     def give_up_day(self) -> None:
         """Let another run ask, where the call brought nothing to note."""

@@ -11,17 +11,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
-
 from assetbatch.config.given import printable
-from assetbatch.database import catalogue, schema, symbols
+from assetbatch.database import catalogue, symbols
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import KINDS, CallError, FailureKind, Fault
-from assetbatch.jobs.cycle import ATTEMPTS
-from assetbatch.jobs.run import give_way, new_client, perform
+from assetbatch.errors import CallError, FailureKind, Fault
+from assetbatch.jobs.run import Start, new_client, perform
 from assetbatch.jobs.wishes import Wish, read_wish
-from assetbatch.model import Asset, AssetType, Call, CallKind, RunResult, RunStatus
-from assetbatch.provider.addresses import source_of
+from assetbatch.model import Asset, AssetType, Call, CallKind
 from assetbatch.provider.reference import TickerPage
 
 if TYPE_CHECKING:
@@ -32,6 +28,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.update import Road
+    from assetbatch.model import RunResult
     from assetbatch.provider.client import Client
 
 JOB = "symbols"
@@ -162,7 +159,7 @@ def read_reference(
     names: dict[str, str] = {}
 
     def work(run: Run) -> RunResult:
-        schema.claim_source(connection, source_of(config.settings.provider.base_url))
+        run.claim_source()
         road = run.road(api_key, Lane.QUEUE)
         client = new_client(config, api_key)
         client.warm_up()
@@ -170,20 +167,9 @@ def read_reference(
         for market in [asset.asset_type] if asset else markets:
             for page in desk.pages(Call(CallKind.TICKERS, (asset,) if asset else (), market=market)):
                 names.update((ticker.ticker, ticker.name) for ticker in page.tickers)
-        return RunResult(
-            job=JOB,
-            run_id=run.id,
-            status=RunStatus.OK,
-            exit_code=0,
-            started_at=run.clock.started_at,
-            finished_at=run.clock.now(),
-            api_calls_used=road.trip.calls_used,
-            rate_limit_waits=road.trip.long_waits + road.trip.refusals,
-            waited_seconds=round(road.trip.waited_seconds, 3),
-            warnings=give_way(config, connection, road.trip.unforeseen),
-        )
+        return run.result()
 
-    result = perform(JOB, config, connection, work, host=host, stop=stop, lease_seconds=None, max_seconds=MAX_SECONDS)
+    result = perform(JOB, Start(config, connection, host, stop), work, max_seconds=MAX_SECONDS)
     return Reference(names, result)
 
 
@@ -209,13 +195,7 @@ class _Desk:
         raise CallError(FailureKind.MALFORMED, "the vendor's reference list does not come to an end", answered=True)
 
     def _page(self, call: Call) -> TickerPage:
-        return Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, CallError) and KINDS[error.kind].retry),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential(multiplier=0.5, max=5) + wait_random(0, 0.5),
-            sleep=self.road.stop.pause,
-            reraise=True,
-        )(self._ask, call)
+        return self.road.attempts()(self._ask, call)
 
     def _ask(self, call: Call) -> TickerPage:
         page = self.road.ask(self.client, call, max_wait_seconds=self.no_call_after - time.monotonic())

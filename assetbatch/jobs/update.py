@@ -12,11 +12,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
+
 from assetbatch.database import prices, runs
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.database.retries import repeated
-from assetbatch.errors import CallError
+from assetbatch.errors import KINDS, CallError
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ T = TypeVar("T")
 HTTP_OK = 200
 # So many calls in a row that fail as if the API were away: no other one would fare better.
 STRIKES = 3
+# How often a call is made that fails as if it might fare better at once.
+ATTEMPTS = 3
 
 
 @dataclass(slots=True)
@@ -151,6 +155,20 @@ class Road:
         self.trip.refusals += 1
         if not foreseen and slot.calls_in_window is not None:
             self.trip.unforeseen.append(slot.calls_in_window)
+
+    def attempts(self, is_last: Callable[[], bool] = lambda: False) -> Retrying:
+        """Make a call again where that may help: `ATTEMPTS` times, or until `is_last`. Raises the last error."""
+        return Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, CallError) and KINDS[error.kind].retry),
+            stop=lambda state: state.attempt_number >= ATTEMPTS or is_last(),
+            wait=wait_exponential(multiplier=0.5, max=5) + wait_random(0, 0.5),
+            sleep=self.stop.pause,
+            reraise=True,
+        )
+
+    def calls_left(self, max_calls: int | None) -> float:
+        """Tell how many more requests may be made, of so many in all; None: no bound."""
+        return float("inf") if max_calls is None else max_calls - self.trip.calls_used
 
     def api_is_away(self) -> bool:
         """Tell whether so many calls in a row failed that no other one would fare better."""

@@ -13,6 +13,7 @@ from assetbatch.report import job_alerts
 from assetbatch.report.freshness import DAY_PATIENCE, Freshness, oldest_fresh
 from assetbatch.report.health import Alert, Level
 from assetbatch.report.job_alerts import minutes
+from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Seque
     days = [one.day for one in assets if one.day]
     message = f"plan says {config.plan}, the key is refused {', '.join(sorted(refused))}"
     if Access.SNAPSHOTS in refused:
-        message += f": prices are of {max(days)}" if days else ": there are no prices yet"
+        message += f": prices are of {max(days)}" if days else ": no price of a finished day is stored"
     hint = "lapsed payment? `assetbatch probe` asks again at once"
     yield Alert(Level.CRITICAL, "api.plan", message, hint)
 
@@ -161,7 +162,7 @@ def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
         yield Alert(
             Level.WARNING,
             "api.refusals",
-            f"the API refused {refusals} call{'s' if refusals > 1 else ''} as too many in the last hour",
+            f"the API refused {counted(refusals, 'call')} as too many in the last hour",
             "another program uses this key, or the server counts otherwise: lower rate_limiting.calls_per_minute",
             refusals,
             0,
@@ -195,7 +196,7 @@ def _of_queue(config: Config, overview: Overview, metrics: Mapping[str, float | 
     dead = sum(row["items"] for row in overview.queue if row["state"] == "dead")
     died_at = max((row["died_at"] for row in overview.queue if row["died_at"]), default=None)
     if died_at is not None and overview.now - died_at < timedelta(days=1):
-        message = f"{dead} dead letter{'s' if dead > 1 else ''} in the queue, the last one within a day"
+        message = f"{counted(dead, 'dead letter')} in the queue, the last one within a day"
         yield Alert(Level.WARNING, "queue.dead", message, "`assetbatch queue list --state dead` says why", dead, 0)
 
 
@@ -205,7 +206,7 @@ def _of_events(overview: Overview) -> Iterator[Alert]:
         yield Alert(
             Level.WARNING,
             "events.pending",
-            f"{pending} events wait for more than 5 minutes",
+            f"{counted(pending, 'event')} waiting for more than 5 minutes",
             "is Redis running, and do jobs run?",
             pending,
             0,

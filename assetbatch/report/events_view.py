@@ -37,8 +37,8 @@ def table(events: Sequence[Stored], now: datetime, *, width: int, height: int) -
     from rich.table import Table
     from rich.text import Text
 
-    from assetbatch.report.lengths import ago
     from assetbatch.report.tables import NARROW_WIDTH
+    from assetbatch.report.words import ago
 
     if not events:
         return Text("no event yet; Ctrl-C ends this")

@@ -107,18 +107,18 @@ def _holes(config: Config, connection: Connection, found: Overview) -> int:
     if not found.watermarks:
         return 0
     from assetbatch.bars import LENGTH
-    from assetbatch.database import bar_pages, bars
+    from assetbatch.database import bar_holes, bars
     from assetbatch.database.entitlements import told_to
 
     symbols = [asset.symbol for asset in config.priority_assets[:HOLES_OF_ASSETS]]
     asked = {symbol: known for symbol, known in bars.states(connection, symbols).items() if known[1] is not None}
-    has_finality = bar_pages.has_finality(connection)
+    has_finality = bar_holes.has_finality(connection)
     missing = timedelta(0)
     for symbol, (since, until) in asked.items():
         if until is not None and until > since:
             span = Span(max(since, until - HOLES_BACK), until)
             told = told_to(config.plan, found.key or "")
-            for hole in bars.holes(connection, symbol, span, now=found.now, told=told, has_finality=has_finality):
+            for hole in bar_holes.holes(connection, symbol, span, now=found.now, told=told, has_finality=has_finality):
                 missing += hole.until - hole.since
     return missing // LENGTH
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
-from assetbatch.report.lengths import ago, duration
 from assetbatch.report.tables import NARROW_WIDTH, new_table
+from assetbatch.report.words import ago, counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,7 +181,7 @@ def _bars(status: Status) -> str:
     ]
     words = [f"newest final {', '.join(newest)} UTC", f"{bars.holes} missing in 7 days"] if newest else ["none yet"]
     if bars.failing:
-        words.append(f"{bars.failing} assets fail")
+        words.append(f"those of {counted(bars.failing, 'asset')} fail")
     return "; ".join(words)
 
 

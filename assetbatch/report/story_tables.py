@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from assetbatch.model import Priority, Role
-from assetbatch.report.lengths import ago, duration
 from assetbatch.report.status import moment
 from assetbatch.report.status_tables import change, headline, line
 from assetbatch.report.tables import NARROW_WIDTH, new_table
+from assetbatch.report.words import ago, counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,7 @@ def _item(item: Mapping[str, Any] | None, now: datetime) -> str:
     if item is None:
         return "not on it"
     words = f"{item['state']}, {Priority(item['priority']).name}, enqueued {ago(item['enqueued_at'], now)}"
-    words += f", {item['attempts']} attempt{'s' if item['attempts'] != 1 else ''}"
+    words += f", {counted(item['attempts'], 'attempt')}"
     if item["state"] == "delayed":
         words += f", again in {duration(item['available_at'] - now)}"
     return words + (f"; {item['error_kind']}: {item['error']}" if item["error"] else "")

@@ -70,8 +70,8 @@ def view(listing: Listing, *, width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from assetbatch.report.lengths import duration
     from assetbatch.report.tables import NARROW_WIDTH
+    from assetbatch.report.words import duration
 
     if not listing.items:
         return Text("the catalogue is empty: `assetbatch init` puts the assets of config.yaml there")

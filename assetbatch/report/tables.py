@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assetbatch.database.queue import State
-from assetbatch.report.lengths import ago, duration
+from assetbatch.report.words import ago, counted, duration
 
 if TYPE_CHECKING:
     from assetbatch.database.queue_desk import Listing
@@ -106,7 +106,7 @@ def forecast_view(forecast: Forecast) -> RenderableType:
             table.add_row(bar.symbol, f"{bar.since:%Y-%m-%d %H:%M} UTC", str(bar.calls))
         parts.append(table)
     limit = "unlimited" if forecast.limit is None else f"{forecast.limit} in {forecast.window_seconds:g} s"
-    words = [f"{forecast.total} calls; the budget: {limit}"]
+    words = [f"{counted(forecast.total, 'call')}; the budget: {limit}"]
     if forecast.total:
         words.append(f"prices are fresh in {duration(forecast.fresh_at - now)}")
         words.append(f"everything is there in {duration(forecast.complete_at - now)}")
@@ -125,7 +125,7 @@ def probe_view(probed: Probed) -> RenderableType:
     for one in probed.markets:
         table.add_row(one.market, _may(one.quotes), _may(one.todays_bars), one.history, one.recency)
     verdict = [Text(probed.verdict, style="bold red")] if probed.verdict else []
-    return Group(table, *verdict, Text(f"{probed.calls_used} calls were made"))
+    return Group(table, *verdict, Text(f"{counted(probed.calls_used, 'call')} made"))
 
 
 def _may(seen: bool | None) -> Text:

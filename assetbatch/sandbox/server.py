@@ -18,7 +18,6 @@ from assetbatch.sandbox.window import Arrival, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from http.server import ThreadingHTTPServer
 
     from assetbatch.sandbox.bodies import Answer
 
@@ -75,7 +74,7 @@ class Sandbox:
         self.fail = list(fail)
         self._stopping = Event()
         self._thread: Thread | None = None
-        self._server: ThreadingHTTPServer | None = wire.bind(host, port, self._respond, self._stopping)
+        self._server: wire.Server | None = wire.Server(host, port, self._respond, self._stopping)
         self._port = self._server.server_port
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._port}"
@@ -114,7 +113,7 @@ class Sandbox:
             return
         self._stopping.clear()
         if self._server is None:
-            self._server = wire.bind(self._host, self._port, self._respond, self._stopping)
+            self._server = wire.Server(self._host, self._port, self._respond, self._stopping)
         self._thread = Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="sandbox", daemon=True)
         self._thread.start()
 

@@ -30,10 +30,11 @@ from harness import SandboxProcess, goal
 from assetbatch import bars as core
 from assetbatch import config
 from assetbatch.bars import LENGTH, Harvest
-from assetbatch.database import bar_pages, bars
+from assetbatch.database import bar_holes, bar_pages, bars
 from assetbatch.database.connection import Connection, connect, transaction
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
+from assetbatch.jobs.run import Start
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def store(
             known=bar_pages.read(connection, asset(number).symbol, span) if again else None,
         )
         found = Harvest(tuple(made), (), (), until=span.until, whole=True)
-        bar_pages.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
+        bar_holes.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
         bars.finish(connection, claimed, asked_until=span.until, asked_at=asked_at, minutes=5)
     assert stored is not None
     return stored.written
@@ -310,10 +311,7 @@ def by_job(folder: Path, database: str, url: str, days: int) -> Backfill:
     with reconnect() as connection:
         began = time.perf_counter()
         result = drain_queue(
-            configured,
-            connection,
-            host="bench",
-            stop=Stop(KeyboardInterrupt),
+            Start(configured, connection, "bench", Stop(KeyboardInterrupt)),
             bounds=Bounds(3600),
             shared=False,
             reconnect=reconnect,

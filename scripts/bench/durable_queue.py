@@ -36,6 +36,7 @@ from assetbatch.database.connection import Connection, connect
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
 from assetbatch.jobs.enqueue import enqueue_secondary
+from assetbatch.jobs.run import Start
 
 if TYPE_CHECKING:
     import argparse
@@ -202,18 +203,16 @@ def settings(folder: Path, database: str, url: str, batch_size: int) -> config.C
 def by_jobs(folder: Path, database: str, url: str, batch_size: int) -> Outcome:
     """Run enqueue-secondary and drain-queue."""
     configured = settings(folder, database, url, batch_size)
-    stop = Stop(KeyboardInterrupt)
 
     def reconnect() -> Connection:
         return connect(configured.database, folder / "data", job="bench")
 
     with reconnect() as connection:
         began = time.perf_counter()
-        enqueue_secondary(configured, connection, host="bench", stop=stop, source="database")
+        start = Start(configured, connection, "bench", Stop(KeyboardInterrupt))
+        enqueue_secondary(start, source="database")
         enqueued = time.perf_counter()
-        drain_queue(
-            configured, connection, host="bench", stop=stop, bounds=Bounds(3600), shared=False, reconnect=reconnect
-        )
+        drain_queue(start, bounds=Bounds(3600), shared=False, reconnect=reconnect)
         return Outcome(Took(enqueued - began, time.perf_counter() - enqueued), peak_mib())
 
 
@@ -463,8 +462,8 @@ def measure_enqueue(bench: Bench, options: argparse.Namespace) -> None:
         ).enqueued
 
     def job(connection: Connection) -> object:
-        stop = Stop(KeyboardInterrupt)
-        result = enqueue_secondary(configured, connection, host="bench", stop=stop, source="database")
+        start = Start(configured, connection, "bench", Stop(KeyboardInterrupt))
+        result = enqueue_secondary(start, source="database")
         return result.enqueued and result.enqueued.enqueued
 
     def timed(name: str, work: Callable[[Connection], object], connection: Connection) -> None:

@@ -36,7 +36,7 @@ from assetbatch.config import Config, Secret
 from assetbatch.config.settings import Batch, PriorityAsset, Provider, Queue, RateLimiting, SecondaryAsset, Settings
 from assetbatch.database import queue, rate_limit
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Slot
-from assetbatch.jobs import drain, run, settling
+from assetbatch.jobs import backlog, drain, run, settling
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.enqueue import enqueue_secondary
 from assetbatch.jobs.priority import run_priority
@@ -59,8 +59,9 @@ MINUTE, DRAIN_SECONDS, ENQUEUE_EVERY = 60.0, 55.0, 1800.0
 # The package's own constants that are durations and are met with on this schedule.
 DURATIONS: tuple[tuple[Any, str], ...] = (
     (drain, "LAST_CALL_SECONDS"),
-    (drain, "UPKEEP_SECONDS"),
     (drain, "PATIENCE_SECONDS"),
+    (backlog, "UPKEEP_SECONDS"),
+    (backlog, "SERVED_PAUSE_SECONDS"),
     (settling, "STRIKE_PAUSE_SECONDS"),
     (run, "LEASE_PATIENCE_SECONDS"),
     (run, "LEASE_POLL_SECONDS"),
@@ -235,8 +236,8 @@ class DistantSandbox(Sandbox):
         return answer
 
 
-def never() -> Stop:
-    return Stop(KeyboardInterrupt)
+def begin_run(config: Config, connection: Connection) -> run.Start:
+    return run.Start(config, connection, "bench", Stop(KeyboardInterrupt))
 
 
 def sleep_until(moment: float) -> None:
@@ -249,7 +250,7 @@ def keep_priority(setting: Setting, tally: Tally, begun: Any) -> None:
     with setting.connect() as connection:
         while due < setting.end:
             sleep_until(due)
-            tally.time_run(lambda: run_priority(config, connection, host="bench", stop=never()))
+            tally.time_run(lambda: run_priority(begin_run(config, connection)))
             begun.set()
             due += EVERY / setting.options.scale
 
@@ -265,10 +266,7 @@ def keep_draining(setting: Setting, tally: Tally, begun: Any) -> None:
             result = tally.time_run(
                 partial(
                     drain.drain_queue,
-                    config,
-                    connection,
-                    host="bench",
-                    stop=never(),
+                    begin_run(config, connection),
                     bounds=drain.Bounds(seconds),
                     shared=False,
                     reconnect=setting.connect,
@@ -292,9 +290,7 @@ def keep_supplying(setting: Setting, tally: Tally, begun: Any) -> None:  # noqa:
         while time.monotonic() < setting.end:
             if queue.size(connection) < options.assets if always else time.monotonic() >= due:
                 tally.time_run(
-                    lambda: enqueue_secondary(
-                        config, connection, host="bench", stop=never(), source="config", due_or_not=always
-                    )
+                    lambda: enqueue_secondary(begin_run(config, connection), source="config", due_or_not=always)
                 )
                 due = max(due, setting.begin) + (0 if always else ENQUEUE_EVERY / options.scale)
             time.sleep(0.01)

@@ -29,6 +29,7 @@ from assetbatch.report.doctor import Finding, Level, host, view
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, Commands, RedisServer, free_port
 from tests.integration.test_pgbouncer import pgbouncer  # noqa: F401 - a fixture
+from tests.world import add_assets
 
 KEY = key_fingerprint(API_KEY)
 
@@ -469,11 +470,7 @@ def test_a_run_that_went_ill_is_told_with_its_mend(
 
 def test_dead_letters_and_bars_that_failed_are_named(patient: Patient, connection: Connection) -> None:
     connection.execute(ADD_DEAD_LETTERS)
-    connection.execute(
-        "insert into assetbatch.assets"
-        " (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)"
-        " values ('EURUSD', 'C:EURUSD', 'forex', 'priority', 2, 300, 'config') on conflict do nothing"
-    )
+    add_assets(connection, "C:EURUSD")
     connection.execute(
         "insert into assetbatch.bar_state (symbol, wanted_since, error_kind, error)"
         " values ('EURUSD', 'epoch', 'invalid', 'a bar without a close'), ('BTCUSD', 'epoch', null, null)"
@@ -488,6 +485,17 @@ def test_dead_letters_and_bars_that_failed_are_named(patient: Patient, connectio
         Level.WARN,
         "the last call for bars failed for EURUSD; a bar without a close",
     )
+
+
+def test_bars_of_assets_that_are_gone_are_no_trouble(patient: Patient, connection: Connection) -> None:
+    add_assets(connection, "C:GONEUSD")
+    connection.execute("update assetbatch.assets set enabled = false where symbol = 'GONEUSD'")
+    connection.execute(
+        "insert into assetbatch.bar_state (symbol, wanted_since, error_kind, error)"
+        " values ('GONEUSD', 'epoch', 'timeout', 'too slow'), ('REMOVED', 'epoch', 'timeout', 'too slow')"
+    )
+
+    assert patient.one("bars").level is Level.OK
 
 
 def test_events_that_wait_for_long_are_told(patient: Patient, connection: Connection) -> None:

@@ -22,6 +22,7 @@ from assetbatch.database import schema
 from assetbatch.errors import Interrupted
 from assetbatch.jobs import priority
 from assetbatch.jobs.clock import Stop
+from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, Commands, open_database, wait_until
@@ -286,7 +287,7 @@ def test_an_upgrade_while_jobs_run_fails_no_run(
             with open_database(database) as connection:
                 while not upgraded.is_set():
                     now += timedelta(minutes=5)
-                    result = priority.run_priority(config, connection, host="test", stop=stop, started_at=now)
+                    result = priority.run_priority(Start(config, connection, "test", stop, now))
                     runs.append(result.status)
         except BaseException as error:
             failures.append(error)

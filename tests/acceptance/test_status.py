@@ -12,6 +12,7 @@ from assetbatch import config as configuration
 from assetbatch.cli.options import duration
 from assetbatch.report import reading
 from assetbatch.report.reading import Wanted
+from assetbatch.report.status_document import status_document
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -320,6 +321,38 @@ def test_bars_are_told_by_the_newest_and_by_those_that_are_missing(commands: Com
 
     assert told_of.newest == {"BTCUSD": datetime(2026, 11, 20, 10, 55, tzinfo=UTC)}
     assert (told_of.holes, told_of.failing) == (3, 1)
+
+
+def test_jobs_are_told_in_their_order_after_many_runs(commands: Commands, connection: Connection) -> None:
+    connection.execute(
+        "insert into assetbatch.runs (job, host, version, plan, started_at, ends_by, finished_at, status, exit_code)"
+        " select job, 'h', '0', 'starter', at, at, at, 'ok', 0 from generate_series(1, 50) number,"
+        " unnest(array['run-priority', 'enqueue-secondary', 'drain-queue']) job,"
+        " lateral (select clock_timestamp() - (50 - number) * interval '1 minute' as at) t"
+    )
+    # With statistics PostgreSQL joins the runs in an order of its own.
+    connection.execute("analyze assetbatch.runs")
+
+    jobs = told(commands, connection).jobs
+
+    assert [(job.id, job.day["runs"]) for job in jobs] == [
+        ("run-priority", 50),
+        ("drain-queue", 50),
+        ("enqueue-secondary", 50),
+    ]
+
+
+def test_whole_numbers_among_the_prices_of_a_story_are_strings_as_the_others_are(
+    commands: Commands, connection: Connection
+) -> None:
+    connection.execute(
+        "insert into trading.symbols (symbol, metadata)"
+        """ values ('BTCUSD', '{"last_update": {"last_price": 97000, "bid": 96999.50, "ask": null}}')"""
+    )
+
+    story = status_document(told(commands, connection, Wanted(asset="BTCUSD")))["asset"]["last_update"]
+
+    assert json.loads(json.dumps(story, default=str)) == {"last_price": "97000", "bid": "96999.50", "ask": None}
 
 
 def test_an_asset_has_a_story(commands: Commands, connection: Connection) -> None:

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from assetbatch.cli import told
+from tests.conftest import API_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +47,16 @@ for line in sys.stdin:
         exec(patch)
         main()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+END_EARLY = """
+from datetime import UTC, datetime
+from assetbatch.errors import FailureKind
+from assetbatch.model import RunResult, RunStatus, Trouble
+at, slow = datetime.now(UTC), Trouble(FailureKind.TIMEOUT, "too slow")
+result = RunResult("run-priority", 1, RunStatus.FAILED, 69, at, at, remaining=%s, ended_by=slow)
+assetbatch.jobs.priority.run_priority = lambda *_, **__: result
 """
 
 
@@ -176,6 +187,56 @@ def test_a_database_that_is_away_is_told_once_although_nothing_can_be_stored(
     assert third.startswith("assetbatch run-priority: still: ")
     assert third.endswith(", for 60 minutes, 3 runs\n")
     assert cron("run-priority").stderr == ("assetbatch run-priority: well again after 60 minutes, 3 runs failed\n")
+
+
+def test_a_database_that_is_read_only_is_named_as_that(cron: Cron, database: str, connection: Connection) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
+    connection.execute(f'alter database "{name}" set default_transaction_read_only = on')
+
+    run = cron("run-priority")
+
+    assert run.returncode == 69
+    assert " is read only: cannot execute " in run.stderr
+    assert "Next: name the primary server, not a standby" in run.stderr
+
+
+@pytest.mark.parametrize(("remaining", "waiting"), [(None, ""), (4, "; 4 on the queue")])
+def test_an_early_end_tells_what_waits_on_the_queue_where_that_has_a_part_in_it(
+    cron: Cron, remaining: int | None, waiting: str
+) -> None:
+    run = cron("run-priority", patch=END_EARLY % remaining)
+
+    assert run.returncode == 69
+    assert run.stderr.startswith(
+        f"assetbatch run-priority: ended early, after 0 assets{waiting}\n  timeout: too slow\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "key", "exit_code"),
+    [
+        ("<&-", ("symbols", "import", "-"), API_KEY, 2),
+        (">&-", ("run-priority", "--json"), API_KEY, 0),
+        ("2>&-", ("run-priority",), WRONG_KEY, 77),
+        ("<&- >&- 2>&-", ("run-priority", "--json"), API_KEY, 0),
+    ],
+)
+def test_a_stream_that_is_closed_is_no_trouble(
+    commands: Commands, connection: Connection, closed: str, arguments: tuple[str, ...], key: str, exit_code: int
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "assetbatch", *arguments],
+        cwd=commands.folder,
+        env=commands.environment | {"POLYGON_API_KEY": key, "XDG_STATE_HOME": str(commands.folder)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (done.returncode, "Traceback" in done.stderr) == (exit_code, False)
+    runs = connection.execute("select exit_code from assetbatch.runs").fetchall()
+    assert runs == ([{"exit_code": exit_code}] if "run-priority" in arguments else [])
 
 
 def test_causes_that_alternate_are_told_once_each(cron: Cron, sandbox: Sandbox) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from assetbatch.bars import LENGTH, Harvest
-from assetbatch.database import bar_pages, bars, schema
+from assetbatch.database import bar_holes, bar_pages, bars, schema
 from assetbatch.database.connection import transaction
 from assetbatch.market_hours import Market
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
@@ -62,7 +62,7 @@ def write(
             ASSET,
             page,
             is_new=is_new,
-            has_finality=bar_pages.has_finality(connection),
+            has_finality=bar_holes.has_finality(connection),
             asked_at=asked_at,
             fetched_at=asked_at + LENGTH / 300,
             carefully=carefully,
@@ -272,7 +272,7 @@ def note(
     noted_at: datetime = ASKED,
 ) -> None:
     with transaction(connection):
-        bar_pages.note_absences(
+        bar_holes.note_absences(
             connection,
             "BTCUSD",
             found,
@@ -296,8 +296,8 @@ def absences(connection: Connection) -> dict[str, list[tuple[int, int]]]:
 def holes(
     connection: Connection, since: int = 0, until: int = 20, *, now: datetime = ASKED, told: str = "free key"
 ) -> list[tuple[int, int]]:
-    found = bars.holes(
-        connection, "BTCUSD", span(since, until), now=now, told=told, has_finality=bar_pages.has_finality(connection)
+    found = bar_holes.holes(
+        connection, "BTCUSD", span(since, until), now=now, told=told, has_finality=bar_holes.has_finality(connection)
     )
     return [((one.since - BEGIN) // LENGTH, (one.until - BEGIN) // LENGTH) for one in found]
 
@@ -369,7 +369,7 @@ def test_what_fails_every_day_puts_off_nothing_else(market: Connection) -> None:
 
 def test_what_a_plan_does_not_show_is_a_hole_for_another_one(market: Connection) -> None:
     def tell(since: int, until: int, told: str) -> None:
-        bar_pages.note_not_entitled(market, "BTCUSD", span(since, until), told=told, noted_at=ASKED)
+        bar_holes.note_not_entitled(market, "BTCUSD", span(since, until), told=told, noted_at=ASKED)
 
     tell(0, 5, "free key")
     tell(5, 8, "free key")
@@ -381,12 +381,24 @@ def test_what_a_plan_does_not_show_is_a_hole_for_another_one(market: Connection)
     assert holes(market) == [(0, 20)]
 
 
+@pytest.mark.parametrize(("since", "until", "months"), [(5, 1, 1), (1, 1, 1), (5, 2, 2)])
+def test_what_a_plan_does_not_show_is_noted_in_the_months_it_touches(
+    market: Connection, since: int, until: int, months: int
+) -> None:
+    refused = Span(datetime(2026, 1, since, tzinfo=UTC), datetime(2026, 2, until, tzinfo=UTC))
+
+    bar_holes.note_not_entitled(market, "BTCUSD", refused, told="free key", noted_at=ASKED)
+
+    rows = market.execute("select isempty(ranges) as empty from assetbatch.bar_absences").fetchall()
+    assert rows == [{"empty": False}] * months
+
+
 def test_reasons_of_one_asset_are_no_others(market: Connection) -> None:
     add(market, "ETHUSD")
     note(market, harvest(20, absent=[(0, 20)]))
     write(market, finals(bar(3)))
 
-    found = bars.holes(market, "ETHUSD", span(0, 20), now=ASKED, told="", has_finality=True)
+    found = bar_holes.holes(market, "ETHUSD", span(0, 20), now=ASKED, told="", has_finality=True)
     assert found == [span(0, 20)]
 
 
@@ -492,7 +504,7 @@ def test_priority_assets_come_first_and_then_the_oldest_watermark(market: Connec
     assert due(market) == ["E", "D", "C", "F", "A", "B"]
     assert due(market, limit=2) == ["E", "D"]
     assert due(market, symbols=["A", "E"]) == ["E", "A"]
-    assert bars.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == []
+    assert bar_holes.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == []
 
 
 @pytest.mark.parametrize(
@@ -521,12 +533,12 @@ def test_bars_of_what_is_not_there_are_never_due(market: Connection, what: str) 
         "insert into assetbatch.bar_state (symbol, wanted_since, asked_until) values ('BTCUSD', %s, %s)", [at(0), at(9)]
     )
     assert due(market) == ["BTCUSD"]
-    assert bars.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == ["BTCUSD"]
+    assert bar_holes.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == ["BTCUSD"]
 
     market.execute(what)
 
     assert due(market) == []
-    assert bars.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == []
+    assert bar_holes.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == []
 
 
 def test_holes_are_looked_for_where_nobody_has_looked_for_longest(market: Connection) -> None:
@@ -537,11 +549,11 @@ def test_holes_are_looked_for_where_nobody_has_looked_for_longest(market: Connec
             "insert into assetbatch.bar_state (symbol, wanted_since, asked_until) values (%s, %s, %s)",
             [symbol, at(0), at(9)],
         )
-    bars.mark_scanned(market, "A", ASKED - HOUR)
-    bars.mark_scanned(market, "BTCUSD", ASKED - 2 * HOUR)
+    bar_holes.mark_scanned(market, "A", ASKED - HOUR)
+    bar_holes.mark_scanned(market, "BTCUSD", ASKED - 2 * HOUR)
 
     def scan(before: datetime) -> list[str]:
-        return bars.next_to_scan(market, scanned_before=before, now=ASKED, limit=9)
+        return bar_holes.next_to_scan(market, scanned_before=before, now=ASKED, limit=9)
 
     assert scan(ASKED) == ["B", "BTCUSD", "A"]
     assert scan(ASKED - HOUR) == ["B", "BTCUSD"]

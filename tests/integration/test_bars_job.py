@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from itertools import groupby
 from threading import Event
@@ -15,12 +15,15 @@ import requests
 
 from assetbatch.database import schema
 from assetbatch.database.bars import KEEP_PARTITIONS
-from assetbatch.jobs import bars as jobs_bars
+from assetbatch.errors import FailureKind
+from assetbatch.jobs import backfill, bar_calls
+from assetbatch.jobs.run import Start
+from assetbatch.model import RunStatus, Trouble
 from assetbatch.provider import addresses
 from assetbatch.sandbox import routes
 from tests import world as worlds
 from tests.conftest import API_KEY, open_database, wait_until
-from tests.world import NO_ASSETS, NO_SECONDARY, QUICK
+from tests.world import NO_ASSETS, NO_SECONDARY, QUICK, no_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,6 +91,22 @@ class World(worlds.World):
         self.now = now
         keys: dict[str, Any] = {"batch": NO_SECONDARY} | sections
         return self.prioritise(**keys)
+
+    def backfill(self, since: datetime, until: datetime, *, refetch: bool = False) -> RunResult:
+        """Ask for the bars of BTCUSD between two times; the job goes by the real time."""
+        config = self.configure()
+        foreseen = backfill.foresee(
+            config, self.connection, symbols=["BTCUSD"], since=since, until=until, refetch=refetch
+        )
+        return backfill.backfill(Start(config, self.connection, "test", no_stop()), foreseen, refetch=refetch)
+
+    def see_two_years(self) -> datetime:
+        """Let the server show what the free plan does, whatever the plan is said to be; tell since when."""
+        self.now = datetime.now(UTC)
+        self.sandbox.plan = "free"
+        today = self.now.date()
+        oldest = today.replace(year=today.year - 2, day=28 if (today.month, today.day) == (2, 29) else today.day)
+        return datetime.combine(oldest, time(0), UTC)
 
     def make_due(self) -> None:
         """Let the newest bars be due at once, and whatever failed be asked for again."""
@@ -486,6 +505,72 @@ def test_what_a_plan_does_not_show_is_asked_for_under_another_one(world: World) 
     assert world.is_whole("T1USD")
 
 
+# A backfill.
+
+
+def test_a_backfill_that_is_refused_what_is_long_ago_goes_on_with_what_the_key_sees(world: World) -> None:
+    world.add("BTCUSD")
+    edge = world.see_two_years()
+    until = edge + timedelta(days=5)
+
+    result = world.backfill(edge - timedelta(days=3), until)
+
+    stored = world.stored("BTCUSD")
+    assert (result.exit_code, result.updated, result.bars.stored) == (0, ("BTCUSD",), len(stored))
+    # Calendars may differ about the first days.
+    assert edge <= min(stored) < edge + timedelta(days=3)
+    assert stored == world.vendors("X:BTCUSD", min(stored), until)
+    refused = world.absent("BTCUSD")["not_entitled"]
+    assert (refused[0][0], refused[-1][1]) == (edge - timedelta(days=3), min(stored))
+
+
+def test_a_refetch_that_is_refused_what_is_long_ago_goes_on_as_well(world: World) -> None:
+    world.add("BTCUSD")
+    edge = world.see_two_years()
+    span = edge - timedelta(days=3), edge + timedelta(days=5)
+    world.backfill(*span)
+    before = world.stored("BTCUSD")
+    world.connection.execute("update market_data.ohlcv_5m set close = close + 1")
+
+    again = world.backfill(*span, refetch=True)
+
+    assert (again.exit_code, again.updated) == (0, ("BTCUSD",))
+    assert {one.new.ts for one in again.changed} == before.keys()
+    assert world.stored("BTCUSD") == before
+
+
+def test_a_page_whose_lease_was_lost_on_its_way_is_asked_for_again(world: World) -> None:
+    world.add("BTCUSD")
+    until = floor(datetime.now(UTC)) - timedelta(days=1)
+
+    def lose() -> None:
+        if len(world.calls()) == 1:
+            world.connection.execute("update assetbatch.bar_state set token = null, leased_until = null")
+
+    world.before = lose
+
+    result = world.backfill(until - timedelta(hours=1), until)
+
+    assert (result.exit_code, result.updated, result.deferred) == (0, ("BTCUSD",), ())
+    assert (len(world.calls()), result.bars.stored, len(world.stored("BTCUSD"))) == (2, 12, 12)
+
+
+def test_a_backfill_makes_no_call_for_bars_that_were_refused_within_the_hour_and_says_so(world: World) -> None:
+    world.add("BTCUSD")
+    until = floor(datetime.now(UTC)) - timedelta(days=1)
+    span = until - timedelta(hours=1), until
+    world.sandbox.fail = ["403-entitled:/range/"]
+    refused = world.backfill(*span)
+    world.sandbox.fail = []
+
+    again = world.backfill(*span)
+
+    assert (refused.api_calls_used, refused.exit_code) == (1, 3)
+    assert (again.api_calls_used, again.exit_code, again.status) == (0, 3, RunStatus.FAILED)
+    assert again.ended_by == Trouble(FailureKind.NOT_ENTITLED, refused.failed[0].error)
+    assert again.deferred == ("BTCUSD",)
+
+
 @pytest.mark.parametrize("word", ["403-timeframe", "403", "401", "429", "500", "404", "400", "garbage", "wrong-ticker"])
 def test_newest_bars_that_are_refused_cost_few_calls(world: World, word: str) -> None:
     world.add("T1USD")
@@ -761,7 +846,7 @@ def test_the_newest_bars_come_page_by_page_where_pages_are_short(world: World, m
 def test_a_list_of_assets_that_are_due_is_followed_by_the_next_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_bars, "LIST_SIZE", 2)
+    monkeypatch.setattr(bar_calls, "LIST_SIZE", 2)
     world.add(*(f"T{number}USD" for number in range(1, 6)))
 
     assert world.drain(bars="{backfill_days: 1}").bars.assets == 5

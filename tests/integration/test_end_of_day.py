@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from assetbatch.database import entitlements
+from assetbatch.database import entitlements, schema
+from assetbatch.jobs import forecast, priority
 from assetbatch.jobs.flights import Flights
 from assetbatch.model import Access, AssetType, Call, CallKind
 from assetbatch.planner import Entitlement
@@ -566,6 +567,20 @@ def test_a_price_that_was_none_is_asked_for_again_hourly_until_it_is_one(world: 
     assert world.asked() == ["fx 2026-11-16"]
 
 
+def test_a_forecast_foresees_the_call_for_a_price_that_was_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.sandbox.fail = ["zero:EURUSD"]
+    assert world.prioritise(batch=NO_SECONDARY).exit_code == 3
+    world.sandbox.fail = []
+    world.now += HOUR + 5 * MINUTE
+    monkeypatch.setattr(schema, "check", lambda _: world.now)
+
+    foreseen = forecast.foresee(world.configure(batch=NO_SECONDARY), world.connection)
+    made = world.prioritise(batch=NO_SECONDARY)
+
+    assert [(one.job, one.markets, one.assets) for one in foreseen.calls] == [("run-priority", (AssetType.FOREX,), 1)]
+    assert made.api_calls_used == foreseen.total == 1
+
+
 def test_rows_that_are_no_prices_cost_a_drain_no_call_each(world: World) -> None:
     world.add("C:GBPUSD", "C:USDJPY", "C:USDCHF", "C:AUDUSD")
     world.enqueue(batch=NO_ASSETS)
@@ -579,6 +594,19 @@ def test_rows_that_are_no_prices_cost_a_drain_no_call_each(world: World) -> None
 
 
 # Two runs at once.
+
+
+def noted_tries(monkeypatch: pytest.MonkeyPatch) -> list[entitlements.DayLease]:
+    """Note each try to take the right to ask for a day."""
+    tries = []
+    take = entitlements.DayLease.take
+
+    def noted(lease: entitlements.DayLease) -> bool:
+        tries.append(lease)
+        return take(lease)
+
+    monkeypatch.setattr(entitlements.DayLease, "take", noted)
+    return tries
 
 
 @pytest.mark.parametrize("rate_limiting", [LIMITED, UNLIMITED])
@@ -651,8 +679,61 @@ def test_a_run_waits_for_the_answer_of_another_no_longer_than_it_may_begin_calls
     finally:
         stop.requested.set()
 
-    assert {"XAUUSD", "EURUSD"} <= {failure.symbol for failure in result.failed if failure.kind == "no_slot"}
-    assert "fx 2026-11-16" not in world.asked()
+    # It asks for what nobody else does.
+    assert (result.updated, world.asked()) == (("BTCUSD",), ["crypto 2026-11-16"])
+    assert {failure.symbol: failure.kind for failure in result.failed} == {"XAUUSD": "no_slot", "EURUSD": "no_slot"}
+
+
+def test_a_run_that_waits_for_two_answers_asks_for_what_is_given_up_first(
+    world: World, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forex, crypto = (
+        entitlements.DayLease(world.connection, market, date(2026, 11, 16), seconds=3600)
+        for market in (AssetType.FOREX, AssetType.CRYPTO)
+    )
+    assert forex.take()
+    assert crypto.take()
+    tries = noted_tries(monkeypatch)
+    stop = no_stop()
+    with open_database(world.database) as elsewhere:
+        run = pool.submit(priority.run_priority, world.start(world.configure(), elsewhere, stop=stop))
+        try:
+            wait_until(lambda: len(tries) > 2)
+            crypto.give_up()
+            wait_until(lambda: world.sandbox.arrivals)
+            forex.give_up()
+            result = run.result(timeout=8)
+        finally:
+            stop.requested.set()
+
+    assert (result.updated, world.asked()) == (ALL, ["crypto 2026-11-16", "fx 2026-11-16"])
+
+
+def test_a_day_that_another_run_stored_while_this_one_was_told_of_the_other_market_is_not_asked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add("C:GBPUSD")
+    world.enqueue(batch=NO_SECONDARY)
+    world.sandbox.fail = [f"{NOT_YET}:crypto/2026-11-16"]
+    drained: list[RunResult] = []
+    note_day = entitlements.note_day
+
+    def note_late(connection: Connection, market: AssetType, *told: Any) -> None:
+        if market is AssetType.CRYPTO and not drained:
+            forex.give_up()
+            drained.append(world.drain(batch=NO_SECONDARY))
+        note_day(connection, market, *told)
+
+    monkeypatch.setattr(entitlements, "note_day", note_late)
+
+    with open_database(world.database) as elsewhere:
+        forex = entitlements.DayLease(elsewhere, AssetType.FOREX, date(2026, 11, 16), seconds=3600)
+        assert forex.take()
+        result = world.prioritise(batch=NO_SECONDARY)
+
+    assert [set(one.updated) for one in drained] == [{"XAUUSD", "EURUSD", "GBPUSD"}]
+    assert (result.updated, result.unchanged) == (("BTCUSD",), ("XAUUSD", "EURUSD"))
+    assert world.asked() == ["crypto 2026-11-16", "fx 2026-11-16", "crypto 2026-11-15"]
 
 
 def test_what_a_killed_run_was_asking_for_is_asked_for_by_the_next_when_its_lease_is_over(
@@ -667,14 +748,7 @@ def test_what_a_killed_run_was_asking_for_is_asked_for_by_the_next_when_its_leas
     killed.kill()
     killed.communicate()
     (asked,) = world.asked()
-    tries = []
-    take = entitlements.DayLease.take
-
-    def noted(lease: entitlements.DayLease) -> bool:
-        tries.append(lease)
-        return take(lease)
-
-    monkeypatch.setattr(entitlements.DayLease, "take", noted)
+    tries = noted_tries(monkeypatch)
 
     run = pool.submit(world.prioritise, batch=NO_SECONDARY)
     wait_until(lambda: len(tries) > 3)

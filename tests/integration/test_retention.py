@@ -9,7 +9,7 @@ import pytest
 
 from assetbatch.database import retention
 from assetbatch.jobs.clock import Stop
-from assetbatch.jobs.run import perform
+from assetbatch.jobs.run import Start, perform
 from assetbatch.model import RunResult, RunStatus
 from tests.conftest import open_database
 from tests.world import load_config
@@ -157,9 +157,8 @@ def test_which_runs_forget_and_that_a_locked_table_delays_and_fails_none(
         return RunResult(job, run.id, RunStatus.OK, 0, now, now)
 
     def once() -> RunResult:
-        return perform(
-            job, config, connection, work, host="h", stop=Stop(KeyboardInterrupt), lease_seconds=30, max_seconds=60
-        )
+        start = Start(config, connection, "h", Stop(KeyboardInterrupt))
+        return perform(job, start, work, max_seconds=60, lease_seconds=30)
 
     with open_database(database) as other, other.transaction():
         other.execute("lock table assetbatch.api_calls in access exclusive mode")

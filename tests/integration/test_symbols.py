@@ -27,6 +27,7 @@ from assetbatch.jobs import drain, enqueue
 from assetbatch.jobs import symbols as job
 from assetbatch.jobs import wishes as wishes_of
 from assetbatch.jobs.clock import Stop
+from assetbatch.jobs.run import Start
 from assetbatch.model import Asset, AssetType, Priority, Role
 from assetbatch.provider import addresses
 from assetbatch.provider.client import Client
@@ -457,18 +458,12 @@ def test_the_list_is_in_the_order_of_importance_and_of_names(world: World) -> No
 
 
 def test_an_asset_that_was_added_is_updated(world: World) -> None:
-    config = world.config(bars="{enabled: false}")
+    start = Start(world.config(bars="{enabled: false}"), world.connection, "test", no_stop())
     symbols.add(world.connection, [asset("SOL/USD", "X:SOLUSD")])
-    common: dict[str, Any] = {"host": "test", "stop": no_stop()}
 
-    enqueue.enqueue_secondary(config, world.connection, source="database", symbols=["SOL/USD"], **common)
+    enqueue.enqueue_secondary(start, source="database", symbols=["SOL/USD"])
     done = drain.drain_queue(
-        config,
-        world.connection,
-        bounds=drain.Bounds(5.0, None),
-        shared=True,
-        reconnect=lambda: open_database(world.database),
-        **common,
+        start, bounds=drain.Bounds(5.0), shared=True, reconnect=lambda: open_database(world.database)
     )
 
     assert done.updated == ("SOL/USD",)
@@ -536,6 +531,15 @@ def test_what_is_removed_takes_all_that_is_known_of_it_along(
     assert lived.rows(prices) == [("GONE",), ("KEPT",)]
     assert bars_of(lived) == {"GONE": 0 if with_bars else 5, "KEPT": 5}
     assert symbols.add(lived.connection, [asset("GONE")]).added == ["GONE"]
+
+
+def test_what_has_left_config_yaml_is_missing_and_not_to_be_taken_out_there(world: World) -> None:
+    catalogue.sync_with_config(world.connection, [asset("GONE")])
+    catalogue.sync_with_config(world.connection, world.config().assets)
+
+    done = symbols.remove(world.connection, ["GONE", "GBPUSD"], with_bars=False)
+
+    assert done == symbols.Removed([], ["GONE"], ["GBPUSD"], 0)
 
 
 def test_a_removal_waits_for_a_run_that_stores_and_then_takes_what_it_stored(lived: World) -> None:

@@ -21,9 +21,9 @@ from assetbatch.planner import AskedDay, DayOutcome, Entitlement
 from assetbatch.report import status
 from assetbatch.report.freshness import Freshness, Outlook, freshness, market_time_ago
 from assetbatch.report.health import Health, Level
-from assetbatch.report.lengths import duration
 from assetbatch.report.status_document import status_document
 from assetbatch.report.status_tables import status_view
+from assetbatch.report.words import duration
 from tests.world import FRIDAYS_CLOSE, MINUTE, TUESDAY, load_config, overview
 
 SUNDAY = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -175,6 +175,21 @@ def test_with_end_of_day_prices_what_lacks_a_day_for_three_hours_is_stale(
     assert [alert.level for alert in stale] == ([Level.CRITICAL] if state is Freshness.STALE else [])
 
 
+@pytest.mark.parametrize(("day", "health"), [(16, Health.UNHEALTHY), (17, Health.DEGRADED)])
+def test_prices_of_finished_days_whose_calls_go_on_failing_are_critical_once_a_day_is_lacking(
+    tmp_path: Path, day: int, health: Health
+) -> None:
+    now = datetime(2026, 11, 18, 12, tzinfo=UTC)
+    failing = SyncState(succeeded_at=now, day=date(2026, 11, day), error_kind=FailureKind.SERVER_ERROR)
+
+    report = build(load_config(tmp_path, DATABASE_URL=UNUSED), overview(now), failing)
+
+    assert {one.state for one in report.assets} == {Freshness.FAILING}
+    critical = [alert.metric for alert in report.alerts if alert.level is Level.CRITICAL]
+    lacking = ["assets.XAUUSD", "assets.EURUSD", "assets.BTCUSD"]
+    assert (critical, report.health) == (lacking if health is Health.UNHEALTHY else [], health)
+
+
 def test_a_day_that_the_vendor_has_not_is_no_trouble(config: Config) -> None:
     now = datetime(2026, 11, 18, 12, tzinfo=UTC)
     days = {(AssetType.FOREX, date(2026, 11, 17)): AskedDay(DayOutcome.EMPTY, now)}
@@ -195,9 +210,19 @@ def test_a_market_that_the_vendor_says_rests_is_closed(config: Config) -> None:
     assert report.health is Health.HEALTHY
 
 
-def test_assets_that_were_never_updated_though_runs_begin_are_critical(config: Config) -> None:
-    assert build(config, overview(), SyncState()).health is Health.UNHEALTHY
-    assert build(config, overview(job={"runs": 1}), SyncState()).health is Health.HEALTHY
+@pytest.mark.parametrize(
+    ("error_kind", "after_one"), [(None, Health.HEALTHY), (FailureKind.UNKNOWN_TICKER, Health.DEGRADED)]
+)
+def test_assets_that_were_never_updated_though_runs_begin_are_critical(
+    config: Config, error_kind: FailureKind | None, after_one: Health
+) -> None:
+    never = SyncState(error_kind=error_kind)
+
+    report = build(config, overview(), never)
+
+    assert report.health is Health.UNHEALTHY
+    assert report.alerts[0].message.startswith("XAUUSD, EURUSD, BTCUSD: never updated")
+    assert build(config, overview(job={"runs": 1}), never).health is after_one
 
 
 def test_the_worst_alert_comes_first(config: Config) -> None:
@@ -344,7 +369,7 @@ def test_one_screen_holds_all_and_names_the_worst_first(config: Config, width: i
     assert max(map(len, lines)) <= width
     text = " ".join(" ".join(lines).split())
     for words in (
-        "3 events wait for more than 5 minutes",
+        "3 events waiting for more than 5 minutes",
         "2 waiting (1 CRITICAL for 4 h, 1 MEDIUM for 7 min), 1 dead",
         "EURUSD 11-17 11:50",
         "2 assets fail",
@@ -374,6 +399,27 @@ def test_prices_of_finished_days_name_the_day_and_when_there_can_be_a_newer_one(
         "day": "2026-11-17",
         "newer_data_at": datetime(2026, 11, 19, 5, tzinfo=UTC),
     }
+
+
+@pytest.mark.parametrize(("tier", "words"), [("starter", "live"), ("free", "end of day, none yet")])
+def test_before_the_first_price_there_are_words_for_people_and_null_in_json(
+    tmp_path: Path, tier: str, words: str
+) -> None:
+    config = load_config(tmp_path, DATABASE_URL=UNUSED, POLYGON_TIER=tier)
+
+    report = build(config, overview(), SyncState(), source=None)
+
+    lines = shown(report, 100)
+    assert [line for line in lines if line.startswith("Prices")] == [f"Prices  {words}, from nowhere yet"]
+    document = status_document(report)
+    assert (document["source"], document["prices"]["day"]) == (None, None)
+
+
+@pytest.mark.parametrize(("failing", "words"), [(0, "none yet"), (2, "none yet; those of 2 assets fail")])
+def test_where_nobody_has_bars_yet_none_are_missing(config: Config, failing: int, words: str) -> None:
+    lines = shown(build(config, replace(overview(), bars_failing=failing)), 100)
+
+    assert [line for line in lines if line.startswith("Bars")] == [f"Bars    {words}"]
 
 
 @pytest.mark.parametrize(

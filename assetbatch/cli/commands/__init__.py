@@ -1,4 +1,4 @@
-"""One module a group of commands; what a command needs is imported when it runs, so that each starts fast."""
+"""A group of commands is registered by one module; what a command needs is imported when it runs: each starts fast."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assetbatch.cli.invocation import current, host
+from assetbatch.cli.invocation import current
 from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
@@ -70,9 +70,7 @@ def backfill(
 
     job.run(
         config,
-        lambda connection, stop, progress: jobs.backfill(
-            config, connection, foreseen, host=host(), stop=stop, refetch=refetch, progress=progress
-        ),
+        lambda start, progress: jobs.backfill(start, foreseen, refetch=refetch, progress=progress),
         max_seconds=jobs.longest_seconds(foreseen),
     )
 

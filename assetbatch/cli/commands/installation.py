@@ -15,6 +15,7 @@ from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
 from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import SchemaError
+from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
@@ -76,7 +77,8 @@ def _print_grants(role: str) -> None:
 
 def _check(config: Config) -> None:
     """Show what `init` would do; raise what it would fail with."""
-    from assetbatch.database import pending, schema
+    from assetbatch.database import pending
+    from assetbatch.database.platform import PlatformTablesError
 
     partitioned = config.settings.bars.retention_months is not None
     connected = False
@@ -94,7 +96,7 @@ def _check(config: Config) -> None:
     else:
         sys.stdout.write(f"{config.database.described}: {_plans(found)}\n")
     if found.owner_statements:
-        raise schema.PlatformTablesError(found.owner_statements)
+        raise PlatformTablesError(found.owner_statements)
 
 
 def _plans(found: Pending) -> str:
@@ -168,8 +170,9 @@ def _mended(done: Restored) -> str:
     pause = "no call has to wait" if done.blocked_until is None else f"no call before {done.blocked_until:%H:%M:%S} UTC"
     return (
         f"restored: {pause}; {done.events_dropped} old events dropped, {done.refusals_forgotten} refusals forgotten;"
-        f" released: {done.queue_items_released} items of the queue, the bars of {done.bars_released} assets,"
-        f" {done.days_released} finished days, {done.leases_released} leases"
+        f" released: {counted(done.queue_items_released, 'item')} of the queue, the bars of"
+        f" {counted(done.bars_released, 'asset')}, {counted(done.days_released, 'finished day')},"
+        f" {counted(done.leases_released, 'lease')}"
     )
 
 

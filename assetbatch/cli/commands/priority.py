@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assetbatch.cli.invocation import current, host
+from assetbatch.cli.invocation import current
 from assetbatch.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run_priority(as_json: AsJson = False) -> None:
 
     job.run(
         config,
-        lambda connection, stop, _: priority.run_priority(config, connection, host=host(), stop=stop),
+        lambda start, _: priority.run_priority(start),
         max_seconds=config.settings.batch.max_cycle_seconds,
         needs_key=True,
     )

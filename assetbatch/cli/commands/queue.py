@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.asking import agreed
-from assetbatch.cli.invocation import current, host, print_json
+from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue import State
 from assetbatch.errors import EXIT_USAGE, FailureKind
+from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,11 +71,8 @@ def drain_queue(
 
     job.run(
         config,
-        lambda connection, stop, progress: drain.drain_queue(
-            config,
-            connection,
-            host=host(),
-            stop=stop,
+        lambda start, progress: drain.drain_queue(
+            start,
             bounds=drain.Bounds(max_seconds, max_items),
             shared=shared,
             reconnect=lambda: current.connected(config),
@@ -107,11 +105,8 @@ def enqueue_secondary(
 
     job.run(
         config,
-        lambda connection, stop, _: enqueue.enqueue_secondary(
-            config,
-            connection,
-            host=host(),
-            stop=stop,
+        lambda start, _: enqueue.enqueue_secondary(
+            start,
             source=source or config.settings.batch.secondary_source,
             symbols=symbol or None,
             due_or_not=due_or_not,
@@ -155,17 +150,17 @@ def retry(
     symbols: Annotated[list[str] | None, typer.Argument(help="Dead letters, or delayed items; else --all.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     kind: Annotated[
-        FailureKind | None, typer.Option(metavar="KIND", help="Of these only what failed so, as in the JSON list.")
+        FailureKind | None, typer.Option(metavar="KIND", help="Only what failed so, as in the JSON list.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring dead letters back on the queue, with all their attempts.
 
-    Example: assetbatch queue retry --all --kind not_entitled
+    Example: assetbatch queue retry --kind not_entitled
     """
     current.json = as_json
-    if bool(symbols) == everything:
-        raise typer.BadParameter("name symbols, or give --all")
+    if (symbols and everything) or not (symbols or everything or kind):
+        raise typer.BadParameter("name symbols, or give --all or --kind")
     config = current.load_config()
 
     from assetbatch.database import queue_desk, schema
@@ -229,7 +224,7 @@ def clear(
         schema.check(connection)
         count = queue_desk.count(connection, states)
     if not yes:
-        question = f"Remove {count} items ({', '.join(states)})?"
+        question = f"Remove {counted(count, 'item')} ({', '.join(states)})?"
         if not sys.stdin.isatty():
             raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
         if not agreed(question):

@@ -90,7 +90,7 @@ def _refuse_others(place: Place, account: system.Account) -> None:
 
 
 def _absent(place: Place) -> SchemaError:
-    return SchemaError(f"there is no {place.described}", hint="run `assetbatch init`")
+    return SchemaError(f"there is no {place.described}", hint="run `assetbatch init` as the user who runs the jobs")
 
 
 @contextmanager

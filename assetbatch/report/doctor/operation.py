@@ -14,7 +14,7 @@ from assetbatch.model import Access
 from assetbatch.report.alerts import EVENTS_PENDING_AT_MOST, limits_of
 from assetbatch.report.doctor.findings import Finding, Level, fail, ok, warn
 from assetbatch.report.job_alerts import DRAIN_SILENT_AT_MOST, INTERVALS_SILENT_AT_MOST
-from assetbatch.report.lengths import duration
+from assetbatch.report.words import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,7 +107,7 @@ def limit(connection: Connection) -> Iterator[Finding]:
     """Tell of calls that were refused as too many."""
     if refusals := runs.refusals_in_last_hour(connection):
         mend = "does another program use this key? Lower rate_limiting.calls_per_minute"
-        yield warn("rate limit", f"the API refused {_counted(refusals, 'call')} in the last hour as too many", mend)
+        yield warn("rate limit", f"the API refused {counted(refusals, 'call')} in the last hour as too many", mend)
     else:
         yield ok("rate limit", "no call was refused as too many in the last hour")
 
@@ -116,10 +116,10 @@ def queue(connection: Connection) -> Iterator[Finding]:
     """Tell of dead letters, and why the newest died."""
     work = doctor.work(connection)
     if not work["dead"]:
-        yield ok("queue", f"{_counted(work['due'], 'item')} due, no dead letters")
+        yield ok("queue", f"{counted(work['due'], 'item')} due, no dead letters")
         return
     newest = doctor.dead_letters(connection, limit=MOST_NAMED)
-    found = f"{_counted(work['dead'], 'dead letter')}: {_named(newest, work['dead'])}; {newest[0]['error']}"
+    found = f"{counted(work['dead'], 'dead letter')}: {_named(newest, work['dead'])}; {newest[0]['error']}"
     mend = f"`assetbatch queue retry {newest[0]['symbol']}` once it is mended"
     hint = _hint(newest[0]["error_kind"])
     yield warn("queue", found, f"{hint}; then {mend}" if hint else mend)
@@ -137,7 +137,7 @@ def bars(connection: Connection) -> Iterator[Finding]:
 def events(connection: Connection, config: Config) -> Iterator[Finding]:
     """Tell of events that nobody carried."""
     waiting, carrier = doctor.events(connection), backend(config)
-    found = f"{_counted(waiting['pending'], 'event')} for {carrier} waiting"
+    found = f"{counted(waiting['pending'], 'event')} for {carrier} waiting"
     if carrier == "none":
         yield ok("events", "switched off (events.backend: none)")
     elif waiting["oldest"] is not None and waiting["now"] - waiting["oldest"] > EVENTS_PENDING_AT_MOST:
@@ -161,10 +161,6 @@ def hosts(connection: Connection) -> Iterator[Finding]:
             yield warn("hosts", f"{what}s differ: " + ", ".join(f"{row['host']} {row[what]}" for row in seen), mend)
     if well:
         yield ok("hosts", f"{', '.join(row['host'] for row in seen[:MOST_NAMED]) or 'none'} in the last day")
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _named(rows: list[Row], total: int) -> str:

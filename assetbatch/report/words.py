@@ -1,4 +1,4 @@
-"""Lengths of time as people tell them: 12 s, 4 min, 3 h, 2 d."""
+"""Counts and lengths of time as people tell them: 1 asset, 2 assets; 12 s, 4 min, 3 h, 2 d."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
+
+
+def counted(count: int, thing: str) -> str:
+    """Tell how many there are of something that has a plural in s."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def duration(length: timedelta) -> str:

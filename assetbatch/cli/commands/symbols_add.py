@@ -1,0 +1,233 @@
+"""`symbols add` and `symbols import`: assets of the command line, of a CSV, or of the vendor's reference list."""
+
+from __future__ import annotations
+
+import io
+import sys
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from assetbatch.cli import lifecycle
+from assetbatch.cli.additions import refuse, tell_added, tell_cost
+from assetbatch.cli.asking import agreed
+from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host
+from assetbatch.cli.options import AsJson
+from assetbatch.cli.trouble import named, tell
+from assetbatch.model import AssetType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from assetbatch.config import Config
+    from assetbatch.database.connection import Connection
+    from assetbatch.database.symbols import Added
+    from assetbatch.jobs.clock import Stop
+    from assetbatch.model import Asset
+
+STDIN = Path("-")
+
+
+class PriorityWord(StrEnum):
+    """How soon an asset of the queue gets its turn."""
+
+    CRITICAL = "CRITICAL"
+    HIGH = "HIGH"
+    MEDIUM = "MEDIUM"
+    LOW = "LOW"
+
+
+class Market(StrEnum):
+    """What the vendor's reference list calls the markets."""
+
+    FX = "fx"
+    CRYPTO = "crypto"
+
+
+ASSET_TYPES = {Market.FX: AssetType.FOREX, Market.CRYPTO: AssetType.CRYPTO}
+
+PriorityOption: TypeAlias = Annotated[
+    PriorityWord, typer.Option("--priority", case_sensitive=False, help="Its place in the queue.")
+]
+FrequencyOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--update-frequency-seconds", min=1, max=86_400, help="How often; else batch.enqueue_interval_minutes."
+    ),
+]
+CheckOption: TypeAlias = Annotated[
+    bool, typer.Option("--check/--no-check", help="Ask the vendor's reference list; costs calls, waits for its turn.")
+]
+YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def add(
+    symbol: Annotated[str, typer.Argument(help="Its name in trading.symbols.")],
+    ticker: Annotated[str, typer.Argument(help="The vendor's name: C:… for forex and metals, X:… for crypto.")],
+    priority: PriorityOption = PriorityWord.MEDIUM,
+    frequency: FrequencyOption = None,
+    name: Annotated[str, typer.Option(help="For people; else the vendor's.")] = "",
+    check: CheckOption = True,
+    as_json: AsJson = False,
+) -> None:
+    """Add one asset to the catalogue; one that is there already stays as it is.
+
+    Example: assetbatch symbols add SOLUSD X:SOLUSD --priority HIGH
+    """
+    current.json = as_json
+    config = current.load_config()
+
+    from assetbatch.jobs import symbols as job
+    from assetbatch.jobs.wishes import Wish, read_wish
+
+    wish = read_wish(
+        "",
+        {"symbol": symbol, "polygon_ticker": ticker, "name": name},
+        priority=priority.value,
+        frequency_seconds=frequency or job.default_frequency_seconds(config),
+    )
+    if not isinstance(wish, Wish):
+        refuse(wish)
+    asset, reference = wish.asset, None
+    with _at_work(config) as (connection, stop):
+        faults = job.faults_of(config, connection, [wish])
+        if not faults and check and config.api_key:
+            reference = job.read_reference(config, connection, host=host(), stop=stop, asset=asset)
+            faults = job.unheard_of([wish], reference.names)
+            (asset,) = job.named([asset], reference.names)
+        if faults:
+            refuse(faults)
+        added = _store(connection, [asset])
+    if check and not config.api_key:
+        tell("no API key is given, so the ticker was not held against the vendor's reference list")
+    tell_added(config, added, reference=reference)
+
+
+def import_(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="CSV: symbol,polygon_ticker[,priority,update_frequency_seconds]; - is stdin.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            allow_dash=True,
+        ),
+    ] = None,
+    market: Annotated[Market | None, typer.Option(help="In place of a file: the vendor's tickers of a market,")] = None,
+    match: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="those whose name without C: or X: matches, as '*USD'.")
+    ] = None,
+    priority: PriorityOption = PriorityWord.MEDIUM,
+    frequency: FrequencyOption = None,
+    check: CheckOption = True,
+    yes: YesOption = False,
+    as_json: AsJson = False,
+) -> None:
+    """Add many assets: those of a CSV, all or none of them, or all tickers of a market that match.
+
+    Example: assetbatch symbols import --market crypto --match '*USD' --yes
+    """
+    current.json = as_json
+    if (file is None) == (market is None) or (market is None) != (match is None):
+        raise typer.BadParameter("name a file, or give --market and --match")
+    if market and not check:
+        raise typer.BadParameter("--market asks the vendor: --no-check is for files")
+    if market and not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("Nobody is there to ask whether so many are wanted: say --yes")
+    config = current.load_config()
+
+    from assetbatch.jobs import symbols as job
+
+    if check:
+        config.require_api_key()
+    seconds = frequency or job.default_frequency_seconds(config)
+    if file is not None:
+        _import_file(config, file, priority.value, seconds, check=check)
+    elif market is not None and match is not None:
+        _import_matching(config, ASSET_TYPES[market], match, priority.value, seconds, yes=yes)
+
+
+def _import_file(config: Config, file: Path, priority: str, seconds: int, *, check: bool) -> None:
+    from assetbatch.jobs import symbols as job
+    from assetbatch.jobs.wishes import read_csv
+
+    with _lines(file) as lines:
+        found = read_csv(
+            lines, name="stdin" if file == STDIN else file.name, priority=priority, frequency_seconds=seconds
+        )
+    wishes, faults, reference = found.wishes, found.faults, None
+    assets = [wish.asset for wish in wishes]
+    with _at_work(config) as (connection, stop):
+        faults += job.faults_of(config, connection, wishes)
+        if check and wishes:
+            markets = sorted({asset.asset_type for asset in assets})
+            tell_cost(config, markets)
+            reference = job.read_reference(config, connection, host=host(), stop=stop, markets=markets)
+            faults += job.unheard_of(wishes, reference.names)
+            assets = job.named(assets, reference.names)
+        if faults:
+            refuse(faults, reference=reference)
+        added = _store(connection, assets)
+    tell_added(config, added, reference=reference)
+
+
+def _import_matching(
+    config: Config, market: AssetType, pattern: str, priority: str, seconds: int, *, yes: bool
+) -> None:
+    from assetbatch.database import symbols
+    from assetbatch.jobs import symbols as job
+
+    with _at_work(config) as (connection, stop):
+        tell_cost(config, [market])
+        reference = job.read_reference(config, connection, host=host(), stop=stop, markets=[market])
+        chosen = job.select(config, connection, reference.names, pattern, priority=priority, frequency_seconds=seconds)
+    added = symbols.Added()
+    if chosen.assets:
+        if not yes:
+            what = named([asset.symbol for asset in chosen.assets])
+            if not agreed(f"Add {len(chosen.assets)} assets ({what})?"):
+                raise typer.Exit
+        # Nobody knows how long the answer took.
+        with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
+            added = _store(connection, chosen.assets)
+    added.already_there = sorted({*added.already_there, *chosen.already_there})
+    tell_added(config, added, reference=reference, chosen=chosen)
+
+
+@contextmanager
+def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
+    """Open the database for work that may make calls: it ends by a signal and in bounded time."""
+    from assetbatch.database import schema
+    from assetbatch.jobs import symbols as job
+    from assetbatch.report.progress import ProgressBar
+
+    stop = lifecycle.stop_on_signals()
+    provider = config.settings.provider
+    lifecycle.end_by(job.MAX_SECONDS + provider.connect_timeout_seconds + provider.timeout_seconds)
+    with (
+        ProgressBar.for_terminal(current.command),
+        current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
+    ):
+        schema.check(connection)
+        yield connection, stop
+    lifecycle.interrupt_on_signals()
+
+
+@contextmanager
+def _lines(file: Path) -> Iterator[Iterable[str]]:
+    if file == STDIN:
+        yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+    else:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            yield opened
+
+
+def _store(connection: Connection, assets: Sequence[Asset]) -> Added:
+    from assetbatch.database import symbols
+
+    return symbols.add(connection, assets)
