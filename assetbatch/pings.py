@@ -1,4 +1,4 @@
-"""Pings: a URL that is called when a job's run ends, so that a monitor in the manner of healthchecks.io misses it.
+"""Pings: a URL that is called when a job's run ends, so that a monitor as healthchecks.io notices when one is missing.
 
 A ping never fails a run, nor holds it up for longer than it may take. Its URL is a secret: nothing here repeats it, nor
 the words of libraries, which do.

@@ -10,6 +10,7 @@ import typer
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.trouble import MOST_NAMED, named, tell, tell_failures
 from assetbatch.errors import EXIT_PARTIAL, EXIT_USAGE
+from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,7 @@ def tell_added(
         for symbol, reason in added.refused:
             causes.setdefault(reason, []).append(symbol)
         words = "; ".join(f"{named(refused)}: {reason}" for reason, refused in causes.items())
-        tell(f"trading.symbols refused {len(added.refused)} assets: {words}", exit_code=EXIT_PARTIAL)
+        tell(f"trading.symbols refused {counted(len(added.refused), 'asset')}: {words}", exit_code=EXIT_PARTIAL)
         raise typer.Exit(EXIT_PARTIAL)
 
 

@@ -19,6 +19,7 @@ from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus
 from assetbatch.report.documents import run_document
 from assetbatch.report.progress import ProgressBar
+from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,11 +104,11 @@ def _summary(result: RunResult) -> str:
         if symbols
     ]
     if result.bars.assets:
-        parts.append(f"{result.bars.stored} bars of {result.bars.assets} assets")
+        parts.append(f"{counted(result.bars.stored, 'bar')} of {counted(result.bars.assets, 'asset')}")
     if result.newer_at is not None and not result.updated:
         parts.append(f"newer prices from {result.newer_at:%Y-%m-%d %H:%M} UTC on")
     if result.remaining is not None:
         parts.append(f"{result.remaining} on the queue")
-    calls = f"{result.api_calls_used} call{'s' if result.api_calls_used != 1 else ''}"
+    calls = counted(result.api_calls_used, "call")
     did = "; ".join(parts) or ("another run is still going" if result.status == "skipped" else "nothing to do")
     return f"{result.job}: {did}; {calls}, {result.latency_ms / 1000:.1f} s"

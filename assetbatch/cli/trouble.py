@@ -83,7 +83,7 @@ def tell_failures(result: RunResult) -> None:
             lines.append(f"{result.ended_by.kind}: {result.ended_by.error}")
         lines += [f"{named(symbols)}: {kind}: {error}" for (kind, error), symbols in by_cause.items()]
         lines += [f"Next: {hint}" for hint in dict.fromkeys(KINDS[kind].hint for kind in kinds)]
-        lines += [f"Next: `assetbatch queue retry {result.dead[0]}` once that is mended"] if result.dead else []
+        lines += [f"Next: `assetbatch queue retry {result.dead[0]}` once that is fixed"] if result.dead else []
     lines += [warning for warning, told in zip(warnings, in_full, strict=False) if told]
     say(
         lines,

@@ -201,7 +201,7 @@ class Bars(Section, frozen=True, kw_only=True):
     backfill_days: Annotated[int, Meta(ge=0, le=36_500, description="how far back a new asset's bars begin")] = 30
     settle_seconds: Annotated[
         float,
-        Meta(ge=0, le=86_400, description="a bar fetched this long after its end (and the plan's delay) is final"),
+        Meta(ge=0, le=86_400, description="a bar fetched this long after its end is final"),
     ] = 90.0
     recheck_hours: Annotated[
         float, Meta(ge=0, le=8760, description="once a day this much before the newest bar is fetched again")

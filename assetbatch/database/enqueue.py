@@ -26,9 +26,8 @@ LOCK_ENTRANCE = "select pg_advisory_xact_lock(hashtextextended('assetbatch.queue
 ENTRANCE_TIMEOUT = "25s"
 
 # An asset is due when it was last served before the limit of its frequency and market; with daily figures, when it
-# lacks the day that its market can be asked for. When not all fit, those that
-# have been due for longest go in; what is dropped is due for longer still the next time. What died for want of
-# entitlement comes back under another plan or key.
+# lacks the day that its market can be asked for. When not all fit, those that have been due for longest go in; what is
+# dropped is due for longer still the next time. What died for want of entitlement comes back under another plan or key.
 ENQUEUE = """
 with limits as (
   select * from unnest(%(frequencies)s::int[], %(markets)s::text[], %(served_before)s::timestamptz[], %(days)s::date[])
@@ -107,9 +106,8 @@ def enqueue(
     """Put the secondary assets that are due on the queue, as many as fit.
 
     `served_before(update_frequency_seconds, market)` is the planner's word on who is due; with end-of-day prices it is
-    `days`, the newest day that can be had of each market (None: no day now). `origins` and `symbols`
-    choose among the enabled secondary assets of the catalogue, None: all. `key` is the fingerprint of the key, None:
-    unknown.
+    `days`, the newest day that can be had of each market (None: no day now). `origins` and `symbols` choose among the
+    enabled secondary assets of the catalogue, None: all. `key` is the fingerprint of the key, None: unknown.
     """
     with transaction(connection, lock_timeout=ENTRANCE_TIMEOUT):
         connection.execute(LOCK_ENTRANCE)

@@ -1,4 +1,4 @@
-"""What `status` reads: a handful of statements, none of which looks at more than an hour of calls or a day of runs.
+"""What `status` reads: a handful of statements, none of which looks at more than an hour of calls or two days of runs.
 
 Times are held against `statement_timestamp()`, which an index can be searched with: `clock_timestamp()` may change from
 row to row, so each row would be looked at.

@@ -13,13 +13,13 @@ from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.run import perform
 from assetbatch.jobs.sight import Sight
+from assetbatch.model import Role
 from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from assetbatch.config import Config
     from assetbatch.jobs.run import Run, Start
     from assetbatch.market_hours import Market
     from assetbatch.model import Enqueued, RunResult
@@ -59,20 +59,27 @@ def enqueue_secondary(
             run.result(),
             enqueued=enqueued,
             remaining=queue.size(connection),
-            warnings=tuple(_warnings(config, enqueued)),
+            warnings=tuple(_warnings(run, enqueued, _strangers(run, symbols or (), source))),
         )
 
     return perform(JOB, start, work, max_seconds=MAX_SECONDS, lease_seconds=LEASE_SECONDS)
 
 
-def _warnings(config: Config, enqueued: Enqueued) -> Iterator[str]:
+def _strangers(run: Run, symbols: Sequence[str], source: str) -> list[str]:
+    """Tell which of these are no enabled secondary assets of `source`."""
+    assets = run.config.assets if source == "config" else catalogue.enabled_assets(run.connection, symbols)
+    return sorted(set(symbols) - {asset.symbol for asset in assets if asset.role is Role.SECONDARY})
+
+
+def _warnings(run: Run, enqueued: Enqueued, strangers: Sequence[str]) -> Iterator[str]:
     if enqueued.dropped:
+        max_size = run.config.settings.queue.max_size
         yield (
-            f"the queue is full: {enqueued.dropped} assets that are due did not fit, and come first next time."
-            f" Raise queue.max_size (QUEUE_MAX_SIZE), now {config.settings.queue.max_size}, or ask for fewer less often"
+            f"the queue is full: {enqueued.dropped} of the assets that are due did not fit, and come first next time."
+            f" Raise queue.max_size (QUEUE_MAX_SIZE), now {max_size}, or ask for fewer less often"
         )
     if enqueued.unmapped:
-        yield (
-            f"{enqueued.unmapped} assets cannot be enqueued: they are no enabled secondary assets, or the platform has"
-            " deleted their rows in trading.symbols"
+        named = (
+            f": {', '.join(strangers)}" if strangers else ", or the platform has deleted their rows in trading.symbols"
         )
+        yield f"{enqueued.unmapped} cannot be enqueued, being no enabled secondary assets{named}"

@@ -32,7 +32,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something is wrong: what to say, the mend, and the metric with its threshold, where there is a number."""
+    """Something is wrong: what to say, what fixes it, and the metric with its threshold, where there is a number."""
 
     level: Level
     metric: str

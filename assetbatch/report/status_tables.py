@@ -43,7 +43,7 @@ def status_view(status: Status, *, width: int) -> RenderableType:
 
 
 def headline(status: Status) -> Text:
-    """Name the health, the worst cause and its mend."""
+    """Name the health, the worst cause and what fixes it."""
     worst = next(iter(status.alerts), None)
     words = f"{worst.message} ({worst.hint})" if worst else status.database
     return Text.assemble((status.health.value.upper(), HEALTH_STYLES[status.health]), f"  {words}")

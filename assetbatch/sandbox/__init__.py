@@ -1,7 +1,8 @@
 """The stand-in for the vendor: a local HTTP server that answers as the API does, with invented prices.
 
 For trying out cron set-ups without a key, for this project's tests and for its benchmarks. It knows nothing of
-the tool; it is written from the vendor's side of the wire only, so that it can catch the tool out.
+the tool but the names of the markets: it is written from the vendor's side of the wire, so that it can catch the tool
+out.
 
     server      the Sandbox: key, plan, limit, life and death
     window      the strict sliding window that counts every request

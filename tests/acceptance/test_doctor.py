@@ -1,4 +1,4 @@
-"""`doctor`: each thing that can be wrong is a line with its mend, and hides no other."""
+"""`doctor`: each thing that can be wrong is a line with what fixes it, and hides no other."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Patient:
     def one(self, name: str, *, ahead: timedelta = timedelta(0), **environ: str) -> Finding:
         """Give the only finding of that name."""
         (found,) = self.examine(ahead=ahead, **environ)[name]
-        assert (found.level is Level.OK) == (found.mend == "")
+        assert (found.level is Level.OK) == (found.hint == "")
         return found
 
 
@@ -110,7 +110,7 @@ def test_after_runs_that_went_well_nothing_fails_and_no_call_is_made(commands: C
     assert API_KEY not in done.stdout
     document = json.loads(done.stdout)
     assert document["schema"] == "assetbatch.doctor/1"
-    assert all(set(one) == {"level", "name", "found", "mend"} for one in document["findings"])
+    assert all(set(one) == {"level", "name", "found", "hint"} for one in document["findings"])
     # The tests' database is a superuser's.
     assert [one["name"] for one in document["findings"] if one["level"] != "ok"] == ["role"]
     assert document["status"] == "warn"
@@ -172,7 +172,7 @@ def test_the_table_fits_a_terminal_and_tells_all() -> None:
 def test_a_line_is_one_line() -> None:
     finding = Finding(Level.WARN, "tables", "two\nlines", "ALTER a;\nALTER b;")
 
-    assert view.lines([finding]) == ["warn  tables: two lines; mend: ALTER a; ALTER b;"]
+    assert view.lines([finding]) == ["warn  tables: two lines; fix: ALTER a; ALTER b;"]
 
 
 # This host
@@ -190,7 +190,7 @@ def test_files_with_secrets_are_their_owners_alone(patient: Patient, mode: int, 
 
     for name, file in files.items():
         assert (found[name][0].level, f"{mode:o}" in found[name][0].found) == (level, True)
-        assert found[name][0].mend in {"", f"chmod 600 {file}"}
+        assert found[name][0].hint in {"", f"chmod 600 {file}"}
     assert found["key"][0].found == f"given by POLYGON_API_KEY_FILE, fingerprint {KEY}"
 
 
@@ -198,7 +198,7 @@ def test_no_key_fails_with_the_ways_to_give_one(patient: Patient) -> None:
     found = patient.one("key", POLYGON_API_KEY="")
 
     assert found.level is Level.FAIL
-    assert all(way in found.mend for way in (".env", "POLYGON_API_KEY_FILE", "systemd credential", "sandbox"))
+    assert all(way in found.hint for way in (".env", "POLYGON_API_KEY_FILE", "systemd credential", "sandbox"))
 
 
 def test_a_limit_above_that_of_the_free_plan_and_a_key_in_the_clear_are_told(patient: Patient) -> None:
@@ -207,7 +207,7 @@ def test_a_limit_above_that_of_the_free_plan_and_a_key_in_the_clear_are_told(pat
     found = patient.examine(POLYGON_BASE_URL=vendor, POLYGON_RATE_LIMIT="6")
 
     assert (found["plan"][0].level, found["address"][0].level) == (Level.WARN, Level.WARN)
-    assert "POLYGON_RATE_LIMIT" in found["plan"][0].mend
+    assert "POLYGON_RATE_LIMIT" in found["plan"][0].hint
     assert patient.one("plan", POLYGON_BASE_URL=vendor).level is Level.OK
     assert patient.one("plan", POLYGON_RATE_LIMIT="unlimited").level is Level.OK  # the sandbox
 
@@ -230,8 +230,8 @@ def test_an_embedded_server_that_is_not_there_or_open_to_others_fails(
 
     found = patient.examine(DATABASE_URL="")
 
-    assert (absent.level, "assetbatch init" in absent.mend) == (Level.FAIL, True)
-    assert [one.mend for one in found["embedded server"]] == [f"chmod 700 {home}, once you know why"]
+    assert (absent.level, "assetbatch init" in absent.hint) == (Level.FAIL, True)
+    assert [one.hint for one in found["embedded server"]] == [f"chmod 700 {home}, once you know why"]
     assert "database" not in found
 
 
@@ -257,7 +257,7 @@ def test_redis_answers_with_the_length_of_the_stream_or_is_told_to_be_away(
     away = patient.one("redis", REDIS_URL=redis_server.url)
 
     assert (there.level, there.found) == (Level.OK, "answers; 0 events in the stream asset:updates")
-    assert (away.level, "is Redis running" in away.mend) == (Level.FAIL, True)
+    assert (away.level, "is Redis running" in away.hint) == (Level.FAIL, True)
 
 
 def test_servers_that_take_a_connection_and_never_answer_hold_nobody_up(
@@ -290,7 +290,7 @@ def test_a_database_without_schema_says_init(patient: Patient, empty_database: s
     found = patient.examine(DATABASE_URL=empty_database)
 
     assert (found["database"][0].level, found["schema"][0].level) == (Level.OK, Level.FAIL)
-    assert "assetbatch init" in found["schema"][0].mend
+    assert "assetbatch init" in found["schema"][0].hint
     assert "run-priority" not in found
 
 
@@ -303,7 +303,7 @@ def test_a_schema_of_another_version_and_a_column_that_is_gone_fail(patient: Pat
     version = patient.one("schema")
 
     assert (tables.level, "data_sync_status.updated_at" in tables.found) == (Level.FAIL, True)
-    assert (version.level, "assetbatch init" in version.mend) == (Level.FAIL, True)
+    assert (version.level, "assetbatch init" in version.hint) == (Level.FAIL, True)
 
 
 @pytest.fixture
@@ -336,7 +336,7 @@ def test_the_grants_are_all_that_is_needed_and_each_that_is_missing_is_named(
         "missing: delete on assetbatch.queue; update (metadata) on trading.symbols;"
         " execute on function assetbatch.keep_partitions"
     )
-    assert "--grants" in revoked.mend
+    assert "--grants" in revoked.hint
 
 
 def test_a_serial_id_needs_its_sequence(patient: Patient, connection: Connection, database: str, role: str) -> None:
@@ -431,9 +431,9 @@ def test_jobs_that_never_ran_or_stopped_are_told(patient: Patient, connection: C
     well = patient.examine()
 
     assert [never[name][0].level for name in names] == [Level.FAIL, Level.OK, Level.WARN]
-    assert "crontab.example" in never["run-priority"][0].mend
+    assert "crontab.example" in never["run-priority"][0].hint
     assert [idle[name][0].level for name in names] == [Level.FAIL, Level.OK, Level.WARN]
-    assert "running on here?" in idle["run-priority"][0].mend
+    assert "running on here?" in idle["run-priority"][0].hint
     assert [busy[name][0].level for name in names] == [Level.FAIL, Level.WARN, Level.WARN]
     assert [well[name][0].level for name in names] == [Level.OK] * 3
 
@@ -465,7 +465,7 @@ def test_a_run_that_went_ill_is_told_with_its_mend(
     found = patient.one("run-priority")
 
     assert (found.level, words in found.found) == (level, True)
-    assert ("POLYGON_API_KEY" if kind else "-v run-priority") in found.mend
+    assert ("POLYGON_API_KEY" if kind else "-v run-priority") in found.hint
 
 
 def test_dead_letters_and_bars_that_failed_are_named(patient: Patient, connection: Connection) -> None:
@@ -480,7 +480,7 @@ def test_dead_letters_and_bars_that_failed_are_named(patient: Patient, connectio
 
     assert found["queue"][0].level is Level.WARN
     assert found["queue"][0].found == "7 dead letters: S1, S2, S3, S4, S5 and 2 more; who is S1"
-    assert found["queue"][0].mend.endswith("`assetbatch queue retry S1` once it is mended")
+    assert found["queue"][0].hint.endswith("`assetbatch queue retry S1` once it is fixed")
     assert (found["bars"][0].level, found["bars"][0].found) == (
         Level.WARN,
         "the last call for bars failed for EURUSD; a bar without a close",
@@ -525,7 +525,7 @@ def test_a_plan_that_the_key_contradicts_fails_and_one_that_says_so_does_not(
 
     assert (before.level, refused.level) == (Level.OK, Level.FAIL)
     assert all(word in refused.found for word in ("starter", "snapshots", "not in your plan"))
-    assert "probe" in refused.mend
+    assert "probe" in refused.hint
     assert patient.one("entitlements", POLYGON_TIER="free").level is Level.OK
 
 

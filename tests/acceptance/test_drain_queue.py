@@ -103,6 +103,8 @@ def test_what_is_enqueued_can_be_chosen(commands: Commands, world: World, connec
         document = json.loads(done.stdout)
         return {key: document[key] for key in ("enqueued", "already_queued", "fresh", "unmapped") if document[key]}
 
+    stray = commands("enqueue-secondary", "--symbol", "T1USD")
+    assert "1 cannot be enqueued, being no enabled secondary assets: T1USD" in stray.stderr
     assert counts("--symbol", "GBPUSD", "--symbol", "T1USD") == {"enqueued": 1, "unmapped": 1}
     assert world.rows("symbol") == [("GBPUSD",)]
     assert counts("--source", "database") == {"enqueued": 4, "already_queued": 1}

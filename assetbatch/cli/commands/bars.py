@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from assetbatch.cli.invocation import current
 from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
+from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
     from assetbatch.jobs.backfill import Foreseen
@@ -79,8 +81,8 @@ def _foretold(foreseen: Foreseen, limit: int | None) -> str:
     """Say what it is going to cost."""
     if not foreseen.calls:
         return "nothing is missing there: no call to make"
-    calls = f"{foreseen.calls} call{'s' if foreseen.calls > 1 else ''} for the bars of {named(list(foreseen.spans))}"
+    calls = f"{counted(foreseen.calls, 'call')} for the bars of {named(list(foreseen.spans))}"
     if limit is None:
         return calls
-    minutes = max(1, -(-foreseen.seconds // 60))
-    return f"{calls}: under the limit some {minutes:.0f} minute{'s' if minutes > 1 else ''}"
+    minutes = max(1, math.ceil(foreseen.seconds / 60))
+    return f"{calls}: under the limit some {counted(minutes, 'minute')}"

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look at everything that the jobs rely on: a line each, with what mends it. Makes no call to the API.
+    """Look at everything that the jobs rely on: a line each, with what fixes it. Makes no call to the API.
 
     Exits with 0 when nothing fails, warnings or not; 3 when something does; 78 when the configuration has faults.
 
@@ -46,7 +46,7 @@ def doctor(as_json: AsJson = False) -> None:
         from assetbatch.report import tables
 
         shown = [
-            report.Finding(one.level, one.name, current.mask(one.found), current.mask(one.mend)) for one in findings
+            report.Finding(one.level, one.name, current.mask(one.found), current.mask(one.hint)) for one in findings
         ]
         tables.console().print(view.table(shown))
     else:

@@ -14,6 +14,7 @@ from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
+from assetbatch.report.words import counted
 
 TABLE_LIMIT = 50
 
@@ -82,7 +83,7 @@ def remove(
         schema.check(connection)
         own = [symbol for symbol, origin in symbols.origins(connection, names).items() if origin == "symbols"]
     if with_bars and own and not yes:
-        question = f"Remove {len(own)} assets and all their bars ({named(sorted(own))})?"
+        question = f"Remove {counted(len(own), 'asset')} with all bars ({named(sorted(own))})?"
         if not sys.stdin.isatty():
             raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
         if not agreed(question):

@@ -18,6 +18,7 @@ from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host
 from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.model import AssetType
+from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -190,7 +191,7 @@ def _import_matching(
     if chosen.assets:
         if not yes:
             what = named([asset.symbol for asset in chosen.assets])
-            if not agreed(f"Add {len(chosen.assets)} assets ({what})?"):
+            if not agreed(f"Add {counted(len(chosen.assets), 'asset')} ({what})?"):
                 raise typer.Exit
         # Nobody knows how long the answer took.
         with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:

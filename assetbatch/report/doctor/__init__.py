@@ -1,4 +1,4 @@
-"""`doctor`: everything that the jobs rely on, looked at once; a line each, with the mend. No call is made."""
+"""`doctor`: everything that the jobs rely on, looked at once; a line each, with what fixes it. No call is made."""
 
 from __future__ import annotations
 
@@ -96,6 +96,6 @@ def document(findings: list[Finding]) -> dict[str, Any]:
     return {
         "status": worst(findings).value,
         "findings": [
-            {"level": one.level.value, "name": one.name, "found": one.found, "mend": one.mend} for one in findings
+            {"level": one.level.value, "name": one.name, "found": one.found, "hint": one.hint} for one in findings
         ],
     }

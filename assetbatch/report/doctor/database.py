@@ -34,8 +34,8 @@ def server(connection: Connection, named: Database) -> Iterator[Finding]:
     else:
         yield ok("database", described)
     if found.superuser and not named.embedded:
-        mend = "give the jobs a role of their own: `assetbatch init --grants ROLE` prints the SQL"
-        yield warn("role", f"{found.role} is a superuser", mend)
+        hint = "give the jobs a role of their own: `assetbatch init --grants ROLE` prints the SQL"
+        yield warn("role", f"{found.role} is a superuser", hint)
     else:
         yield ok("role", found.role + (", of the embedded server alone" if named.embedded else ""))
 
@@ -50,11 +50,11 @@ def clock(connection: Connection, here: Callable[[], datetime]) -> Iterator[Find
     off = (there - before - way).total_seconds()
     beyond = max(0.0, abs(off) - way.total_seconds())
     found = f"the database's is {abs(off):.1f} s {'ahead of' if off > 0 else 'behind'} this host's"
-    mend = "have both set by NTP (`timedatectl`): the vendor's times are held against the database's clock"
+    hint = "have both set by NTP (`timedatectl`): the vendor's times are held against the database's clock"
     if beyond > CLOCK_FAIL_SECONDS:
-        yield fail("clock", found, mend)
+        yield fail("clock", found, hint)
     elif beyond > CLOCK_WARN_SECONDS:
-        yield warn("clock", found, mend)
+        yield warn("clock", found, hint)
     else:
         yield ok("clock", f"the database's and this host's are within {abs(off):.1f} s of each other")
 
@@ -69,15 +69,15 @@ def fits(connection: Connection) -> Iterator[Finding]:
     schema.check(connection)
     yield ok("schema", f"version {schema.migrations()[-1].version}")
     if lacks := doctor.platform_lacks(connection):
-        mend = "`assetbatch init` prints the statements for the tables' owner"
-        yield fail("tables", f"the platform's tables lack {_named(lacks)}", mend)
+        hint = "`assetbatch init` prints the statements for the tables' owner"
+        yield fail("tables", f"the platform's tables lack {_named(lacks)}", hint)
 
 
 def privileges(connection: Connection) -> Iterator[Finding]:
     """Tell what the role lacks."""
     if missing := doctor.missing_privileges(connection):
-        mend = "as the tables' owner, run what `assetbatch init --grants ROLE` prints"
-        yield fail("privileges", f"missing: {_named(missing, separator='; ')}", mend)
+        hint = "as the tables' owner, run what `assetbatch init --grants ROLE` prints"
+        yield fail("privileges", f"missing: {_named(missing, separator='; ')}", hint)
     else:
         yield ok("privileges", "all that the jobs need")
 
@@ -86,8 +86,8 @@ def numbers(connection: Connection) -> Iterator[Finding]:
     """Tell of columns that round what the vendor sends."""
     if columns := doctor.rounding_columns(connection):
         named = ", ".join(f"{name} {kind}" for name, kind in columns)
-        mend = f"if that matters, as its owner: ALTER TABLE market_data.ohlcv_5m ALTER {columns[0][0]} TYPE numeric, …"
-        yield warn("numbers", f"market_data.ohlcv_5m may round prices: {named}", mend)
+        hint = f"if that matters, as its owner: ALTER TABLE market_data.ohlcv_5m ALTER {columns[0][0]} TYPE numeric, …"
+        yield warn("numbers", f"market_data.ohlcv_5m may round prices: {named}", hint)
     else:
         yield ok("numbers", "bars are stored with every digit")
 
@@ -98,10 +98,10 @@ def source(connection: Connection, config: Config) -> Iterator[Finding]:
     if there is None:
         yield ok("source", f"none yet: the first run makes it {wanted}")
     elif there != wanted:
-        mend = (
+        hint = (
             "name another, empty database and run `assetbatch init`, or set provider.base_url (POLYGON_BASE_URL) back"
         )
-        yield fail("source", f"the database holds prices of {there}, provider.base_url is of {wanted}", mend)
+        yield fail("source", f"the database holds prices of {there}, provider.base_url is of {wanted}", hint)
     else:
         yield ok("source", f"prices of {there}")
 

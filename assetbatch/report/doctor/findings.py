@@ -1,4 +1,4 @@
-"""What an examination finds: a line each, with the mend; a check that breaks is a line, too."""
+"""What an examination finds: a line each, with what fixes it; a check that breaks is a line, too."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what was found, and what mends it; no mend where all is well."""
+    """One thing that was looked at: what was found, and what hints it; no hint where all is well."""
 
     level: Level
     name: str
     found: str
-    mend: str = ""
+    hint: str = ""
 
 
 def ok(name: str, found: str) -> Finding:
@@ -38,14 +38,14 @@ def ok(name: str, found: str) -> Finding:
     return Finding(Level.OK, name, found)
 
 
-def warn(name: str, found: str, mend: str) -> Finding:
+def warn(name: str, found: str, hint: str) -> Finding:
     """Make a finding that somebody should look into; prices come all the same."""
-    return Finding(Level.WARN, name, found, mend)
+    return Finding(Level.WARN, name, found, hint)
 
 
-def fail(name: str, found: str, mend: str) -> Finding:
+def fail(name: str, found: str, hint: str) -> Finding:
     """Make a finding that keeps the jobs from doing their work."""
-    return Finding(Level.FAIL, name, found, mend)
+    return Finding(Level.FAIL, name, found, hint)
 
 
 def worst(findings: Iterable[Finding]) -> Level:

@@ -84,8 +84,8 @@ def plan(config: Config) -> Iterator[Finding]:
         and source != SANDBOX_SOURCE
         and (limit is None or limit * 60 > FREE_CALLS_PER_WINDOW * config.window_seconds)
     ):
-        mend = f"remove rate_limiting.calls_per_minute ({config.origins['rate_limiting.calls_per_minute']})"
-        yield warn("plan", f"{found}; the free plan has {FREE_CALLS_PER_WINDOW} calls a minute", mend)
+        hint = f"remove rate_limiting.calls_per_minute ({config.origins['rate_limiting.calls_per_minute']})"
+        yield warn("plan", f"{found}; the free plan has {FREE_CALLS_PER_WINDOW} calls a minute", hint)
     else:
         yield ok("plan", found)
     if urlsplit(provider.base_url).scheme == "http" and source != SANDBOX_SOURCE:
@@ -109,18 +109,18 @@ def embedded(folder: Path) -> Iterator[Finding]:
     account = pwd.getpwnam(SERVICE_ACCOUNT).pw_uid if os.geteuid() == 0 else os.geteuid()
     found = place.home.lstat()
     if found.st_uid != account:
-        mend = f"run assetbatch as {_user_name(found.st_uid)}, as the jobs do"
-        yield fail(name, f"{place.home} is {_user_name(found.st_uid)}'s, this is {_user_name(os.geteuid())}", mend)
+        hint = f"run assetbatch as {_user_name(found.st_uid)}, as the jobs do"
+        yield fail(name, f"{place.home} is {_user_name(found.st_uid)}'s, this is {_user_name(os.geteuid())}", hint)
         return
     if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
-        mend = f"chmod 700 {place.home}, once you know why"
-        yield fail(name, f"{place.home} is open to other users (mode {mode:o})", mend)
+        hint = f"chmod 700 {place.home}, once you know why"
+        yield fail(name, f"{place.home} is open to other users (mode {mode:o})", hint)
         return
     free = shutil.disk_usage(place.base).free
     if free < LEAST_FREE_BYTES:
-        mend = "make room: PostgreSQL stops when the disk is full; bars.retention_months keeps fewer bars"
-        yield warn("disk", f"{free >> 20} MB are free where {place.home} is", mend)
+        hint = "make room: PostgreSQL stops when the disk is full; bars.retention_months keeps fewer bars"
+        yield warn("disk", f"{free >> 20} MB are free where {place.home} is", hint)
     running = "running" if Postmaster(place).ready() else "not running: a command that needs it starts it"
     yield ok(name, f"{described}, {running}; {free >> 30} GB free")
 
@@ -153,8 +153,8 @@ class RedisCheck:
         yield self._found or late
 
     def _away(self, why: str) -> Finding:
-        mend = "is Redis running, and is REDIS_URL right? Prices are stored all the same, events wait"
-        return fail("redis", why, mend)
+        hint = "is Redis running, and is REDIS_URL right? Prices are stored all the same, events wait"
+        return fail("redis", why, hint)
 
     def _ask(self) -> None:
         import redis

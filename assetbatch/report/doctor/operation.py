@@ -57,19 +57,19 @@ def _job(row: Row, silent_at_most: timedelta | None) -> Finding:
             else Finding(silent_level, name, "has never run", INSTALL)
         )
     age = row["now"] - row["started_at"]
-    found, mends, level = f"ran {duration(age)} ago on {row['host']}", [], Level.OK
+    found, hints, level = f"ran {duration(age)} ago on {row['host']}", [], Level.OK
     if silent_at_most is not None and age > silent_at_most:
         every = duration(silent_at_most / INTERVALS_SILENT_AT_MOST)
         found += f", which is expected every {every}" if name != "drain-queue" else ""
-        mends.append(f"is cron, or the timer, running on {row['host']}?")
+        hints.append(f"is cron, or the timer, running on {row['host']}?")
         level = silent_level
     if row["status"] in {"failed", "partial", "killed"}:
         word = {"killed": "was killed", "failed": "failed", "partial": "went well in part"}[row["status"]]
         found += f"; the last that ended {word} {duration(row['now'] - row['ended_at'])} ago"
         found += f": {row['error']}" if row["error"] else ""
-        mends.append(_hint(row["error_kind"]) or f"`assetbatch -v {name}` tells more")
+        hints.append(_hint(row["error_kind"]) or f"`assetbatch -v {name}` tells more")
         level = Level.FAIL if row["status"] == "failed" else max(level, Level.WARN, key=list(Level).index)
-    return Finding(level, name, found, "; ".join(mends))
+    return Finding(level, name, found, "; ".join(hints))
 
 
 def _hint(kind: str | None) -> str:
@@ -97,8 +97,8 @@ def plan_and_key(connection: Connection, config: Config) -> Iterator[Finding]:
         for access, found in sorted(refused.items())
     )
     if planner.contradictions(refused.keys(), config.plan, config.settings.provider.mode, mode):
-        mend = "lapsed payment? `assetbatch probe` asks again at once; else set provider.plan to what the key has"
-        yield fail("entitlements", f"plan says {config.plan}, the key was refused {words}", mend)
+        hint = "lapsed payment? `assetbatch probe` asks again at once; else set provider.plan to what the key has"
+        yield fail("entitlements", f"plan says {config.plan}, the key was refused {words}", hint)
     else:
         yield ok("entitlements", f"refused {words}, as the plan says" if refused else "the key was refused nothing")
 
@@ -106,8 +106,8 @@ def plan_and_key(connection: Connection, config: Config) -> Iterator[Finding]:
 def limit(connection: Connection) -> Iterator[Finding]:
     """Tell of calls that were refused as too many."""
     if refusals := runs.refusals_in_last_hour(connection):
-        mend = "does another program use this key? Lower rate_limiting.calls_per_minute"
-        yield warn("rate limit", f"the API refused {counted(refusals, 'call')} in the last hour as too many", mend)
+        hint = "does another program use this key? Lower rate_limiting.calls_per_minute"
+        yield warn("rate limit", f"the API refused {counted(refusals, 'call')} in the last hour as too many", hint)
     else:
         yield ok("rate limit", "no call was refused as too many in the last hour")
 
@@ -120,9 +120,8 @@ def queue(connection: Connection) -> Iterator[Finding]:
         return
     newest = doctor.dead_letters(connection, limit=MOST_NAMED)
     found = f"{counted(work['dead'], 'dead letter')}: {_named(newest, work['dead'])}; {newest[0]['error']}"
-    mend = f"`assetbatch queue retry {newest[0]['symbol']}` once it is mended"
-    hint = _hint(newest[0]["error_kind"])
-    yield warn("queue", found, f"{hint}; then {mend}" if hint else mend)
+    hints = [_hint(newest[0]["error_kind"]), f"`assetbatch queue retry {newest[0]['symbol']}` once it is fixed"]
+    yield warn("queue", found, "; then ".join(filter(None, hints)))
 
 
 def bars(connection: Connection) -> Iterator[Finding]:
@@ -141,8 +140,8 @@ def events(connection: Connection, config: Config) -> Iterator[Finding]:
     if carrier == "none":
         yield ok("events", "switched off (events.backend: none)")
     elif waiting["oldest"] is not None and waiting["now"] - waiting["oldest"] > EVENTS_PENDING_AT_MOST:
-        mend = "is Redis running?" if carrier == "redis" else "a run of any job announces them: do the jobs run?"
-        yield warn("events", f"{found}, the oldest for {duration(waiting['now'] - waiting['oldest'])}", mend)
+        hint = "is Redis running?" if carrier == "redis" else "a run of any job announces them: do the jobs run?"
+        yield warn("events", f"{found}, the oldest for {duration(waiting['now'] - waiting['oldest'])}", hint)
     else:
         yield ok("events", found)
 
@@ -152,13 +151,13 @@ def hosts(connection: Connection) -> Iterator[Finding]:
     well = True
     if differing := doctor.disagreeing_hosts(connection):
         well = False
-        mend = "make their config.yaml the same; until then the strictest holds"
-        yield warn("hosts", f"the rules of the rate limit differ: {limits_of(differing)}", mend)
+        hint = "make their config.yaml the same; until then the strictest holds"
+        yield warn("hosts", f"the rules of the rate limit differ: {limits_of(differing)}", hint)
     seen = doctor.hosts(connection)
-    for what, mend in (("version", "upgrade the older one"), ("plan", "make provider.plan the same")):
+    for what, hint in (("version", "upgrade the older one"), ("plan", "make provider.plan the same")):
         if len({row[what] for row in seen}) > 1:
             well = False
-            yield warn("hosts", f"{what}s differ: " + ", ".join(f"{row['host']} {row[what]}" for row in seen), mend)
+            yield warn("hosts", f"{what}s differ: " + ", ".join(f"{row['host']} {row[what]}" for row in seen), hint)
     if well:
         yield ok("hosts", f"{', '.join(row['host'] for row in seen[:MOST_NAMED]) or 'none'} in the last day")
 

@@ -20,8 +20,8 @@ def lines(findings: Sequence[Finding]) -> list[str]:
 
 
 def _line(finding: Finding) -> str:
-    mend = f"; mend: {finding.mend}" if finding.mend else ""
-    return f"{finding.level.value:4}  " + " ".join(f"{finding.name}: {finding.found}{mend}".split())
+    hint = f"; fix: {finding.hint}" if finding.hint else ""
+    return f"{finding.level.value:4}  " + " ".join(f"{finding.name}: {finding.found}{hint}".split())
 
 
 def table(findings: Sequence[Finding]) -> Table:
@@ -30,12 +30,12 @@ def table(findings: Sequence[Finding]) -> Table:
     from rich.text import Text
 
     shown = Table.grid(padding=(0, 1))
-    # A name must not break over lines; what was found and its mend share what is left of the width.
+    # A name must not break over lines; what was found and its hint share what is left of the width.
     for no_wrap in (True, True, False):
         shown.add_column(no_wrap=no_wrap, overflow="fold")
     for one in findings:
         text = Text(one.found)
-        if one.mend:
-            text.append(f"\n→ {one.mend}", style="bold")
+        if one.hint:
+            text.append(f"\n→ {one.hint}", style="bold")
         shown.add_row(Text(one.level.value, style=STYLES[one.level]), one.name, text)
     return shown
