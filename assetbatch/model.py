@@ -54,14 +54,13 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The newest price of one ticker.
+    """The newest price of an asset.
 
     `last_price` is the last trade's price, or for forex the bid: forex has no trades, and the vendor computes its own
     bars and changes from the bid. `timestamp` is the vendor's time of that trade or quote. Numbers are the vendor's
     digits; what it did not send, or sent as zero, is None.
     """
 
-    polygon_ticker: str
     last_price: Decimal
     timestamp: datetime
     bid: Decimal | None = None

@@ -136,7 +136,7 @@ class World:
 
 
 def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **hour: Any) -> Overview:
-    """What `status` sees of a quiet hour in which all went well, but for what is given."""
+    """What `status` sees of a quiet hour in which all went well, but for what is given; `job` is run-priority's row."""
     quiet = {
         "priority_ok": 12,
         "priority_finished": 12,
@@ -149,15 +149,17 @@ def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **ho
         "oldest_event_at": None,
     }
     row: dict[str, Any] = {
-        "job": "run-priority",
         "last_run": now - MINUTE,
         "last_status": "ok",
+        "last_success": now - MINUTE,
         "exit_code": 0,
         "last_error": None,
         "runs": 288,
+        "ok": 288,
         "partial": 0,
         "failed": 0,
         "longest_gap_seconds": 301.0,
         "last_failure": None,
     }
-    return Overview(now, {}, [row | (job or {})], quiet | hour, [], None, None, [])
+    others = ({"job": name} | row for name in ("drain-queue", "enqueue-secondary"))
+    return Overview(now, {}, [{"job": "run-priority"} | row | (job or {}), *others], quiet | hour, [], None, None, [])

@@ -13,6 +13,7 @@ from assetbatch.errors import EXIT_UNAVAILABLE, Interrupted
 from assetbatch.jobs.clock import Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 # What is in flight may come home; then the main thread is interrupted wherever it is.
@@ -57,16 +58,22 @@ def stop_on_signals() -> Stop:
     return stop
 
 
-def end_by(seconds: float) -> None:
-    """End the process by force some time after its own limit of `seconds`; a laptop's sleep counts."""
+def end_by(seconds: float) -> Callable[[], None]:
+    """End the process by force some time after its own limit of `seconds`; a laptop's sleep counts.
+
+    Returns what calls that off.
+    """
+    called_off = threading.Event()
     limit = seconds + HARD_END_SECONDS
     end = time.clock_gettime(time.CLOCK_BOOTTIME) + limit
 
     def watch() -> None:
         while time.clock_gettime(time.CLOCK_BOOTTIME) < end:
-            time.sleep(1)
+            if called_off.wait(1):
+                return
         sys.stderr.write(f"assetbatch: ended by force after {limit:.0f} s: something it waited for never came\n")
         sys.stderr.flush()
         os._exit(EXIT_UNAVAILABLE)
 
     threading.Thread(target=watch, name="hard end", daemon=True).start()
+    return called_off.set

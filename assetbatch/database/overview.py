@@ -200,6 +200,10 @@ class Overview:
     bars_failing: int = 0
     watermarks: Mapping[str, datetime] = field(default_factory=dict)
 
+    def job(self, name: str) -> Row:
+        """Give the row of a job; each has one, whether it ever ran or not."""
+        return next(row for row in self.jobs if row["job"] == name)
+
 
 def read(
     connection: Connection,

@@ -54,7 +54,6 @@ def _figures(asset: Asset, row: Document, day: date, now: datetime) -> Quote:
         if not begin <= time_of(row["t"], now) < begin + DAY_LASTS:
             raise InvalidRowError(f"its time is not of {day}")
     return Quote(
-        polygon_ticker=asset.polygon_ticker,
         last_price=close,
         timestamp=market_hours.end_of_day(asset.asset_type, day),
         daily_open=number(row, "o"),

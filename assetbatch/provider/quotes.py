@@ -121,7 +121,6 @@ def _quote(asset: Asset, row: Document, shape: Shape, now: datetime) -> Quote:
         what = "trade" if asset.asset_type is AssetType.CRYPTO else "bid"
         raise InvalidRowError(f"no {what} price (zero or absent)")
     return Quote(
-        polygon_ticker=asset.polygon_ticker,
         last_price=price,
         timestamp=time_of(moment, now),
         bid=number(quote, shape.bid),

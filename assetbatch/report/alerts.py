@@ -61,10 +61,6 @@ def all_alerts(
     return tuple(sorted(found, key=lambda alert: alert.level, reverse=True))
 
 
-def _priority_job(overview: Overview) -> Row:
-    return next(row for row in overview.jobs if row["job"] == "run-priority")
-
-
 def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview: Overview) -> Iterator[Alert]:
     limits = config.settings.alerts
 
@@ -77,7 +73,7 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview
         "batch.priority.success_rate",
         limits.priority_success_rate_min,
         "{:.0%} of the priority runs of the last hour went well",
-        f"the last that did not: {_priority_job(overview)['last_error'] or 'it was killed'}",
+        f"the last that did not: {overview.job('run-priority')['last_error'] or 'it was killed'}",
         at_least=True,
     )
     yield from beyond(
@@ -144,8 +140,8 @@ def _of_assets(config: Config, assets: Sequence[AssetStatus], overview: Overview
         hint = f"see {config.settings.provider.upgrade_url}" if config.plan == "free" else "lapsed payment?"
         yield Alert(Level.CRITICAL, "api.plan", message, hint)
     never = [one.asset.symbol for one in assets if one.last_sync is None and one.state in NEVER_UPDATED]
-    last_run = _priority_job(overview)["last_run"]
-    if never and last_run is not None and _priority_job(overview)["runs"] > 1:
+    last_run = overview.job("run-priority")["last_run"]
+    if never and last_run is not None and overview.job("run-priority")["runs"] > 1:
         message = f"{', '.join(never)}: never updated, though run-priority runs"
         yield Alert(Level.CRITICAL, "assets.never", message, "is it killed? `assetbatch -v run-priority` tells more")
     causes: dict[tuple[FailureKind, str], list[str]] = {}

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.config import Config
-    from assetbatch.database.connection import Row
     from assetbatch.database.overview import Overview
 
 # The queue is looked at every minute; a crontab may say less often.
@@ -40,9 +39,9 @@ def of_key(overview: Overview) -> Iterator[Alert]:
 
 def of_priority_runs(config: Config, overview: Overview) -> Iterator[Alert]:
     """Tell of a priority job that does not run: nothing else notices a cron that stopped."""
-    row = _job(overview, "run-priority")
+    row = overview.job("run-priority")
     silent_at_most = INTERVALS_SILENT_AT_MOST * timedelta(minutes=config.settings.batch.interval_minutes)
-    if row is None or not config.priority_assets:
+    if not config.priority_assets:
         return
     if row["last_run"] is None:
         message = "run-priority has never run"
@@ -72,8 +71,8 @@ def of_other_runs(config: Config, overview: Overview) -> Iterator[Alert]:
 def _of_silence(
     overview: Overview, job: str, expected_since: datetime | None, at_most: timedelta, though: str = ""
 ) -> Iterator[Alert]:
-    row = _job(overview, job)
-    if row is None or expected_since is None or row["last_status"] == "running":
+    row = overview.job(job)
+    if expected_since is None or row["last_status"] == "running":
         return
     last_run = row["last_run"]
     silent = overview.now - max(expected_since, last_run or expected_since)
@@ -87,10 +86,6 @@ def _of_silence(
             round(silent.total_seconds()),
             at_most.total_seconds(),
         )
-
-
-def _job(overview: Overview, job: str) -> Row | None:
-    return next((row for row in overview.jobs if row["job"] == job), None)
 
 
 def minutes(age: timedelta) -> str:

@@ -219,13 +219,13 @@ def _every(config: Config) -> dict[str, timedelta]:
 
 
 def _job_status(row: Mapping[str, Any], now: datetime, every: timedelta) -> JobStatus:
-    day = {key: row[key] for key in ("runs", "partial", "failed", "longest_gap_seconds", "last_failure")}
+    day = {key: row[key] for key in ("runs", "ok", "partial", "failed", "longest_gap_seconds", "last_failure")}
     return JobStatus(
         id=row["job"],
         name=JOBS[row["job"]],
         last_run=row["last_run"],
         last_status=row["last_status"],
-        last_success=row.get("last_success"),
+        last_success=row["last_success"],
         next_run=planner.next_due(now, every),
-        day=day | {"ok": row.get("ok", 0)},
+        day=day,
     )

@@ -409,7 +409,7 @@ class Example:
 def price(connection: Connection, last_price: str) -> None:
     """Store the next price of Bitcoin."""
     at = next(MOMENTS)
-    changed = Brought("BTCUSD", Quote("X:BTCUSD", Decimal(last_price), at))
+    changed = Brought("BTCUSD", Quote(Decimal(last_price), at))
     assert store(connection, changed).updated == ["BTCUSD"]
 
 

@@ -22,7 +22,7 @@ NOON = datetime(2026, 11, 17, 12, tzinfo=UTC)
 
 
 def quote(price: str = "1.10", *, at: datetime = NOON, **more: Any) -> Quote:
-    return Quote("C:EURUSD", Decimal(price), at, bid=Decimal(price), **more)
+    return Quote(Decimal(price), at, bid=Decimal(price), **more)
 
 
 def store(connection: Connection, *brought: Brought) -> prices.Stored:

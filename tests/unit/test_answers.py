@@ -119,7 +119,6 @@ def test_of_forex_the_bid_is_the_price_and_its_time_the_quotes(call: Call, docum
 
     at = QUOTED_AT if call is SNAPSHOT else QUOTED_AT.replace(microsecond=123000)
     assert quote == Quote(
-        "C:XAUUSD",
         Decimal("2104.9"),
         at,
         bid=Decimal("2104.9"),
@@ -141,7 +140,6 @@ def test_of_crypto_the_last_trade_is_the_price(call: Call, document: str) -> Non
 
     at = QUOTED_AT if call is SNAPSHOT else QUOTED_AT.replace(microsecond=123000)
     assert quote == Quote(
-        "X:BTCUSD",
         Decimal("51500.25"),
         at,
         daily_open=Decimal(51000),

@@ -235,6 +235,11 @@ def job(name: str, last_run: datetime | None) -> dict[str, Any]:
     return overview().jobs[0] | {"job": name, "last_run": last_run, "last_status": None, "exit_code": None, "runs": 0}
 
 
+def jobs(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of all jobs, this one among them."""
+    return [row if row["job"] == quiet["job"] else quiet for quiet in overview().jobs]
+
+
 def items(*ages: float, state: str = "queued", priority: int = 3) -> list[dict[str, Any]]:
     """Rows of the queue as they are counted: one for each oldest age in minutes."""
     return [
@@ -257,13 +262,13 @@ def test_items_that_nobody_drains_are_told(
     config: Config, waiting_for: float, last_run: float | None, silent: bool
 ) -> None:
     drain = job("drain-queue", None if last_run is None else TUESDAY - minutes(last_run))
-    seen = replace(overview(), jobs=[*overview().jobs, drain], queue=items(waiting_for))
+    seen = replace(overview(), jobs=jobs(drain), queue=items(waiting_for))
 
     alerts = build(config, seen).alerts
 
     assert [alert.metric for alert in alerts] == (["jobs.drain-queue"] if silent else [])
     assert all("has it this job" in alert.hint for alert in alerts)
-    going_on = replace(seen, jobs=[*overview().jobs, drain | {"last_status": "running"}])
+    going_on = replace(seen, jobs=jobs(drain | {"last_status": "running"}))
     assert build(config, going_on).alerts == ()
 
 
@@ -274,7 +279,7 @@ def test_secondary_assets_that_nobody_enqueues_are_told(
     config: Config, first_run: float, last_run: float | None, silent: bool
 ) -> None:
     enqueue = job("enqueue-secondary", None if last_run is None else TUESDAY - minutes(last_run))
-    seen = replace(overview(), jobs=[*overview().jobs, enqueue], first_run_at=TUESDAY - minutes(first_run))
+    seen = replace(overview(), jobs=jobs(enqueue), first_run_at=TUESDAY - minutes(first_run))
 
     alerts = build(config, seen).alerts
 
@@ -284,7 +289,7 @@ def test_secondary_assets_that_nobody_enqueues_are_told(
 def test_dead_letters_of_delayed_items_and_of_yesterday_silence_nobody(config: Config) -> None:
     drain = job("drain-queue", None)
     dead = [row | {"died_at": TUESDAY - timedelta(hours=25)} for row in items(9000, state="dead")]
-    seen = replace(overview(), jobs=[*overview().jobs, drain], queue=[*dead, *items(60, state="delayed")])
+    seen = replace(overview(), jobs=jobs(drain), queue=[*dead, *items(60, state="delayed")])
 
     assert build(config, seen).alerts == ()
 

@@ -193,7 +193,6 @@ def _import_matching(
             what = named([asset.symbol for asset in chosen.assets])
             if not agreed(f"Add {counted(len(chosen.assets), 'asset')} ({what})?"):
                 raise typer.Exit
-        # Nobody knows how long the answer took.
         with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
             added = _store(connection, chosen.assets)
     added.already_there = sorted({*added.already_there, *chosen.already_there})
@@ -209,13 +208,15 @@ def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
 
     stop = lifecycle.stop_on_signals()
     provider = config.settings.provider
-    lifecycle.end_by(job.MAX_SECONDS + provider.connect_timeout_seconds + provider.timeout_seconds)
+    call_off_end = lifecycle.end_by(job.MAX_SECONDS + provider.connect_timeout_seconds + provider.timeout_seconds)
     with (
         ProgressBar.for_terminal(current.command),
         current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
     ):
         schema.check(connection)
         yield connection, stop
+    # What comes now may be a question, and nobody knows how long the answer takes.
+    call_off_end()
     lifecycle.interrupt_on_signals()
 
 
