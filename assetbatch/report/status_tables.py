@@ -191,4 +191,4 @@ def _events(status: Status) -> str:
     since = "" if age is None else f", the oldest for {duration(timedelta(seconds=age))}"
     by = "nobody publishes them" if events.published_by == "none" else f"published by {events.published_by}"
     dropped = f"; {events.dropped} dropped so far, overtaken while they waited" if events.dropped else ""
-    return f"{events.pending} wait{since}; {by}{dropped}"
+    return f"{events.pending} waiting{since}; {by}{dropped}"

@@ -378,7 +378,7 @@ def test_one_screen_holds_all_and_names_the_worst_first(config: Config, width: i
         "2 waiting (1 CRITICAL for 4 h, 1 MEDIUM for 7 min), 1 dead",
         "EURUSD 11-17 11:50",
         "2 assets fail",
-        "3 wait, the oldest for 6 min; published by postgres",
+        "3 waiting, the oldest for 6 min; published by postgres",
         "live, from api.massive.com",
     ):
         assert words in text
