@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ class Relay:
         self._target = target
         self.silent = threading.Event()
         self.passed = threading.Event()
+        self._closed = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / Path(target).name))
         self._listener.listen()
@@ -62,14 +64,16 @@ class Relay:
                 threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
-        while data := source.recv(65536):
-            if self.silent.is_set():
-                self.passed.set()
-                time.sleep(600)
-            sink.sendall(data)
-        sink.close()
+        with sink, suppress(OSError):
+            while data := source.recv(65536):
+                if self.silent.is_set():
+                    self.passed.set()
+                    self._closed.wait()
+                    return
+                sink.sendall(data)
 
     def close(self) -> None:
+        self._closed.set()
         self._listener.close()
 
 
