@@ -8,13 +8,15 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tests.conftest import wait_until
+from tests.acceptance.conftest import Cron, runs
+from tests.conftest import open_database, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 # What a command may take beyond its own limit.
 HARD_END_SECONDS = 30.0
+OUTAGE_SECONDS = 600.0
 
 
 def test_a_locked_table_ends_a_run_in_bounded_time(commands: Commands, connection: Connection) -> None:
@@ -106,6 +109,39 @@ def test_a_connection_that_is_dead_ends_a_run_by_force(commands: Commands, relay
     assert relay.passed.is_set()
     assert done.returncode == 69
     assert time.monotonic() - began < HARD_END_SECONDS + 10
+
+
+@pytest.mark.slow
+def test_ten_minutes_without_a_database_are_told_once_and_lose_nothing(
+    cron: Cron, postgres: EmbeddedServer, database: str
+) -> None:
+    jobs = ("run-priority", "drain-queue", "enqueue-secondary")
+    fresh = "select symbol from assetbatch.sync_state where succeeded_at > %s order by symbol"
+    dead = "select symbol, error from assetbatch.queue where state = 'dead'"
+
+    def wait_for_runs(seconds: float) -> None:
+        with open_database(database) as connection:
+            known = {job: runs(connection, job, exit_code=0) for job in jobs}
+            wait_until(
+                lambda: all(runs(connection, job, exit_code=0) >= known[job] + 2 for job in jobs), seconds=seconds
+            )
+
+    wait_for_runs(240)
+    assert cron.mails() == []
+
+    postgres.stop()
+    time.sleep(OUTAGE_SECONDS)
+    told = [cron.mails(job) for job in jobs]
+    back_at = datetime.now(UTC)
+    postgres.start()
+    wait_for_runs(300)
+
+    assert [len(mails) for mails in told] == [1, 1, 1]
+    assert all("PostgreSQL" in mails[0] for mails in told)
+    assert [[len(mail.splitlines()) for mail in cron.mails(job)[1:]] for job in jobs] == [[1], [1], [1]]
+    with open_database(database) as connection:
+        assert [row["symbol"] for row in connection.execute(fresh, [back_at])] == ["BTCUSD", "ETHUSD"]
+        assert connection.execute(dead).fetchall() == []
 
 
 @pytest.mark.slow

@@ -345,7 +345,9 @@ def test_warnings_of_good_runs_are_told_once_and_end(cron: Cron, wait: Callable[
     assert first.startswith("assetbatch enqueue-secondary: done, but\n  the queue is full: 3 of the assets")
     assert second == ""
     assert third.startswith("assetbatch enqueue-secondary: still: the queue is full: 3 of the assets")
-    assert last.startswith("assetbatch enqueue-secondary: ended after 60 minutes, 3 runs: the queue is full: 3 of the assets")
+    assert last.startswith(
+        "assetbatch enqueue-secondary: ended after 60 minutes, 3 runs: the queue is full: 3 of the assets"
+    )
     assert cron("-q", "enqueue-secondary", "--all", QUEUE_MAX_SIZE="1").stderr == ""
 
 

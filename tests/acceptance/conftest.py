@@ -1,0 +1,112 @@
+"""The system's own cron, for tests of minutes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from assetbatch.sandbox.server import Sandbox
+from tests.conftest import API_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from assetbatch.database.connection import Connection
+
+CRONTAB = Path(__file__).parents[2] / "crontab.example"
+# In a namespace of its own: neither the machine's crontabs nor its mail are touched.
+CRON = """
+set -e
+for place in spool:/var/spool/cron/crontabs none:/etc/cron.d sbin:/usr/sbin crontab:/etc/crontab pid:/run/crond.pid; do
+  mount --bind "$1/${place%%:*}" "${place##*:}"
+done
+exec /usr/sbin/cron -f
+"""
+SENDMAIL = """#!/bin/sh
+{ echo "=== $(date +%s)"; cat; } >> "MAILBOX"
+"""
+
+
+@dataclass
+class Cron:
+    """A cron of one's own, a crontab, and the mailbox of who reads it."""
+
+    folder: Path
+    url: str
+    database: str
+
+    def configure(self, key: str) -> None:
+        text = f"POLYGON_API_KEY={key}\nPOLYGON_BASE_URL={self.url}\nPOLYGON_TIER=starter\nPOLYGON_RATE_LIMIT=5\n"
+        new = self.folder / ".env.new"
+        new.touch(mode=0o600)
+        new.write_text(text + f'DATABASE_URL="{self.database}"\n')
+        new.replace(self.folder / ".env")
+
+    def install(self) -> None:
+        """Install crontab.example; what it starts every five minutes or half hour, every minute.
+
+        There is one priority asset, and one other.
+        """
+        text = CRONTAB.read_text()
+        text = text.replace("/opt/assetbatch/.venv/bin/assetbatch", f"{sys.executable} -m assetbatch")
+        text = text.replace("/etc/assetbatch/config.yaml", str(self.folder / "config.yaml"))
+        text = re.sub(r"^\*/\d+ ", "* ", text, flags=re.MULTILINE)
+        (self.folder / "config.yaml").write_text(
+            "batch:\n  interval_minutes: 1\n  enqueue_interval_minutes: 1\n  priority_assets:\n"
+            "    - {symbol: BTCUSD, polygon_ticker: X:BTCUSD, asset_type: crypto, update_frequency_seconds: 60}\n"
+            "  secondary_assets:\n"
+            "    - {symbol: ETHUSD, polygon_ticker: X:ETHUSD, asset_type: crypto, update_frequency_seconds: 60}\n"
+            "events: {backend: none}\n"
+        )
+        crontab = self.folder / "spool" / "root"
+        crontab.write_text(f"XDG_STATE_HOME={self.folder}/state\nPATH={os.environ['PATH']}\n{text}")
+        crontab.chmod(0o600)
+
+    def mails(self, about: str = "") -> list[str]:
+        """What came, each without its headers: all, or those that name this."""
+        box = self.folder / "mailbox"
+        texts = box.read_text().split("=== ")[1:] if box.exists() else []
+        return [found for text in texts if about in (found := text.partition("\n\n")[2].strip())]
+
+
+@pytest.fixture
+def cron(tmp_path: Path, database: str) -> Iterator[Cron]:
+    """Debian's cron, in a mount namespace."""
+    if os.geteuid() != 0 or not Path("/usr/sbin/cron").exists() or not shutil.which("unshare"):
+        pytest.skip("needs Debian's cron, and root")
+    for name in ("spool", "none", "state"):
+        (tmp_path / name).mkdir()
+    for name in ("crontab", "pid"):
+        (tmp_path / name).touch()
+    shutil.copytree("/usr/sbin", tmp_path / "sbin", symlinks=True)
+    sendmail = tmp_path / "sbin" / "sendmail"
+    sendmail.unlink(missing_ok=True)
+    sendmail.write_text(SENDMAIL.replace("MAILBOX", str(tmp_path / "mailbox")))
+    sendmail.chmod(0o755)
+    with Sandbox(key=API_KEY, plan="starter", limit=5) as sandbox:
+        found = Cron(tmp_path, sandbox.url, database)
+        found.configure(API_KEY)
+        found.install()
+        process = subprocess.Popen(["unshare", "--mount", "sh", "-c", CRON, "cron", str(tmp_path)])
+        try:
+            yield found
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
+
+
+def runs(connection: Connection, job: str, *, exit_code: int) -> int:
+    """How many runs of the job have ended so."""
+    query = "select count(*) as count from assetbatch.runs where job = %s and exit_code = %s"
+    row = connection.execute(query, [job, exit_code]).fetchone()
+    assert row is not None
+    return int(row["count"])
