@@ -52,7 +52,7 @@ def run(
         if needs_key:
             config.require_api_key()
         with (
-            ProgressBar.for_terminal(current.command) as progress,
+            ProgressBar.for_terminal(current.command, mask=current.mask) as progress,
             current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
         ):
             schema.check(connection)

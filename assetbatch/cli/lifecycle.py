@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from assetbatch.errors import EXIT_UNAVAILABLE, Interrupted
@@ -71,8 +71,11 @@ def end_by(seconds: float) -> Callable[[], None]:
         while time.clock_gettime(time.CLOCK_BOOTTIME) < end:
             if called_off.wait(1):
                 return
-        sys.stderr.write(f"assetbatch: ended by force after {limit:.0f} s: something it waited for never came\n")
-        sys.stderr.flush()
+        # Past sys.stderr: a progress bar may have put itself there, and have hidden the cursor.
+        shown = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""
+        words = f"{shown}assetbatch: ended by force after {limit:.0f} s: something it waited for never came\n"
+        with suppress(OSError):
+            os.write(2, words.encode())
         os._exit(EXIT_UNAVAILABLE)
 
     threading.Thread(target=watch, name="hard end", daemon=True).start()

@@ -111,7 +111,7 @@ def _presented(faults: Iterable[Fault], secrets: Sequence[str]) -> list[Fault]:
     """Return the faults in the order of their lines and, whatever put it there, without a secret's text."""
     ordered = sorted(dict.fromkeys(faults), key=_line)
     shown = [
-        Fault(fault.place, secret.masked(fault.key, secrets), secret.masked(fault.message, secrets))
+        Fault(fault.place, *(secret.masked(text, secrets, shortest=4) for text in (fault.key, fault.message)))
         for fault in ordered[:MAX_FAULTS]
     ]
     if len(ordered) > MAX_FAULTS:

@@ -106,12 +106,12 @@ def hidden(secrets: set[str]) -> tuple[str, ...]:
     return tuple(sorted(filter(None, texts), key=len, reverse=True))
 
 
-def masked(text: str, secrets: Iterable[str]) -> str:
+def masked(text: str, secrets: Iterable[str], *, shortest: int = SHORTEST) -> str:
     """Blot out secrets, given as `hidden` does.
 
     Words too short for one stay, and so does the sandbox's key, which is part of many a path.
     """
     for one in secrets:
-        if len(one) >= SHORTEST and one != SANDBOX_KEY:
+        if len(one) >= shortest and one != SANDBOX_KEY:
             text = text.replace(one, "***")
     return text

@@ -220,9 +220,6 @@ class _Pages(Bars):
     def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> StoredBars | None:
         symbol = one.claimed.track.asset.symbol
         stored = super()._write(one, found, carefully=carefully)
-        if stored is None:
-            # Another run has it now, or nobody: who claims it anew finds out which.
-            self._last_holes.pop(symbol, None)
         if self._refetch and stored is not None:
             # Read again: the platform's columns may round, and its constraints refuse.
             for ts, (new, _) in bar_pages.read(self._run.connection, symbol, one.span).items():
@@ -231,6 +228,10 @@ class _Pages(Bars):
                     self._changed[symbol, ts] = ChangedBar(symbol, old, new)
             self._spans[symbol] = replace(self._spans[symbol], since=one.span.until if found.whole else found.until)
         return stored
+
+    def _lost(self, one: BarCall) -> None:
+        # Another run has it now, or nobody: who claims it anew finds out which.
+        self._last_holes.pop(one.claimed.track.asset.symbol, None)
 
     def _skip(self, one: BarCall) -> Span:
         refused, symbol = super()._skip(one), one.claimed.track.asset.symbol

@@ -164,8 +164,12 @@ class Bars(BarCalls):
             bar_holes.note_absences(connection, symbol, found, span=one.span, closed=closed, noted_at=one.asked_at)
             if not self._finish(one, found):
                 stored = None
+                self._lost(one)
                 raise psycopg.Rollback
         return stored
+
+    def _lost(self, one: BarCall) -> None:
+        """Leave it to the run that holds the lease now."""
 
     def _known(self, one: BarCall) -> Mapping[datetime, tuple[Bar, bool]]:
         """Read the bars that the page may have again: of those that are no news, not even a lock is to be written."""

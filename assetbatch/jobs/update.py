@@ -109,6 +109,8 @@ class Road:
             return client.ask(call, now=self.clock.now, wait=self.stop.wait_for)
         except CallError as error:
             self.failed(call, slot, began, error)
+            # What is given up because the run is to end says nothing about the API, or about any asset.
+            self.stop.check()
             raise
         except BaseException:
             runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.UNKNOWN)])

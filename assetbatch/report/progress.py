@@ -9,7 +9,7 @@ from threading import Lock, Timer
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.progress import Progress
 
@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 1.0
 
 
 class ProgressBar:
-    """Shows, from a second after the start on, the log's latest line, how much is done, and for how long it has run."""
+    """Shows, from a second after the start on, the log's latest line, how much is done, and for how long."""
 
     def __init__(self, doing: str) -> None:
         self._doing = doing
@@ -30,14 +30,17 @@ class ProgressBar:
 
     @classmethod
     @contextmanager
-    def for_terminal(cls, doing: str) -> Iterator[Self | None]:
-        """Make one where somebody looks, and wipe it away after the block; not where the log tells the story anyhow."""
+    def for_terminal(cls, doing: str, *, mask: Callable[[str], str] = str) -> Iterator[Self | None]:
+        """Make one where somebody looks, and wipe it away after the block; not where the log tells the story anyhow.
+
+        `mask` blots secrets out of what the log says.
+        """
         package = logging.getLogger("assetbatch")
         if not sys.stderr.isatty() or package.getEffectiveLevel() <= logging.INFO:
             yield None
             return
         shown, level = cls(doing), package.level
-        listener = _Listener(shown)
+        listener = _Listener(shown, mask)
         package.addHandler(listener)
         package.setLevel(logging.INFO)
         shown._timer.start()
@@ -66,7 +69,7 @@ class ProgressBar:
         with self._lock:
             if self._ended:
                 return
-            self._bar = Progress(
+            bar = Progress(
                 TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
                 BarColumn(),
                 TextColumn("{task.fields[count]}"),
@@ -74,9 +77,11 @@ class ProgressBar:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._bar.add_task("", total=None, count="")
+            bar.add_task("", total=None, count="")
+            # From here on, other threads change it.
+            self._bar = bar
             self._update()
-            self._bar.start()
+            bar.start()
 
     def _update(self) -> None:
         if self._bar is not None:
@@ -100,9 +105,10 @@ class ProgressBar:
 class _Listener(logging.Handler):
     """Shows on a bar what the log says."""
 
-    def __init__(self, bar: ProgressBar) -> None:
+    def __init__(self, bar: ProgressBar, mask: Callable[[str], str]) -> None:
         super().__init__(logging.INFO)
         self._bar = bar
+        self._mask = mask
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._bar.tell(record.getMessage())
+        self._bar.tell(self._mask(record.getMessage()))

@@ -32,7 +32,8 @@ done
 exec /usr/sbin/cron -f
 """
 SENDMAIL = """#!/bin/sh
-{ echo "=== $(date +%s)"; cat; } >> "MAILBOX"
+name=$(date +%s%N).$$
+cat > "MAILBOX/.$name" && mv "MAILBOX/.$name" "MAILBOX/$name"
 """
 
 
@@ -73,8 +74,7 @@ class Cron:
 
     def mails(self, about: str = "") -> list[str]:
         """What came, each without its headers: all, or those that name this."""
-        box = self.folder / "mailbox"
-        texts = box.read_text().split("=== ")[1:] if box.exists() else []
+        texts = [mail.read_text() for mail in sorted(self.folder.glob("mailbox/[!.]*"))]
         return [found for text in texts if about in (found := text.partition("\n\n")[2].strip())]
 
 
@@ -83,7 +83,7 @@ def cron(tmp_path: Path, database: str) -> Iterator[Cron]:
     """Debian's cron, in a mount namespace."""
     if os.geteuid() != 0 or not Path("/usr/sbin/cron").exists() or not shutil.which("unshare"):
         pytest.skip("needs Debian's cron, and root")
-    for name in ("spool", "none", "state"):
+    for name in ("spool", "none", "state", "mailbox"):
         (tmp_path / name).mkdir()
     for name in ("crontab", "pid"):
         (tmp_path / name).touch()

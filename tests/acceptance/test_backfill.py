@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from assetbatch.sandbox.server import Sandbox
-from tests.conftest import API_KEY
+from tests.conftest import API_KEY, wait_until
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -163,3 +164,19 @@ def test_probe_on_a_wrong_key_ends_with_77(commands: Commands) -> None:
     done = commands("probe", POLYGON_API_KEY="wrong-key-of-mine")
 
     assert (done.returncode, "check POLYGON_API_KEY" in done.stderr) == (77, True)
+
+
+@pytest.mark.parametrize("command", [("backfill", *FIRST_DAYS), ("probe",)])
+def test_a_call_that_a_signal_cut_short_blames_nobody(
+    commands: Commands, connection: Connection, sandbox: Sandbox, command: tuple[str, ...]
+) -> None:
+    sandbox.fail = ["timeout"]
+    run = commands.start(*command)
+    wait_until(lambda: sandbox.arrivals)
+
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=10)
+
+    assert run.returncode == 130, stderr
+    rows = connection.execute("select failures, retry_at, token from assetbatch.bar_state where failures > 0")
+    assert rows.fetchall() == []

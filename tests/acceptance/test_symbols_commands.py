@@ -7,11 +7,16 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.terminal import run_at_terminal
+
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from assetbatch.database.connection import Connection
     from assetbatch.sandbox.server import Sandbox
     from tests.conftest import Commands
@@ -208,3 +213,22 @@ def at_a_terminal(user: Commands, answer: str, *arguments: str) -> subprocess.Co
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+def test_faults_are_json_on_stdout_while_a_bar_is_at_the_terminal(user: Commands, sandbox: Sandbox) -> None:
+    now = sandbox.clock
+
+    def slowly() -> datetime:
+        time.sleep(1.5)
+        return now()
+
+    sandbox.clock = slowly
+
+    done, seen = run_at_terminal(
+        [sys.executable, "-m", "assetbatch", "symbols", "add", "NOSUCH", "X:NOSUCH", "--json"],
+        environment=user.environment | {"XDG_STATE_HOME": str(user.folder / "state")},
+        folder=user.folder,
+    )
+
+    assert "\x1b[?25l" in seen
+    assert json.loads(done.stdout)["faults"]

@@ -555,6 +555,28 @@ def test_a_page_whose_lease_was_lost_on_its_way_is_asked_for_again(world: World)
     assert (len(world.calls()), result.bars.stored, len(world.stored("BTCUSD"))) == (2, 12, 12)
 
 
+@pytest.mark.parametrize("refetch", [False, True])
+def test_a_backfill_asks_once_for_an_asset_whose_row_the_platform_has_deleted(world: World, refetch: bool) -> None:
+    world.add("BTCUSD")
+    until = floor(datetime.now(UTC)) - timedelta(days=1)
+    assert world.backfill(until - timedelta(hours=1), until).bars.stored == 12
+    world.connection.execute(
+        "update assetbatch.bar_state set asked_until = clock_timestamp();"
+        "delete from market_data.ohlcv_5m;"
+        "delete from trading.symbols where symbol = 'BTCUSD'"
+    )
+    known = len(world.calls())
+
+    def end() -> None:
+        assert len(world.calls()) < known + 5
+
+    world.before = end
+
+    result = world.backfill(until - timedelta(hours=1), until, refetch=refetch)
+
+    assert (result.exit_code, result.bars.stored, len(world.calls())) == (0, 0, known + 1)
+
+
 def test_a_backfill_makes_no_call_for_bars_that_were_refused_within_the_hour_and_says_so(world: World) -> None:
     world.add("BTCUSD")
     until = floor(datetime.now(UTC)) - timedelta(days=1)

@@ -1,56 +1,84 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 
 import pytest
 
+from tests.terminal import run_at_terminal
+
 WORK = """
 import logging, time
 from assetbatch.report import progress
 progress.PATIENCE_SECONDS = {patience}
-with progress.ProgressBar.for_terminal("assets") as shown:
+with progress.ProgressBar.for_terminal("assets", mask=lambda text: text.replace("secret", "***")) as shown:
     print(shown is not None)
     if shown is not None:
         shown(250, 1000)
-        logging.getLogger("assetbatch.somewhere").info("waiting 13.0 s for a call")
-        time.sleep(3 * {patience} if {patience} < 1 else 0)
+        logging.getLogger("assetbatch.somewhere").info("waiting 13.0 s for a secret")
+        time.sleep({seconds})
 """
+# The bar takes its time to appear, while others have something to say.
+HASTE = """
+import logging, rich.progress, time
+add_task = rich.progress.Progress.add_task
+rich.progress.Progress.add_task = lambda *given, **named: (time.sleep(0.5), add_task(*given, **named))[1]
+from assetbatch.report import progress
+progress.PATIENCE_SECONDS = 0.1
+with progress.ProgressBar.for_terminal("assets"):
+    for _ in range(100):
+        logging.getLogger("assetbatch.somewhere").info("something")
+        time.sleep(0.01)
+"""
+FORCED = """
+import time
+from assetbatch.cli import lifecycle
+from assetbatch.report import progress
+progress.PATIENCE_SECONDS = 0.1
+lifecycle.HARD_END_SECONDS = 1.0
+lifecycle.end_by(0)
+with progress.ProgressBar.for_terminal("assets"):
+    time.sleep(60)
+"""
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
-def written_to_a_terminal(patience: float) -> bytes:
-    """Run a second's work with stderr on a terminal; return what its reader gets to see."""
-    ours, theirs = pty.openpty()
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", WORK.format(patience=patience)],
-            env=os.environ | {"TERM": "xterm"},
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-            check=True,
-        )
-        assert done.stdout == b"True\n"
-        os.write(theirs, b"end")
-        return os.read(ours, 65536)
-    finally:
-        os.close(ours)
-        os.close(theirs)
+def at_terminal(program: str) -> tuple[subprocess.CompletedProcess[str], str]:
+    return run_at_terminal([sys.executable, "-c", program], environment=os.environ)
 
 
 def test_at_a_terminal_a_bar_tells_how_much_is_done_and_what_the_log_says() -> None:
-    written = written_to_a_terminal(0.2)
+    done, seen = at_terminal(WORK.format(patience=0.2, seconds=0.6))
 
-    assert b"250/1000" in written
-    assert b"waiting 13.0 s for a call" in written
+    assert (done.returncode, done.stdout) == (0, "True\n")
+    assert "250/1000" in seen
+    assert "waiting 13.0 s for a ***" in seen
+    assert "secret" not in seen
 
 
 def test_work_that_takes_but_a_moment_shows_none() -> None:
-    assert written_to_a_terminal(3600.0) == b"end"
+    done, seen = at_terminal(WORK.format(patience=3600, seconds=0))
+
+    assert (done.stdout, seen) == ("True\n", "")
 
 
 def test_nobody_is_shown_a_bar_without_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    subprocess.run([sys.executable, "-c", WORK.format(patience=0.2)], check=True)
+    subprocess.run([sys.executable, "-c", WORK.format(patience=0.2, seconds=0)], check=True)
 
     assert capfd.readouterr() == ("False\n", "")
+
+
+def test_what_is_said_while_the_bar_appears_ends_nothing() -> None:
+    done, seen = at_terminal(HASTE)
+
+    assert done.returncode == 0, seen
+    assert "something" in seen
+
+
+def test_an_end_by_force_leaves_a_cursor() -> None:
+    done, seen = at_terminal(FORCED)
+
+    assert done.returncode == 69
+    assert -1 < seen.rfind(HIDE_CURSOR) < seen.rfind(SHOW_CURSOR)
+    assert "ended by force" in seen

@@ -140,6 +140,14 @@ def test_everything_to_be_masked_is_named_the_longest_first(tmp_path: Path) -> N
     assert {"it's \\ me", quote("it's \\ me", safe="")} <= set(by_parts.secrets)
 
 
+def test_a_fault_shows_not_even_a_short_secret_that_was_written_at_the_wrong_place(tmp_path: Path) -> None:
+    (fault,) = faults_in(tmp_path, {"POLYGON_API_KEY": "k9Zq4", "POLYGON_TIER": "k9Zq4"})
+
+    assert "POLYGON_TIER" in fault
+    assert "***" in fault
+    assert "k9Zq4" not in fault
+
+
 def test_nothing_that_is_printed_holds_a_secret(tmp_path: Path) -> None:
     config = load_in(
         tmp_path,

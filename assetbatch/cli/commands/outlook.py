@@ -42,7 +42,7 @@ def probe(as_json: AsJson = False) -> None:
     stop = lifecycle.stop_on_signals()
     lifecycle.end_by(jobs.longest_seconds(config))
     with (
-        ProgressBar.for_terminal(current.command),
+        ProgressBar.for_terminal(current.command, mask=current.mask),
         current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
     ):
         schema.check(connection)

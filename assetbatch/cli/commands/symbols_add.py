@@ -99,9 +99,9 @@ def add(
             reference = job.read_reference(config, connection, host=host(), stop=stop, asset=asset)
             faults = job.unheard_of([wish], reference.names)
             (asset,) = job.named([asset], reference.names)
-        if faults:
-            refuse(faults)
-        added = _store(connection, [asset])
+        added = None if faults else _store(connection, [asset])
+    if added is None:
+        refuse(faults)
     if check and not config.api_key:
         tell("no API key is given, so the ticker was not held against the vendor's reference list")
     tell_added(config, added, reference=reference)
@@ -171,9 +171,9 @@ def _import_file(config: Config, file: Path, priority: str, seconds: int, *, che
             reference = job.read_reference(config, connection, host=host(), stop=stop, markets=markets)
             faults += job.unheard_of(wishes, reference.names)
             assets = job.named(assets, reference.names)
-        if faults:
-            refuse(faults, reference=reference)
-        added = _store(connection, assets)
+        added = None if faults else _store(connection, assets)
+    if added is None:
+        refuse(faults, reference=reference)
     tell_added(config, added, reference=reference)
 
 
@@ -210,7 +210,7 @@ def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
     provider = config.settings.provider
     call_off_end = lifecycle.end_by(job.MAX_SECONDS + provider.connect_timeout_seconds + provider.timeout_seconds)
     with (
-        ProgressBar.for_terminal(current.command),
+        ProgressBar.for_terminal(current.command, mask=current.mask),
         current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
     ):
         schema.check(connection)

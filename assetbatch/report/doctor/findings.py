@@ -25,7 +25,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what was found, and what hints it; no hint where all is well."""
+    """One thing that was looked at: what was found, and what fixes it; no hint where all is well."""
 
     level: Level
     name: str
