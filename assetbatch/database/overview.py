@@ -135,8 +135,10 @@ order by host
 """
 
 
+# When the last dead letter died, an index tells: looking for it in every group costs a tenth of the statement.
 READ_QUEUE = """
-select state, priority, count(*) as items, min(enqueued_at) as oldest, max(died_at) as died_at
+select state, priority, count(*) as items, min(enqueued_at) as oldest,
+       case when state = 'dead' then (select max(died_at) from assetbatch.queue where state = 'dead') end as died_at
 from assetbatch.queue
 group by state, priority
 """
