@@ -149,7 +149,7 @@ def test_a_port_that_is_taken_is_told(commands: Commands, sandbox: Sandbox) -> N
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.2])
+@pytest.mark.parametrize("seconds", [0.1, 0.15, 0.2, 0.25])
 def test_an_early_interrupt_leaves_no_traceback(commands: Commands, seconds: float) -> None:
     run = commands.start("status")
     time.sleep(seconds)
