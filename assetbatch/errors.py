@@ -1,13 +1,14 @@
 """Every error that can end a command or a call, in one tree; those that never leave their room stand there.
 
     AssetbatchError                 1
-    ├── ConfigurationError         78   one or more faults, each with its place and mend
+    ├── ConfigurationError         78   one or more faults, each with its place
     ├── SchemaError                78   the database's schema is absent, too old or too new
     ├── SourceMismatchError        78   the database belongs to another source of prices
     ├── DatabaseUnavailableError   69
     ├── LeaseLostError             69   another run of the job has taken over
-    ├── CallError           3, 69, 77   one call to the vendor; its kind says the rest
-    └── Interrupted          130, 143   SIGINT, SIGTERM
+    └── CallError           3, 69, 77   one call to the vendor; its kind says the rest
+
+    Interrupted              130, 143   SIGINT, SIGTERM; no Exception: who handles those, a library too, lets it pass
 
 Each carries a `reason` (what happened), a `hint` (what to do next) and the exit code of the command that it ends.
 What a failed call or a failed row means for the run is decided here too, in one table: `KINDS`.
@@ -88,12 +89,15 @@ class LeaseLostError(AssetbatchError):
     exit_code = EXIT_UNAVAILABLE
 
 
-class Interrupted(AssetbatchError):  # noqa: N818 - it is no error, but ends a run as one does
+class Interrupted(BaseException):
     """A signal asked the run to end."""
 
+    hint = ""
+
     def __init__(self, signum: int) -> None:
-        super().__init__(f"ended by {signal.Signals(signum).name}")
+        self.reason = f"ended by {signal.Signals(signum).name}"
         self.exit_code = 128 + signum
+        super().__init__(self.reason)
 
 
 class FailureKind(StrEnum):

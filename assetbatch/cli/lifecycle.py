@@ -23,9 +23,6 @@ HARD_END_SECONDS = 30.0
 
 def interrupt_on_signals() -> None:
     """Answer SIGTERM and SIGINT at once: for commands that leave nothing half done."""
-    # An exception in the middle of its import it takes for a library that is missing; not so the SystemExit that a
-    # signal brings until here.
-    import psycopg  # noqa: F401
 
     def interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
         raise Interrupted(signum)

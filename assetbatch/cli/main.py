@@ -12,7 +12,7 @@ import typer
 from assetbatch import __version__
 from assetbatch.cli import commands, lifecycle, telling, trouble
 from assetbatch.cli.invocation import LogFormat, configure_log, current, format_for_stderr
-from assetbatch.errors import EXIT_BUG, AssetbatchError
+from assetbatch.errors import EXIT_BUG, AssetbatchError, Interrupted
 
 EXIT_CODES = (
     "Exit codes: 0 done (also when nothing was due, or another run of the same job is going on); 1 an unexpected error;"
@@ -86,7 +86,7 @@ def main() -> None:
     except SystemExit as end:
         telling.finish(well=not end.code and "--help" not in sys.argv)
         raise
-    except AssetbatchError as error:
+    except (AssetbatchError, Interrupted) as error:
         # What ends a run by force is on its way still, perhaps: it shall not interrupt the telling of it.
         signal.setitimer(signal.ITIMER_REAL, 0)
         trouble.tell_error(error)

@@ -29,7 +29,7 @@ MOST_NAMED = 10
 VARYING = re.compile(r"[\w.:+-]*\d[\w.:+-]*( times)?|\bonce\b")
 
 
-def tell_error(error: AssetbatchError) -> None:
+def tell_error(error: AssetbatchError | Interrupted) -> None:
     """Tell of an error that ended the command."""
     key = f"{type(error).__name__} {error.exit_code} {_constant(error.reason)}"
     met = cause(key, error.reason.partition("\n")[0], lasts=not isinstance(error, Interrupted))

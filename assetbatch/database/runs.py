@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from assetbatch.errors import EXIT_BUG, KINDS, AssetbatchError
+from assetbatch.errors import EXIT_BUG, KINDS, AssetbatchError, Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,14 +142,17 @@ def finish(connection: Connection, result: RunResult) -> None:
 
 def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
     """Write down that an exception ended a run, as far as the connection still carries that."""
+    code, words = EXIT_BUG, "unexpected, see the log"
+    if isinstance(error, AssetbatchError | Interrupted):
+        code, words = error.exit_code, error.reason
     with suppress(psycopg.Error):
         connection.execute(
             ABANDON_RUN,
             {
                 "id": run_id,
-                "exit_code": error.exit_code if isinstance(error, AssetbatchError) else EXIT_BUG,
+                "exit_code": code,
                 "error_kind": type(error).__name__,
-                "error": error.reason if isinstance(error, AssetbatchError) else "unexpected, see the log",
+                "error": words,
             },
         )
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from assetbatch import planner
 from assetbatch.database import queue
@@ -166,9 +166,9 @@ class Claims:
         with suppress(psycopg.Error, Interrupted):
             self._end(self._connection, endings)
             return
-        with suppress(psycopg.Error, AssetbatchError):
+        with suppress(psycopg.Error, AssetbatchError, Interrupted):
             for attempt in Retrying(
-                retry=retry_if_exception(lambda error: not isinstance(error, Interrupted)),
+                retry=retry_if_exception_type(Exception),
                 stop=stop_after_delay(GIVE_BACK_SECONDS if patiently else 0.0),
                 wait=wait_exponential(multiplier=0.2, max=2),
                 reraise=True,

@@ -128,7 +128,7 @@ class Drain:
                 if self._flights:
                     self._land(PATIENCE_SECONDS)
             self._settling.judge()
-        except (AssetbatchError, psycopg.Error):
+        except (AssetbatchError, Interrupted, psycopg.Error):
             self._let_go(asked_to_end=run.stop.requested.is_set())
             raise
         # Any other error is a bug. What met it stays claimed, as if the worker had been killed: should an answer bring
@@ -210,7 +210,7 @@ class Drain:
         """Store what has come home, where it was a signal that ended the run; give back the rest."""
         try:
             if asked_to_end:
-                with suppress(psycopg.Error, AssetbatchError):
+                with suppress(psycopg.Error, AssetbatchError, Interrupted):
                     self._settling.take_in(self._flights.landed())
                     self._settling.store()
         finally:

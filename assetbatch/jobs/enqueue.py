@@ -59,7 +59,7 @@ def enqueue_secondary(
             run.result(),
             enqueued=enqueued,
             remaining=queue.size(connection),
-            warnings=tuple(_warnings(run, enqueued, _strangers(run, symbols or (), source))),
+            warnings=tuple(_warnings(run, enqueued, symbols or (), source)),
         )
 
     return perform(JOB, start, work, max_seconds=MAX_SECONDS, lease_seconds=LEASE_SECONDS)
@@ -71,7 +71,7 @@ def _strangers(run: Run, symbols: Sequence[str], source: str) -> list[str]:
     return sorted(set(symbols) - {asset.symbol for asset in assets if asset.role is Role.SECONDARY})
 
 
-def _warnings(run: Run, enqueued: Enqueued, strangers: Sequence[str]) -> Iterator[str]:
+def _warnings(run: Run, enqueued: Enqueued, symbols: Sequence[str], source: str) -> Iterator[str]:
     if enqueued.dropped:
         max_size = run.config.settings.queue.max_size
         yield (
@@ -79,6 +79,7 @@ def _warnings(run: Run, enqueued: Enqueued, strangers: Sequence[str]) -> Iterato
             f" Raise queue.max_size (QUEUE_MAX_SIZE), now {max_size}, or ask for fewer less often"
         )
     if enqueued.unmapped:
+        strangers = _strangers(run, symbols, source)
         named = (
             f": {', '.join(strangers)}" if strangers else ", or the platform has deleted their rows in trading.symbols"
         )

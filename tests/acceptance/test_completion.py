@@ -35,21 +35,20 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(folder)}
 
 
+def run(*command: str | Path, **environment: str) -> str:
+    """Run a command without a terminal that goes well and says nothing on stderr; return its stdout."""
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def script(environment: dict[str, str]) -> Path:
     """What bash sources, as a shell asks for it: without a terminal, and without an option."""
-    printed = subprocess.run(
-        ["assetbatch"],
-        env=environment | {"_ASSETBATCH_COMPLETE": "source_bash"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    assert printed.stderr == ""
     file = Path(environment["HOME"]) / "completion.bash"
-    file.write_text(printed.stdout)
+    file.write_text(run("assetbatch", _ASSETBATCH_COMPLETE="source_bash", **environment))
     return file
 
 
@@ -67,32 +66,14 @@ def test_bash_is_offered_commands_options_and_words(
     environment: dict[str, str], script: Path, line: str, offered: list[str]
 ) -> None:
     assert BASH is not None
-    done = subprocess.run(
-        [BASH, "--norc", "-c", ASK, "bash", script, line],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    printed = run(BASH, "--norc", "-c", ASK, "bash", script, line, **environment)
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(done.stdout.split()) == offered
+    assert sorted(printed.split()) == offered
 
 
 def test_a_shell_is_told_its_own_script(environment: dict[str, str], script: Path) -> None:
     assert BASH is not None
     # The second command keeps bash from becoming the first: it has to be there to be recognised.
-    done = subprocess.run(
-        [BASH, "--norc", "-c", "assetbatch --show-completion; exit $?"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    printed = run(BASH, "--norc", "-c", "assetbatch --show-completion; exit $?", **environment)
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() == script.read_text().strip()
+    assert printed.strip() == script.read_text().strip()

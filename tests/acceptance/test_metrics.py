@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,3 +115,19 @@ def test_a_file_that_cannot_be_written_is_wrong_usage(commands: Commands, tmp_pa
 
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("metrics", "--output", "all.prom"), ("status", "--check")])
+def test_a_signal_while_it_reads_says_nothing_about_the_system(
+    commands: Commands, connection: Connection, command: tuple[str, ...]
+) -> None:
+    assert commands("init").returncode == 0
+    with connection.transaction():
+        connection.execute("lock table assetbatch.runs in access exclusive mode")
+        run = commands.start(*command)
+        wait_until(lambda: connection.execute("select from pg_locks where not granted").fetchone() is not None)
+        run.send_signal(signal.SIGTERM)
+        stdout, _ = run.communicate(timeout=10)
+
+    assert (run.returncode, stdout) == (143, "")
+    assert not (commands.folder / "all.prom").exists()

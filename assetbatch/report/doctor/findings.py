@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from assetbatch.errors import AssetbatchError, Interrupted
+from assetbatch.errors import AssetbatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,8 +68,6 @@ class Examination:
         found: list[Finding] = []
         try:
             found.extend(check())
-        except Interrupted:
-            raise
         except AssetbatchError as error:
             found.append(fail(name, error.reason, error.hint))
         except Exception as error:
