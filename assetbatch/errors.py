@@ -122,6 +122,7 @@ class FailureKind(StrEnum):
     TOO_LARGE = "too_large"
     REDIRECTED = "redirected"
     REFUSED_BY_DATABASE = "refused_by_database"
+    REFUSED_BY_TABLE = "refused_by_table"
     WORKER_LOST = "worker_lost"
 
 
@@ -220,6 +221,9 @@ KINDS: dict[FailureKind, Consequence] = {
         "set provider.base_url to the API itself; redirects are not followed", fate=Fate.BACK, strike=True
     ),
     FailureKind.REFUSED_BY_DATABASE: Consequence("a constraint or trigger of the platform's own tables refused it"),
+    FailureKind.REFUSED_BY_TABLE: Consequence(
+        "the table's owner has to mend it: create the month's partition, or grant the privilege", fate=Fate.BACK
+    ),
     FailureKind.WORKER_LOST: Consequence("is memory short, or does something kill the jobs?"),
 }
 

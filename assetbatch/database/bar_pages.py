@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from assetbatch.database.connection import words_of
-from assetbatch.database.prices import ADD_SYMBOLS, REFUSALS
+from assetbatch.database.prices import ADD_SYMBOLS
+from assetbatch.database.savepoints import refuses, refuses_table, sift
+from assetbatch.errors import FailureKind
 from assetbatch.model import Bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from assetbatch.database.connection import Connection
@@ -66,12 +70,28 @@ order by b.ts
 """
 
 
+COUNT_BARS = """
+select count(*) as count
+from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
+where s.symbol = %(symbol)s and b.ts = any(%(ts)b::timestamptz[])
+"""
+
+# What a refused page costs at most, however its bars lie: a boundary in a page is found with some 40.
+MOST_STATEMENTS = 200
+
+
 @dataclass(frozen=True, slots=True)
 class StoredBars:
-    """How many bars a page wrote; `refused`: when those were that the platform's table did not take, and why."""
+    """How many bars a page wrote; `refused`: when those were that the platform's table did not take, and why.
+
+    `kind` is whose fault the first refusal is, the asset's (refused_by_database) or the table's; `is_any_taken` is
+    False where no bar of the page was taken.
+    """
 
     written: int
     refused: tuple[tuple[datetime, str], ...] = ()
+    kind: FailureKind | None = None
+    is_any_taken: bool = True
 
 
 def write(
@@ -92,35 +112,40 @@ def write(
     the bars beside it are stored. An asset that `is_new` gets its row in trading.symbols. `asked_at` is when the call
     began, `fetched_at` the time of its answer. Of bars `known` to be there just so, no lock is written.
     """
-    if connection.execute(LOCK_SYMBOL, {"symbol": asset.symbol}).fetchone() is None:
-        if not is_new:
-            return None
-        connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
+    has_row = connection.execute(LOCK_SYMBOL, {"symbol": asset.symbol}).fetchone() is not None
+    if not has_row and not is_new:
+        return None
     page = [row for row in page if row != (known or {}).get(row[0].ts)]
     statement = UPSERT if has_finality else UPSERT_BARE
     times = {"symbol": asset.symbol, "asked_at": asked_at, "fetched_at": fetched_at}
 
     def put(part: Sequence[tuple[Bar, bool]]) -> int:
-        return connection.execute(statement, _columns(part) | times).rowcount
+        if not has_row:
+            connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
+        written = connection.execute(statement, _columns(part) | times).rowcount
+        if written < len(part) and _count(connection, asset, part) < len(part):
+            raise psycopg.errors.RaiseException("a trigger, a rule or row-level security keeps it out of the table")
+        return written
 
-    return _halving(connection, page, put) if carefully else StoredBars(put(page) if page else 0)
+    if not carefully:
+        return StoredBars(put(page) if page else 0)
+    found = sift(connection, page, put, is_refusal=refuses, most_statements=MOST_STATEMENTS)
+    if not found.refused:
+        return StoredBars(sum(found.taken))
+    refused = sorted((row[0].ts, words_of(error)) for row, error in found.refused)
+    is_tables = not found.taken and refuses_table(found.refused[0][1])
+    return StoredBars(
+        sum(found.taken),
+        tuple(refused),
+        FailureKind.REFUSED_BY_TABLE if is_tables else FailureKind.REFUSED_BY_DATABASE,
+        is_any_taken=bool(found.taken),
+    )
 
 
-def _halving(
-    connection: Connection, page: Sequence[tuple[Bar, bool]], put: Callable[[Sequence[tuple[Bar, bool]]], int]
-) -> StoredBars:
-    if not page:
-        return StoredBars(0)
-    try:
-        with connection.transaction():
-            return StoredBars(put(page))
-    except REFUSALS as error:
-        if len(page) == 1:
-            reason = words_of(error)
-            return StoredBars(0, ((page[0][0].ts, reason),))
-    middle = len(page) // 2
-    first, second = (_halving(connection, part, put) for part in (page[:middle], page[middle:]))
-    return StoredBars(first.written + second.written, first.refused + second.refused)
+def _count(connection: Connection, asset: Asset, page: Sequence[tuple[Bar, bool]]) -> int:
+    """Count the bars of a page that are in the table, as they are or otherwise."""
+    row = connection.execute(COUNT_BARS, {"symbol": asset.symbol, "ts": [bar.ts for bar, _ in page]}).fetchone()
+    return 0 if row is None else int(row["count"])
 
 
 def _columns(page: Sequence[tuple[Bar, bool]]) -> dict[str, Any]:

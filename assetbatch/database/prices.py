@@ -7,7 +7,6 @@ newer one, whoever brings it. Where the platform's own constraints refuse an ass
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 
 from assetbatch.database.connection import words_of
+from assetbatch.database.savepoints import sift
 from assetbatch.errors import KINDS, FailureKind, SyncStatus
 from assetbatch.model import Failure
 
@@ -102,9 +102,6 @@ where v.changed
 order by v.symbol
 """
 
-# What a constraint, a trigger or a column's type of the platform raises.
-REFUSALS = (psycopg.errors.IntegrityError, psycopg.errors.DataError, psycopg.errors.RaiseException)
-
 
 @dataclass(frozen=True, slots=True)
 class Brought:
@@ -185,33 +182,30 @@ def supersedes(quote: Quote, stored: object) -> bool:
 
 
 def write(connection: Connection, brought: Sequence[Brought], times: Times, *, carefully: bool) -> Stored:
-    """Write what was brought. The caller opens the transaction, and repeats it `carefully` when this raises a REFUSAL.
+    """Write what was brought. The caller opens the transaction, and repeats it `carefully` when this raises a refusal.
 
-    Carefully means that a savepoint is set, and that what the platform refuses is looked for and fails alone.
+    Carefully means that what the platform refuses is looked for, and fails alone.
     """
     if not carefully:
         return _write_together(connection, brought, times)
-    try:
-        with connection.transaction():
-            return _write_together(connection, brought, times)
-    except REFUSALS as error:
-        if len(brought) == 1:
-            return _write_refusal(connection, brought[0].symbol, error, times)
-    together = Stored()
-    for one in sorted(brought, key=lambda one: one.symbol):
-        together += write(connection, [one], times, carefully=True)
-    return together
+    # In the order of all who write, for the parts come in another.
+    connection.execute(LOCK_SYMBOLS, {"symbols": [one.symbol for one in brought]})
+    found = sift(connection, brought, lambda part: _write_together(connection, part, times))
+    stored = Stored()
+    for one in found.taken:
+        stored += one
+    if found.refused:
+        stored += _write_refusals(connection, {one.symbol: words_of(error) for one, error in found.refused}, times)
+    return stored
 
 
-def _write_refusal(connection: Connection, symbol: str, error: psycopg.Error, times: Times) -> Stored:
-    reason = words_of(error)
-    failure = Failure(symbol, FailureKind.REFUSED_BY_DATABASE, reason)
-    refused = [Brought(symbol, failure=failure)]
+def _write_refusals(connection: Connection, reasons: Mapping[str, str], times: Times) -> Stored:
+    failures = [Failure(symbol, FailureKind.REFUSED_BY_DATABASE, reasons[symbol]) for symbol in sorted(reasons)]
+    refused = [Brought(failure.symbol, failure=failure) for failure in failures]
     # The status tells of it too, unless it is this very table that refuses.
-    with suppress(*REFUSALS), connection.transaction():
-        _write_statuses(connection, refused)
+    sift(connection, refused, lambda part: _write_statuses(connection, part))
     _write_states(connection, refused, {}, times)
-    return Stored(failed=[failure])
+    return Stored(failed=failures)
 
 
 def _write_together(connection: Connection, brought: Sequence[Brought], times: Times) -> Stored:

@@ -13,8 +13,9 @@ import psycopg
 from assetbatch.database.catalogue import asset_of
 from assetbatch.database.connection import transaction, words_of
 from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
-from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, REFUSALS
+from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS
 from assetbatch.database.retries import repeated
+from assetbatch.database.savepoints import sift
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ where b.symbol_id = (select id from asked) and b.ts <= last.ts
 """
 
 BARS_AT_ONCE = 50_000
-# Where more are refused, it is not for their own sake.
+# Where more are refused, it is not for their own sake; so many are found in some 700 statements.
 MOST_REFUSALS = 20
+MOST_STATEMENTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,26 +167,19 @@ def add(connection: Connection, assets: Sequence[Asset]) -> Added:
 
 
 def _add(connection: Connection, assets: Sequence[Asset], result: Added) -> None:
-    try:
-        with connection.transaction():
-            added = _add_together(connection, assets)
-    except REFUSALS as error:
-        reason = words_of(error)
-        if len(assets) == 1:
-            result.refused.append((assets[0].symbol, reason))
-        else:
-            middle = len(assets) // 2
-            _add(connection, assets[:middle], result)
-            _add(connection, assets[middle:], result)
-        if len(result.refused) > MOST_REFUSALS:
-            raise SchemaError(
-                f"trading.symbols refuses new rows: {reason}",
-                hint="nothing was added: let its columns beside symbol and metadata have defaults, or add its rows as"
-                " the platform does; then again",
-            ) from error
-    else:
-        result.added += sorted(added)
-        result.already_there += sorted({asset.symbol for asset in assets} - added)
+    def put(part: Sequence[Asset]) -> tuple[set[str], set[str]]:
+        return _add_together(connection, part), {asset.symbol for asset in part}
+
+    found = sift(connection, assets, put, most_statements=MOST_STATEMENTS)
+    result.refused += sorted((asset.symbol, words_of(error)) for asset, error in found.refused)
+    if len(result.refused) > MOST_REFUSALS:
+        raise SchemaError(
+            f"trading.symbols refuses new rows: {result.refused[0][1]}",
+            hint="nothing was added: let its columns beside symbol and metadata have defaults, or add its rows as"
+            " the platform does; then again",
+        ) from found.refused[0][1]
+    result.added += sorted(symbol for added, _ in found.taken for symbol in added)
+    result.already_there += sorted(symbol for added, asked in found.taken for symbol in asked - added)
 
 
 def _add_together(connection: Connection, assets: Sequence[Asset]) -> set[str]:

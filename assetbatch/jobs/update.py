@@ -12,12 +12,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+import psycopg
 from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 
 from assetbatch.database import prices, runs
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.database.retries import repeated
+from assetbatch.database.savepoints import refuses
 from assetbatch.errors import KINDS, CallError
 from assetbatch.model import Failure
 
@@ -218,7 +220,9 @@ class Road:
 
         try:
             return repeated(lambda: attempt(carefully=False))
-        except prices.REFUSALS:
+        except psycopg.Error as error:
+            if not refuses(error):
+                raise
             return repeated(lambda: attempt(carefully=True))
 
 
