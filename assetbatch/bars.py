@@ -8,20 +8,21 @@ comes back, and a run that was killed between two pages goes on where it was.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, localcontext
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from assetbatch import market_hours
+from assetbatch import market_hours, planner
 from assetbatch.model import Bar, Span
-from assetbatch.planner import EPOCH
+from assetbatch.planner import EPOCH, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from assetbatch.market_hours import Market
     from assetbatch.model import Asset
+    from assetbatch.planner import Days
 
 LENGTH = timedelta(minutes=5)
 # `limit` of a call counts the minutes that its bars are made of.
@@ -57,7 +58,7 @@ class Track:
 class Harvest:
     """What a page is good for: bars with whether they are final, and where in what it covers there is none.
 
-    `until` is how far it covers; `whole`: there is no further page.
+    `until` is how far it covers; `whole`: there is no further page; `refused`: where the table did not take its bars.
     """
 
     bars: tuple[tuple[Bar, bool], ...]
@@ -65,11 +66,24 @@ class Harvest:
     invalid: tuple[Span, ...]
     until: datetime
     whole: bool
+    refused: tuple[Span, ...] = ()
 
 
 def floor(moment: datetime) -> datetime:
     """Tell when the bar began that `moment` is in."""
     return moment - (moment - EPOCH) % LENGTH
+
+
+def reach(market: Market, *, mode: Mode, days: Days, now: datetime, settle: timedelta) -> datetime | None:
+    """Return until when a market's bars are settled; None: no finished day can be had.
+
+    `settle`: so long after its end. `days` are those that the vendor was asked for, where days have to be finished.
+    """
+    if mode is Mode.END_OF_DAY:
+        day = planner.wanted_day(market.asset_type, days, now)
+        return None if day is None else datetime.combine(day + timedelta(days=1), time(0), UTC)
+    closed_at = market_hours.last_close(market, now)
+    return floor(min(now - settle, closed_at) if closed_at else now - settle)
 
 
 def tail(track: Track, *, until: datetime, now: datetime, recheck: timedelta) -> Span | None:
@@ -139,9 +153,13 @@ def harvest(
     )
 
 
-def without(found: Harvest, refused: Iterable[datetime]) -> Harvest:
-    """Tell of a page that the bars of these times could not be stored."""
-    return replace(found, invalid=(*found.invalid, *(Span(ts, ts + LENGTH) for ts in refused)))
+def without(found: Harvest, refused: Collection[datetime]) -> Harvest:
+    """Return what a page is good for of which the bars of these times could not be stored."""
+    return replace(
+        found,
+        bars=tuple((bar, is_final) for bar, is_final in found.bars if bar.ts not in refused),
+        refused=tuple(Span(ts, ts + LENGTH) for ts in sorted(refused)),
+    )
 
 
 def built(minutes: Sequence[Bar]) -> list[Bar]:

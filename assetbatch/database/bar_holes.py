@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch.model import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from assetbatch.bars import Harvest
     from assetbatch.database.connection import Connection
 
-# Holes are looked for where nobody has looked for longest.
+# For so long nobody asks again for what the vendor had no bar for that is one, or the table did not take.
+HELD = timedelta(days=1)
+
+# What is told of those that the table did not take.
+MOST_REASONS = 3
+MOST_NAMED = 5
+
+# Holes are looked for where nobody has looked for longest; nowhere while the table takes nothing.
 NEXT_TO_SCAN = """
 select a.symbol
 from assetbatch.assets a join assetbatch.bar_state b using (symbol)
@@ -22,6 +30,10 @@ where a.enabled and b.asked_until is not null
   and exists (select from trading.symbols s where s.symbol = a.symbol)
   and coalesce(b.scanned_at < %(scanned_before)s, true)
   and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
+  and not exists (
+    select from assetbatch.bar_state r join assetbatch.assets o using (symbol)
+    where r.error_kind = 'refused_by_table' and r.retry_at > %(now)s and o.enabled
+  )
 order by a.role, b.scanned_at nulls first, a.symbol
 limit %(limit)s
 """
@@ -33,18 +45,22 @@ select count(*) = 2 as yes from pg_attribute
 where attrelid = 'market_data.ohlcv_5m'::regclass and attname in ('is_final', 'fetched_at') and not attisdropped
 """
 
-# What is wanted, less the bars that are there, less what is absent for a reason that still holds.
+# What is wanted, less the bars that are there, less what is absent for a reason that still holds. Where a platform's
+# own table does not tell which bars are final, the column's name means that of `bare`, and all are.
 HOLES = """
 with wanted (r) as (
   select tstzmultirange(tstzrange(%(since)s, greatest(%(since)s, %(until)s)))
 ), covered (r) as (
-  select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}')
-  from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
-  where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s and b.is_final
+  select (
+    select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}')
+    from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
+    where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s and is_final
+  )
+  from (values (true)) as bare (is_final)
 ), absent (r) as (
   select coalesce(range_agg(r), '{}') from assetbatch.bar_absences a, unnest(a.ranges) r
   where a.symbol = %(symbol)s and a.month >= date_trunc('month', %(since)s at time zone 'UTC')
-    and (a.reason <> 'failed' or a.noted_at > %(failed_since)s)
+    and (a.reason not in ('failed', 'refused') or a.noted_at > %(failed_since)s)
     and (a.reason <> 'not_entitled' or a.told = %(told)s)
 )
 select lower(hole) as since, upper(hole) as until
@@ -52,23 +68,57 @@ from wanted, covered, absent, unnest(wanted.r - covered.r - absent.r) hole
 order by 1
 """
 
-# For a platform's own table without that column: what was open before a long stop cannot be told there.
-HOLES_BARE = """
-with wanted (r) as (
-  select tstzmultirange(tstzrange(%(since)s, greatest(%(since)s, %(until)s)))
-), covered (r) as (
-  select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}')
-  from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
-  where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s
-), absent (r) as (
-  select coalesce(range_agg(r), '{}') from assetbatch.bar_absences a, unnest(a.ranges) r
-  where a.symbol = %(symbol)s and a.month >= date_trunc('month', %(since)s at time zone 'UTC')
-    and (a.reason <> 'failed' or a.noted_at > %(failed_since)s)
-    and (a.reason <> 'not_entitled' or a.told = %(told)s)
+# The newest final bar of each asset, and how many are missing up to where its bars ought to reach by now: those that
+# the table does not take are, the hours at which its market rests and what is absent for another reason are not.
+COVERAGE = """
+with asked as (
+  select * from unnest(%(symbols)s::text[], %(until)s::timestamptz[], %(counted)s::boolean[])
+    as v (symbol, until, is_counted)
+), rest as (
+  select * from unnest(%(rest_symbols)s::text[], %(rest_since)s::timestamptz[], %(rest_until)s::timestamptz[])
+    as v (symbol, since, until)
 )
-select lower(hole) as since, upper(hole) as until
-from wanted, covered, absent, unnest(wanted.r - covered.r - absent.r) hole
-order by 1
+select a.symbol, newest.ts as newest, coalesce(gap.bars, 0)::int as missing, gap.oldest
+from asked a
+join assetbatch.bar_state t using (symbol)
+left join trading.symbols s using (symbol)
+cross join (values (true)) as bare (is_final)
+cross join lateral (select greatest(t.wanted_since, %(since)s) as since) wanted
+left join lateral (
+  select b.ts from market_data.ohlcv_5m b
+  where b.symbol_id = s.id and b.ts < coalesce(t.asked_until, 'infinity') and is_final order by b.ts desc limit 1
+) newest on true
+left join lateral (
+  select sum(extract(epoch from upper(hole) - lower(hole))) / 300 as bars, min(lower(hole)) as oldest
+  from unnest(
+    tstzmultirange(tstzrange(wanted.since, a.until))
+    - (select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}') from market_data.ohlcv_5m b
+       where b.symbol_id = s.id and b.ts >= wanted.since and b.ts < a.until and is_final)
+    - (select coalesce(range_agg(r), '{}') from assetbatch.bar_absences o, unnest(o.ranges) r
+       where o.symbol = a.symbol and o.month >= date_trunc('month', wanted.since at time zone 'UTC')
+         and o.reason <> 'refused' and (o.reason <> 'failed' or o.noted_at > %(failed_since)s)
+         and (o.reason <> 'not_entitled' or o.told = %(told)s))
+    - (select coalesce(range_agg(tstzrange(rest.since, rest.until)), '{}') from rest where rest.symbol = a.symbol)
+  ) hole
+) gap on a.is_counted and wanted.since < a.until
+"""
+
+# Those that somebody has put there meanwhile are refused no more.
+REFUSED = """
+select a.symbol, a.told as words, min(a.noted_at) as since,
+       sum(extract(epoch from upper(r) - lower(r)) / 300 - there.bars)::bigint as bars
+from assetbatch.bar_absences a
+join assetbatch.assets c using (symbol)
+left join trading.symbols s using (symbol)
+cross join unnest(a.ranges) r
+cross join lateral (
+  select count(*) as bars from market_data.ohlcv_5m b
+  where b.symbol_id = s.id and b.ts >= lower(r) and b.ts < upper(r)
+) there
+where a.reason = 'refused' and c.enabled and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
+group by a.symbol, a.told
+having sum(extract(epoch from upper(r) - lower(r)) / 300 - there.bars) > 0
+order by bars desc, a.symbol
 """
 
 # What a page covers and has no bar for is absent for a reason; other reasons that were noted for that time are gone.
@@ -84,31 +134,38 @@ with asked (r) as (
 ), invalid (r) as (
   select coalesce(range_agg(tstzrange(since, until)), '{}')
   from unnest(%(invalid_since)b::timestamptz[], %(invalid_until)b::timestamptz[]) as v (since, until)
+), refused (r) as (
+  select coalesce(range_agg(tstzrange(since, until)), '{}')
+  from unnest(%(refused_since)b::timestamptz[], %(refused_until)b::timestamptz[]) as v (since, until)
 ), found (reason, ranges) as (
   select 'closed', absent.r * closed.r - invalid.r from absent, closed, invalid
   union all select 'nothing', absent.r - closed.r - invalid.r from absent, closed, invalid
   union all select 'failed', invalid.r from invalid
+  union all select 'refused', refused.r from refused
   union all select 'not_entitled', '{}'
 ), months (month) as (
   select tstzmultirange(tstzrange(m at time zone 'UTC', (m + interval '1 month') at time zone 'UTC'))
-  from generate_series(
-    date_trunc('month', %(since)s at time zone 'UTC'), %(until)s at time zone 'UTC', interval '1 month'
+  from refused, generate_series(
+    date_trunc('month', %(since)s at time zone 'UTC'), greatest(%(until)s, upper(refused.r)) at time zone 'UTC',
+    interval '1 month'
   ) m
 )
-insert into assetbatch.bar_absences as b (symbol, reason, month, ranges, noted_at)
-select %(symbol)s, reason, (lower(month) at time zone 'UTC')::date, ranges * month, %(noted_at)s
+insert into assetbatch.bar_absences as b (symbol, reason, month, ranges, noted_at, told)
+select %(symbol)s, reason, (lower(month) at time zone 'UTC')::date, ranges * month, %(noted_at)s,
+       case reason when 'refused' then %(words)s else '' end
 from found, months
 where not isempty(ranges * month)
    or exists (select from assetbatch.bar_absences o, asked
               where o.symbol = %(symbol)s and o.reason = found.reason and o.ranges && asked.r
                 and o.month = (lower(months.month) at time zone 'UTC')::date)
 on conflict (symbol, reason, month) do update
-set ranges = case when b.reason = 'failed' and b.noted_at <= excluded.noted_at - interval '1 day'
+set ranges = case when b.reason in ('failed', 'refused') and b.noted_at <= excluded.noted_at - interval '1 day'
                   then '{}' else b.ranges - (select r from asked) end + excluded.ranges,
-    noted_at = case when b.reason = 'failed' and b.noted_at > excluded.noted_at - interval '1 day'
-                    then b.noted_at else excluded.noted_at end
+    noted_at = case when b.reason in ('failed', 'refused') and b.noted_at > excluded.noted_at - interval '1 day'
+                    then b.noted_at else excluded.noted_at end,
+    told = case when b.reason = 'refused' and not isempty(excluded.ranges) then excluded.told else b.told end
 where b.ranges <> b.ranges - (select r from asked) + excluded.ranges
-   or (b.reason = 'failed' and b.noted_at <= excluded.noted_at - interval '1 day')
+   or (b.reason in ('failed', 'refused') and b.noted_at <= excluded.noted_at - interval '1 day')
 """
 
 NOTE_NOT_ENTITLED = """
@@ -144,31 +201,118 @@ def has_finality(connection: Connection) -> bool:
     return row is not None and bool(row["yes"])
 
 
-def holes(
-    connection: Connection, symbol: str, span: Span, *, now: datetime, told: str, has_finality: bool
-) -> list[Span]:
+def holes(connection: Connection, symbol: str, span: Span, *, now: datetime, told: str) -> list[Span]:
     """Find where bars are missing within a span, for no reason that still holds, in the order of time.
 
-    `told` names plan and key, as `note_not_entitled` did; `has_finality`: the table tells which bars are final.
+    `told` names plan and key, as `note_not_entitled` did.
     """
     rows = connection.execute(
-        HOLES if has_finality else HOLES_BARE,
+        HOLES,
         {
             "symbol": symbol,
             "since": span.since,
             "until": span.until,
-            "failed_since": now - timedelta(days=1),
+            "failed_since": now - HELD,
             "told": told,
         },
     )
     return [Span(row["since"], row["until"]) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What the table has of an asset's bars: the open of its newest final one, how many are `missing`, the oldest."""
+
+    newest: datetime | None
+    missing: int
+    oldest_missing: datetime | None
+
+
+def coverage(
+    connection: Connection,
+    reaches: Mapping[str, datetime],
+    *,
+    counted: Collection[str],
+    closed: Mapping[str, Sequence[Span]],
+    since: datetime,
+    now: datetime,
+    told: str,
+) -> dict[str, Coverage]:
+    """Return by symbol what the table has of these assets' bars; nothing of one whose bars were never asked for.
+
+    `reaches` tells until when the bars of each ought to be there by now. Those that are missing are counted for
+    `counted` alone, from `since` on, or from when they are wanted if that is later; not where its market is `closed`,
+    nor what is absent for a reason that holds. What the table refused is missing. `told` names plan and key.
+    """
+    rests = [(symbol, span) for symbol in counted for span in closed.get(symbol, ())]
+    rows = connection.execute(
+        COVERAGE,
+        {
+            "symbols": list(reaches),
+            "until": list(reaches.values()),
+            "counted": [symbol in counted for symbol in reaches],
+            "rest_symbols": [symbol for symbol, _ in rests],
+            "rest_since": [span.since for _, span in rests],
+            "rest_until": [span.until for _, span in rests],
+            "since": since,
+            "failed_since": now - HELD,
+            "told": told,
+        },
+    )
+    return {row["symbol"]: Coverage(row["newest"], row["missing"], row["oldest"]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedBars:
+    """Bars of an asset that the platform's table did not take, for what reason in PostgreSQL's words, since when."""
+
+    symbol: str
+    bars: int
+    words: str
+    since: datetime
+
+
+def refused(connection: Connection, symbols: Sequence[str] | None = None) -> list[RefusedBars]:
+    """Return whose bars the platform's table did not take and does not have yet, the most first; None: of all assets.
+
+    An asset has one for each reason.
+    """
+    rows = connection.execute(REFUSED, {"symbols": None if symbols is None else list(symbols)})
+    return [RefusedBars(row["symbol"], row["bars"], row["words"], row["since"]) for row in rows]
+
+
+def sentences(found: Sequence[RefusedBars]) -> list[str]:
+    """Return a sentence for each reason for which bars were refused, for so many reasons at most."""
+    by_words: dict[str, list[RefusedBars]] = {}
+    for one in found:
+        by_words.setdefault(one.words, []).append(one)
+    told = []
+    for words, ones in list(by_words.items())[:MOST_REASONS]:
+        bars = sum(one.bars for one in ones)
+        symbols = sorted(one.symbol for one in ones)
+        more = f" and {len(symbols) - MOST_NAMED} more" if len(symbols) > MOST_NAMED else ""
+        told.append(
+            f"{bars} bar{'s' if bars > 1 else ''} of {', '.join(symbols[:MOST_NAMED])}{more}"
+            f" {'were' if bars > 1 else 'was'} refused by market_data.ohlcv_5m: {words}"
+        )
+    return told
+
+
 def note_absences(
-    connection: Connection, symbol: str, harvest: Harvest, *, span: Span, closed: Sequence[Span], noted_at: datetime
+    connection: Connection,
+    symbol: str,
+    harvest: Harvest,
+    *,
+    span: Span,
+    closed: Sequence[Span],
+    noted_at: datetime,
+    words: str = "",
 ) -> None:
-    """Note why a page has no bar where it has none: within what it covers, and `closed` is when the market rested."""
-    if span.since >= harvest.until:
+    """Note why a page has no bar where it has none: within what it covers, and `closed` is when the market rested.
+
+    Of what the table refused, `words` say why.
+    """
+    if span.since >= harvest.until and not harvest.refused:
         return
     connection.execute(
         NOTE_ABSENCES,
@@ -182,6 +326,9 @@ def note_absences(
             "closed_until": [one.until for one in closed],
             "invalid_since": [one.since for one in harvest.invalid],
             "invalid_until": [one.until for one in harvest.invalid],
+            "refused_since": [one.since for one in harvest.refused],
+            "refused_until": [one.until for one in harvest.refused],
+            "words": words,
             "noted_at": noted_at,
         },
     )

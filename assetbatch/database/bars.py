@@ -26,18 +26,25 @@ if TYPE_CHECKING:
     from assetbatch.market_hours import Market
 
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
-# the oldest watermark. An asset that was served and has no row in the platform's table now was deleted there.
+# the oldest watermark. An asset that was served and has no row in the platform's table now was deleted there. While one
+# waits whose bars the table did not take, it takes no others either that reach as far.
 DUE = """
 with limits as (
   select * from unnest(
     %(frequencies)s::int[], %(markets)s::text[], %(asked_before)s::timestamptz[], %(until)s::timestamptz[]
   ) as l (update_frequency_seconds, market, asked_before, until)
+), refusing (since) as (
+  select coalesce(min(l.until), 'infinity')
+  from assetbatch.bar_state b join assetbatch.assets a using (symbol)
+  join limits l using (update_frequency_seconds, market)
+  where b.error_kind = 'refused_by_table' and b.retry_at > %(now)s and a.enabled
 )
 select a.symbol
 from assetbatch.assets a
 join limits l using (update_frequency_seconds, market)
 left join assetbatch.bar_state b using (symbol)
 where a.enabled and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
+  and l.until < (select since from refusing)
   and (exists (select from trading.symbols s where s.symbol = a.symbol)
        or b.asked_until is null
        and not exists (select from assetbatch.sync_state s where s.symbol = a.symbol and s.served_at is not null))
@@ -69,26 +76,33 @@ select a.*, c.*, (
 from claimed c join assetbatch.assets a using (symbol) left join trading.symbols s using (symbol)
 """
 
-# Fenced by the token: who has lost the lease changes nothing.
+# Fenced by the token: who has lost the lease changes nothing. The watermark is read off the bars.
 FINISH = """
-update assetbatch.bar_state
-set asked_until = greatest(asked_until, %(asked_until)s), asked_at = coalesce(%(asked_at)s, asked_at),
-    rechecked_at = coalesce(%(rechecked_at)s, rechecked_at), watermark = coalesce(%(watermark)s, watermark),
-    source_minutes = %(source_minutes)s,
+update assetbatch.bar_state b
+set asked_until = greatest(b.asked_until, %(asked_until)s), asked_at = coalesce(%(asked_at)s, b.asked_at),
+    rechecked_at = coalesce(%(rechecked_at)s, b.rechecked_at), source_minutes = %(source_minutes)s,
+    watermark = (
+      select o.ts from market_data.ohlcv_5m o join trading.symbols s on s.id = o.symbol_id
+      where s.symbol = b.symbol and o.ts < coalesce(greatest(b.asked_until, %(asked_until)s), 'infinity')
+      order by o.ts desc limit 1
+    ),
     failures = 0, retry_at = null, error_kind = null, error = null, token = null, leased_until = null
-where symbol = %(symbol)s and token = %(token)s
+where b.symbol = %(symbol)s and b.token = %(token)s
 """
 
 FAIL = """
 update assetbatch.bar_state
 set failures = failures + 1, error_kind = %(kind)s, error = %(error)s, token = null, leased_until = null,
-    retry_at = %(now)s + least(%(first_seconds)s * 2 ^ least(failures, 20), 86400) * interval '1 second'
+    retry_at = %(now)s + least(%(first_seconds)s * 2 ^ least(failures, 20), %(longest_seconds)s) * interval '1 second'
 where symbol = %(symbol)s and token = %(token)s
 """
 
 RELEASE = (
     "update assetbatch.bar_state set token = null, leased_until = null where symbol = %(symbol)s and token = %(token)s"
 )
+
+# Bars that fail are asked for again this often at least.
+LONGEST_SECONDS = 86_400.0
 
 READ_STATES = """
 select symbol, wanted_since, asked_until from assetbatch.bar_state where symbol = any(%(symbols)s)
@@ -179,10 +193,20 @@ def release(connection: Connection, claimed: Claimed) -> None:
 
 
 def fail(
-    connection: Connection, claimed: Claimed, *, kind: str, error: str, first_seconds: float, now: datetime
-) -> None:
-    """Note that a call failed: its asset's bars are asked for again after `first_seconds`, doubled each time."""
-    connection.execute(
+    connection: Connection,
+    claimed: Claimed,
+    *,
+    kind: str,
+    error: str,
+    first_seconds: float,
+    longest_seconds: float = LONGEST_SECONDS,
+    now: datetime,
+) -> bool:
+    """Note that a call failed: its asset's bars are asked for again after `first_seconds`, doubled each time.
+
+    Return False where another run has the lease by now, or the asset is gone.
+    """
+    done = connection.execute(
         FAIL,
         {
             "symbol": claimed.track.asset.symbol,
@@ -190,9 +214,11 @@ def fail(
             "kind": kind,
             "error": error,
             "first_seconds": first_seconds,
+            "longest_seconds": longest_seconds,
             "now": now,
         },
     )
+    return done.rowcount == 1
 
 
 def finish(
@@ -202,7 +228,6 @@ def finish(
     asked_until: datetime | None = None,
     asked_at: datetime | None = None,
     rechecked_at: datetime | None = None,
-    watermark: datetime | None = None,
     minutes: int,
 ) -> bool:
     """Note what a call brought, and let another run ask; False: another run does already, or the asset is gone."""
@@ -214,7 +239,6 @@ def finish(
             "asked_until": asked_until,
             "asked_at": asked_at,
             "rechecked_at": rechecked_at,
-            "watermark": watermark,
             "source_minutes": minutes,
         },
     )

@@ -149,10 +149,6 @@ from assetbatch.bar_state b join assetbatch.assets a using (symbol)
 where b.error_kind is not null and a.enabled
 """
 
-READ_WATERMARKS = """
-select symbol, watermark from assetbatch.bar_state where symbol = any(%(symbols)s) and watermark is not null
-"""
-
 # The last ones first; what was killed ended when it must have.
 READ_NOT_WELL = """
 select job, host, started_at, finished_at, exit_code, error_kind,
@@ -200,7 +196,6 @@ class Overview:
     """The fingerprint of the key in use."""
     first_run_at: datetime | None = None
     bars_failing: int = 0
-    watermarks: Mapping[str, datetime] = field(default_factory=dict)
 
     def job(self, name: str) -> Row:
         """Give the row of a job; each has one, whether it ever ran or not."""
@@ -226,7 +221,6 @@ def read(
     before = connection.execute(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds}).fetchone()
     bars = connection.execute(READ_BARS).fetchone()
     assert bars is not None  # noqa: S101 - a select without from has one row
-    marks = connection.execute(READ_WATERMARKS, {"symbols": list(symbols)})
     return Overview(
         now=hour["now"],
         prices=prices(connection, symbols),
@@ -242,7 +236,6 @@ def read(
         key=key if used is None else used["key"],
         first_run_at=hour["first_run_at"],
         bars_failing=bars["failing"],
-        watermarks={row["symbol"]: row["watermark"] for row in marks},
     )
 
 

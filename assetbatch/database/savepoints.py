@@ -78,52 +78,72 @@ def sift(
     so do all where each of some that are tried alone is refused, or the table cannot be written at all. Raises what is
     no refusal.
     """
-    found: Sifted[R, T] = Sifted()
-
-    def is_taken(part: Sequence[R]) -> bool:
-        found.statements += 1
-        try:
-            with connection.transaction():
-                found.taken.append(put(part))
-        except psycopg.Error as error:
-            if not is_refusal(error):
-                raise
-            errors.append(error)
-            if len(part) == 1:
-                found.refused.append((part[0], error))
-            return False
-        return True
-
-    errors: list[psycopg.Error] = []
-    if not rows or is_taken(rows) or len(rows) == 1:
+    sieve = _Sieve(connection, put, is_refusal)
+    found = sieve.found
+    if not rows or sieve.takes(rows) or len(rows) == 1:
         return found
+    first = sieve.errors[0]
     middle = len(rows) // 2
     parts = [rows[:middle], rows[middle:]]
     if most_statements is not None:
-        last = len(rows) - 1
-        is_hopeless = refuses_table(errors[0]) and not isinstance(errors[0], psycopg.errors.CheckViolation)
-        probes = [] if is_hopeless else sorted({number * last // (PROBES - 1) for number in range(PROBES)})
-        if not any([is_taken(rows[at : at + 1]) for at in probes]):
-            found.refused = [(row, errors[0]) for row in rows]
+        probes = _probes(len(rows)) if refuses_row(first) else []
+        for at in probes:
+            sieve.takes(rows[at : at + 1])
+        if not found.taken:
+            found.refused = [(row, first) for row in rows]
             return found
         parts = [rows[before + 1 : after] for before, after in pairwise(probes)]
-    order = count()
-    # Refused parts: how many halvings in a row have shown nothing that is taken, the longest first, and a tie-breaker.
-    waiting: list[tuple[int, int, int, Sequence[R]]] = []
-
-    def look_into(parts: Sequence[Sequence[R]], barren: int) -> None:
-        refused = [part for part in parts if part and not is_taken(part)]
-        for part in refused:
-            if len(part) > 1:
-                fruitless = barren + 1 if len(refused) == len(parts) else 0
-                heappush(waiting, (fruitless, -len(part), next(order), part))
-
-    look_into(parts, 0)
-    while waiting:
-        barren, _, _, part = heappop(waiting)
+    sieve.look_into(parts, 0)
+    while sieve.waiting:
+        barren, _, _, part = heappop(sieve.waiting)
         if most_statements is not None and found.statements + 2 > most_statements:
-            found.refused += [(row, errors[0]) for row in part]
+            found.refused += [(row, first) for row in part]
         else:
             middle = len(part) // 2
-            look_into([part[:middle], part[middle:]], barren)
+            sieve.look_into([part[:middle], part[middle:]], barren)
     return found
+
+
+def _probes(rows: int) -> list[int]:
+    """Choose which of so many rows are tried alone."""
+    return sorted({number * (rows - 1) // (PROBES - 1) for number in range(PROBES)})
+
+
+class _Sieve(Generic[R, T]):
+    """What was found so far, and the parts that were refused and are to be looked into."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        put: Callable[[Sequence[R]], T],
+        is_refusal: Callable[[psycopg.Error], bool],
+    ) -> None:
+        self._connection = connection
+        self._put = put
+        self._is_refusal = is_refusal
+        self._order = count()
+        self.found: Sifted[R, T] = Sifted()
+        self.errors: list[psycopg.Error] = []
+        # First those with the fewest halvings in a row that have shown nothing that is taken, of these the longest.
+        self.waiting: list[tuple[int, int, int, Sequence[R]]] = []
+
+    def takes(self, part: Sequence[R]) -> bool:
+        self.found.statements += 1
+        try:
+            with self._connection.transaction():
+                self.found.taken.append(self._put(part))
+        except psycopg.Error as error:
+            if not self._is_refusal(error):
+                raise
+            self.errors.append(error)
+            if len(part) == 1:
+                self.found.refused.append((part[0], error))
+            return False
+        return True
+
+    def look_into(self, parts: Sequence[Sequence[R]], barren: int) -> None:
+        refused = [part for part in parts if part and not self.takes(part)]
+        fruitless = barren + 1 if len(refused) == len(parts) else 0
+        for part in refused:
+            if len(part) > 1:
+                heappush(self.waiting, (fruitless, -len(part), next(self._order), part))

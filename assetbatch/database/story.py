@@ -21,10 +21,14 @@ from assetbatch.queue where symbol = %(symbol)s
 """
 
 READ_BARS = """
-select b.wanted_since, b.asked_until, b.watermark, b.source_minutes, b.retry_at, b.error_kind, b.error,
-       (select count(*) from market_data.ohlcv_5m o join trading.symbols s on s.id = o.symbol_id
-        where s.symbol = b.symbol) as stored
-from assetbatch.bar_state b where b.symbol = %(symbol)s
+select b.wanted_since, b.asked_until, there.watermark, b.source_minutes, b.retry_at, b.error_kind, b.error, there.stored
+from assetbatch.bar_state b
+cross join lateral (
+  select count(*) as stored, max(o.ts) filter (where o.ts < coalesce(b.asked_until, 'infinity')) as watermark
+  from market_data.ohlcv_5m o join trading.symbols s on s.id = o.symbol_id
+  where s.symbol = b.symbol
+) there
+where b.symbol = %(symbol)s
 """
 
 READ_ABSENCES = """

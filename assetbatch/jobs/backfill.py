@@ -18,7 +18,7 @@ from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.run import new_client, perform, renewal_seconds
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.model import Access, ChangedBar, Failure, Span
+from assetbatch.model import Access, ChangedBar, Failure, Span, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +88,6 @@ def foresee(
     api_key = config.api_key.reveal() if config.api_key else None
     sight = Sight(connection, config, clock, api_key=api_key)
     wanted = Wanted(config, sight, clock)
-    has_finality = bar_holes.has_finality(connection)
     assets = catalogue.enabled_assets(connection, symbols)
     spans: dict[str, Span] = {}
     calls = 0
@@ -98,11 +97,7 @@ def foresee(
             continue
         span = Span(wanted.since(since), min(core.floor(until), reach) if until else reach)
         missing = (
-            [span]
-            if refetch
-            else bar_holes.holes(
-                connection, asset.symbol, span, now=clock.now(), told=sight.told, has_finality=has_finality
-            )
+            [span] if refetch else bar_holes.holes(connection, asset.symbol, span, now=clock.now(), told=sight.told)
         )
         if span.since < span.until and missing:
             spans[asset.symbol] = span
@@ -141,8 +136,9 @@ def _result(run: Run, pages: _Pages, foreseen: Foreseen) -> RunResult:
     kinds = [one.kind for one in pages.given_up]
     if pages.ended_by is not None:
         kinds.append(pages.ended_by.kind)
+    result = run.result(kinds, anything_stored=bool(pages.assets))
     return replace(
-        run.result(kinds, anything_stored=bool(pages.assets)),
+        result,
         updated=tuple(sorted(pages.assets)),
         deferred=tuple(pages.todo),
         failed=tuple(pages.given_up),
@@ -150,6 +146,7 @@ def _result(run: Run, pages: _Pages, foreseen: Foreseen) -> RunResult:
         calls_foreseen=foreseen.calls,
         changed=tuple(pages.changed),
         ended_by=pages.ended_by,
+        warnings=result.warnings + pages.warnings(),
     )
 
 
@@ -170,6 +167,9 @@ class _Pages(Bars):
     def changed(self) -> list[ChangedBar]:
         """The bars that were stored otherwise before."""
         return list(self._changed.values())
+
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(bar_holes.sentences(bar_holes.refused(self._run.connection, list(self._spans))))
 
     def has_work(self) -> bool:
         if self.todo and self.ended_by is None:
@@ -228,6 +228,13 @@ class _Pages(Bars):
                     self._changed[symbol, ts] = ChangedBar(symbol, old, new)
             self._spans[symbol] = replace(self._spans[symbol], since=one.span.until if found.whole else found.until)
         return stored
+
+    def _refused(self, one: BarCall, stored: StoredBars) -> None:
+        del one  # it is the first to do
+        symbol, kind = self.todo.popleft(), stored.kind or FailureKind.REFUSED_BY_DATABASE
+        self.given_up.append(Failure(symbol, kind, stored.refused[0][1]))
+        if kind is FailureKind.REFUSED_BY_TABLE:
+            self.ended_by = Trouble(kind, stored.refused[0][1])
 
     def _lost(self, one: BarCall) -> None:
         # Another run has it now, or nobody: who claims it anew finds out which.

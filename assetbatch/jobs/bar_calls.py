@@ -138,7 +138,6 @@ class BarCalls:
             Span(since, until),
             now=self._run.clock.now(),
             told=self._sight.told,
-            has_finality=self._has_finality,
         )
 
     def begin(self) -> BarCall | None:

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 A_FEW_DAYS = timedelta(days=3)
 # After a call that can hardly fare better soon.
 HOPELESS_SECONDS = 6 * 3600.0
+# At most, until one asset's bars are asked for again to see whether the table takes any now.
+TABLE_SECONDS = 3600.0
 
 
 class Bars(BarCalls):
@@ -59,6 +61,12 @@ class Bars(BarCalls):
     def result(self) -> BarsResult:
         """What was stored."""
         return BarsResult(len(self.assets), self.stored)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return a sentence for each reason for which the platform's table did not take bars, in this run or before."""
+        if not self.wanted.enabled:
+            return ()
+        return tuple(bar_holes.sentences(bar_holes.refused(self._run.connection, self._symbols)))
 
     def fetch(
         self,
@@ -128,11 +136,23 @@ class Bars(BarCalls):
             log.warning("bars of %s are not stored: it was removed, or held for too long", asset.symbol)
             return
         for ts, why in stored.refused[:1]:
-            log.warning("%s: %d bars were refused, as that of %s: %s", asset.symbol, len(stored.refused), ts, why)
+            log.info("%s: %d bars were refused, as that of %s: %s", asset.symbol, len(stored.refused), ts, why)
+        if not stored.is_any_taken:
+            self._refused(one, stored)
+            return
         self.assets.add(asset.symbol)
         self.stored += stored.written
         if page.more or not one.newest:
             self._again(one)
+
+    def _refused(self, one: BarCall, stored: StoredBars) -> None:
+        """Ask for no further bars of an asset of which the table took none, nor of others where that is the table's."""
+        symbol = one.claimed.track.asset.symbol
+        bar_holes.mark_scanned(self._run.connection, symbol, self._run.clock.now())
+        if stored.kind is FailureKind.REFUSED_BY_TABLE:
+            self._holed.clear()
+            self._scan_seconds = 0.0
+            self._list_due()
 
     def _has_minutes_only(self, one: BarCall, page: Page) -> bool:
         """Tell whether a ticker that never had a 5-minute bar should have had one by now."""
@@ -159,10 +179,23 @@ class Bars(BarCalls):
                 fetched_at=self._run.clock.now(),
                 carefully=carefully,
             )
-            found = core.without(found, [ts for ts, _ in stored.refused] if stored else [])
-            closed = market_hours.closed_spans(market, one.span.since, found.until)
-            bar_holes.note_absences(connection, symbol, found, span=one.span, closed=closed, noted_at=one.asked_at)
-            if not self._finish(one, found):
+            if stored is not None:
+                found = core.without(found, {ts for ts, _ in stored.refused})
+            bar_holes.note_absences(
+                connection,
+                symbol,
+                found,
+                span=one.span,
+                closed=market_hours.closed_spans(market, one.span.since, found.until),
+                noted_at=one.asked_at,
+                words=stored.refused[0][1] if stored is not None and stored.refused else "",
+            )
+            if stored is not None and one.newest and not stored.is_any_taken:
+                # Told as far as the table has them, and asked for again from there.
+                is_ours = self._put_off(one, stored.kind or FailureKind.REFUSED_BY_DATABASE, stored.refused[0][1])
+            else:
+                is_ours = self._finish(one, found)
+            if not is_ours:
                 stored = None
                 self._lost(one)
                 raise psycopg.Rollback
@@ -181,7 +214,7 @@ class Bars(BarCalls):
 
     def _finish(self, one: BarCall, found: Harvest) -> bool:
         track = one.claimed.track
-        final = [bar.ts for bar, is_final in found.bars if is_final]
+        is_any_final = any(is_final for _, is_final in found.bars)
         rechecked = track.watermark is None or one.span.since < track.watermark
         return bars.finish(
             self._run.connection,
@@ -189,9 +222,8 @@ class Bars(BarCalls):
             asked_until=found.until if one.newest else None,
             asked_at=one.asked_at if one.newest and found.whole else None,
             rechecked_at=one.asked_at if one.newest and rechecked else None,
-            watermark=max([*final, *([track.watermark] if track.watermark else [])], default=None),
             # Remembered as soon as one was found.
-            minutes=one.call.minutes if final or track.watermark else 5,
+            minutes=one.call.minutes if is_any_final or track.watermark else 5,
         )
 
     def failed(self, one: BarCall, error: CallError) -> None:
@@ -216,7 +248,7 @@ class Bars(BarCalls):
             if meaning.ends_run:
                 self.ended_by = Trouble(error.kind, error.reason)
         else:
-            self._put_off(one, error)
+            self._put_off(one, error.kind, error.reason)
             if meaning.strike and self._road.api_is_away():
                 self.ended_by = Trouble(error.kind, error.reason)
 
@@ -236,12 +268,22 @@ class Bars(BarCalls):
         self._again(one)
         return span
 
-    def _put_off(self, one: BarCall, error: CallError) -> None:
-        """Put an asset's bars off, longer each time that its call fails."""
+    def _put_off(self, one: BarCall, kind: FailureKind, error: str) -> bool:
+        """Put an asset's bars off, longer each time that its call fails; False: they are another run's by now."""
         connection, now = self._run.connection, self._run.clock.now()
         usual = self._run.config.settings.queue.retry_delay_seconds
-        first = HOPELESS_SECONDS if KINDS[error.kind].fate is Fate.DEAD else usual
-        bars.fail(connection, one.claimed, kind=error.kind.value, error=error.reason, first_seconds=first, now=now)
+        first = HOPELESS_SECONDS if KINDS[kind].fate is Fate.DEAD else usual
+        # All others wait for the table as well.
+        longest = TABLE_SECONDS if kind is FailureKind.REFUSED_BY_TABLE else bars.LONGEST_SECONDS
+        return bars.fail(
+            connection,
+            one.claimed,
+            kind=kind.value,
+            error=error,
+            first_seconds=first,
+            longest_seconds=longest,
+            now=now,
+        )
 
     def let_go(self, one: BarCall) -> None:
         """Let another run ask: this one ends."""

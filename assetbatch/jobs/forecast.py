@@ -171,7 +171,6 @@ class _Forecaster:
             return [], 0
         assets = catalogue.enabled_assets(self._connection)
         known = bars.states(self._connection, [asset.symbol for asset in assets[:MOST_SCANNED]])
-        has_finality = bar_holes.has_finality(self._connection)
         found = []
         for asset in assets[:MOST_SCANNED]:
             market = market_hours.market_of(asset)
@@ -181,9 +180,7 @@ class _Forecaster:
             if until is None or since >= until:
                 continue
             span = Span(since, until)
-            holes = bar_holes.holes(
-                self._connection, asset.symbol, span, now=self._now, told=self._sight.told, has_finality=has_finality
-            )
+            holes = bar_holes.holes(self._connection, asset.symbol, span, now=self._now, told=self._sight.told)
             if calls := core.calls_for(holes, market):
                 found.append(ForeseenBars(asset.symbol, holes[0].since, calls))
         return found, max(0, len(assets) - MOST_SCANNED)

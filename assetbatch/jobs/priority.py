@@ -170,8 +170,9 @@ class _Update:
         updated = [symbol for symbol in own if symbol in trip.updated]
         unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
         kinds = [*(failure.kind for failure in failed), *([bars.ended_by.kind] if bars.ended_by else [])]
+        result = run.result(kinds, anything_stored=bool(updated or unchanged))
         return replace(
-            run.result(kinds, anything_stored=bool(updated or unchanged)),
+            result,
             updated=tuple(updated),
             unchanged=tuple(unchanged),
             deferred=tuple(deferred),
@@ -181,4 +182,5 @@ class _Update:
             bars=bars.result,
             newer_at=self._sight.newer_at({asset.asset_type for asset in self._assets}),
             ended_by=bars.ended_by,
+            warnings=result.warnings + bars.warnings(),
         )

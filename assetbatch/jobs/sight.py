@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from assetbatch.planner import DayOutcome, Entitlement, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from datetime import date
+    from datetime import date, datetime
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
@@ -121,11 +120,6 @@ class Sight:
         """Tell for each market the newest finished day that can be had now."""
         now = self._clock.now()
         return {market: planner.wanted_day(market, self.days, now) for market in AssetType}
-
-    def days_end(self, market: AssetType) -> datetime | None:
-        """Tell until when finished data reach; None: not known now."""
-        day = planner.wanted_day(market, self.days, self._clock.now())
-        return None if day is None else datetime.combine(day + timedelta(days=1), time(0), UTC)
 
     def widened(self, call: Call) -> Call:
         """Let a call for daily figures serve all of its market: the catalogue is what config.yaml says by then."""

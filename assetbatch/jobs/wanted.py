@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch import bars, market_hours, planner
+from assetbatch import bars, planner
 from assetbatch.market_hours import Market
 from assetbatch.planner import Mode
 
@@ -57,12 +57,8 @@ class Wanted:
 
     def until(self, market: Market) -> datetime | None:
         """Tell until when a market's bars are settled now; None: no finished day can be had."""
-        if self._sight.mode is Mode.END_OF_DAY:
-            return self._sight.days_end(market.asset_type)
         now = self._clock.now()
-        closed_at = market_hours.last_close(market, now)
-        settled = now - self.settle
-        return bars.floor(min(settled, closed_at) if closed_at else settled)
+        return bars.reach(market, mode=self._sight.mode, days=self._sight.days, now=now, settle=self.settle)
 
     def limits(self, frequencies: Sequence[int]) -> list[tuple[int, Market, datetime, datetime]]:
         """Tell for each frequency and market before when bars must have been asked for to be due, and until when."""

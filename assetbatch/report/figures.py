@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from assetbatch.config import Config
+    from assetbatch.database.bar_holes import RefusedBars
     from assetbatch.database.overview import Overview
     from assetbatch.model import AssetType
     from assetbatch.report.freshness import Outlook
@@ -64,14 +65,17 @@ class PricesStatus:
 
 @dataclass(frozen=True, slots=True)
 class BarsStatus:
-    """The newest final bar of each priority asset, and of all assets those whose bars fail.
+    """The newest final bar of each priority asset that the table has, and of all assets those whose bars fail.
 
-    `holes` counts the bars that are missing in the last days of priority assets.
+    `holes` counts the bars that are missing in the last days of priority assets, up to where they ought to reach; None:
+    none are asked for. `refused`: whose bars the platform's table did not take.
     """
 
     newest: Mapping[str, datetime]
     failing: int
-    holes: int
+    holes: int | None
+    oldest_hole: datetime | None = None
+    refused: Sequence[RefusedBars] = ()
 
 
 @dataclass(frozen=True, slots=True)

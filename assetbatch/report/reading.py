@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch.database import asset_states, catalogue, overview, schema
+from assetbatch import bars as core
+from assetbatch import market_hours, planner
+from assetbatch.database import asset_states, bar_holes, catalogue, entitlements, overview, schema
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import key_fingerprint
-from assetbatch.model import Span
 from assetbatch.planner import Mode
 from assetbatch.report import status as report
+from assetbatch.report.figures import BarsStatus
 from assetbatch.report.freshness import limits
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
             states,
             source=schema.source(connection),
             others=_others(config, connection, found, all_of_them=wanted.all_assets),
-            bar_holes=_holes(config, connection, found),
+            bars=_bars(config, connection, found),
         )
         if wanted.since is not None:
             runs = overview.not_well(connection, seconds=wanted.since.total_seconds(), limit=MOST_RUNS)
@@ -102,25 +104,36 @@ def _others(config: Config, connection: Connection, found: Overview, *, all_of_t
     )
 
 
-def _holes(config: Config, connection: Connection, found: Overview) -> int:
-    """Count the bars that are missing, of the first priority assets in their last days."""
-    if not found.watermarks:
-        return 0
-    from assetbatch.bars import LENGTH
-    from assetbatch.database import bar_holes, bars
-    from assetbatch.database.entitlements import told_to
-
-    symbols = [asset.symbol for asset in config.priority_assets[:HOLES_OF_ASSETS]]
-    asked = {symbol: known for symbol, known in bars.states(connection, symbols).items() if known[1] is not None}
-    has_finality = bar_holes.has_finality(connection)
-    missing = timedelta(0)
-    for symbol, (since, until) in asked.items():
-        if until is not None and until > since:
-            span = Span(max(since, until - HOLES_BACK), until)
-            told = told_to(config.plan, found.key or "")
-            for hole in bar_holes.holes(connection, symbol, span, now=found.now, told=told, has_finality=has_finality):
-                missing += hole.until - hole.since
-    return missing // LENGTH
+def _bars(config: Config, connection: Connection, found: Overview) -> BarsStatus:
+    """Read what the table has of the priority assets' bars; those that are missing, of the first of them."""
+    outlook, settle = report.outlook_of(config, found), timedelta(seconds=config.settings.bars.settle_seconds)
+    asked = planner.asks_for_bars(config.settings.bars.enabled, config.calls_per_window, outlook.mode)
+    since = core.floor(found.now - HOLES_BACK)
+    reaches, closed = {}, {}
+    for asset in config.priority_assets:
+        market = market_hours.market_of(asset)
+        # A bar may take its asset's period to be asked for, and a run to come.
+        by = found.now - 2 * timedelta(seconds=asset.update_frequency_seconds)
+        until = core.reach(market, mode=outlook.mode, days=found.days, now=by, settle=settle)
+        if until is not None:
+            reaches[asset.symbol] = until
+            closed[asset.symbol] = market_hours.closed_spans(market, since, until)
+    coverage = bar_holes.coverage(
+        connection,
+        reaches,
+        counted=list(reaches)[:HOLES_OF_ASSETS] if asked else (),
+        closed=closed,
+        since=since,
+        now=found.now,
+        told=entitlements.told_to(config.plan, found.key or ""),
+    )
+    return BarsStatus(
+        {symbol: one.newest for symbol, one in coverage.items() if one.newest is not None},
+        found.bars_failing,
+        sum(one.missing for one in coverage.values()) if asked else None,
+        min((one.oldest_missing for one in coverage.values() if one.oldest_missing is not None), default=None),
+        bar_holes.refused(connection),
+    )
 
 
 def _with_story(config: Config, connection: Connection, found: Overview, status: Status, symbol: str) -> Status:

@@ -146,7 +146,7 @@ def build(
     *,
     source: str | None,
     others: Others | None = None,
-    bar_holes: int = 0,
+    bars: BarsStatus | None = None,
 ) -> Status:
     """Put together what was read; pure, so that text, JSON and exit code tell the same.
 
@@ -185,7 +185,7 @@ def build(
         prices=figures.prices_of(outlook, markets, [one.day for one in assets if one.day], source),
         budget=budget,
         queue=queue,
-        bars=figures.BarsStatus(overview.watermarks, overview.bars_failing, bar_holes),
+        bars=bars or figures.BarsStatus({}, overview.bars_failing, 0),
         events=figures.events_of(config, overview),
         metrics=metrics,
     )

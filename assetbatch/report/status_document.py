@@ -46,6 +46,8 @@ def status_document(status: Status) -> dict[str, Any]:
             "newest": dict(status.bars.newest),
             "failing": status.bars.failing,
             "holes": status.bars.holes,
+            "oldest_hole": status.bars.oldest_hole,
+            "refused": [asdict(one) for one in status.bars.refused],
         },
         "metrics": dict(status.metrics),
         "alerts": [_alert(alert) for alert in status.alerts],

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from assetbatch.database.bar_holes import sentences
 from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
@@ -172,17 +173,19 @@ def _queue(status: Status) -> str:
 
 def _bars(status: Status) -> str:
     bars = status.bars
-    if not bars.newest and not bars.failing:
-        return "none yet"
     newest = [
         f"{one.asset.symbol} {bars.newest[one.asset.symbol]:%m-%d %H:%M}"
         for one in status.assets
         if one.asset.symbol in bars.newest
     ]
-    words = [f"newest final {', '.join(newest)} UTC", f"{bars.holes} missing in 7 days"] if newest else ["none yet"]
+    words = [f"newest final {', '.join(newest)} UTC" if newest else "none yet"]
+    if bars.holes is None:
+        words += ["none are asked for"] if newest else []
+    elif newest or bars.holes:
+        words.append(f"{bars.holes} missing in 7 days")
     if bars.failing:
         words.append(f"those of {counted(bars.failing, 'asset')} fail")
-    return "; ".join(words)
+    return "; ".join([*words, *sentences(bars.refused)])
 
 
 def _events(status: Status) -> str:

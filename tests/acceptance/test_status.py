@@ -301,26 +301,55 @@ def test_lengths_of_time_are_read_as_people_write_them(text: str, length: timede
         assert duration(text) == length
 
 
-def test_bars_are_told_by_the_newest_and_by_those_that_are_missing(commands: Commands, connection: Connection) -> None:
+ADD_BARS = """
+insert into market_data.ohlcv_5m (symbol_id, ts, open, high, low, close, volume, is_final, fetched_at)
+select id, ts, 1, 1, 1, 1, 1, true, now()
+from trading.symbols, generate_series(%(since)s::timestamptz, %(until)s, interval '5 minutes') ts
+where symbol = %(symbol)s
+"""
+
+
+def test_bars_are_told_as_the_table_has_them_up_to_where_they_ought_to_reach(
+    commands: Commands, connection: Connection
+) -> None:
+    (commands.folder / "config.yaml").write_text("bars: {enabled: true}\n")
     connection.execute("insert into trading.symbols (symbol) values ('BTCUSD'), ('S1')")
     add_secondary(connection, 1)
+    # The memory of a bar that no table has; what was asked for last; and two that fail, one of nobody's.
     connection.execute(
         "insert into assetbatch.bar_state (symbol, wanted_since, asked_until, watermark, error_kind)"
-        " values ('BTCUSD', '2026-11-20 10:00Z', '2026-11-20 11:00Z', '2026-11-20 10:55Z', null),"
+        " values ('BTCUSD', now() - interval '30 days', date_trunc('hour', now()), now(), null),"
         " ('S1', '2026-11-20 10:00Z', null, null, 'timeout'), ('GONE', '2026-11-20 10:00Z', null, null, 'timeout')"
     )
+    now = datetime.now(UTC)
+    hour = now.replace(minute=0, second=0, microsecond=0)
     connection.execute(
-        "insert into market_data.ohlcv_5m"
-        " (symbol_id, ts, open, high, low, close, volume, is_final, fetched_at)"
-        " select id, ts, 1, 1, 1, 1, 1, true, now()"
-        " from trading.symbols, generate_series('2026-11-20 10:00Z', '2026-11-20 10:55Z', interval '5 minutes') ts"
-        " where symbol = 'BTCUSD' and extract(minute from ts) not in (20, 25, 40)"
+        ADD_BARS,
+        {"symbol": "BTCUSD", "since": hour - timedelta(days=8), "until": hour - timedelta(hours=30)},
     )
 
     told_of = told(commands, connection).bars
 
-    assert told_of.newest == {"BTCUSD": datetime(2026, 11, 20, 10, 55, tzinfo=UTC)}
-    assert (told_of.holes, told_of.failing) == (3, 1)
+    assert told_of.newest == {"BTCUSD": hour - timedelta(hours=30)}
+    assert told_of.holes == pytest.approx((now - hour) / timedelta(minutes=5) + 30 * 12, abs=5)
+    assert told_of.oldest_hole == hour - timedelta(hours=30) + timedelta(minutes=5)
+    assert told_of.failing == 1
+
+    # The newest is months old: all of the last days is missing.
+    connection.execute("update market_data.ohlcv_5m set ts = ts - interval '90 days'")
+    assert told(commands, connection).bars.holes == pytest.approx(7 * 288, abs=5)
+    # What is absent for a reason is not, but for what the table did not take.
+    connection.execute(
+        "insert into assetbatch.bar_absences (symbol, reason, month, ranges, noted_at)"
+        " select 'BTCUSD', reason, date_trunc('month', at), tstzmultirange(tstzrange(at, at + interval '1 hour')), now()"
+        " from (values ('nothing', now() - interval '2 days'), ('failed', now() - interval '3 days'),"
+        " ('refused', now() - interval '4 days')) as v (reason, at)"
+    )
+    assert told(commands, connection).bars.holes == pytest.approx(7 * 288 - 24, abs=6)
+    # Where none are asked for, none are missing.
+    (commands.folder / "config.yaml").write_text("bars: {enabled: false}\n")
+    assert told(commands, connection).bars.holes is None
+    assert "none are asked for" in commands("status").stdout
 
 
 def test_jobs_are_told_in_their_order_after_many_runs(commands: Commands, connection: Connection) -> None:
@@ -365,8 +394,10 @@ def test_an_asset_has_a_story(commands: Commands, connection: Connection) -> Non
     )
     connection.execute(
         "insert into assetbatch.bar_state (symbol, wanted_since, watermark, error_kind, error)"
-        " values ('EURUSD', '2026-11-01Z', '2026-11-20 21:55Z', 'timeout', 'too slow')"
+        " values ('EURUSD', '2026-11-01Z', '2026-11-23 00:00Z', 'timeout', 'too slow')"
     )
+    newest = datetime(2026, 11, 20, 21, 55, tzinfo=UTC)
+    connection.execute(ADD_BARS, {"symbol": "EURUSD", "since": newest, "until": newest})
     connection.execute(
         "insert into assetbatch.bar_absences (symbol, reason, month, ranges, noted_at)"
         " values ('EURUSD', 'closed', '2026-11-01', '{[2026-11-20 22:00Z,2026-11-20 23:00Z)}', now())"
@@ -384,14 +415,14 @@ def test_an_asset_has_a_story(commands: Commands, connection: Connection) -> Non
     assert (story["symbol"], story["state"], story["catalogue"]["polygon_ticker"]) == ("EURUSD", "fresh", "C:EURUSD")
     assert isinstance(story["last_update"]["bid"], str)
     assert (story["queue_item"]["state"], story["queue_item"]["attempts"]) == ("delayed", 2)
-    assert (story["bars"]["stored"], story["bars"]["watermark"]) == (0, "2026-11-20T21:55:00Z")
+    assert (story["bars"]["stored"], story["bars"]["watermark"]) == (1, "2026-11-20T21:55:00Z")
     assert [(row["reason"], row["bars"]) for row in story["bars"]["absent"]] == [("closed", 12)]
     assert [(call["outcome"], call["http_status"]) for call in story["calls"]] == [("server_error", 503)]
     for words in (
         "EURUSD (C:EURUSD, forex, Euro/US Dollar): priority asset 2, every 5 min: fresh; from config",
         "delayed, LOW, enqueued",
         "2 attempts, again in 29 min; missing: left out",
-        "0 stored, wanted since 2026-11-01 00:00 UTC, newest final 2026-11-20 21:55 UTC, failed: timeout: too slow",
+        "1 stored, wanted since 2026-11-01 00:00 UTC, newest final 2026-11-20 21:55 UTC, failed: timeout: too slow",
         "12 closed",
         "server_error",
     ):

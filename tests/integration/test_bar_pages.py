@@ -296,9 +296,7 @@ def absences(connection: Connection) -> dict[str, list[tuple[int, int]]]:
 def holes(
     connection: Connection, since: int = 0, until: int = 20, *, now: datetime = ASKED, told: str = "free key"
 ) -> list[tuple[int, int]]:
-    found = bar_holes.holes(
-        connection, "BTCUSD", span(since, until), now=now, told=told, has_finality=bar_holes.has_finality(connection)
-    )
+    found = bar_holes.holes(connection, "BTCUSD", span(since, until), now=now, told=told)
     return [((one.since - BEGIN) // LENGTH, (one.until - BEGIN) // LENGTH) for one in found]
 
 
@@ -398,7 +396,7 @@ def test_reasons_of_one_asset_are_no_others(market: Connection) -> None:
     note(market, harvest(20, absent=[(0, 20)]))
     write(market, finals(bar(3)))
 
-    found = bar_holes.holes(market, "ETHUSD", span(0, 20), now=ASKED, told="", has_finality=True)
+    found = bar_holes.holes(market, "ETHUSD", span(0, 20), now=ASKED, told="")
     assert found == [span(0, 20)]
 
 
@@ -464,7 +462,7 @@ def test_the_newest_bar_below_what_was_asked_for_is_final(market: Connection) ->
     claimed = claim(market)
     assert claimed.track.watermark == at(2)  # of a platform's own bars, the newest
 
-    bars.finish(market, claimed, asked_until=at(2), asked_at=ASKED, watermark=at(1), minutes=5)
+    bars.finish(market, claimed, asked_until=at(2), asked_at=ASKED, minutes=5)
 
     track = claim(market).track
     assert (track.watermark, track.asked_until, track.minutes) == (at(1), at(2), 5)

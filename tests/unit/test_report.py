@@ -19,6 +19,7 @@ from assetbatch.market_hours import Market, open_time
 from assetbatch.model import Access, Asset, AssetType, Role
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
 from assetbatch.report import status
+from assetbatch.report.figures import BarsStatus
 from assetbatch.report.freshness import Freshness, Outlook, freshness, market_time_ago
 from assetbatch.report.health import Health, Level
 from assetbatch.report.status_document import status_document
@@ -363,12 +364,12 @@ def test_one_screen_holds_all_and_names_the_worst_first(config: Config, width: i
         overview(refusals=1, events_pending=3, oldest_event_at=TUESDAY - minutes(6)),
         jobs=[overview(job={"last_run": TUESDAY - minutes(12)}).jobs[0], drain, enqueue],
         queue=[*items(240, priority=1), *items(7), *items(900, state="dead")],
-        watermarks={"EURUSD": TUESDAY - minutes(10)},
-        bars_failing=2,
         prices={"EURUSD": {"last_price": "1.0829", "daily_open": "1.07", "data_timestamp": "2026-11-17T11:59:00Z"}},
     )
 
-    lines = shown(build(config, seen), width)
+    bars = BarsStatus({"EURUSD": TUESDAY - minutes(10)}, failing=2, holes=7)
+
+    lines = shown(replace(build(config, seen), bars=bars), width)
 
     assert lines[0].startswith("UNHEALTHY  run-priority has not run for 12 minutes")
     assert max(map(len, lines)) <= width
@@ -377,6 +378,7 @@ def test_one_screen_holds_all_and_names_the_worst_first(config: Config, width: i
         "3 events waiting for more than 5 minutes",
         "2 waiting (1 CRITICAL for 4 h, 1 MEDIUM for 7 min), 1 dead",
         "EURUSD 11-17 11:50",
+        "7 missing in 7 days",
         "2 assets fail",
         "3 waiting, the oldest for 6 min; published by postgres",
         "live, from api.massive.com",
