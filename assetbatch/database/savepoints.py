@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import psycopg
@@ -73,34 +73,32 @@ def sift(
 ) -> Sifted[R, T]:
     """Put rows into a table, inside the caller's transaction: together, else in halves, down to those that are refused.
 
-    `put` writes some of them; each time it has a savepoint of its own. Where halves bring nothing to light others are
-    tried first. With `most_statements`, rows that are not tried by then count as refused for the first one's reason;
-    so do all where each of some that are tried alone is refused, or the table cannot be written at all. Raises what is
-    no refusal.
+    `put` writes some of them; each time it has a savepoint of its own. Halves that lie beside rows that were taken come
+    first: what is refused often lies together. With `most_statements`, rows that are not tried by then count as refused
+    for the first one's reason; so do all where each of some that are tried alone is refused, or where the table cannot
+    be written at all. Raises what is no refusal.
     """
-    sieve = _Sieve(connection, put, is_refusal)
+    sieve = _Sieve(connection, rows, put, is_refusal)
     found = sieve.found
-    if not rows or sieve.takes(rows) or len(rows) == 1:
+    if not rows or sieve.takes(0, len(rows)) or len(rows) == 1:
         return found
     first = sieve.errors[0]
-    middle = len(rows) // 2
-    parts = [rows[:middle], rows[middle:]]
+    parts = _halves(0, len(rows))
     if most_statements is not None:
         probes = _probes(len(rows)) if refuses_row(first) else []
         for at in probes:
-            sieve.takes(rows[at : at + 1])
+            sieve.takes(at, at + 1)
         if not found.taken:
             found.refused = [(row, first) for row in rows]
             return found
-        parts = [rows[before + 1 : after] for before, after in pairwise(probes)]
-    sieve.look_into(parts, 0)
+        parts = [(before + 1, after) for before, after in pairwise(probes) if before + 1 < after]
+    sieve.look_into(parts)
     while sieve.waiting:
-        barren, _, _, part = heappop(sieve.waiting)
+        _, _, start, end = heappop(sieve.waiting)
         if most_statements is not None and found.statements + 2 > most_statements:
-            found.refused += [(row, first) for row in part]
+            found.refused += [(row, first) for row in rows[start:end]]
         else:
-            middle = len(part) // 2
-            sieve.look_into([part[:middle], part[middle:]], barren)
+            sieve.look_into(_halves(start, end))
     return found
 
 
@@ -109,41 +107,49 @@ def _probes(rows: int) -> list[int]:
     return sorted({number * (rows - 1) // (PROBES - 1) for number in range(PROBES)})
 
 
+def _halves(start: int, end: int) -> list[tuple[int, int]]:
+    middle = (start + end) // 2
+    return [(start, middle), (middle, end)]
+
+
 class _Sieve(Generic[R, T]):
-    """What was found so far, and the parts that were refused and are to be looked into."""
+    """What was found so far, and the parts, from one row to just before another, that are to be looked into."""
 
     def __init__(
         self,
         connection: Connection,
+        rows: Sequence[R],
         put: Callable[[Sequence[R]], T],
         is_refusal: Callable[[psycopg.Error], bool],
     ) -> None:
         self._connection = connection
+        self._rows = rows
         self._put = put
         self._is_refusal = is_refusal
-        self._order = count()
+        self._is_taken = bytearray(len(rows) + 1)
         self.found: Sifted[R, T] = Sifted()
         self.errors: list[psycopg.Error] = []
-        # First those with the fewest halvings in a row that have shown nothing that is taken, of these the longest.
-        self.waiting: list[tuple[int, int, int, Sequence[R]]] = []
+        # First those beside a row that was taken, of these the longest.
+        self.waiting: list[tuple[bool, int, int, int]] = []
 
-    def takes(self, part: Sequence[R]) -> bool:
+    def takes(self, start: int, end: int) -> bool:
         self.found.statements += 1
         try:
             with self._connection.transaction():
-                self.found.taken.append(self._put(part))
+                self.found.taken.append(self._put(self._rows[start:end]))
         except psycopg.Error as error:
             if not self._is_refusal(error):
                 raise
             self.errors.append(error)
-            if len(part) == 1:
-                self.found.refused.append((part[0], error))
+            if end - start == 1:
+                self.found.refused.append((self._rows[start], error))
             return False
+        self._is_taken[start:end] = b"\1" * (end - start)
         return True
 
-    def look_into(self, parts: Sequence[Sequence[R]], barren: int) -> None:
-        refused = [part for part in parts if part and not self.takes(part)]
-        fruitless = barren + 1 if len(refused) == len(parts) else 0
-        for part in refused:
-            if len(part) > 1:
-                heappush(self.waiting, (fruitless, -len(part), next(self._order), part))
+    def look_into(self, parts: Sequence[tuple[int, int]]) -> None:
+        for start, end in [part for part in parts if not self.takes(*part)]:
+            if end - start > 1:
+                # Before the first row comes the one after the last: none, that is not taken.
+                beside = self._is_taken[start - 1] or self._is_taken[end]
+                heappush(self.waiting, (not beside, start - end, start, end))

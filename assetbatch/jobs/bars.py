@@ -167,6 +167,9 @@ class Bars(BarCalls):
         connection, track = self._run.connection, one.claimed.track
         symbol, market = track.asset.symbol, market_hours.market_of(track.asset)
         stored, known = None, self._known(one)
+        if carefully:
+            # What is there is no news to the table, either: only the others are tried.
+            known = bar_pages.read(connection, symbol, one.span)
         with connection.transaction():
             stored = bar_pages.write(
                 connection,

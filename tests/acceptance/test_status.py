@@ -341,7 +341,8 @@ def test_bars_are_told_as_the_table_has_them_up_to_where_they_ought_to_reach(
     # What is absent for a reason is not, but for what the table did not take.
     connection.execute(
         "insert into assetbatch.bar_absences (symbol, reason, month, ranges, noted_at)"
-        " select 'BTCUSD', reason, date_trunc('month', at), tstzmultirange(tstzrange(at, at + interval '1 hour')), now()"
+        " select 'BTCUSD', reason, date_trunc('month', at),"
+        " tstzmultirange(tstzrange(at, at + interval '1 hour')), now()"
         " from (values ('nothing', now() - interval '2 days'), ('failed', now() - interval '3 days'),"
         " ('refused', now() - interval '4 days')) as v (reason, at)"
     )

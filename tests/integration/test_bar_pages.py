@@ -13,6 +13,7 @@ import pytest
 from assetbatch.bars import LENGTH, Harvest
 from assetbatch.database import bar_holes, bar_pages, bars, schema
 from assetbatch.database.connection import transaction
+from assetbatch.errors import FailureKind
 from assetbatch.market_hours import Market
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
 from tests.conftest import open_database, wait_until
@@ -254,6 +255,73 @@ def test_what_a_column_cannot_hold_is_refused_alone(market: Connection) -> None:
     assert write(market, finals(replace(bar(0), close=Decimal("1.234567891"))), asked_at=ASKED + DAY) == (
         bar_pages.StoredBars(0)
     )
+
+
+class CountingCursor(psycopg.Cursor[Any]):
+    """Counts what is put into the table of the bars."""
+
+    inserts = 0
+
+    def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
+        CountingCursor.inserts += "insert into market_data.ohlcv_5m" in str(query)
+        return super().execute(query, *arguments, **options)
+
+
+@pytest.fixture
+def counted(market: Connection) -> Iterator[Connection]:
+    CountingCursor.inserts = 0
+    market.cursor_factory = CountingCursor
+    yield market
+    market.cursor_factory = psycopg.Cursor
+
+
+@pytest.mark.parametrize(
+    ("rule", "taken", "statements"),
+    [
+        # A boundary anywhere, from either side, and a stretch in the middle.
+        ("ts < '{begin}'::timestamptz + 5000 * interval '5 minutes'", 5000, bar_pages.MOST_STATEMENTS),
+        ("ts >= '{begin}'::timestamptz + 7777 * interval '5 minutes'", 2223, bar_pages.MOST_STATEMENTS),
+        ("(ts - '{begin}'::timestamptz) / 300 not between '3001 s' and '9990 s'", 3010, bar_pages.MOST_STATEMENTS),
+        ("ts <> '{begin}'::timestamptz + 4321 * interval '5 minutes'", 9999, 60),
+        ("ts is null", 0, 10),
+    ],
+    ids=["newest", "oldest", "middle", "one", "all"],
+)
+def test_of_a_long_page_all_is_stored_that_is_taken_in_a_bounded_number_of_statements(
+    counted: Connection, rule: str, taken: int, statements: int
+) -> None:
+    counted.execute(f"alter table market_data.ohlcv_5m add constraint sane check ({rule.format(begin=BEGIN)})")
+    page = finals(*map(bar, range(10_000)))
+
+    stored = write(counted, page, carefully=True)
+
+    assert stored is not None
+    assert (stored.written, len(stored.refused), stored.is_any_taken) == (taken, 10_000 - taken, taken > 0)
+    assert len(rows(counted)) == taken
+    assert CountingCursor.inserts <= statements
+
+
+def test_what_is_not_tried_any_more_counts_as_refused(counted: Connection) -> None:
+    counted.execute(
+        "alter table market_data.ohlcv_5m add constraint sane check (extract(hour from ts at time zone 'UTC') <> 3)"
+    )
+
+    stored = write(counted, finals(*map(bar, range(10_000))), carefully=True)
+
+    assert stored is not None
+    assert stored.written + len(stored.refused) == 10_000
+    assert stored.written == len(rows(counted)) > 1_500
+    assert CountingCursor.inserts <= bar_pages.MOST_STATEMENTS
+
+
+def test_an_asset_whose_row_is_refused_has_its_bars_refused(market: Connection) -> None:
+    market.execute("delete from trading.symbols")
+    market.execute("alter table trading.symbols add constraint none check (symbol <> 'BTCUSD')")
+
+    stored = write(market, finals(bar(0), bar(1)), is_new=True, carefully=True)
+
+    assert stored is not None
+    assert (stored.is_any_taken, stored.kind, len(stored.refused)) == (False, FailureKind.REFUSED_BY_DATABASE, 2)
 
 
 def harvest(
