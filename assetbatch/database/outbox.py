@@ -35,8 +35,27 @@ limit %(limit)s
 IS_ANY_PENDING = "select exists (select from assetbatch.outbox where published_at is null) as pending"
 
 MARK_PUBLISHED = """
+with mended as (
+  delete from assetbatch.meta where key = 'events_refused' and %(is_well)s
+)
 update assetbatch.outbox set published_at = clock_timestamp()
 where id = any(%(ids)s) and published_at is null
+"""
+
+NOTE_REFUSAL = """
+insert into assetbatch.meta as m (key, value)
+select 'events_refused', jsonb_build_object('words', %(words)s::text, 'since', clock_timestamp(), 'times', 1)
+on conflict (key) do update
+set value = m.value::jsonb
+            || jsonb_build_object('words', %(words)s::text, 'times', (m.value::jsonb ->> 'times')::int + 1)
+"""
+
+READ_REFUSAL = """
+select m.value::jsonb ->> 'words' as words, (m.value::jsonb ->> 'since')::timestamptz as since,
+       (m.value::jsonb ->> 'times')::int as times, waiting.events
+from assetbatch.meta m
+cross join lateral (select count(*) as events from assetbatch.outbox where published_at is null) waiting
+where m.key = 'events_refused' and waiting.events > 0
 """
 
 # Where nothing carries events, nobody wants to hear of them: they are through, but were never sent.
@@ -150,6 +169,16 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """What carries events refuses them: its last words, since when, how many times, how many events wait now."""
+
+    words: str
+    since: datetime
+    times: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """An event as it lies in the outbox; `dropped`: it is through without having been sent."""
 
@@ -187,9 +216,21 @@ def is_any_pending(connection: Connection) -> bool:
     return row is not None and bool(row["pending"])
 
 
-def mark_published(connection: Connection, events: Sequence[Event]) -> None:
-    """Write down that they were announced."""
-    connection.execute(MARK_PUBLISHED, {"ids": [event.id for event in events]})
+def mark_published(connection: Connection, events: Sequence[Event], *, is_well: bool = False) -> None:
+    """Write down that they were announced; `is_well`: and that none was refused."""
+    if events:
+        connection.execute(MARK_PUBLISHED, {"ids": [event.id for event in events], "is_well": is_well})
+
+
+def note_refusal(connection: Connection, words: str) -> None:
+    """Write down that what carries events refused them, where those can read it who do not ask it themselves."""
+    connection.execute(NOTE_REFUSAL, {"words": words})
+
+
+def refusal(connection: Connection) -> Refusal | None:
+    """Return why events wait that were refused; None: none were since the last that were taken, or none wait."""
+    row = connection.execute(READ_REFUSAL).fetchone()
+    return None if row is None else Refusal(**row)
 
 
 def set_aside(connection: Connection, events: Sequence[Event]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database import entitlements
+from assetbatch.database import entitlements, outbox
 from assetbatch.planner import ASK_AGAIN
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.outbox import Refusal
     from assetbatch.model import Access, AssetType
     from assetbatch.planner import Days, Entitlement
 
@@ -196,6 +197,7 @@ class Overview:
     """The fingerprint of the key in use."""
     first_run_at: datetime | None = None
     bars_failing: int = 0
+    events_refused: Refusal | None = None
 
     def job(self, name: str) -> Row:
         """Give the row of a job; each has one, whether it ever ran or not."""
@@ -236,6 +238,7 @@ def read(
         key=key if used is None else used["key"],
         first_run_at=hour["first_run_at"],
         bars_failing=bars["failing"],
+        events_refused=outbox.refusal(connection),
     )
 
 

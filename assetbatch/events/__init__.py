@@ -37,7 +37,15 @@ RETRY_SECONDS = 15.0
 
 
 class DeliveryError(Exception):
-    """Events could not be delivered; they stay in the outbox."""
+    """Events could not be delivered, but for those `delivered`; they stay in the outbox."""
+
+    def __init__(self, reason: str, delivered: Sequence[outbox.Event] = ()) -> None:
+        super().__init__(reason)
+        self.delivered = delivered
+
+
+class RefusedError(DeliveryError):
+    """What carries the events answers, and refuses them: they wait until somebody has mended that."""
 
 
 class Publisher(Protocol):
@@ -99,7 +107,10 @@ class Announcer:
         except DeliveryError as error:
             failed = True
             if not self._warned:
-                log.warning("events wait for the next run: %s", error)
+                is_refusal = isinstance(error, RefusedError)
+                log.warning(
+                    "events are refused, and wait: %s" if is_refusal else "events wait for the next run: %s", error
+                )
             self._warned = True
         took = time.monotonic() - began
         slow = took > PAUSE_SECONDS / 2
@@ -149,8 +160,14 @@ def _publish(config: Config, connection: Connection, lease: Lease, end: float) -
             if len(news) < len(events):
                 outbox.drop(connection, [event for event in events if event.overtaken])
             if news:
-                carrier.publish(news, seconds=max(SHORTEST_SECONDS, end - time.monotonic()))
-                outbox.mark_published(connection, news)
+                try:
+                    carrier.publish(news, seconds=max(SHORTEST_SECONDS, end - time.monotonic()))
+                except DeliveryError as error:
+                    outbox.mark_published(connection, error.delivered)
+                    if isinstance(error, RefusedError):
+                        outbox.note_refusal(connection, str(error))
+                    raise
+                outbox.mark_published(connection, news, is_well=True)
                 published += len(news)
             lease.keep()
     except LeaseLostError:

@@ -82,13 +82,15 @@ class BarsStatus:
 class EventsStatus:
     """Events that wait to be published, for how long the oldest does, and what carries them.
 
-    `dropped`: how many were overtaken before they could be published, since the database was made.
+    `dropped`: how many were overtaken before they could be published, since the database was made. `refused`: why what
+    carries them does not take them; None: it does.
     """
 
     pending: int
     oldest_age_seconds: float | None
     dropped: int
     published_by: str
+    refused: str | None = None
 
 
 def budget_of(config: Config, overview: Overview) -> Budget:
@@ -161,7 +163,13 @@ def events_of(config: Config, overview: Overview) -> EventsStatus:
     """Tell what waits to be published, and by what."""
     oldest = overview.hour["oldest_event_at"]
     age = None if oldest is None else round((overview.now - oldest).total_seconds(), 3)
-    return EventsStatus(overview.hour["events_pending"], age, overview.hour["events_dropped"], backend(config))
+    return EventsStatus(
+        overview.hour["events_pending"],
+        age,
+        overview.hour["events_dropped"],
+        backend(config),
+        None if overview.events_refused is None else overview.events_refused.words,
+    )
 
 
 def metrics_of(

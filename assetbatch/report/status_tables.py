@@ -193,5 +193,7 @@ def _events(status: Status) -> str:
     age = events.oldest_age_seconds
     since = "" if age is None else f", the oldest for {duration(timedelta(seconds=age))}"
     by = "nobody publishes them" if events.published_by == "none" else f"published by {events.published_by}"
+    if events.refused is not None:
+        by = f"refused: {events.refused}"
     dropped = f"; {events.dropped} dropped so far, overtaken while they waited" if events.dropped else ""
     return f"{events.pending} waiting{since}; {by}{dropped}"

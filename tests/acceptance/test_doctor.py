@@ -256,7 +256,7 @@ def test_redis_answers_with_the_length_of_the_stream_or_is_told_to_be_away(
 
     away = patient.one("redis", REDIS_URL=redis_server.url)
 
-    assert (there.level, there.found) == (Level.OK, "answers; 0 events in the stream asset:updates")
+    assert (there.level, there.found) == (Level.OK, "takes events; 0 in the stream asset:updates")
     assert (away.level, "is Redis running" in away.hint) == (Level.FAIL, True)
 
 

@@ -140,11 +140,9 @@ class Lasting(RedisServer):
         super().__init__(program)
         self._folder = folder
 
-    def start(self) -> None:
-        port = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
-        keep = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-        self.process = subprocess.Popen([self.program, *port, *keep], stdout=subprocess.DEVNULL)
-        wait_until(self._answers)
+    def start(self, *options: str) -> None:
+        keep = ("--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "always")
+        super().start(*keep, *options)
 
 
 def test_a_redis_that_is_killed_amid_a_thousand_updates_loses_no_event_and_delays_no_run(

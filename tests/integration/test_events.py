@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,13 @@ from assetbatch import events
 from assetbatch.config import Config
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
+from assetbatch.events.redis import RedisPublisher
 from tests.conftest import Commands, RedisServer, open_database, wait_until
 from tests.world import load_config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from assetbatch.database.connection import Connection
 
 # An abandoned thread of a publisher that timed out may end after its test.
@@ -363,3 +367,194 @@ def test_without_a_carrier_the_outbox_stays_bounded_and_nothing_counts_as_droppe
 
     assert connection.execute("select count(*) as count from assetbatch.outbox").fetchone() == {"count": 0}
     assert dropped(connection) == 0
+
+
+# What Redis answers, and does not take
+
+
+def named(server: RedisServer, rules: str) -> str:
+    """Give a user of this Redis such rights; return the URL that names him."""
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "jobs", "reset", "on", ">secret", *rules.split())
+    return server.url.replace("redis://", "redis://jobs:secret@")
+
+
+def xlen(server: RedisServer) -> int:
+    with redis.Redis.from_url(server.url) as client:
+        return int(client.xlen("asset:updates")) if client.type("asset:updates") == b"stream" else 0
+
+
+@contextmanager
+def heard(server: RedisServer) -> Iterator[list[int]]:
+    """Give the seqs of all that is heard within the block, once it is over."""
+    seqs: list[int] = []
+    with redis.Redis.from_url(server.url) as client, client.pubsub() as subscriber:
+        subscriber.psubscribe("*")
+        subscriber.get_message(timeout=5)
+        yield seqs
+        client.publish("the end", "{}")
+        while (message := subscriber.get_message(timeout=5)) and message["channel"] != b"the end":
+            seqs.append(json.loads(message["data"])["seq"])
+
+
+def spoil(server: RedisServer, how: str) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        match how:
+            case "full":
+                client.config_set("maxmemory", "1")
+            case "wrong type":
+                client.set("asset:updates", "text")
+            case "mended":
+                client.config_set("maxmemory", "0")
+                client.delete("asset:updates")
+
+
+ALL_BUT = "~* &* +@all -"
+REFUSALS = [
+    (ALL_BUT + "publish", "", "'publish' command"),
+    (ALL_BUT + "xadd", "", "'xadd' command"),
+    (ALL_BUT + "multi", "", "'multi' command"),
+    ("~* resetchannels &other:* +@all", "", "one of the channels"),
+    ("~other &* +@all", "", "one of the keys"),
+    (ALL_BUT + "nothing", "full", "maxmemory"),
+    (ALL_BUT + "nothing", "wrong type", "asset:updates is a string there, no stream"),
+    (ALL_BUT + "exec", "", "'exec' command"),
+    ("~* &* +@all -role -info -type", "wrong type", "WRONGTYPE"),
+    ("nopass off", "", "username-password"),
+]
+
+
+@pytest.mark.parametrize(("rules", "how", "words"), REFUSALS, ids=[words for _, _, words in REFUSALS])
+def test_what_redis_refuses_waits_is_told_and_leaves_nothing_behind(
+    connection: Connection, tmp_path: Path, redis_server: RedisServer, rules: str, how: str, words: str
+) -> None:
+    url = named(redis_server, rules.removesuffix(" -nothing"))
+    spoil(redis_server, how)
+    config = config_with(tmp_path, redis_url=url, events_keys="{stream: true}")
+    add_events(connection, "EURUSD", "BTCUSD")
+
+    with heard(redis_server) as seqs:
+        for _ in range(3):
+            with pytest.raises(events.RefusedError, match=words):
+                events.publish_pending(config, connection)
+
+    assert seqs == [] or words == "WRONGTYPE"
+    assert xlen(redis_server) == 0
+    assert pending(connection) == 2
+    refusal = outbox.refusal(connection)
+    assert refusal is not None
+    assert (refusal.times, refusal.events) == (3, 2)
+    assert words in refusal.words
+    assert "secret" not in refusal.words
+    assert "last_price" not in refusal.words
+    spoil(redis_server, "mended")
+    config = config_with(tmp_path, redis_url=named(redis_server, "~* &* +@all"), events_keys="{stream: true}")
+
+    assert events.publish_pending(config, connection) == 2
+
+    assert xlen(redis_server) == 2
+    assert outbox.refusal(connection) is None
+
+
+def test_a_user_who_may_publish_alone_is_enough_for_channels(
+    connection: Connection, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    url = named(redis_server, "resetchannels &asset:update:* +publish")
+    add_events(connection, "EURUSD", "BTCUSD")
+
+    assert events.publish_pending(config_with(tmp_path, redis_url=url), connection) == 2
+    assert outbox.refusal(connection) is None
+
+
+def test_what_one_channel_refuses_holds_up_no_other(
+    connection: Connection, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    config = config_with(tmp_path, redis_url=named(redis_server, "resetchannels &asset:update:E* +@all"))
+    add_events(connection, "EURUSD", "BTCUSD", "EURUSD")
+
+    with heard(redis_server) as seqs:
+        for _ in range(2):
+            with pytest.raises(events.RefusedError, match="one of the channels"):
+                events.publish_pending(config, connection)
+
+    assert seqs == [0, 2]
+    refusal = outbox.refusal(connection)
+    assert refusal is not None
+    assert (refusal.times, refusal.events) == (2, 1)
+
+
+@pytest.mark.parametrize("rules", ["+@all", "+@all -role", "+@all -info"])
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_a_replica_is_refused_until_it_is_the_primary(
+    connection: Connection, tmp_path: Path, redis_server: RedisServer, rules: str, stream: str
+) -> None:
+    replica = RedisServer(redis_server.program)
+    replica.start("--replicaof", "127.0.0.1", str(redis_server.port))
+    try:
+        config = config_with(tmp_path, redis_url=named(replica, f"~* &* {rules}"), events_keys=f"{{stream: {stream}}}")
+        add_events(connection, "EURUSD")
+
+        with pytest.raises(events.RefusedError, match=f"a replica of 127.0.0.1:{redis_server.port}: name the primary"):
+            events.publish_pending(config, connection)
+
+        assert pending(connection) == 1
+        with redis.Redis.from_url(replica.url) as client:
+            client.replicaof("NO", "ONE")
+        config = config_with(tmp_path, redis_url=replica.url, events_keys=f"{{stream: {stream}}}")
+        assert events.publish_pending(config, connection) == 1
+    finally:
+        replica.stop()
+
+
+def test_a_replica_that_does_not_say_so_is_taken_for_a_primary(
+    connection: Connection, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    url = named(redis_server, "~* &* +@all -role -info -type")
+    add_events(connection, "EURUSD")
+
+    assert events.publish_pending(config_with(tmp_path, redis_url=url), connection) == 1
+
+
+def test_a_run_that_is_refused_stores_its_prices_and_tells_it_once(
+    commands: Commands, connection: Connection, redis_server: RedisServer
+) -> None:
+    url = named(redis_server, "~* &* +@all -publish")
+
+    first = commands("run-priority", REDIS_URL=url)
+    again = commands("run-priority", REDIS_URL=url)
+
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert "events are refused, and wait: Redis: this user has no permissions" in first.stderr
+    assert again.stderr == ""
+    assert pending(connection) == 3
+    shown = " ".join(commands("status", REDIS_URL=url).stdout.split())
+    assert "refused: Redis: this user has no permissions to run the 'publish' command" in shown
+
+
+@pytest.mark.parametrize(
+    ("rules", "stream", "found"),
+    [
+        ("~* &* +@all", True, "takes events; 0 in the stream"),
+        ("~* &* +@all -xlen", True, "takes events, also in the stream"),
+        ("~* &* +@all -xadd", False, "takes events"),
+        ("resetchannels &asset:update:* +publish +multi", False, "takes events"),
+        ("resetchannels &asset:update:* +publish", False, "is not known"),
+        *((rules.removesuffix(" -nothing"), True, None) for rules, how, _ in REFUSALS if not how),
+        (ALL_BUT + "publish", False, None),
+    ],
+)
+def test_a_rehearsal_finds_what_publishing_meets_and_nobody_hears_it(
+    redis_server: RedisServer, rules: str, stream: bool, found: str | None
+) -> None:
+    publisher = RedisPublisher(named(redis_server, rules), stream=stream)
+
+    with heard(redis_server) as seqs:
+        if found is None:
+            with pytest.raises(events.RefusedError):
+                publisher.rehearse()
+        else:
+            assert found in publisher.rehearse()
+        publisher.close()
+
+    assert seqs == []
+    assert xlen(redis_server) == 0

@@ -16,6 +16,8 @@ from assetbatch.model import Failure, Quote
 from tests.conftest import open_database
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from assetbatch.database.connection import Connection
 
 NOON = datetime(2026, 11, 17, 12, tzinfo=UTC)
@@ -145,6 +147,26 @@ def test_a_trigger_that_raises_fails_its_asset_alone(connection: Connection) -> 
         ("GBPUSD", FailureKind.REFUSED_BY_DATABASE, "pounds are not traded here")
     ]
     assert len(seqs(connection)) == 1
+
+
+def test_one_that_is_refused_among_many_is_found_by_halving(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.execute("alter table trading.symbols add constraint sane check (symbol <> 'S77')")
+    tries: list[int] = []
+    write = prices._write_together
+
+    def counted(connection: Connection, brought: Sequence[Brought], times: prices.Times) -> prices.Stored:
+        tries.append(len(brought))
+        return write(connection, brought, times)
+
+    monkeypatch.setattr(prices, "_write_together", counted)
+
+    stored = store(connection, *(Brought(f"S{number}", quote()) for number in range(128)))
+
+    assert len(stored.updated) == 127
+    assert [(one.symbol, one.kind) for one in stored.failed] == [("S77", FailureKind.REFUSED_BY_DATABASE)]
+    assert len(tries) == 15
 
 
 def test_an_asset_that_is_refused_later_is_failed_in_the_platforms_table_too(connection: Connection) -> None:

@@ -157,24 +157,17 @@ class RedisCheck:
         return fail("redis", why, hint)
 
     def _ask(self) -> None:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        from assetbatch.events.redis import STREAM
+        from assetbatch.events import DeliveryError, RefusedError
+        from assetbatch.events.redis import RedisPublisher
 
         try:
-            client = redis.Redis.from_url(
-                self._url,
-                socket_timeout=REDIS_SECONDS / 2,
-                socket_connect_timeout=REDIS_SECONDS / 2,
-                retry=Retry(NoBackoff(), 0),
-            )
-            with client:
-                client.ping()
-                found = "answers"
-                if self._stream:
-                    found += f"; {client.xlen(STREAM)} events in the stream {STREAM}"
-            self._found = ok("redis", found)
-        except (redis.RedisError, OSError, ValueError) as error:
-            self._found = self._away(" ".join(str(error).split()))
+            publisher = RedisPublisher(self._url, stream=self._stream)
+            try:
+                self._found = ok("redis", publisher.rehearse())
+            finally:
+                publisher.close()
+        except RefusedError as error:
+            hint = "let its user publish (README, Events), or name another; prices are stored all the same, events wait"
+            self._found = fail("redis", str(error), hint)
+        except DeliveryError as error:
+            self._found = self._away(str(error))
