@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.errors import SchemaError
@@ -61,6 +62,72 @@ where to_regclass(r.relation) is not null
           = (select array_agg(c order by c) from unnest(r.columns) c)
   )
 """
+
+
+PROVIDERS = "data_sources.api_providers"
+
+# Policies decide which rows a role sees and may write; not for superusers, mostly not for owners, nor for BYPASSRLS.
+READ_SIGHT = """
+select current_user::text as role,
+       exists (select from data_sources.api_providers where code = 'polygon') as has_provider,
+       array(
+         select format('%s.%s', n.nspname, c.relname)
+         from pg_class c join pg_namespace n on n.oid = c.relnamespace
+         where (n.nspname, c.relname) in (('trading', 'symbols'), ('market_data', 'ohlcv_5m'),
+                                          ('data_sources', 'api_providers'), ('data_sources', 'data_sync_status'))
+           and c.relkind in ('r', 'p') and row_security_active(c.oid)
+         order by 1
+       ) as guarded
+"""
+
+# As migration 1 does; somebody may have deleted it since. Who has no need to insert needs no privilege for it.
+KEEP_PROVIDER = """
+do $$
+begin
+  if not exists (select from data_sources.api_providers where code = 'polygon') then
+    insert into data_sources.api_providers (code) values ('polygon');
+  end if;
+end
+$$
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a role may see of the platform's tables: is the provider's row, and which tables have policies for it."""
+
+    role: str
+    has_provider: bool
+    guarded: tuple[str, ...]
+
+    @property
+    def blind_spot(self) -> str | None:
+        """What is not written for what the role does not see; None: nothing."""
+        if self.has_provider:
+            return None
+        what = "data_sources.data_sync_status is not written: "
+        if PROVIDERS in self.guarded:
+            return what + f"row-level security hides the row polygon of {PROVIDERS} from role {self.role}"
+        return what + f"{PROVIDERS} has no row polygon"
+
+    @property
+    def mend(self) -> str:
+        """What mends the blind spot."""
+        if PROVIDERS in self.guarded:
+            return f"as the owner of {PROVIDERS}, let a policy for select show the row to {self.role}"
+        return "`assetbatch init` puts it there"
+
+
+def sight(connection: Connection) -> Sight:
+    """Return what the role that asks may see of the platform's tables."""
+    row = connection.execute(READ_SIGHT).fetchone()
+    assert row is not None  # noqa: S101 - a select without from has one row
+    return Sight(row["role"], row["has_provider"], tuple(row["guarded"]))
+
+
+def keep_provider(connection: Connection) -> None:
+    """Put the provider's row where it is not."""
+    connection.execute(KEEP_PROVIDER)
 
 
 def platform_statements(connection: Connection) -> list[str]:

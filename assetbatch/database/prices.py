@@ -119,12 +119,16 @@ class Brought:
 
 @dataclass(slots=True)
 class Stored:
-    """What became of it: symbols whose price changed, for which nothing newer came, that were deleted; failures."""
+    """What became of it: symbols whose price changed, for which nothing newer came, that were deleted; failures.
+
+    `statuses_lost`: how many rows of data_sync_status were not written, and nothing said why.
+    """
 
     updated: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    statuses_lost: int = 0
 
     def __iadd__(self, other: Stored) -> Self:
         """Add what became of others."""
@@ -132,6 +136,7 @@ class Stored:
         self.unchanged += other.unchanged
         self.deleted += other.deleted
         self.failed += other.failed
+        self.statuses_lost += other.statuses_lost
         return self
 
 
@@ -215,7 +220,9 @@ def _write_together(connection: Connection, brought: Sequence[Brought], times: T
         connection.execute(ADD_SYMBOLS, {"symbols": new})
         locked = {row["symbol"]: row["last_update"] for row in connection.execute(LOCK_SYMBOLS, symbols)}
         if not locked.keys() >= set(new):
-            raise psycopg.errors.RaiseException("a trigger kept its row out of trading.symbols")
+            raise psycopg.errors.RaiseException(
+                "a trigger, a rule or row-level security keeps its row out of trading.symbols, or hides it"
+            )
     deleted = [one.symbol for one in brought if one.symbol not in locked]
     brought = [one for one in brought if one.symbol in locked]
     changed = {
@@ -223,22 +230,23 @@ def _write_together(connection: Connection, brought: Sequence[Brought], times: T
     }
     if changed:
         connection.execute(WRITE_PRICES, _columns(changed))
-    _write_statuses(connection, brought)
+    written = _write_statuses(connection, brought)
     _write_states(connection, brought, changed, times)
     return Stored(
         updated=list(changed),
         unchanged=[one.symbol for one in brought if one.quote is not None and one.symbol not in changed],
         deleted=deleted,
         failed=[one.failure for one in brought if one.failure is not None],
+        statuses_lost=len(brought) - written,
     )
 
 
-def _write_statuses(connection: Connection, brought: Sequence[Brought]) -> None:
+def _write_statuses(connection: Connection, brought: Sequence[Brought]) -> int:
     statuses = [KINDS[one.failure.kind].sync_status if one.failure else SyncStatus.SUCCESS for one in brought]
-    connection.execute(
+    return connection.execute(
         WRITE_SYNC_STATUS,
         {"symbols": [one.symbol for one in brought], "sync_statuses": [status.value for status in statuses]},
-    )
+    ).rowcount
 
 
 def _write_states(

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from assetbatch import __version__
 from assetbatch.database.connection import transaction
-from assetbatch.database.platform import PlatformTablesError, platform_statements
+from assetbatch.database.platform import PlatformTablesError, keep_provider, platform_statements
 from assetbatch.errors import SchemaError, SourceMismatchError
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Mig
                 RECORD_MIGRATION,
                 {"version": migration.version, "name": migration.name, "program": __version__},
             )
+        keep_provider(connection)
         if missing:
             connection.execute(SET_OLDEST_PROGRAM, {"oldest_program": OLDEST_PROGRAM})
     return missing

@@ -182,5 +182,5 @@ class _Update:
             bars=bars.result,
             newer_at=self._sight.newer_at({asset.asset_type for asset in self._assets}),
             ended_by=bars.ended_by,
-            warnings=result.warnings + bars.warnings(),
+            warnings=result.warnings + run.statuses_lost() + bars.warnings(),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from assetbatch import __version__
-from assetbatch.database import retention, runs, schema
+from assetbatch.database import platform, retention, runs, schema
 from assetbatch.database.leases import LEASE_SECONDS, Lease
 from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
@@ -108,6 +108,14 @@ class Run:
             waited_seconds=round(trip.waited_seconds, 3),
             warnings=_give_way(self.config, self.connection, trip.unforeseen),
         )
+
+    def statuses_lost(self) -> tuple[str, ...]:
+        """Return why data_sync_status is not written, or was not in this run; nothing where it is."""
+        seen, lost = platform.sight(self.connection), self.trip.statuses_lost
+        if seen.blind_spot is not None:
+            return (f"{seen.blind_spot}. Next: {seen.mend}",)
+        what = "data_sources.data_sync_status was not written"
+        return (f"{what} for {lost} assets: a trigger or a rule keeps its rows out",) if lost else ()
 
 
 def perform(

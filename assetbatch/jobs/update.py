@@ -59,6 +59,8 @@ class Trip:
     refusals: int = 0
     long_waits: int = 0
     waited_seconds: float = 0.0
+    statuses_lost: int = 0
+    """Rows of data_sync_status that were not written, and nothing said why."""
     unforeseen: list[int] = field(default_factory=list)
     """For each refusal that our own calls do not explain: how many of them were in the window."""
 
@@ -203,6 +205,7 @@ class Road:
         self.trip.unchanged += stored.unchanged
         self.trip.deleted += stored.deleted
         self.trip.failed += stored.failed
+        self.trip.statuses_lost += stored.statuses_lost
         return ended
 
     def write(self, write: Callable[..., T], records: Sequence[runs.CallRecord]) -> T:

@@ -210,7 +210,7 @@ from assetbatch import config, events
 from assetbatch.database import outbox
 from tests.conftest import open_database
 
-outbox.mark_published = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+outbox.mark_published = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 loaded = config.load(file=None, environ=os.environ, cwd=pathlib.Path.cwd())
 with open_database(os.environ["DATABASE_URL"]) as connection:
     events.publish_pending(loaded, connection)

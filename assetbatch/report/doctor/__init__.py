@@ -70,7 +70,8 @@ def _database(
         look("database", partial(database.server, connection, named))
         look("clock", partial(database.clock, connection, clock))
         fits = look("schema", partial(database.fits, connection))
-        look("privileges", partial(database.privileges, connection))
+        if look("privileges", partial(database.privileges, connection)) and fits:
+            look("row security", partial(database.row_security, connection))
         look("numbers", partial(database.numbers, connection))
         if fits and config is not None:
             look("source", partial(database.source, connection, config))

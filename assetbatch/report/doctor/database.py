@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from assetbatch.database import doctor, schema
+from assetbatch.database import doctor, platform, schema
 from assetbatch.provider.addresses import source_of
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
 
@@ -71,6 +71,17 @@ def fits(connection: Connection) -> Iterator[Finding]:
     if lacks := doctor.platform_lacks(connection):
         hint = "`assetbatch init` prints the statements for the tables' owner"
         yield fail("tables", f"the platform's tables lack {_named(lacks)}", hint)
+
+
+def row_security(connection: Connection) -> Iterator[Finding]:
+    """Tell what the role does not see, and where policies decide what it sees."""
+    seen = platform.sight(connection)
+    if seen.blind_spot is not None:
+        yield fail("provider", seen.blind_spot, seen.mend)
+    if seen.guarded:
+        hint = f"let them show and take all rows to {seen.role}, or give it BYPASSRLS"
+        found = f"policies decide which rows {seen.role} sees of {_named(list(seen.guarded))}"
+        yield warn("row security", found, hint)
 
 
 def privileges(connection: Connection) -> Iterator[Finding]:
