@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from psycopg.abc import Query
 
     from assetbatch import config
+    from assetbatch.errors import AssetbatchError
 
 log = logging.getLogger(__name__)
 
@@ -128,21 +129,35 @@ def translated_errors(described: str) -> Iterator[None]:
     """Let psycopg's errors leave as the tool's own: lost connections, missing schema, missing privileges."""
     try:
         yield
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-        raise SchemaError(
-            f"{described} has no schema for assetbatch ({words_of(error)})", hint="run `assetbatch init`"
-        ) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise SchemaError(
-            f"{described}: {words_of(error)}",
+    except psycopg.Error as error:
+        own = meaning_of(error, described)
+        if own is None:
+            raise
+        raise own from error
+
+
+def meaning_of(error: psycopg.Error, described: str) -> AssetbatchError | None:
+    """Return what an error of the database so `described` means for who runs a command; None: it is a bug."""
+    words = words_of(error)
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
+        return SchemaError(f"{described} has no schema for assetbatch ({words})", hint="run `assetbatch init`")
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return SchemaError(
+            f"{described}: {words}",
             hint="as the tables' owner, grant what `assetbatch init --grants ROLE` prints; `init` needs the owner",
-        ) from error
-    except psycopg.errors.ReadOnlySqlTransaction as error:
-        raise DatabaseUnavailableError(
-            f"{described} is read only: {words_of(error)}", hint="name the primary server, not a standby"
-        ) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise DatabaseUnavailableError(f"{described}: {words_of(error)}", hint="the next run carries on") from error
+        )
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return DatabaseUnavailableError(
+            f"{described} is read only: {words}", hint="name the primary server, not a standby"
+        )
+    if isinstance(error, psycopg.errors.DiskFull):
+        hint = (
+            "make room where PostgreSQL keeps its data; then the next run carries on, and no item has lost an attempt"
+        )
+        return DatabaseUnavailableError(f"{described}: {words}", hint=hint)
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseUnavailableError(f"{described}: {words}", hint="the next run carries on")
+    return None
 
 
 def words_of(error: psycopg.Error) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from assetbatch.database.connection import meaning_of
 from assetbatch.errors import EXIT_BUG, KINDS, AssetbatchError, Interrupted
 
 if TYPE_CHECKING:
@@ -143,8 +144,9 @@ def finish(connection: Connection, result: RunResult) -> None:
 def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
     """Write down that an exception ended a run, as far as the connection still carries that."""
     code, words = EXIT_BUG, "unexpected, see the log"
-    if isinstance(error, AssetbatchError | Interrupted):
-        code, words = error.exit_code, error.reason
+    known = meaning_of(error, "the database") if isinstance(error, psycopg.Error) else error
+    if isinstance(known, AssetbatchError | Interrupted):
+        code, words = known.exit_code, known.reason
     with suppress(psycopg.Error):
         connection.execute(
             ABANDON_RUN,
