@@ -460,3 +460,30 @@ def test_every_terminal_can_read_it(commands: Commands, connection: Connection, 
     unicode = terminal.get("LANG") == "C.UTF-8" and "PYTHONIOENCODING" not in terminal
     assert ("│" in done.stdout) is unicode
     assert max(map(len, done.stdout.splitlines())) <= int(terminal.get("COLUMNS", 100))
+
+
+def test_bars_that_the_table_refuses_are_mailed_once_and_told_until_it_takes_them(
+    commands: Commands, connection: Connection
+) -> None:
+    (commands.folder / "config.yaml").write_text("bars: {enabled: true, backfill_days: 4}\n")
+    commands.environment["POLYGON_RATE_LIMIT"] = "100"
+    connection.execute("alter table market_data.ohlcv_5m add constraint sane check (close not between 2000 and 5000)")
+
+    runs = [commands("run-priority") for _ in range(2)]
+
+    words = 'refused by market_data.ohlcv_5m: new row for relation "ohlcv_5m" violates check constraint "sane"'
+    assert [run.returncode for run in runs] == [0, 0]
+    assert f"bars of XAUUSD were {words}" in runs[0].stderr
+    assert runs[1].stderr == ""
+    document = json.loads(commands("status", "--json").stdout)["bars"]
+    assert [(one["symbol"], one["bars"] > 250) for one in document["refused"]] == [("XAUUSD", True)]
+    assert document["holes"] > 250
+    assert "XAUUSD" not in document["newest"]
+    assert f"bars of XAUUSD were {words}" in " ".join(commands("status").stdout.split())
+
+    connection.execute("alter table market_data.ohlcv_5m drop constraint sane")
+    connection.execute("update assetbatch.bar_state set retry_at = null")
+    mended = commands("run-priority")
+    assert (mended.returncode, "ended" in mended.stderr, mended.stderr.count("\n")) == (0, True, 1)
+    document = json.loads(commands("status", "--json").stdout)["bars"]
+    assert (document["refused"], document["holes"], "XAUUSD" in document["newest"]) == ([], 0, True)

@@ -66,6 +66,10 @@ ROWS = {
         insert into assetbatch.entitlements values ('old', 'free', 'snapshots', false, now(), 'not entitled');
         insert into assetbatch.market_status values ('forex', false, now());
     """,
+    6: """
+        insert into assetbatch.bar_absences (symbol, reason, month, ranges, noted_at, told)
+        values ('EURUSD', 'refused', '2026-11-01', '{[2026-11-20 10:00Z,2026-11-20 11:00Z)}', now(), 'full');
+    """,
 }
 
 
