@@ -91,16 +91,18 @@ left join lateral (
 left join lateral (
   select sum(extract(epoch from upper(hole) - lower(hole))) / 300 as bars, min(lower(hole)) as oldest
   from unnest(
-    tstzmultirange(tstzrange(wanted.since, a.until))
-    - (select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}') from market_data.ohlcv_5m b
-       where b.symbol_id = s.id and b.ts >= wanted.since and b.ts < a.until and is_final)
-    - (select coalesce(range_agg(r), '{}') from assetbatch.bar_absences o, unnest(o.ranges) r
-       where o.symbol = a.symbol and o.month >= date_trunc('month', wanted.since at time zone 'UTC')
-         and o.reason <> 'refused' and (o.reason <> 'failed' or o.noted_at > %(failed_since)s)
-         and (o.reason <> 'not_entitled' or o.told = %(told)s))
-    - (select coalesce(range_agg(tstzrange(rest.since, rest.until)), '{}') from rest where rest.symbol = a.symbol)
+    case when a.is_counted and wanted.since < a.until then
+      tstzmultirange(tstzrange(wanted.since, a.until))
+      - (select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}') from market_data.ohlcv_5m b
+         where b.symbol_id = s.id and b.ts >= wanted.since and b.ts < a.until and is_final)
+      - (select coalesce(range_agg(r), '{}') from assetbatch.bar_absences o, unnest(o.ranges) r
+         where o.symbol = a.symbol and o.month >= date_trunc('month', wanted.since at time zone 'UTC')
+           and o.reason <> 'refused' and (o.reason <> 'failed' or o.noted_at > %(failed_since)s)
+           and (o.reason <> 'not_entitled' or o.told = %(told)s))
+      - (select coalesce(range_agg(tstzrange(rest.since, rest.until)), '{}') from rest where rest.symbol = a.symbol)
+    end
   ) hole
-) gap on a.is_counted and wanted.since < a.until
+) gap on true
 """
 
 # Those that somebody has put there meanwhile are refused no more.

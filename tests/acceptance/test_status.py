@@ -88,7 +88,8 @@ def test_after_a_run_all_is_well_in_json_and_in_a_table_without_colour_in_a_pipe
     assert [asset["symbol"] for asset in priority] == ["XAUUSD", "EURUSD", "BTCUSD"]
     assert all(float(asset["last_price"]) > 0 and isinstance(asset["last_price"], str) for asset in priority)
     assert {(asset["role"], asset["state"]) for asset in document["assets"][3:]} == {("secondary", "never")}
-    assert document["events"] == {"pending": 0, "oldest_age_seconds": None, "dropped": 0, "published_by": "postgres"}
+    events = {"pending": 0, "oldest_age_seconds": None, "dropped": 0, "published_by": "postgres", "refused": None}
+    assert document["events"] == events
     assert document["prices"] == {"mode": "live", "day": None, "newer_data_at": None}
 
     shown = commands("status").stdout
