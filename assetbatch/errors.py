@@ -212,7 +212,9 @@ KINDS: dict[FailureKind, Consequence] = {
     FailureKind.UNKNOWN_TICKER: Consequence(
         "check polygon_ticker: the vendor does not know it", fate=Fate.DEAD, halve=True
     ),
-    FailureKind.MISSING: Consequence("the vendor left the ticker out of its answer", sync_status=SyncStatus.NO_DATA),
+    FailureKind.MISSING: Consequence(
+        "check polygon_ticker: the vendor left it out of its answer", sync_status=SyncStatus.NO_DATA
+    ),
     FailureKind.INVALID: Consequence("the vendor sent something that is no price; nothing was stored for it"),
     FailureKind.MALFORMED: Consequence(NOT_THE_API, fate=Fate.BACK, strike=True),
     FailureKind.TOO_LARGE: Consequence(NOT_THE_API, fate=Fate.BACK, strike=True),
@@ -222,6 +224,11 @@ KINDS: dict[FailureKind, Consequence] = {
     FailureKind.REFUSED_BY_DATABASE: Consequence("a constraint or trigger of the platform's own tables refused it"),
     FailureKind.WORKER_LOST: Consequence("is memory short, or does something kill the jobs?"),
 }
+
+
+def hint_of(kind: str | None) -> str:
+    """Return what mends a kind of failure, as it is stored; nothing where it is none."""
+    return KINDS[FailureKind(kind)].hint if kind in set(FailureKind) else ""
 
 
 class CallError(AssetbatchError):

@@ -268,6 +268,9 @@ class Alerts(Section, frozen=True, kw_only=True):
     rate_limit_waits_per_hour_max: Annotated[
         int, Meta(ge=0, le=1_000_000, description="priority calls that waited too long, and 429 answers")
     ] = 10
+    assets_not_well_max: Annotated[
+        int, Meta(ge=0, le=10_000_000, description="secondary assets that may be stale, failing or never updated")
+    ] = 0
 
 
 class Pings(Section, frozen=True, kw_only=True):

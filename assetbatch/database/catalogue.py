@@ -33,8 +33,11 @@ select symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds,
 on conflict (symbol) do update
 set polygon_ticker = excluded.polygon_ticker, asset_type = excluded.asset_type, role = excluded.role,
     rank = excluded.rank, update_frequency_seconds = excluded.update_frequency_seconds, name = excluded.name,
-    enabled = excluded.enabled, origin = excluded.origin
-where a is distinct from excluded
+    enabled = excluded.enabled, origin = excluded.origin,
+    enabled_at = case when a.enabled then a.enabled_at else excluded.enabled_at end
+where (a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled, a.origin)
+        is distinct from (excluded.polygon_ticker, excluded.asset_type, excluded.role, excluded.rank,
+                          excluded.update_frequency_seconds, excluded.name, excluded.enabled, excluded.origin)
 """
 
 READ_SYNC_STATE = """
@@ -43,7 +46,7 @@ from assetbatch.sync_state
 where symbol = any(%(symbols)s)
 """
 
-READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets where enabled"
+READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets"
 
 READ_ENABLED = """
 select symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name

@@ -1,18 +1,16 @@
-"""What `doctor` reads: the server, the role's privileges, columns that round, and signs of trouble. Writes nothing."""
+"""What `doctor` reads: the server, the role's privileges, columns that round. Writes nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database import overview
 from assetbatch.database.platform import MISSING_COLUMNS, MISSING_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
-    from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.connection import Connection
 
 READ_SERVER = """
 select current_setting('server_version') as version, current_setting('server_version_num')::int as version_number,
@@ -100,58 +98,6 @@ where a.attname in ('open', 'high', 'low', 'close', 'volume', 'vwap') and not a.
 order by a.attnum
 """
 
-# The last run decides whether cron is there, the last that has ended how things go. One that was killed never says so.
-READ_JOBS = """
-select j.job, last.started_at, last.host, ended.status, ended.exit_code, ended.error_kind, ended.error,
-       ended.at as ended_at, clock_timestamp() as now
-from unnest(%(jobs)s::text[]) with ordinality as j (job, position)
-left join lateral (
-  select started_at, host from assetbatch.runs r
-  where r.job = j.job and status <> 'skipped' order by started_at desc limit 1
-) last on true
-left join lateral (
-  select case when status = 'running' then 'killed' else status end as status, exit_code, error_kind, error,
-         coalesce(finished_at, ends_by) as at
-  from assetbatch.runs r
-  where r.job = j.job and status <> 'skipped' and (status <> 'running' or ends_by < clock_timestamp())
-  order by started_at desc limit 1
-) ended on true
-order by j.position
-"""
-
-READ_WORK = """
-select (select count(*) from assetbatch.queue
-        where state = 'queued' or (state = 'delayed' and available_at < clock_timestamp())
-           or (state = 'leased' and leased_until < clock_timestamp())) as due,
-       (select count(*) from assetbatch.queue where state = 'dead') as dead,
-       (select count(*) from assetbatch.assets where enabled and role = 'secondary') as secondary,
-       (select count(*) from assetbatch.assets where enabled) as assets
-"""
-
-READ_DEAD = """
-select symbol, error_kind, error, died_at from assetbatch.queue
-where state = 'dead' order by died_at desc limit %(limit)s
-"""
-
-READ_EVENTS = """
-select count(*) as pending, min(created_at) as oldest, clock_timestamp() as now
-from assetbatch.outbox where published_at is null
-"""
-
-READ_FAILED_BARS = """
-select symbol, b.error_kind, b.error, count(*) over () as total
-from assetbatch.bar_state b join assetbatch.assets a using (symbol)
-where b.error_kind is not null and a.enabled
-order by b.asked_at desc nulls last, symbol limit %(limit)s
-"""
-
-READ_HOSTS = """
-select distinct on (host) host, version, plan, started_at
-from assetbatch.runs
-where started_at > clock_timestamp() - interval '1 day'
-order by host, started_at desc
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -203,41 +149,6 @@ def platform_lacks(connection: Connection) -> list[str]:
 def rounding_columns(connection: Connection) -> list[tuple[str, str]]:
     """List columns of the bars that do not keep the vendor's digits, each with its type."""
     return [(row["name"], row["type"]) for row in connection.execute(READ_ROUNDING_COLUMNS)]
-
-
-def jobs(connection: Connection, names: Sequence[str]) -> list[Row]:
-    """Read for each job its last run, and how the last that has ended went."""
-    return connection.execute(READ_JOBS, {"jobs": list(names)}).fetchall()
-
-
-def work(connection: Connection) -> Row:
-    """Count what is there to do: due items, dead letters, assets."""
-    return _one(connection, READ_WORK)
-
-
-def dead_letters(connection: Connection, *, limit: int) -> list[Row]:
-    """Read the newest dead letters."""
-    return connection.execute(READ_DEAD, {"limit": limit}).fetchall()
-
-
-def events(connection: Connection) -> Row:
-    """Count the events that wait, and since when."""
-    return _one(connection, READ_EVENTS)
-
-
-def failed_bars(connection: Connection, *, limit: int) -> list[Row]:
-    """Read the assets whose last call for bars failed; `total` counts all of them."""
-    return connection.execute(READ_FAILED_BARS, {"limit": limit}).fetchall()
-
-
-def hosts(connection: Connection) -> list[Row]:
-    """Read what each host of the last day ran."""
-    return connection.execute(READ_HOSTS).fetchall()
-
-
-def disagreeing_hosts(connection: Connection) -> list[Row]:
-    """Read the hosts whose rules of the rate limit differ."""
-    return connection.execute(overview.READ_DISAGREEING_HOSTS).fetchall()
 
 
 def _one(connection: Connection, statement: str) -> dict[str, Any]:

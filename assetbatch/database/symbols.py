@@ -36,7 +36,7 @@ order by symbol
 on conflict (symbol) do update
 set polygon_ticker = excluded.polygon_ticker, asset_type = excluded.asset_type, role = excluded.role,
     rank = excluded.rank, update_frequency_seconds = excluded.update_frequency_seconds, name = excluded.name,
-    enabled = true, origin = excluded.origin
+    enabled = true, enabled_at = excluded.enabled_at, origin = excluded.origin
 where a.origin = 'config' and not a.enabled
 returning symbol
 """

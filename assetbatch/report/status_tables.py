@@ -10,11 +10,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
+from assetbatch.report.sentences import sentences
 from assetbatch.report.tables import NARROW_WIDTH, new_table
-from assetbatch.report.words import ago, counted, duration
+from assetbatch.report.words import ago, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,17 +51,8 @@ def headline(status: Status) -> Text:
 
 def figures(status: Status) -> list[Text]:
     """Write the lines below the tables: a label and a sentence each."""
-    lines = {
-        "Assets": _asset_states(status),
-        "Prices": _prices(status),
-        "Calls": _budget(status),
-        "Queue": _queue(status),
-        "Bars": _bars(status),
-        "Events": _events(status),
-    }
-    if status.alerts:
-        lines = {"Data": status.database} | lines
-    return [line(label, words) for label, words in lines.items()]
+    lines = {"data": status.database} if status.alerts else {}
+    return [line(label.capitalize(), words) for label, words in (lines | sentences(status)).items()]
 
 
 def line(label: str, words: str) -> Text:
@@ -124,71 +115,3 @@ def change(one: AssetStatus) -> str:
     except InvalidOperation:  # a platform may write what it likes there
         return "-"
     return f"{(price - opened) / opened:+.2%}" if opened else "-"
-
-
-def _asset_states(status: Status) -> str:
-    order = [state.value for state in Freshness]
-    counts = sorted(status.asset_states.items(), key=lambda item: order.index(item[0]))
-    return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts if count) or "none"
-
-
-def _prices(status: Status) -> str:
-    prices = status.prices
-    source = prices.source or "nowhere yet"
-    if prices.mode is Mode.LIVE:
-        return f"live, from {source}"
-    if prices.day is None:
-        return f"end of day, none yet, from {source}"
-    newer = "" if prices.newer_at is None else f", newer ones from {prices.newer_at:%Y-%m-%d %H:%M} UTC on"
-    return f"end of day of {prices.day}, from {source}{newer}"
-
-
-def _budget(status: Status) -> str:
-    budget = status.budget
-    if budget.limit is None or budget.remaining is None:
-        free = "unlimited"
-    else:
-        used = budget.limit - budget.remaining
-        free = f"{used} of {budget.limit} used in this window of {budget.window_seconds:g} s, {budget.remaining} free"
-        if budget.next_free_at is not None:
-            free += f", the next in {duration(budget.next_free_at - status.now)}"
-    return f"{free}; {budget.calls_last_hour} in the last hour, {budget.refusals_last_hour} refused"
-
-
-def _queue(status: Status) -> str:
-    queue = status.queue
-    words = [f"{queue.total_items} waiting"]
-    if queue.total_items:
-        ages = queue.oldest_age_seconds_by_priority
-        each = (
-            f"{count} {name} for {duration(timedelta(seconds=ages[name]))}"
-            for name, count in queue.by_priority.items()
-            if count
-        )
-        words[0] += f" ({', '.join(each)})"
-    words += [f"{count} {word}" for word, count in (("leased", queue.leased), ("delayed", queue.delayed)) if count]
-    return ", ".join([*words, f"{queue.dead} dead"])
-
-
-def _bars(status: Status) -> str:
-    bars = status.bars
-    if not bars.newest and not bars.failing:
-        return "none yet"
-    newest = [
-        f"{one.asset.symbol} {bars.newest[one.asset.symbol]:%m-%d %H:%M}"
-        for one in status.assets
-        if one.asset.symbol in bars.newest
-    ]
-    words = [f"newest final {', '.join(newest)} UTC", f"{bars.holes} missing in 7 days"] if newest else ["none yet"]
-    if bars.failing:
-        words.append(f"those of {counted(bars.failing, 'asset')} fail")
-    return "; ".join(words)
-
-
-def _events(status: Status) -> str:
-    events = status.events
-    age = events.oldest_age_seconds
-    since = "" if age is None else f", the oldest for {duration(timedelta(seconds=age))}"
-    by = "nobody publishes them" if events.published_by == "none" else f"published by {events.published_by}"
-    dropped = f"; {events.dropped} dropped so far, overtaken while they waited" if events.dropped else ""
-    return f"{events.pending} waiting{since}; {by}{dropped}"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -8,11 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
+from assetbatch import __version__
 from assetbatch import config as configuration
 from assetbatch.cli.options import duration
 from assetbatch.report import reading
 from assetbatch.report.reading import Wanted
 from assetbatch.report.status_document import status_document
+from tests.world import add_assets
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -56,11 +59,13 @@ def make_well(connection: Connection) -> None:
     """Write down a priority run that has just gone well."""
     connection.execute(
         "insert into assetbatch.runs (job, host, version, plan, started_at, ends_by, finished_at, status, exit_code)"
-        " select 'run-priority', 'h', '0', 'starter', at, at, at, 'ok', 0 from clock_timestamp() at"
+        " select 'run-priority', %s, %s, 'starter', at, at, at, 'ok', 0 from clock_timestamp() at",
+        (platform.node(), __version__),
     )
+    add_assets(connection, "C:XAUUSD", "C:EURUSD", "X:BTCUSD", role="priority", rank=1)
     connection.execute(
         "insert into assetbatch.sync_state (symbol, served_at, succeeded_at)"
-        " select symbol, now(), now() from unnest(array['XAUUSD', 'EURUSD', 'BTCUSD']) symbol"
+        " select symbol, now(), now() from assetbatch.assets"
     )
 
 
@@ -124,7 +129,9 @@ def test_check_tells_a_machine_whose_cron_stopped(commands: Commands, connection
     report = told(commands, connection)
 
     assert report.health.check_code == 2
-    assert [(alert.metric, alert.hint) for alert in report.alerts] == [("jobs.run-priority", "is cron running?")]
+    assert [(alert.metric, alert.hint) for alert in report.alerts] == [
+        ("jobs.run-priority", f"is cron, or the timer, running on {platform.node()}, and has it this job?")
+    ]
 
 
 def test_check_tells_a_refused_key(commands: Commands) -> None:
@@ -230,7 +237,9 @@ def test_the_queue_is_told_by_state_and_priority(commands: Commands, connection:
     assert queued.oldest_item_age_seconds == max(queued.oldest_age_seconds_by_priority.values()) >= 0
     assert (document["queue"]["total_items"], document["queue"]["dead"]) == (2, 1)
     assert document["metrics"]["queue.size"] == 2
-    assert [alert["metric"] for alert in document["alerts"]] == ["queue.dead"]
+    assert [alert["metric"] for alert in document["alerts"]] == ["assets.unknown", "queue.dead"]
+    assert document["alerts"][1]["message"].startswith("1 dead letter, the last one within a day: NONE; ")
+    assert document["alerts"][1]["hint"].endswith("`assetbatch queue retry NONE` once it is fixed")
 
 
 def test_the_worst_of_many_assets_are_told_and_all_when_asked(commands: Commands, connection: Connection) -> None:
@@ -248,7 +257,7 @@ def test_the_worst_of_many_assets_are_told_and_all_when_asked(commands: Commands
         ("S20", "never"),
         ("S7", "never"),
     ]
-    assert worst.asset_states == everything.asset_states == {"never": 5, "failing": 1, "stale": 1, "fresh": 56}
+    assert worst.asset_states == everything.asset_states == {"never": 2, "failing": 1, "stale": 1, "fresh": 56}
     assert worst.metrics["assets.stale"] == 1
     assert len(everything.others) == 60
     connection.execute("update assetbatch.sync_state set succeeded_at = now() - interval '3 hours'")

@@ -63,7 +63,7 @@ def status(
 
         print_json(status_document(report))
     elif check:
-        sys.stdout.write(_check_text(report))
+        sys.stdout.write(check_text(report))
     else:
         _show(report)
     if check:
@@ -115,7 +115,7 @@ def _tell_unreadable(error: Exception) -> int:
     return CHECK_UNKNOWN if unknown else CHECK_CRITICAL
 
 
-def _check_text(report: Status) -> str:
+def check_text(report: Status) -> str:
     """Write the worst on the first line, as monitoring systems show it, and everything else below."""
     word = ("OK", "WARNING", "CRITICAL")[report.health.check_code]
     lines = [f"{alert.message} ({alert.hint})" for alert in report.alerts] or [report.health.value]

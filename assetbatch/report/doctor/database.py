@@ -1,4 +1,4 @@
-"""What the database is: server, role, clock, schema, privileges, columns, and whose prices it holds."""
+"""What the database is: server, role, clock, schema, privileges, columns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from assetbatch.database import doctor, schema
-from assetbatch.provider.addresses import source_of
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from assetbatch.config import Config, Database
+    from assetbatch.config import Database
     from assetbatch.database.connection import Connection
 
 OLDEST_SERVER = 14
@@ -90,20 +89,6 @@ def numbers(connection: Connection) -> Iterator[Finding]:
         yield warn("numbers", f"market_data.ohlcv_5m may round prices: {named}", hint)
     else:
         yield ok("numbers", "bars are stored with every digit")
-
-
-def source(connection: Connection, config: Config) -> Iterator[Finding]:
-    """Hold the source that the database belongs to against the configured one."""
-    wanted, there = source_of(config.settings.provider.base_url), schema.source(connection)
-    if there is None:
-        yield ok("source", f"none yet: the first run makes it {wanted}")
-    elif there != wanted:
-        hint = (
-            "name another, empty database and run `assetbatch init`, or set provider.base_url (POLYGON_BASE_URL) back"
-        )
-        yield fail("source", f"the database holds prices of {there}, provider.base_url is of {wanted}", hint)
-    else:
-        yield ok("source", f"prices of {there}")
 
 
 def _named(words: list[str], *, separator: str = ", ") -> str:
