@@ -89,13 +89,14 @@ class Plan:
 class Candidate:
     """An asset, the start of the run that last served it, and the newest finished day that was asked for it.
 
-    `failed`: what that day brought was no price.
+    `failed`: what that day brought was no price. `unseen`: why, where the vendor left it out of each day so far.
     """
 
     asset: Asset
     served_at: datetime | None = None
     day: date | None = None
     failed: bool = False
+    unseen: str = ""
 
 
 def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
@@ -116,13 +117,23 @@ def asks_for_bars(enabled: bool | str, limit: int | None, mode: Mode) -> bool:
     return bool(enabled) if enabled != "auto" else limit is None or mode is Mode.END_OF_DAY
 
 
-def contradictions(refused: Set[Access], plan: str, configured: str, mode: Mode) -> set[Access]:
-    """Tell which refusals go against the word of the plan, as far as that matters now.
+def contradictions(
+    told: Mapping[Access, Entitlement], plan: str, configured: str, mode: Mode
+) -> dict[Access, Entitlement]:
+    """Return the refusals that go against the word of the plan, as far as that matters now.
 
     That it has no snapshots is what the free plan says; where prices are live, nobody asks for finished days.
     """
     expected = {Access.SNAPSHOTS} if plan == "free" or configured == Mode.END_OF_DAY else set()
-    return set(refused) - expected - ({Access.DAILY} if mode is Mode.LIVE else set())
+    expected |= {Access.DAILY} if mode is Mode.LIVE else set()
+    return {access: found for access, found in told.items() if not found.allowed and access not in expected}
+
+
+def contradicted(plan: str, refused: Mapping[Access, Entitlement]) -> str:
+    """Return the sentence that holds the word of the plan against these refusals."""
+    reasons = ((access, refused[access].reason) for access in sorted(refused))
+    words = ", ".join(f"{access} ({reason})" if reason else access for access, reason in reasons)
+    return f"plan says {plan}, the key is refused {words}"
 
 
 def ask_again_at(asked: AskedDay) -> datetime:

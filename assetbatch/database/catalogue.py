@@ -57,7 +57,7 @@ order by role, rank, symbol
 
 READ_MARKET = """
 select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name,
-       s.served_at is not null and a.role = 'secondary' as served
+       s.served_at is not null and a.role = 'secondary' as served, s.succeeded_at is not null as seen
 from assetbatch.assets a left join assetbatch.sync_state s using (symbol)
 where a.enabled and a.asset_type = %(market)s
 order by a.role, a.rank, a.symbol
@@ -100,10 +100,23 @@ def enabled_assets(connection: Connection, symbols: Sequence[str] | None = None)
     return [asset_of(row) for row in rows]
 
 
-def assets_of_market(connection: Connection, market: AssetType) -> tuple[list[Asset], set[str]]:
-    """Read all enabled assets of a market, and the symbols of secondary ones that were served before."""
+@dataclass(frozen=True, slots=True)
+class OfMarket:
+    """All enabled assets of a market; symbols of secondary ones that were served before, and of all with a price."""
+
+    assets: tuple[Asset, ...]
+    served: frozenset[str]
+    seen: frozenset[str]
+
+
+def assets_of_market(connection: Connection, market: AssetType) -> OfMarket:
+    """Return what the catalogue has of a market."""
     rows = connection.execute(READ_MARKET, {"market": market.value}).fetchall()
-    return [asset_of(row) for row in rows], {row["symbol"] for row in rows if row["served"]}
+    return OfMarket(
+        tuple(asset_of(row) for row in rows),
+        frozenset(row["symbol"] for row in rows if row["served"]),
+        frozenset(row["symbol"] for row in rows if row["seen"]),
+    )
 
 
 def sync_with_config(connection: Connection, assets: Sequence[Asset]) -> None:
@@ -145,6 +158,11 @@ def candidates(connection: Connection, assets: Sequence[Asset]) -> list[Candidat
             served_at=states[asset.symbol].served_at,
             day=states[asset.symbol].day,
             failed=states[asset.symbol].error_kind not in {None, FailureKind.MISSING},
+            unseen=states[asset.symbol].error if _is_unseen(states[asset.symbol]) else "",
         )
         for asset in assets
     ]
+
+
+def _is_unseen(state: SyncState) -> bool:
+    return state.error_kind is FailureKind.MISSING and state.succeeded_at is None

@@ -22,7 +22,7 @@ from assetbatch.jobs.backlog import Backlog
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.flights import Flights
-from assetbatch.jobs.run import new_client, perform, renewal_seconds
+from assetbatch.jobs.run import new_client, perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.settling import Settling
 from assetbatch.jobs.sight import Sight
 from assetbatch.model import AssetType, CallKind
@@ -234,6 +234,9 @@ class Drain:
         warnings = result.warnings
         if trip.deleted:
             warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(trip.deleted)}",)
+        warnings += unknown_tickers(self._sight.unknown(trip.failed))
+        if not self._run.config.priority_assets and self._sight.contradiction:  # else run-priority tells it
+            warnings += (self._sight.contradiction,)
         return replace(
             result,
             updated=tuple(trip.updated),

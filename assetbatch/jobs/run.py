@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.database.rate_limit import Lane
     from assetbatch.jobs.clock import Stop
+    from assetbatch.model import Failure
 
 log = logging.getLogger(__name__)
 
 # A run that finds another of its job going waits this long for it.
 LEASE_PATIENCE_SECONDS = 10.0
 LEASE_POLL_SECONDS = 0.25
+MOST_NAMED = 5
 # Those that run often enough, and have time at their end.
 PRUNING_JOBS = ("run-priority", "enqueue-secondary")
 
@@ -200,6 +202,15 @@ def _give_way(config: Config, connection: Connection, unforeseen: list[int]) -> 
         f" or the server counts otherwise. Give way: rate_limiting.calls_per_minute: {max(1, ours)}"
     )
     return (words,)
+
+
+def unknown_tickers(failures: Sequence[Failure]) -> tuple[str, ...]:
+    """Return a warning of tickers that the vendor does not know, if there are any."""
+    if not failures:
+        return ()
+    more = f" and {len(failures) - MOST_NAMED} more" if len(failures) > MOST_NAMED else ""
+    names = ", ".join(one.symbol for one in failures[:MOST_NAMED])
+    return (f"the vendor does not know {names}{more}: {failures[0].error}. Check polygon_ticker",)
 
 
 def exit_code(kinds: Sequence[FailureKind], *, anything_stored: bool) -> int:

@@ -18,14 +18,14 @@ from assetbatch.model import Access, AssetType, CallKind, Trouble
 from assetbatch.planner import DayOutcome, Entitlement, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import date
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.errors import CallError
     from assetbatch.jobs.clock import Clock
-    from assetbatch.model import Call
+    from assetbatch.model import Call, Failure
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Sight:
         self.days: planner.Days = {}
         self.known: set[str] = set()
         """Symbols that had a row in the platform's table when their market was asked for."""
+        self._seen: set[str] = set()
         self.look()
 
     def look(self) -> None:
@@ -78,6 +79,19 @@ class Sight:
         """How prices are asked for now."""
         config, snapshots = self._config, self._entitlements.get(Access.SNAPSHOTS)
         return planner.mode(config.plan, config.settings.provider.mode, snapshots, self._clock.now())
+
+    @property
+    def contradiction(self) -> str:
+        """What the key is refused though the plan's word says otherwise; empty: nothing."""
+        config = self._config
+        refused = planner.contradictions(self._entitlements, config.plan, config.settings.provider.mode, self.mode)
+        if not refused:
+            return ""
+        return f"{planner.contradicted(config.plan, refused)}. Lapsed payment? `assetbatch probe` asks again at once"
+
+    def unknown(self, failed: Sequence[Failure]) -> list[Failure]:
+        """Return those failures that are about tickers which the vendor left out of each finished day so far."""
+        return [one for one in failed if one.kind is FailureKind.MISSING and one.symbol not in self._seen]
 
     def may(self, access: Access) -> bool:
         """Tell whether it is worth asking."""
@@ -131,9 +145,10 @@ class Sight:
         """Let a call for daily figures serve all of its market: the catalogue is what config.yaml says by then."""
         if call.kind is not CallKind.DAILY or call.market is None:
             return call
-        assets, known = catalogue.assets_of_market(self._connection, call.market)
-        self.known |= known
-        return replace(call, assets=tuple(assets))
+        found = catalogue.assets_of_market(self._connection, call.market)
+        self.known |= found.served
+        self._seen |= found.seen
+        return replace(call, assets=found.assets)
 
     def take_day(self, call: Call, days: planner.Days) -> Turn:
         """Take the right to ask for a call's day, if it is our turn; `days` are those that the call was planned on."""

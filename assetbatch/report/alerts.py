@@ -100,14 +100,11 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview
 
 def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
     """Hold the word of the plan against what the key was refused, as far as that matters now."""
-    told = {access: found for access, found in overview.entitlements.items() if not found.allowed}
-    refused = planner.contradictions(told.keys(), config.plan, config.settings.provider.mode, outlook.mode)
+    refused = planner.contradictions(overview.entitlements, config.plan, config.settings.provider.mode, outlook.mode)
     if not refused:
         return
     days = [one.day for one in assets if one.day]
-    reasons = ((access, told[access].reason) for access in sorted(refused))
-    words = ", ".join(f"{access} ({reason})" if reason else access for access, reason in reasons)
-    message = f"plan says {config.plan}, the key is refused {words}"
+    message = planner.contradicted(config.plan, refused)
     if Access.SNAPSHOTS in refused:
         message += f": prices are of {max(days)}" if days else ": no price of a finished day is stored"
     hint = "lapsed payment? `assetbatch probe` asks again at once; else set provider.plan to what the key has"
