@@ -62,7 +62,6 @@ with limits as (
          ) as place
   from judged
   where enabled and symbol <> all(%(named)s)
-    and (%(most_others)s::int is null or state in ('failing', 'stale', 'never', 'not_entitled'))
 ), shown as (
   select symbol, 0 as place from judged where symbol = any(%(named)s)
   union all

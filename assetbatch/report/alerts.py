@@ -179,12 +179,13 @@ def _of_other_assets(config: Config, groups: Sequence[Group], others: Sequence[A
         total = sum(group.assets for group in some)
         shown = [one for one in others if one.ill and one.unknown is unknown]
         names = named([one.asset.symbol for one in shown], total)
-        error = next((f"; {one.asset.symbol}: {one.error}" for one in shown if one.error), "")
+        error = next((one for one in shown if one.error), None)
+        why = "" if error is None else f": {error.error}" if total == 1 else f"; {error.asset.symbol}: {error.error}"
         if some and unknown:
-            message = f"the vendor does not know {names}{error}"
+            message = f"the vendor does not know {names}{why}"
             yield Alert(Level.WARNING, "assets.unknown", message, hint_of(FailureKind.UNKNOWN_TICKER), total, most)
         elif some:
-            message = f"{counted(total, 'other asset')} not well ({_states(some)}): {names}{error}"
+            message = f"{counted(total, 'other asset')} not well ({_states(some)}): {names}{why}"
             hint = "does drain-queue run, and is the budget of calls large enough?"
             kind = next((one.error_kind for one in shown if one.error_kind), None)
             yield Alert(Level.WARNING, "assets.not_well", message, hint_of(kind) or hint, total, most)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.sentences import sentences
-from assetbatch.report.tables import NARROW_WIDTH, new_table
-from assetbatch.report.words import ago, duration
+from assetbatch.report.tables import NARROW_WIDTH, PLAIN_WIDTH, new_table
+from assetbatch.report.words import ago, counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,20 +26,21 @@ if TYPE_CHECKING:
 HEALTH_STYLES = {Health.HEALTHY: "bold green", Health.DEGRADED: "bold yellow", Health.UNHEALTHY: "bold red"}
 LEVEL_STYLES = {Level.WARNING: "yellow", Level.CRITICAL: "bold red"}
 STATE_STYLES = {Freshness.FRESH: "green", Freshness.CLOSED: "dim", Freshness.END_OF_DAY: "dim"}
+# Of the other assets, those that somebody should look at are shown.
+NOT_WELL = {Freshness.FAILING, Freshness.STALE, Freshness.NEVER, Freshness.NOT_ENTITLED}
 # Words of the lines below the tables, all as wide.
 LABEL_WIDTH = 8
 
 
 def status_view(status: Status, *, width: int) -> RenderableType:
     """Lay out one screen that answers, from top to bottom: is all well, what is wrong, what to do."""
-    narrow = width < NARROW_WIDTH
     parts: list[RenderableType] = [headline(status)]
     if status.alerts[1:]:
         parts.append(_alerts(status.alerts[1:]))
-    parts += [_jobs(status, narrow=narrow), _assets("Priority assets", status, status.assets, narrow=narrow)]
-    if status.others:
+    parts += [_jobs(status, width=width), _assets("Priority assets", status, status.assets, width=width)]
+    if others := [one for one in status.others if status.others_are_all or one.state in NOT_WELL]:
         title = "Other assets" if status.others_are_all else "Other assets, the worst"
-        parts.append(_assets(title, status, status.others, narrow=narrow))
+        parts.append(_assets(title, status, others, width=width))
     return Group(*parts, *figures(status))
 
 
@@ -67,37 +69,39 @@ def _alerts(alerts: Sequence[Alert]) -> Table:
     return table
 
 
-def _jobs(status: Status, *, narrow: bool) -> Table:
-    columns = ["job", "last run", "result", "expected", "24 h: runs", "partial", "failed", "max gap"]
-    shown = [0, 1, 2] if narrow else range(len(columns))
-    names = [columns[number] for number in shown]
-    table = new_table("Jobs", *names, numbers=("24 h: runs", "partial", "failed"))
+def _jobs(status: Status, *, width: int) -> Table:
+    columns = ["job", "last run", "result", "expected", "in 24 h", "max gap"]
+    shown = columns[: 3 if width < NARROW_WIDTH else 5 if width < PLAIN_WIDTH else 6]
+    table = new_table("Jobs", *shown)
     for job in status.jobs:
         gap = job.day["longest_gap_seconds"]
+        ill = (f", {job.day[word]} {word}" for word in ("partial", "failed") if job.day[word])
         row = [
             job.id,
             ago(job.last_run, status.now),
             job.last_status or "-",
             f"in {duration(job.next_run - status.now)}",
-            str(job.day["runs"]),
-            str(job.day["partial"]),
-            str(job.day["failed"]),
+            "".join([counted(job.day["runs"], "run"), *ill]),
             "-" if gap is None else duration(timedelta(seconds=gap)),
         ]
-        table.add_row(*(row[number] for number in shown))
+        table.add_row(*row[: len(shown)])
     return table
 
 
-def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, narrow: bool) -> Table:
-    columns = ["symbol", "price", "today", "price of", "updated", "market age", "state"]
-    shown = [0, 1, 4, 6] if narrow else range(len(columns))
-    table = new_table(title, *(columns[number] for number in shown), numbers=("price", "today"))
+def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, width: int) -> Table:
+    """Lay out assets; prices of finished days by their day, since nothing about them is of today."""
+    daily = status.prices.mode is Mode.END_OF_DAY
+    columns = ["symbol", "price", "change", "of day" if daily else "price of", "updated", "market age", "state"]
+    left_out = {5} if daily or width < PLAIN_WIDTH else set()
+    left_out |= {2, 5, 4 if daily else 3} if width < NARROW_WIDTH else set()
+    shown = [number for number in range(len(columns)) if number not in left_out]
+    table = new_table(title, *(columns[number] for number in shown), numbers=("price", "change"))
     for one in assets:
         row: list[RenderableType] = [
             Text(one.asset.symbol),
             Text(one.last_price or "-"),
             change(one),
-            ago(one.priced_at, status.now),
+            of_day(one) if daily else ago(one.priced_at, status.now),
             ago(one.last_sync, status.now),
             "-" if one.market_age is None else duration(one.market_age),
             Text(one.state.value, style=STATE_STYLES.get(one.state, "red")),
@@ -106,8 +110,13 @@ def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, narrow
     return table
 
 
+def of_day(one: AssetStatus) -> str:
+    """Return the day that a price is of, by UTC."""
+    return "-" if one.priced_at is None else f"{one.priced_at.astimezone(UTC):%Y-%m-%d}"
+
+
 def change(one: AssetStatus) -> str:
-    """Tell by how much the price has changed since the day's open."""
+    """Return by how much the price has changed since the open of its day."""
     if one.last_price is None or one.daily_open is None:
         return "-"
     try:

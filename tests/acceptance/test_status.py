@@ -20,6 +20,7 @@ from tests.world import add_assets
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.report.status import Status
+    from assetbatch.sandbox.server import Sandbox
     from tests.conftest import Commands
 
 FIELDS = {
@@ -185,6 +186,29 @@ def test_a_narrow_terminal_keeps_name_price_and_state(commands: Commands, connec
     assert max(len(re.sub("\x1b\\[[0-9;]*m", "", line)) for line in shown.splitlines()) <= 50
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("tier", ["starter", "free"])
+def test_no_word_or_number_of_the_tables_is_broken(commands: Commands, sandbox: Sandbox, width: int, tier: str) -> None:
+    sandbox.plan = commands.environment["POLYGON_TIER"] = tier
+    commands("run-priority")
+
+    shown = commands("status", COLUMNS=str(width)).stdout
+
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    # A table's row is one line: name, price, state; a job, how it went.
+    state = "fresh" if tier == "starter" else "end_of_day"
+    assert all(
+        any(symbol in line and re.search(r"\d+\.\d+ ", line) and f"{state} " in line for line in lines)
+        for symbol in ("EURUSD", "BTCUSD")
+    )
+    assert any("enqueue-secondary" in line and "never" in line for line in lines)
+    assert "…" not in shown
+    assert ("of day" in shown, "today" in shown, "market age" in shown) == (
+        tier == "free", False, tier == "starter" and width == 100,
+    )  # fmt: skip
+
+
 def test_a_locked_table_ends_status_in_bounded_time(commands: Commands, connection: Connection) -> None:
     with connection.transaction():
         connection.execute("lock table trading.symbols in access exclusive mode")
@@ -251,7 +275,8 @@ def test_the_worst_of_many_assets_are_told_and_all_when_asked(commands: Commands
     worst = told(commands, connection)
     everything = told(commands, connection, Wanted(all_assets=True))
 
-    assert [(one.asset.symbol, one.state.value) for one in worst.others] == [
+    assert len(worst.others) == 20
+    assert [(one.asset.symbol, one.state.value) for one in worst.others[:4]] == [
         ("S50", "failing"),
         ("S9", "stale"),
         ("S20", "never"),
@@ -260,8 +285,10 @@ def test_the_worst_of_many_assets_are_told_and_all_when_asked(commands: Commands
     assert worst.asset_states == everything.asset_states == {"never": 2, "failing": 1, "stale": 1, "fresh": 56}
     assert worst.metrics["assets.stale"] == 1
     assert len(everything.others) == 60
-    connection.execute("update assetbatch.sync_state set succeeded_at = now() - interval '3 hours'")
-    assert len(told(commands, connection).others) == 20
+    # People are shown those that somebody should look at, programs as many as the document says.
+    shown = commands("status").stdout
+    assert [f"S{number} " in shown for number in (50, 9, 20, 7, 1)] == [True, True, True, True, False]
+    assert len(json.loads(commands("status", "--json").stdout)["assets"]) == 23
 
 
 def test_runs_that_were_not_well_are_listed_since_when_it_was_asked(commands: Commands, connection: Connection) -> None:
@@ -369,7 +396,7 @@ def test_an_asset_has_a_story(commands: Commands, connection: Connection) -> Non
     connection.execute(
         "insert into assetbatch.queue"
         " (symbol, state, priority, waiting_since, rank, enqueued_at, available_at, attempts, error_kind, error)"
-        " select 'EURUSD', 'delayed', 4, at, at, at, at + interval '30 minutes', 2, 'missing', 'left out'"
+        " select 'EURUSD', 'delayed', 4, at, at, at, at + interval '29 minutes 45 seconds', 2, 'missing', 'left out'"
         " from clock_timestamp() at"
     )
     connection.execute(
