@@ -22,7 +22,7 @@ with limits as (
   ) as l (update_frequency_seconds, market, stale_before, fresh_since, late_before, never_before, day, rests)
 ), judged as materialized (
   select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled,
-         s.succeeded_at, s.day, s.error_kind, s.error, v.state,
+         a.origin, s.succeeded_at, s.day, s.error_kind, s.error, v.state,
          case v.state when 'failing' then true
                       when 'stale' then a.enabled_at < l.stale_before
                       when 'never' then a.enabled_at < l.never_before
@@ -68,7 +68,7 @@ with limits as (
   select symbol, place from others where place <= %(most_others)s or %(most_others)s::int is null
 )
 select case when row_number() over (order by o.place, j.symbol) = 1 then c.groups end as groups,
-       j.symbol, j.polygon_ticker, j.asset_type, j.role, j.rank, j.update_frequency_seconds, j.name,
+       j.symbol, j.polygon_ticker, j.asset_type, j.role, j.rank, j.update_frequency_seconds, j.name, j.origin,
        j.state, j.ill, j.unknown, j.late, j.succeeded_at, j.day, j.error_kind, j.error,
        t.metadata -> 'last_update' ->> 'last_price' as last_price,
        t.metadata -> 'last_update' ->> 'daily_open' as daily_open,

@@ -186,9 +186,14 @@ def _of_other_assets(config: Config, groups: Sequence[Group], others: Sequence[A
             yield Alert(Level.WARNING, "assets.unknown", message, hint_of(FailureKind.UNKNOWN_TICKER), total, most)
         elif some:
             message = f"{counted(total, 'other asset')} not well ({_states(some)}): {names}{why}"
-            hint = "does drain-queue run, and is the budget of calls large enough?"
-            kind = next((one.error_kind for one in shown if one.error_kind), None)
-            yield Alert(Level.WARNING, "assets.not_well", message, hint_of(kind) or hint, total, most)
+            yield Alert(Level.WARNING, "assets.not_well", message, _mend_of_others(config, shown), total, most)
+
+
+def _mend_of_others(config: Config, ill: Sequence[AssetStatus]) -> str:
+    if config.settings.batch.secondary_source == "config" and any(one.origin == "symbols" for one in ill):
+        return "what `symbols` added is put on the queue with batch.secondary_source: database"
+    hint = next((hint for one in ill if (hint := hint_of(one.error_kind))), "")
+    return hint or "does drain-queue run, and is the budget of calls large enough?"
 
 
 def _states(groups: Sequence[Group]) -> str:

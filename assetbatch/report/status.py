@@ -43,6 +43,7 @@ class AssetStatus:
     """
 
     asset: Asset
+    origin: str
     state: Freshness
     ill: bool
     unknown: bool
@@ -190,6 +191,7 @@ def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> 
     row = row or {}
     return AssetStatus(
         asset=asset,
+        origin=row.get("origin", "config"),
         state=Freshness(row.get("state", Freshness.NEVER)),
         ill=row.get("ill", False),
         unknown=row.get("unknown", False),

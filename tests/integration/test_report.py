@@ -23,7 +23,7 @@ from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.status_document import status_document
 from assetbatch.report.status_tables import status_view
-from tests.world import FRIDAYS_CLOSE, MINUTE, TUESDAY, judged, load_config, overview
+from tests.world import FRIDAYS_CLOSE, MINUTE, TUESDAY, add_assets, judged, load_config, overview
 
 SUNDAY = datetime(2026, 11, 22, 12, tzinfo=UTC)
 UNUSED = "postgresql://user@127.0.0.1/unused"
@@ -445,3 +445,41 @@ def test_where_nobody_has_bars_yet_none_are_missing(
     lines = shown(build(config, replace(overview(), failing_bars=failing)), 100)
 
     assert [line for line in lines if line.startswith("Bars")] == [f"Bars    {words}"]
+
+
+@pytest.mark.parametrize(("tolerated", "metrics"), [(0, ["assets.unknown", "assets.not_well"]), (3, []), (2, [])])
+def test_other_assets_that_are_not_well_are_named_beyond_as_many_as_are_tolerated(
+    build: Build, tmp_path: Path, tolerated: int, metrics: list[str]
+) -> None:
+    text = f"alerts: {{assets_not_well_max: {tolerated}}}\n"
+    config = load_config(tmp_path, text, DATABASE_URL=UNUSED, POLYGON_TIER="starter")
+
+    report = build(
+        config,
+        overview(),
+        secondary=True,
+        ETHUSDT=SyncState(error_kind=FailureKind.UNKNOWN_TICKER, error="who is X:ETHUSDT"),
+        GBPUSD=SyncState(succeeded_at=TUESDAY - timedelta(days=2)),
+    )
+
+    assert [alert.metric for alert in report.alerts] == metrics
+    if metrics:
+        assert report.health is Health.DEGRADED
+        assert [alert.message for alert in report.alerts] == [
+            "the vendor does not know ETHUSDT: who is X:ETHUSDT",
+            "1 other asset not well (1 stale): GBPUSD",
+        ]
+
+
+def test_what_no_job_keeps_fresh_is_told_with_the_word_that_mends_it(
+    build: Build, connection: Connection, config: Config
+) -> None:
+    build(config, overview())
+    add_assets(connection, "X:SOLUSD")
+    connection.execute("update assetbatch.assets set enabled_at = 'epoch'")
+
+    report = status.build(config, overview(), judged(connection, config, overview()), source=None)
+
+    (alert,) = report.alerts
+    assert (alert.metric, "SOLUSD" in alert.message) == ("assets.not_well", True)
+    assert "batch.secondary_source: database" in alert.hint

@@ -61,7 +61,7 @@ bars:
   retention_months: null
 database: {embedded: true}
 events: {backend: auto, max_age_minutes: 60, stream: false}
-alerts: {priority_success_rate_min: 0.90, priority_latency_ms_max: 30000, queue_size_max: 500, rate_limit_waits_per_hour_max: 10}
+alerts: {priority_success_rate_min: 0.90, priority_latency_ms_max: 30000, queue_size_max: 500, rate_limit_waits_per_hour_max: 10, assets_not_well_max: 0}
 pings: {run_priority: null, drain_queue: null, enqueue_secondary: null}
 retention_days: 30
 """  # noqa: E501 - kept as the specification has it
