@@ -152,13 +152,34 @@ def test_check_is_critical_when_the_database_is_away_and_unknown_without_configu
     assert (unknown.returncode, unknown.stdout[:7]) == (3, "UNKNOWN")
 
 
-def test_check_is_unknown_after_an_unexpected_error(commands: Commands, connection: Connection) -> None:
-    connection.execute("alter table assetbatch.sync_state rename column error to fault")
+@pytest.mark.parametrize(
+    ("harm", "url"),
+    [
+        ("alter table assetbatch.sync_state rename column error to fault", None),
+        ("delete from assetbatch.migrations where version > 5", None),
+        ("update assetbatch.meta set value = '9.9' where key = 'oldest_program'", None),
+        ("drop schema assetbatch cascade", None),
+        ("select 1", "postgresql://nobody@127.0.0.1:9/nothing"),
+    ],
+)
+def test_what_cannot_be_read_is_critical_whoever_tells_of_it(
+    commands: Commands, connection: Connection, harm: str, url: str | None
+) -> None:
+    make_well(connection)
+    connection.execute(harm.encode())
+    commands.environment |= {"DATABASE_URL": url} if url else {}
+    file = commands.folder / "all.prom"
 
-    done = commands("status", "--check")
+    check, as_json = commands("status", "--check"), commands("status", "--check", "--json")
+    doctor = commands("doctor", "--json")
+    metrics = commands("metrics", "--output", str(file))
 
-    assert (done.returncode, done.stdout[:7]) == (3, "UNKNOWN")
-    assert "this is a bug" in done.stderr
+    assert (check.returncode, check.stdout[:8]) == (2, "CRITICAL")
+    assert (as_json.returncode, json.loads(as_json.stdout)["status"]) == (2, "unhealthy")
+    assert (doctor.returncode, json.loads(doctor.stdout)["status"]) == (3, "fail")
+    assert metrics.returncode in {1, 69, 78}
+    assert {"assetbatch_up 0.0", "assetbatch_health 2.0"} <= set(file.read_text().splitlines())
+    assert ("this is a bug" in check.stderr) is ("fault" in harm)
 
 
 def test_a_run_that_was_killed_counts_as_failed(commands: Commands, connection: Connection) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.options import AsJson
+from assetbatch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from assetbatch.report.status import Status
@@ -46,12 +47,12 @@ def metrics(
         raise typer.BadParameter("--output is for Prometheus text")
     try:
         report = _read()
-    except Exception:
+    except Exception as error:
         # A file of yesterday would go on telling that all is well.
         if output is not None:
             from assetbatch.report.prometheus import nothing_to_tell
 
-            _write(output, nothing_to_tell())
+            _write(output, nothing_to_tell(unhealthy=not isinstance(error, ConfigurationError)))
         raise
     if as_json:
         from assetbatch.report.status_document import metrics_document

@@ -103,8 +103,7 @@ def _show(report: Status) -> None:
 
 def _tell_unreadable(error: Exception) -> int:
     """Tell a monitoring system why there is no status; return the exit code."""
-    known = isinstance(error, AssetbatchError)
-    unknown = not known or isinstance(error, ConfigurationError)
+    known, unknown = isinstance(error, AssetbatchError), isinstance(error, ConfigurationError)
     reason = f"{error.reason} ({error.hint})" if isinstance(error, AssetbatchError) else f"unexpected: {error!r}"
     if not known:
         log.error("an unexpected error: this is a bug", exc_info=error)
