@@ -1,8 +1,9 @@
 """The schema: migrations, the check that it fits this program, whose prices it holds, and what a role must be granted.
 
 Migrations are the numbered files of `migrations/`, applied in order, all in one transaction under a lock, so that
-several hosts may run `init` at once, and jobs meanwhile. They add before they remove, a release apart: a program works
-with a newer schema for as long as `assetbatch.meta.oldest_program` allows it.
+several hosts may run `init` at once, and jobs meanwhile. After them the functions of `functions/` are made anew: one
+that changes is edited where it stands, and comes with a migration, if only an empty one. Migrations add before they
+remove, a release apart: a program works with a newer schema for as long as `assetbatch.meta.oldest_program` allows it.
 """
 
 from __future__ import annotations
@@ -128,6 +129,12 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda migration: migration.version)
 
 
+def functions() -> list[str]:
+    """All functions of the newest schema, as the SQL that makes or replaces them."""
+    found = [file for file in files("assetbatch.database.functions").iterdir() if file.name.endswith(".sql")]
+    return [file.read_text("utf-8") for file in sorted(found, key=lambda file: file.name)]
+
+
 def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Migration]:
     """Bring the schema up to date in one transaction; return the migrations that were applied, in order.
 
@@ -152,6 +159,8 @@ def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Mig
                 {"version": migration.version, "name": migration.name, "program": __version__},
             )
         if missing:
+            for text in functions():
+                connection.execute(sql.SQL(text))
             connection.execute(SET_OLDEST_PROGRAM, {"oldest_program": OLDEST_PROGRAM})
     return missing
 

@@ -45,8 +45,12 @@ ROWS = {
         insert into assetbatch.leases values ('publisher', gen_random_uuid(), now());
     """,
     3: """
-        select assetbatch.adopt_key('old', 5, '60 s', '1 s', '0');
-        select assetbatch.acquire_slot('old', 'a', 5, 60, 1, 0, null, 35, 'priority', null, 60, 2, 1);
+        insert into assetbatch.rate_limits (key_fingerprint, max_calls, window_length, margin, min_spacing)
+        values ('old', 5, '60 s', '1 s', '0');
+        insert into assetbatch.rate_limit_slots (key_fingerprint, slot, counted_by, hold, granted_at, token)
+        values ('old', 1, now() + interval '35 s', '35 s', now(), gen_random_uuid()),
+               ('old', 2, default, default, default, null);
+        insert into assetbatch.rate_limit_hosts values ('old', 'a', 5, '60 s', '1 s', '0', now());
         insert into assetbatch.rate_limit_waiters values ('old', 7, 'queue', now());
     """,
     4: """
@@ -66,14 +70,17 @@ ROWS = {
         insert into assetbatch.entitlements values ('old', 'free', 'snapshots', false, now(), 'not entitled');
         insert into assetbatch.market_status values ('forex', false, now());
     """,
+    6: "update assetbatch.rate_limits set history = '7713056685277385028/00000001'",
 }
 
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> list[schema.Migration]:
-    """The migrations that the program knows: none yet; a test adds them."""
+    """The migrations that the program knows: none yet; a test adds them. Functions are those of the newest schema."""
     known: list[schema.Migration] = []
+    functions = schema.functions()
     monkeypatch.setattr(schema, "migrations", lambda: list(known))
+    monkeypatch.setattr(schema, "functions", lambda: functions if len(known) == len(ALL) else [])
     return known
 
 
