@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from assetbatch.boottime import boot_time
 from assetbatch.errors import EXIT_UNAVAILABLE, Interrupted
 from assetbatch.jobs.clock import Stop
 
@@ -65,10 +65,10 @@ def end_by(seconds: float) -> Callable[[], None]:
     """
     called_off = threading.Event()
     limit = seconds + HARD_END_SECONDS
-    end = time.clock_gettime(time.CLOCK_BOOTTIME) + limit
+    end = boot_time() + limit
 
     def watch() -> None:
-        while time.clock_gettime(time.CLOCK_BOOTTIME) < end:
+        while boot_time() < end:
             if called_off.wait(1):
                 return
         # Past sys.stderr: a progress bar may have put itself there, and have hidden the cursor.

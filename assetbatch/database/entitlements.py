@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from assetbatch.boottime import boot_time
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
 
@@ -108,6 +109,8 @@ class DayLease:
     def __init__(self, connection: Connection, market: AssetType, day: date, *, seconds: float) -> None:
         self._connection = connection
         self._parameters = {"market": market.value, "day": day, "token": uuid4(), "seconds": seconds}
+        self.until = boot_time() + seconds
+        """When it runs out at the earliest, as `boot_time()`, once it is taken."""
 
     def take(self) -> bool:
         """Take it; False while somebody else asks."""

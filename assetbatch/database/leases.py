@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
 
+from assetbatch.boottime import boot_time
 from assetbatch.errors import LeaseLostError
 
 if TYPE_CHECKING:
@@ -28,11 +28,6 @@ returning holder
 GIVE_UP = "delete from assetbatch.leases where name = %(name)s and holder = %(holder)s"
 
 
-def boot_time() -> float:
-    """Seconds that also pass while a laptop sleeps or a virtual machine is paused."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class Lease:
     """The right to do `name` alone, for so many seconds from the last `take`."""
 
@@ -41,19 +36,24 @@ class Lease:
         self._name = name
         self._seconds = seconds
         self._parameters = {"name": name, "holder": uuid4(), "seconds": seconds}
-        self._taken_at = -math.inf
+        self.until = -math.inf
+        """When it runs out at the earliest, as `boot_time()`."""
 
     def take(self) -> bool:
         """Take the lease, or renew it; False when somebody else holds it."""
         asked_at = boot_time()
         taken = self._connection.execute(TAKE, self._parameters).fetchone() is not None
         if taken:
-            self._taken_at = asked_at
+            self.until = asked_at + self._seconds
         return taken
 
-    def keep(self) -> None:
-        """Renew it in good time. Raises LeaseLostError when it ran out and somebody else holds it now."""
-        if boot_time() - self._taken_at > self._seconds / 3 and not self.take():
+    def keep(self, *, lasting: float = 0.0) -> None:
+        """Renew it when a third of it is over, or when it would not last for so many seconds.
+
+        Raises LeaseLostError when it ran out and somebody else holds it now.
+        """
+        left = self.until - boot_time()
+        if left < max(lasting, self._seconds * 2 / 3) and not self.take():
             raise LeaseLostError(f"{self._name} stood still for too long: another run has taken over")
 
     def give_up(self) -> None:

@@ -180,13 +180,6 @@ where q.symbol = a.symbol and q.state = 'queued' and a.asset_type = %(market)s
   and s.day >= %(day)s and coalesce(s.error_kind, 'missing') <> 'missing'
 """
 
-HELD = """
-select q.symbol
-from assetbatch.queue q
-join unnest(%(symbols)s::text[], %(tokens)s::uuid[]) as v (symbol, token) on q.symbol = v.symbol and q.token = v.token
-"""
-
-
 ASSET_TYPES = {one.value: one for one in AssetType}
 
 
@@ -307,11 +300,6 @@ def claim(
 def keep(connection: Connection, items: Sequence[Item], *, lease_seconds: float) -> None:
     """Hold on to claimed items for another `lease_seconds`."""
     connection.execute(KEEP, _claims(items) | {"lease_seconds": lease_seconds})
-
-
-def held(connection: Connection, items: Sequence[Item]) -> set[str]:
-    """Tell which claims still stand, by symbol."""
-    return {row["symbol"] for row in connection.execute(HELD, _claims(items))} if items else set()
 
 
 def complete(connection: Connection, items: Sequence[Item]) -> set[str]:

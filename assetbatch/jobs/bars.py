@@ -23,6 +23,7 @@ from assetbatch.jobs.wanted import HORIZONS
 from assetbatch.model import BarsResult, Span, Trouble
 from assetbatch.planner import Mode
 from assetbatch.provider.bars import Page
+from assetbatch.provider.flight import HeldUpError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,6 +95,8 @@ class Bars(BarCalls):
         began = time.monotonic()
         try:
             page = self._road.sent(client, one.call, slot, began)
+        except HeldUpError:
+            self.held_up(one)
         except CallError as error:
             self.failed(one, error)
         except BaseException:
@@ -242,6 +245,12 @@ class Bars(BarCalls):
         usual = self._run.config.settings.queue.retry_delay_seconds
         first = HOPELESS_SECONDS if KINDS[error.kind].fate is Fate.DEAD else usual
         bars.fail(connection, one.claimed, kind=error.kind.value, error=error.reason, first_seconds=first, now=now)
+
+    def held_up(self, one: BarCall) -> None:
+        """Choose anew what a call was for that never left: another run may be asking for it by now."""
+        self.let_go(one)
+        self._last_holes.pop(one.claimed.track.asset.symbol, None)
+        self._again(one)
 
     def let_go(self, one: BarCall) -> None:
         """Let another run ask: this one ends."""

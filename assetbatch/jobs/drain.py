@@ -171,14 +171,15 @@ class Drain:
         """Begin the calls for what is first in the queue; False where it has nothing after all."""
         calls = self._backlog.claim(slot.calls, items_left)
         for number, (call, items) in enumerate(calls):
-            self._flights.begin(call, items, slot, after_seconds=number * slot.spacing_seconds)
+            pause = number * slot.spacing_seconds
+            self._flights.begin(call, items, slot, leave_by=self._road.leave_by(slot), after_seconds=pause)
         return bool(calls)
 
     def _begin_bars(self, slot: Slot) -> bool:
         """Begin a call for bars, with a slot that the queue leaves."""
         one = self._bars.begin() if self._bars.has_work() else None
         if one is not None:
-            self._flights.begin(one.call, (), slot, bars=one)
+            self._flights.begin(one.call, (), slot, leave_by=self._road.leave_by(slot), bars=one)
         return one is not None
 
     def _pause(self, seconds: float) -> None:

@@ -93,6 +93,7 @@ class _Update:
         if not self._ends_run(road.trip):
             bars.fetch(client, no_call_after=no_call_after, max_calls=max_calls)
         deferred = bars.waiting()
+        road.keep_lease()
         self._foresee(road.limiter)
         return self._result(road.trip, bars, deferred)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from enum import Enum, auto
@@ -162,6 +163,12 @@ class Sight:
             return Turn.OURS
         self.give_up_day()
         return Turn.OVER
+
+    def leave_by(self, call: Call) -> float:
+        """Return until when a call may leave, as `boot_time()`: one for a day is back before its lease is over."""
+        if self._lease is None or call.day is None:
+            return math.inf
+        return self._lease.until - rules_of(self._config).request_seconds
 
     def give_up_day(self) -> None:
         """Let another run ask, where the call brought nothing to note."""
