@@ -36,8 +36,10 @@ Connection = psycopg.Connection[Row]
 CONNECT_TIMEOUT_SECONDS = 5
 TCP_USER_TIMEOUT_MS = 30_000
 
+# The last one is for a process that is frozen: the server lets go of its locks.
 LIMIT_TRANSACTION = """
-select set_config('lock_timeout', %(lock_timeout)s, true), set_config('statement_timeout', %(statement_timeout)s, true)
+select set_config('lock_timeout', %(lock_timeout)s, true), set_config('statement_timeout', %(statement_timeout)s, true),
+       set_config('idle_in_transaction_session_timeout', '30s', true)
 """
 
 
@@ -66,11 +68,18 @@ def _open(conninfo: str, application_name: str) -> Connection:
         keepalives_count=3,
         tcp_user_timeout=TCP_USER_TIMEOUT_MS,
     )
+    connection.add_notice_handler(_pass_on)
     if log.isEnabledFor(logging.DEBUG):
         connection.cursor_factory = LoggingCursor
     # A price's digits survive only as Decimal.
     set_json_loads(partial(json.loads, parse_float=Decimal), connection)
     return connection
+
+
+def _pass_on(notice: psycopg.errors.Diagnostic) -> None:
+    """Let the log have what the server warns of."""
+    if notice.severity_nonlocalized == "WARNING":
+        log.warning("%s", notice.message_primary)
 
 
 def connect(

@@ -43,8 +43,11 @@ class DeliveryError(Exception):
 class Publisher(Protocol):
     """Delivers events, all or an exception: DeliveryError."""
 
-    def publish(self, events: Sequence[outbox.Event], *, seconds: float) -> None:
-        """Deliver in order, within so many seconds; return once whoever carries them has acknowledged all."""
+    def publish(self, events: Sequence[outbox.Event], *, seconds: float, leave_by: float) -> None:
+        """Deliver in order, within so many seconds; return once whoever carries them has acknowledged all.
+
+        Past `leave_by`, as `boot_time()`, another publisher may be at it: raises LeaseLostError where it could disturb.
+        """
 
     def close(self) -> None:
         """Give back what it holds; no delivery goes on after that."""
@@ -138,6 +141,8 @@ def _publish(config: Config, connection: Connection, lease: Lease, end: float) -
     published = 0
     try:
         while end - time.monotonic() >= SHORTEST_SECONDS:
+            # Before they are read: with the lease lost in between, another one may have published some of them.
+            lease.keep(lasting=LEASE_SECONDS * 0.9)
             events = outbox.pending(connection, limit=BATCH, max_age_minutes=max_age_minutes)
             if not events:
                 break
@@ -149,10 +154,10 @@ def _publish(config: Config, connection: Connection, lease: Lease, end: float) -
             if len(news) < len(events):
                 outbox.drop(connection, [event for event in events if event.overtaken])
             if news:
-                carrier.publish(news, seconds=max(SHORTEST_SECONDS, end - time.monotonic()))
+                left = min(max(SHORTEST_SECONDS, end - time.monotonic()), DELIVERY_SECONDS)
+                carrier.publish(news, seconds=left, leave_by=lease.until - left)
                 outbox.mark_published(connection, news)
                 published += len(news)
-            lease.keep()
     except LeaseLostError:
         log.info("another run publishes now")
     finally:
