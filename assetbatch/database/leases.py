@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 from uuid import uuid4
 
 import psycopg
@@ -25,6 +25,13 @@ where l.held_until < clock_timestamp() or l.holder = excluded.holder
 returning holder
 """
 
+# Of who has it: had another one had it meanwhile, what this one means to do would no longer be to be done.
+RENEW = """
+update assetbatch.leases set held_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+where name = %(name)s and holder = %(holder)s
+returning holder
+"""
+
 GIVE_UP = "delete from assetbatch.leases where name = %(name)s and holder = %(holder)s"
 
 
@@ -40,21 +47,24 @@ class Lease:
         """When it runs out at the earliest, as `boot_time()`."""
 
     def take(self) -> bool:
-        """Take the lease, or renew it; False when somebody else holds it."""
-        asked_at = boot_time()
-        taken = self._connection.execute(TAKE, self._parameters).fetchone() is not None
-        if taken:
-            self.until = asked_at + self._seconds
-        return taken
+        """Take the lease; False when somebody else holds it."""
+        return self._asked(TAKE)
 
     def keep(self, *, lasting: float = 0.0) -> None:
         """Renew it when a third of it is over, or when it would not last for so many seconds.
 
-        Raises LeaseLostError when it ran out and somebody else holds it now.
+        Raises LeaseLostError when it ran out and somebody else has had it since.
         """
         left = self.until - boot_time()
-        if left < max(lasting, self._seconds * 2 / 3) and not self.take():
+        if left < max(lasting, self._seconds * 2 / 3) and not self._asked(RENEW):
             raise LeaseLostError(f"{self._name} stood still for too long: another run has taken over")
+
+    def _asked(self, statement: LiteralString) -> bool:
+        asked_at = boot_time()
+        granted = self._connection.execute(statement, self._parameters).fetchone() is not None
+        if granted:
+            self.until = asked_at + self._seconds
+        return granted
 
     def give_up(self) -> None:
         """Let the next one have it; with the connection gone, it runs out by itself."""
