@@ -15,30 +15,35 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, LiteralString
+from typing import TYPE_CHECKING, Any, ClassVar, LiteralString
 
 import pytest
 import redis
 from psycopg import sql
 
 from assetbatch import events
+from assetbatch.database import rate_limit
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, key_fingerprint
+from assetbatch.jobs import backfill, probe, symbols
 from assetbatch.jobs.run import rules_of
+from assetbatch.model import AssetType
 from assetbatch.sandbox.server import Sandbox
 from tests import world as worlds
 from tests.conftest import API_KEY, open_database, wait_until
-from tests.world import NO_ASSETS
+from tests.world import NO_ASSETS, no_stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from assetbatch.database.connection import Connection
+    from assetbatch.model import RunResult
     from tests.conftest import RedisServer
 
 LIMIT = 5
 WINDOW_SECONDS = 2.0
 LIMITS = f"{{calls_per_minute: {LIMIT}, window_seconds: {WINDOW_SECONDS}, margin_seconds: 0.1}}"
+END_OF_DAY = "{connect_timeout_seconds: 1, timeout_seconds: 2, mode: end_of_day}"
 # The command, with a second in place of the ten for a call's leaving, and a job's lease no longer than a call takes.
 PROGRAM = """
 from assetbatch.database import rate_limit
@@ -170,8 +175,8 @@ def world(connection: Connection, database: str, strict: Sandbox, tmp_path: Path
 
 
 def test_drains_that_stood_at_a_lock_with_their_slots_send_nothing_on_them(world: World) -> None:
-    world.add(*(symbols := [f"T{number}USD" for number in range(6)]))
-    world.enqueue(symbols)
+    world.add(*(six := [f"T{number}USD" for number in range(6)]))
+    world.enqueue(six)
     with world.slots_taken(batch="{secondary_assets: []}"):
         drains = [world.begin("drain-queue", "--shared", "--max-seconds", "30") for _ in range(4)]
         wait_until(lambda: world.count("select count(*) from assetbatch.rate_limit_waiters") == 4, seconds=20)
@@ -302,6 +307,65 @@ def test_max_items_counts_no_item_that_was_given_back(world: World) -> None:
     assert ended(drain)[0] == 0
     assert world.statuses() == {200: 1}
     assert world.count("select count(*) from assetbatch.queue") == 0
+
+
+def backfilled(world: World) -> RunResult:
+    config = world.configure(bars="{backfill_days: 1}")
+    foreseen = backfill.foresee(config, world.connection, symbols=None, since=None, until=None, refetch=False)
+    return backfill.backfill(world.start(config), foreseen, refetch=False)
+
+
+def probed(world: World) -> None:
+    found = probe.probe(world.configure(), world.connection, host="test", stop=no_stop())
+    assert found.calls_used == probe.CALLS
+
+
+def listed(world: World) -> RunResult:
+    config = world.configure()
+    asked = symbols.read_reference(
+        config, world.connection, host="test", stop=no_stop(), markets=[AssetType.CRYPTO, AssetType.FOREX]
+    )
+    assert asked.names
+    return asked.result
+
+
+CALLERS: dict[str, Callable[[World], RunResult | None]] = {
+    "run-priority": lambda world: world.prioritise(batch="{secondary_assets: []}"),
+    "finished days": lambda world: world.prioritise(batch="{secondary_assets: []}", provider=END_OF_DAY),
+    "drain-queue": lambda world: world.drain(max_items=2),
+    "drain-queue without a limit": lambda world: world.drain(rate_limiting="{calls_per_minute: null}"),
+    "drain-queue of finished days": lambda world: world.drain(provider=END_OF_DAY),
+    "backfill": backfilled,
+    "probe": probed,
+    "symbols": listed,
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_whoever_is_held_up_while_it_connects_makes_its_call_anew_and_nobody_is_charged(
+    world: World, caller: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first name is looked up for longer than a slot may be on its way."""
+    real, seconds = socket.getaddrinfo, [1.5]
+
+    def slow_once(*args: Any, **options: Any) -> Any:
+        time.sleep(seconds.pop() if seconds else 0)
+        return real(*args, **options)
+
+    monkeypatch.setattr(rate_limit, "LEAVE_SECONDS", 1)
+    monkeypatch.setattr(socket, "getaddrinfo", slow_once)
+    world.add("T1USD", "T2USD")
+    world.enqueue(["T1USD", "T2USD"])
+
+    result = CALLERS[caller](world)
+
+    assert seconds == []
+    assert result is None or (result.exit_code, result.failed, result.warnings) == (0, (), ())
+    assert set(world.outcomes()) == {"ok"}
+    assert set(world.statuses()) == {200}
+    assert len({one.path for one in world.sandbox.arrivals}) == len(world.sandbox.arrivals)
+    if "drain" in caller:
+        assert world.count("select count(*) from assetbatch.queue") == 0
 
 
 # Publishes what waits, as each run does at its end.
