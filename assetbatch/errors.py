@@ -189,7 +189,9 @@ KINDS: dict[FailureKind, Consequence] = {
         fate=Fate.BACK,
     ),
     FailureKind.RATE_LIMITED: Consequence(
-        "another program uses this key, or the server counts otherwise", fate=Fate.BACK, retry=True
+        "calls wait until the API allows them; a warning says if another program uses this key",
+        fate=Fate.BACK,
+        retry=True,
     ),
     FailureKind.NO_SLOT: Consequence(
         "the budget of calls is used up: the next run tries again", fate=Fate.BACK, ends_run=True

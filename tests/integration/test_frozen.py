@@ -23,6 +23,7 @@ from psycopg import sql
 
 from assetbatch import events
 from assetbatch.database import rate_limit
+from assetbatch.database.connection import transaction
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, key_fingerprint
 from assetbatch.jobs import backfill, probe, symbols
@@ -310,10 +311,19 @@ def test_max_items_counts_no_item_that_was_given_back(world: World) -> None:
     assert world.count("select count(*) from assetbatch.queue") == 0
 
 
+def test_a_transaction_of_a_frozen_process_is_ended_by_the_server(world: World) -> None:
+    show = "show idle_in_transaction_session_timeout"
+    with transaction(world.connection):
+        assert world.connection.execute(show).fetchone() == {"idle_in_transaction_session_timeout": "30s"}
+    assert world.connection.execute(show).fetchone() == {"idle_in_transaction_session_timeout": "0"}
+
+
 def backfilled(world: World) -> RunResult:
     config = world.configure(bars="{backfill_days: 1}")
     foreseen = backfill.foresee(config, world.connection, symbols=None, since=None, until=None, refetch=False)
-    return backfill.backfill(world.start(config), foreseen, refetch=False)
+    result = backfill.backfill(world.start(config), foreseen, refetch=False)
+    assert result.updated == ("T1USD", "T2USD")
+    return result
 
 
 def probed(world: World) -> None:
