@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, LiteralString
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from assetbatch.model import RunResult
     from tests.conftest import RedisServer
 
+ROOT = Path(__file__).parents[2]
 LIMIT = 5
 WINDOW_SECONDS = 2.0
 LIMITS = f"{{calls_per_minute: {LIMIT}, window_seconds: {WINDOW_SECONDS}, margin_seconds: 0.1}}"
@@ -65,6 +67,7 @@ where counted_by + make_interval(secs => %(cooldown)s) > clock_timestamp()
 """
 
 
+@dataclass
 class World(worlds.World):
     """Short time-outs, a server with a strict limit, and processes that can be held up."""
 
@@ -76,18 +79,21 @@ class World(worlds.World):
         "rate_limiting": LIMITS,
     }
 
-    def begin(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command."""
-        runner = self.commands()
-        return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *command],
-            cwd=self.folder,
-            env=runner._whole({}),
+    begun: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def begin(self, *command: str, program: str = PROGRAM, **environment: str) -> subprocess.Popen[str]:
+        """Start a command, or another program."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *command],
+            env=self.commands()._whole({"PYTHONPATH": str(ROOT)} | environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=self.folder,
         )
+        self.begun.append(process)
+        return process
 
     @contextmanager
     def locked(self, table: str) -> Iterator[None]:
@@ -171,13 +177,17 @@ def strict() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def world(connection: Connection, database: str, strict: Sandbox, tmp_path: Path) -> World:
-    return World(connection, database, strict, tmp_path)
+def world(connection: Connection, database: str, strict: Sandbox, tmp_path: Path) -> Iterator[World]:
+    world = World(connection, database, strict, tmp_path)
+    yield world
+    for process in world.begun:
+        process.kill()
+        process.communicate()
 
 
 def test_drains_that_stood_at_a_lock_with_their_slots_send_nothing_on_them(world: World) -> None:
-    world.add(*(six := [f"T{number}USD" for number in range(6)]))
-    world.enqueue(six)
+    world.add(*(four := [f"T{number}USD" for number in range(4)]))
+    world.enqueue(four)
     with world.slots_taken(batch="{secondary_assets: []}"):
         drains = [world.begin("drain-queue", "--shared", "--max-seconds", "30") for _ in range(4)]
         wait_until(lambda: world.count("select count(*) from assetbatch.rate_limit_waiters") == 4, seconds=20)
@@ -193,8 +203,8 @@ def test_drains_that_stood_at_a_lock_with_their_slots_send_nothing_on_them(world
     assert priority[0] == 0
     assert made == 3
     assert [code for code, _ in found] == [0] * 4, found
-    assert world.statuses() == {200: 3 + 6}
-    assert world.outcomes() == {"ok": 3 + 6}
+    assert world.statuses() == {200: 3 + 4}
+    assert world.outcomes() == {"ok": 3 + 4}
     assert world.count("select count(*) from assetbatch.queue") == 0
 
 
@@ -441,13 +451,7 @@ def test_a_publisher_that_was_frozen_with_its_events_publishes_none_that_another
     world.environment["REDIS_URL"] = redis_server.url
     world.configure(events="{backend: redis}")
     relay = Relay(redis_server.port)
-    frozen = subprocess.Popen(
-        [sys.executable, "-c", PUBLISHES, str(world.folder), world.database],
-        env=world.commands().environment | {"REDIS_URL": relay.url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    frozen = world.begin(str(world.folder), world.database, program=PUBLISHES, REDIS_URL=relay.url)
     with redis.Redis.from_url(redis_server.url) as client, client.pubsub() as subscriber:
         subscriber.psubscribe("asset:update:*")
         subscriber.get_message(timeout=5)
