@@ -128,7 +128,7 @@ select k.max_calls, extract(epoch from k.window_length)::float8 as window_second
        case when k.full_by + k.window_length + k.margin > clock_timestamp() then k.max_calls
             else count(*) filter (where s.counted_by + k.window_length + k.margin > clock_timestamp()) end as busy,
        greatest(min(s.counted_by), k.full_by) + k.window_length + k.margin as next_free_at,
-       k.blocked_until
+       k.blocked_until, k.spaced_until > clock_timestamp() as spaced
 from assetbatch.rate_limits k
 left join assetbatch.rate_limit_slots s using (key_fingerprint)
 where k.key_fingerprint = %(key)s

@@ -209,7 +209,9 @@ def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
             Level.WARNING,
             "api.refusals",
             f"the API refused {counted(refusals, 'call')} as too many in the last hour",
-            "another program uses this key, or the server counts otherwise: lower rate_limiting.calls_per_minute",
+            "another program uses this key, or the server counts otherwise: lower rate_limiting.calls_per_minute"
+            if budget.spaced
+            else "our own calls explain it: after a failover or a restore some were not known",
             refusals,
             0,
         )

@@ -375,8 +375,9 @@ def test_whoever_is_held_up_while_it_connects_makes_its_call_anew_and_nobody_is_
 
     monkeypatch.setattr(rate_limit, "LEAVE_SECONDS", 1)
     monkeypatch.setattr(socket, "getaddrinfo", slow_once)
-    world.add("T1USD", "T2USD")
-    world.enqueue(["T1USD", "T2USD"])
+    assets = ("SOLUSD", "ETHUSD") if "finished" in caller else ("T1USD", "T2USD")
+    world.add(*assets)
+    world.enqueue(assets)
 
     result = CALLERS[caller](world)
 
