@@ -152,3 +152,27 @@ def passwords(conninfo: str) -> set[str]:
 
     parsed = conninfo_to_dict(conninfo)
     return {str(parsed[name]) for name in ("password", "sslpassword") if name in parsed}
+
+
+def uri(conninfo: str) -> str:
+    """Return a connection string as a URI, without what libpq takes for a secret.
+
+    psql, psycopg and SQLAlchemy read the same out of it: one host of the network stands where a URL has it, a socket's
+    folder or several hosts in the query.
+    """
+    from urllib.parse import quote, urlencode
+
+    from psycopg import pq
+
+    # Passwords have a mark, and so have the keys that stand for one.
+    options = pq.Conninfo.parse(conninfo.encode())
+    parts = {option.keyword.decode(): option.val.decode() for option in options if option.val and not option.dispchar}
+    user, name, host = parts.pop("user", ""), parts.pop("dbname", ""), parts.get("host", "")
+    address = f"{quote(user, safe='')}@" if user else ""
+    if re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]+", host, re.ASCII):
+        del parts["host"]
+        address += f"[{host}]" if ":" in host else host
+        address += f":{port}" if (port := parts.pop("port", "")) else ""
+    return f"postgresql://{address}/{quote(name, safe='')}" + (
+        f"?{urlencode(parts, safe='/,', quote_via=quote)}" if parts else ""
+    )

@@ -58,6 +58,8 @@ def script(environment: dict[str, str]) -> Path:
         ("assetbatch run-", ["run-priority"]),
         ("assetbatch do", ["doctor"]),
         ("assetbatch config s", ["schema", "show"]),
+        ("assetbatch database p", ["path", "psql"]),
+        ("assetbatch database restore --y", ["--yes"]),
         ("assetbatch drain-queue --max-", ["--max-items", "--max-seconds"]),
         ("assetbatch --log-format j", ["journald", "json"]),
     ],

@@ -6,9 +6,7 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,18 +64,6 @@ def test_init_prints_what_it_did_and_the_grants(commands: Commands, empty_databa
     assert json.loads(first.stdout)["applied"][0] == "0001_platform_tables"
     assert "nothing to do" in second.stdout
     assert 'to "ml engine";' in commands("init", "--grants", "ml engine").stdout
-
-
-@pytest.fixture
-def own_embedded(commands: Commands) -> Iterator[Commands]:
-    """The commands with an embedded server of their own in place of the tests' database."""
-    with tempfile.TemporaryDirectory(prefix="assetbatch-data-", dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        commands.environment["XDG_DATA_HOME"] = folder
-        del commands.environment["DATABASE_URL"]
-        (commands.folder / "config.yaml").write_text("database: {embedded: true}\n")
-        yield commands
-        commands("database", "stop")
 
 
 def test_the_embedded_server_outlives_the_command_and_comes_back_after_a_stop(own_embedded: Commands) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assetbatch.cli.files import replacing
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.options import AsJson
 from assetbatch.errors import ConfigurationError
@@ -78,17 +76,5 @@ def _read() -> Status:
 
 
 def _write(file: Path, text: str) -> None:
-    """Put the text in the file's place at once: who reads meanwhile sees the old one or the new one."""
-    made = None
-    try:
-        # No name that a collector takes for its own.
-        number, made = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".new", dir=file.parent)
-        with os.fdopen(number, "w", encoding="utf-8") as opened:
-            opened.write(text)
-            os.fchmod(opened.fileno(), MODE)
-        Path(made).replace(file)
-    except OSError as error:
-        if made is not None:
-            with suppress(OSError):
-                Path(made).unlink()
-        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint="--output") from None
+    with replacing(file, mode=MODE) as opened:
+        opened.write(text.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -81,6 +82,15 @@ def stop(place: Place) -> bool:
             if answer.returncode and postmaster.pid() is not None:
                 raise DatabaseUnavailableError(f"{place.described} does not stop:\n{_last_lines(answer.stdout)}")
             return True
+
+
+def require(place: Place) -> None:
+    """Do what `EmbeddedServer.require` promises."""
+    with _errors_told(place):
+        if os.geteuid() != 0:
+            _refuse_others(place, system.server_account())
+        if not place.is_set_up:
+            raise _absent(place)
 
 
 def _refuse_others(place: Place, account: system.Account) -> None:
