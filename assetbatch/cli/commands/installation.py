@@ -168,8 +168,8 @@ def print_installed(config: Config, done: Installed) -> None:
             sys.stdout.write(f"  {_mended(mended)}\n")
     if mended is not None and not mended.keys_blocked:
         tell(
-            "no key is known here, and none is configured: run `assetbatch init --restored` with the key that made calls"
-            " since the backup"
+            "no key is known here, and none is configured: run `assetbatch init --restored` with the key that made"
+            " calls since the backup"
         )
     if done.keeps_bars:
         tell("bars.retention_months drops nothing: market_data.ohlcv_5m was made without it, or by the platform")

@@ -100,6 +100,7 @@ def embedded(folder: Path) -> Iterator[Finding]:
     from assetbatch.database.embedded import EmbeddedServer
     from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
     from assetbatch.database.embedded.process import Postmaster
+    from assetbatch.database.embedded.system import user_name
 
     name, place = "embedded server", Place.below(folder)
     described = EmbeddedServer(folder).described
@@ -109,8 +110,8 @@ def embedded(folder: Path) -> Iterator[Finding]:
     account = pwd.getpwnam(SERVICE_ACCOUNT).pw_uid if os.geteuid() == 0 else os.geteuid()
     found = place.home.lstat()
     if found.st_uid != account:
-        hint = f"run assetbatch as {_user_name(found.st_uid)}, as the jobs do"
-        yield fail(name, f"{place.home} is {_user_name(found.st_uid)}'s, this is {_user_name(os.geteuid())}", hint)
+        hint = f"run assetbatch as {user_name(found.st_uid)}, as the jobs do"
+        yield fail(name, f"{place.home} is {user_name(found.st_uid)}'s, this is {user_name(os.geteuid())}", hint)
         return
     if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
@@ -123,13 +124,6 @@ def embedded(folder: Path) -> Iterator[Finding]:
         yield warn("disk", f"{free >> 20} MB are free where {place.home} is", hint)
     running = "running" if Postmaster(place).ready() else "not running: a command that needs it starts it"
     yield ok(name, f"{described}, {running}; {free >> 30} GB free")
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
 
 
 class RedisCheck:
