@@ -218,9 +218,11 @@ def _prepared(config: Config, beside: str, file: Path) -> Installed:
 
 
 def url(as_json: AsJson = False) -> None:
-    """Print the URI of the database for psql, psycopg, SQLAlchemy and others; no password is in it.
+    """Print the URI of the database, as in psql "$(assetbatch database url)"; no password is in it.
 
-    Example: assetbatch database url, in a shell: psql "$(assetbatch database url)"
+    psycopg takes it as well, and SQLAlchemy with postgresql+psycopg:// in front.
+
+    Example: assetbatch database url
     """
     current.command, current.json = "database url", as_json
     config = current.load_config()
