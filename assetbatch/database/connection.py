@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
@@ -128,8 +129,14 @@ def connect(
             ) from None
         raise DatabaseUnavailableError(
             f"{database.described}: {' '.join(str(error).split())}",
-            hint="is PostgreSQL running, does the database exist, and are host, user and password right?",
+            hint=_connect_hint(str(error), database.name),
         ) from None
+
+
+def _connect_hint(words: str, name: str) -> str:
+    if "permission denied for database" in words:
+        return f"as the database's owner: GRANT CONNECT ON DATABASE {sql.Identifier(name).as_string()} TO the role"
+    return "is PostgreSQL running, does the database exist, and are host, user and password right?"
 
 
 @contextmanager
@@ -144,7 +151,7 @@ def translated_errors(described: str) -> Iterator[None]:
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaError(
             f"{described}: {words_of(error)}",
-            hint="as the tables' owner, grant what `assetbatch init --grants ROLE` prints; `init` needs the owner",
+            hint=_privilege_hint(words_of(error)),
         ) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise DatabaseUnavailableError(
@@ -152,6 +159,18 @@ def translated_errors(described: str) -> Iterator[None]:
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise DatabaseUnavailableError(f"{described}: {words_of(error)}", hint="the next run carries on") from error
+
+
+def _privilege_hint(words: str) -> str:
+    """Return what helps a role that was refused; PostgreSQL names the object, not what it was wanted for."""
+    if "row-level security" in words:
+        return "as the table's owner, make a policy that lets this role see and write all rows, or give it BYPASSRLS"
+    if "must be owner" in words:
+        return "run this as the owner of the tables"
+    return (
+        "`assetbatch doctor` prints what to grant for the jobs; what it does not name, a trigger of the platform's"
+        " needs. `init` is for the tables' owner: `assetbatch init --check` prints what that lacks"
+    )
 
 
 def words_of(error: psycopg.Error) -> str:

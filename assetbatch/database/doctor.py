@@ -22,6 +22,7 @@ from pg_roles where rolname = current_user
 READ_CLOCK = "select clock_timestamp() as now"
 
 # What grants.sql grants, looked up in the catalogue: a name is not resolved in a schema that the role may not use.
+# In the words of GRANT, so that `grant …` and `to` the role make a statement of each.
 READ_MISSING_PRIVILEGES = """
 with schemas as (
   select oid, nspname from pg_namespace where nspname in ('trading', 'market_data', 'data_sources', 'assetbatch')
@@ -30,6 +31,11 @@ tables as (
   select c.oid, n.nspname, c.relname
   from pg_class c join schemas n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p', 'v', 'f')
+),
+written as (
+  select oid from tables
+  where (nspname, relname)
+        in (('trading', 'symbols'), ('data_sources', 'data_sync_status'), ('market_data', 'ohlcv_5m'))
 ),
 by_column (nspname, relname, privilege, columns) as (
   values
@@ -51,6 +57,15 @@ by_table (nspname, relname, privilege) as (
   select 'assetbatch', t.relname, p.privilege
   from tables t cross join unnest(array['select', 'insert', 'update', 'delete']) as p (privilege)
   where t.nspname = 'assetbatch' and (t.relname <> 'migrations' or p.privilege = 'select')
+),
+-- What new rows of the platform's tables take without being told: sequences, functions in defaults and in checks.
+rules (classid, oid) as (
+  select 'pg_attrdef'::regclass, d.oid from pg_attrdef d join written w on w.oid = d.adrelid
+  union all
+  select 'pg_constraint'::regclass, c.oid from pg_constraint c join written w on w.oid = c.conrelid
+),
+needed as (
+  select d.refclassid, d.refobjid as oid from rules r join pg_depend d on d.classid = r.classid and d.objid = r.oid
 )
 select 1 as position, format('usage on schema %s', nspname) as missing
 from schemas where not has_schema_privilege(oid, 'usage')
@@ -66,19 +81,23 @@ select 2, format('%s on %s.%s', string_agg(b.privilege, ', ' order by b.privileg
 from by_table b join tables t using (nspname, relname)
 where not has_table_privilege(t.oid, b.privilege)
 group by t.nspname, t.relname
-union all
--- Ids that are serial; identity columns need no privilege.
-select 3, format('usage on sequence %s.%s', n.nspname, s.relname)
-from pg_class s
-join schemas n on n.oid = s.relnamespace
-join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.oid and d.deptype = 'a' and d.refobjsubid > 0
-where n.nspname in ('trading', 'data_sources')
-  -- `case`, since conditions have no order, and another relation than a sequence is an error there.
-  and case s.relkind when 'S' then not has_sequence_privilege(s.oid, 'usage') else false end
-union all
-select 4, format('execute on function assetbatch.%s', p.proname)
+union
+select 3, format('usage on sequence %I.%I', sn.nspname, s.relname)
+from needed n
+join pg_class s on n.refclassid = 'pg_class'::regclass and s.oid = n.oid
+join pg_namespace sn on sn.oid = s.relnamespace
+-- `case`, since conditions have no order, and another relation than a sequence is an error there.
+where case s.relkind when 'S' then not has_sequence_privilege(s.oid, 'usage') else false end
+union
+select 4, format('execute on function assetbatch.%I', p.proname)
 from pg_proc p join schemas n on n.oid = p.pronamespace
 where n.nspname = 'assetbatch' and not has_function_privilege(p.oid, 'execute')
+union
+select 4, format('execute on function %I.%I(%s)', fn.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+from needed n
+join pg_proc p on n.refclassid = 'pg_proc'::regclass and p.oid = n.oid
+join pg_namespace fn on fn.oid = p.pronamespace
+where not has_function_privilege(p.oid, 'execute')
 order by 1, 2
 """
 

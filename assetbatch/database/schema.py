@@ -8,6 +8,7 @@ remove, a release apart: a program works with a newer schema for as long as `ass
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from importlib.resources import files
@@ -273,6 +274,7 @@ def source(connection: Connection) -> str | None:
 
 def grants(role: str) -> str:
     """Write the SQL that grants `role` the least that the jobs need, for the owner of the tables to run."""
-    quoted = sql.Identifier(role).as_string()
     template = files("assetbatch.database").joinpath("grants.sql").read_text("utf-8")
-    return template.replace(":role", quoted)
+    texts = {":role": sql.Identifier(role).as_string(), ":'role'": sql.Literal(role).as_string().lstrip()}
+    # At once: a role may be called as one of them.
+    return re.sub(":role|:'role'", lambda found: texts[found[0]], template)

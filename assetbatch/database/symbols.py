@@ -244,8 +244,15 @@ def remove(connection: Connection, symbols: Sequence[str], *, with_bars: bool = 
 def _remove_bars(connection: Connection, symbol: str) -> int:
     total = 0
     while True:
-        with transaction(connection):
-            count = connection.execute(REMOVE_BARS, {"symbol": symbol, "limit": BARS_AT_ONCE}).rowcount
+        try:
+            with transaction(connection):
+                count = connection.execute(REMOVE_BARS, {"symbol": symbol, "limit": BARS_AT_ONCE}).rowcount
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise SchemaError(
+                f"bars cannot be removed: {words_of(error)}",
+                hint="no job deletes bars, so no role of theirs may: run this as the owner of market_data.ohlcv_5m, or"
+                " as a role that was granted DELETE on it",
+            ) from error
         total += count
         if count < BARS_AT_ONCE:
             return total

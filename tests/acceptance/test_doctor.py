@@ -335,17 +335,23 @@ def test_the_grants_are_all_that_is_needed_and_each_that_is_missing_is_named(
         "missing: delete on assetbatch.queue; update (metadata) on trading.symbols;"
         " execute on function assetbatch.keep_partitions"
     )
-    assert "--grants" in revoked.hint
+    assert f"`assetbatch init --grants {role}`" in before.hint
+    assert revoked.hint.startswith("as the tables' owner: GRANT delete on assetbatch.queue TO ")
 
 
 def test_a_serial_id_needs_its_sequence(patient: Patient, connection: Connection, database: str, role: str) -> None:
     connection.execute(schema.grants(role).encode())
     connection.execute("alter table trading.symbols alter id drop identity")
-    connection.execute("create sequence trading.ids owned by trading.symbols.id")
+    connection.execute(
+        "create sequence trading.ids; alter table trading.symbols alter id set default nextval('trading.ids')"
+    )
 
     found = patient.one("privileges", DATABASE_URL=psycopg.conninfo.make_conninfo(database, user=role))
 
-    assert found.found == "missing: usage on sequence trading.ids"
+    assert (found.found, found.hint) == (
+        "missing: usage on sequence trading.ids",
+        f'as the tables\' owner: GRANT usage on sequence trading.ids TO "{role}"',
+    )
 
 
 def test_columns_that_round_are_named(patient: Patient, connection: Connection) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from psycopg import sql
 
 from assetbatch.database import doctor, schema
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
@@ -18,6 +21,7 @@ OLDEST_SERVER = 14
 CLOCK_WARN_SECONDS = 5.0
 CLOCK_FAIL_SECONDS = 60.0
 MOST_NAMED = 8
+MOST_GRANTED = 3
 
 
 def server(connection: Connection, named: Database) -> Iterator[Finding]:
@@ -75,7 +79,11 @@ def fits(connection: Connection) -> Iterator[Finding]:
 def privileges(connection: Connection) -> Iterator[Finding]:
     """Tell what the role lacks."""
     if missing := doctor.missing_privileges(connection):
-        hint = "as the tables' owner, run what `assetbatch init --grants ROLE` prints"
+        role = doctor.server(connection).role
+        statements = "; ".join(f"GRANT {one} TO {sql.Identifier(role).as_string()}" for one in missing)
+        hint = f"as the tables' owner: {statements}"
+        if len(missing) > MOST_GRANTED:
+            hint = f"as the tables' owner, run what `assetbatch init --grants {shlex.quote(role)}` prints"
         yield fail("privileges", f"missing: {_named(missing, separator='; ')}", hint)
     else:
         yield ok("privileges", "all that the jobs need")
