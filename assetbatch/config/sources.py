@@ -158,6 +158,11 @@ def data_folder(environ: Mapping[str, str]) -> Path:
     return _user_folder("data", environ)
 
 
+def is_data_folder_named(environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment names the embedded server's folder."""
+    return _xdg("data", environ) is not None
+
+
 def state_folder(environ: Mapping[str, str]) -> Path:
     """Return where a user's runs keep what they have told: the user's state folder, for root /var/lib/assetbatch/state.
 

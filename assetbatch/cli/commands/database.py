@@ -143,6 +143,7 @@ def restore(
     from assetbatch.database import backup
     from assetbatch.report.progress import ProgressBar
 
+    installation.refuse_second_server(config)
     name = config.database.name
     with _opened(file) as source:
         _agree(_content(config), name, file, yes=yes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assetbatch import config as configuration
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
 from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
@@ -86,6 +88,7 @@ def _check(config: Config) -> None:
     from assetbatch.database import pending
     from assetbatch.database.platform import PlatformTablesError
 
+    refuse_second_server(config)
     partitioned = config.settings.bars.retention_months is not None
     connected = False
     try:
@@ -128,7 +131,29 @@ def _plans(found: Pending) -> str:
     return "\n  ".join(lines)
 
 
+def refuse_second_server(config: Config) -> None:
+    """Make root no server beside that of another user, whose jobs would fill the other one; raise SchemaError.
+
+    Who means it names the folder. Where root has one already, it is only said.
+    """
+    if os.geteuid() != 0 or not config.database.embedded or configuration.is_data_folder_named(os.environ):
+        return
+    from assetbatch.database.embedded import EmbeddedServer, others
+
+    server = EmbeddedServer(configuration.data_folder(os.environ))
+    if (other := others.find(server.folder)) is None:
+        return
+    if server.is_set_up:
+        tell(f"this is the {server.described}; {other.described}, and root's commands do not see it: {other.hint}")
+        return
+    raise SchemaError(
+        f"there is no {server.described}; {other.described}, and the jobs would fill one, root look at the other",
+        hint=f"{other.hint}; for a server of root's own all the same: XDG_DATA_HOME={server.folder.parent} in front",
+    )
+
+
 def _install(config: Config, *, restored: bool) -> None:
+    refuse_second_server(config)
     with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS, create=True) as connection:
         installed = install(config, connection, restored=restored)
     print_installed(config, installed)

@@ -60,6 +60,16 @@ class EmbeddedServer:
         """PostgreSQL's data directory; it need not exist."""
         return self._place.data
 
+    @property
+    def folder(self) -> Path:
+        """The base folder."""
+        return self._place.base
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the server was set up; False also where the caller may not look."""
+        return self._place.is_set_up
+
     def require(self) -> None:
         """Raise SchemaError where no server was ever set up, ConfigurationError where it is somebody else's."""
         from assetbatch.database.embedded import control

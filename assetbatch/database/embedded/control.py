@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tenacity
 
-from assetbatch.database.embedded import system
+from assetbatch.database.embedded import others, system
 from assetbatch.database.embedded.place import DATABASE_USER, PORT, Place
 from assetbatch.database.embedded.process import Postmaster
 from assetbatch.database.embedded.programs import find_programs
@@ -40,6 +40,7 @@ _SETTINGS = (  # an operator may change these in data/postgresql.conf
     "log_checkpoints=off",
     "log_min_error_statement=panic",
 )
+_INIT = "run `assetbatch init` as the user who runs the jobs"
 
 
 class _NotYetError(DatabaseUnavailableError):
@@ -50,14 +51,14 @@ def start(place: Place, *, create: bool) -> None:
     """Do what `EmbeddedServer.start` promises, the server not being ready."""
     with _errors_told(place):
         if not create and not place.home.exists():
-            raise _absent(place)
+            raise absent(place)
         account = system.server_account()
         system.require_reachable(place.base, account)
         system.make_base_folder(place.base, account)
         _refuse_others(place, account)
         with system.locked(place.lock_file, LOCK_SECONDS) as lock:
             if not create and not place.is_set_up:
-                raise _absent(place)
+                raise absent(place)
             programs = find_programs(place.base, account)
             system.make_own_folder(place.home, account)
             system.make_own_folder(place.socket_folder, account)
@@ -90,7 +91,7 @@ def require(place: Place) -> None:
         if os.geteuid() != 0:
             _refuse_others(place, system.server_account())
         if not place.is_set_up:
-            raise _absent(place)
+            raise absent(place)
 
 
 def _refuse_others(place: Place, account: system.Account) -> None:
@@ -99,8 +100,11 @@ def _refuse_others(place: Place, account: system.Account) -> None:
         system.require_own(place.home, account)
 
 
-def _absent(place: Place) -> SchemaError:
-    return SchemaError(f"there is no {place.described}", hint="run `assetbatch init` as the user who runs the jobs")
+def absent(place: Place) -> SchemaError:
+    """Make the error for a server that was never set up."""
+    if (other := others.find(place.base)) is not None:
+        return SchemaError(f"there is no {place.described}; {other.described}", hint=f"{other.hint}; else {_INIT}")
+    return SchemaError(f"there is no {place.described}", hint=_INIT)
 
 
 @contextmanager

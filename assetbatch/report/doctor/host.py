@@ -97,7 +97,7 @@ def plan(config: Config) -> Iterator[Finding]:
 
 def embedded(folder: Path) -> Iterator[Finding]:
     """Look at the embedded server's folder: whose it is, who may look in, how much room there is, does it run."""
-    from assetbatch.database.embedded import EmbeddedServer
+    from assetbatch.database.embedded import EmbeddedServer, control, others
     from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
     from assetbatch.database.embedded.process import Postmaster
     from assetbatch.database.embedded.system import user_name
@@ -105,7 +105,8 @@ def embedded(folder: Path) -> Iterator[Finding]:
     name, place = "embedded server", Place.below(folder)
     described = EmbeddedServer(folder).described
     if not os.path.lexists(place.home):
-        yield fail(name, f"there is no {described}", "`assetbatch init` as the user who runs the jobs")
+        absent = control.absent(place)
+        yield fail(name, absent.reason, absent.hint)
         return
     account = pwd.getpwnam(SERVICE_ACCOUNT).pw_uid if os.geteuid() == 0 else os.geteuid()
     found = place.home.lstat()
@@ -122,6 +123,8 @@ def embedded(folder: Path) -> Iterator[Finding]:
     if free < LEAST_FREE_BYTES:
         hint = "make room: PostgreSQL stops when the disk is full; bars.retention_months keeps fewer bars"
         yield warn("disk", f"{free >> 20} MB are free where {place.home} is", hint)
+    if (other := others.find(folder)) is not None:
+        yield warn(name, f"this is root's; {other.described}, and root's commands do not see it", other.hint)
     running = "running" if Postmaster(place).ready() else "not running: a command that needs it starts it"
     yield ok(name, f"{described}, {running}; {free >> 30} GB free")
 
