@@ -8,7 +8,7 @@
     ├── LeaseLostError             69   another run of the job has taken over
     └── CallError           3, 69, 77   one call to the vendor; its kind says the rest
 
-    Interrupted              130, 143   SIGINT, SIGTERM; no Exception: who handles those, a library too, lets it pass
+    Interrupted         129, 130, 143   SIGHUP, SIGINT, SIGTERM; no Exception: who handles those lets it pass
 
 Each carries a `reason` (what happened), a `hint` (what to do next) and the exit code of the command that it ends.
 What a failed call or a failed row means for the run is decided here too, in one table: `KINDS`.
@@ -28,6 +28,7 @@ EXIT_BUG = 1
 EXIT_USAGE = 2
 EXIT_PARTIAL = 3
 EXIT_UNAVAILABLE = 69
+EXIT_BUSY = 75
 EXIT_KEY_REFUSED = 77
 EXIT_CONFIGURATION = 78
 

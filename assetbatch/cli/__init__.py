@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 COLLECT_AFTER_ALLOCATIONS = 50_000
@@ -22,8 +23,7 @@ def main() -> None:
     Imports make many objects and no garbage, and what is there at the end goes with the process: looking for garbage
     then takes a fifth of a short command's time.
     """
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _exit)
+    answer_signals(_exit)
     _open_closed_streams()
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
     atexit.register(gc.freeze)
@@ -31,6 +31,14 @@ def main() -> None:
     from assetbatch.cli.main import main as run
 
     run()
+
+
+def answer_signals(handler: Callable[[int, FrameType | None], object]) -> None:
+    """Let a handler answer the signals that end a command."""
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        # Started by nohup, it is to outlive its terminal.
+        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, handler)
 
 
 def _open_closed_streams() -> None:

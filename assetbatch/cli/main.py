@@ -17,8 +17,9 @@ from assetbatch.errors import EXIT_BUG, AssetbatchError, Interrupted
 EXIT_CODES = (
     "Exit codes: 0 done (also when nothing was due, or another run of the same job is going on); 1 an unexpected error;"
     " 2 wrong usage; 3 done in part: a priority asset failed, an item became a dead letter, or an outage ended the run"
-    " early; 69 the database, or the API for anything at all, could not be reached; 77 the API refused the key; 78 the"
-    " configuration or the schema is wrong; 130, 143 ended by a signal. `status --check` has its own."
+    " early; 69 the database, or the API for anything at all, could not be reached; 75 nothing was fetched by"
+    " `backfill`, another one was still going; 77 the API refused the key; 78 the configuration or the schema is wrong;"
+    " 129, 130, 143 ended by a signal. `status --check` has its own."
 )
 
 app = typer.Typer(

@@ -9,13 +9,13 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import psycopg
 
 from assetbatch.bars import Track
 from assetbatch.database.catalogue import asset_of
 from assetbatch.database.connection import transaction
+from assetbatch.database.leases import new_token, release_dead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,24 +141,30 @@ def states(connection: Connection, symbols: Sequence[str]) -> dict[str, tuple[da
 
 
 def claim(
-    connection: Connection, symbol: str, *, wanted_since: datetime, kept_since: datetime | None, seconds: float
+    connection: Connection,
+    symbol: str,
+    *,
+    wanted_since: datetime,
+    kept_since: datetime | None,
+    seconds: float,
+    run_id: int | None = None,
 ) -> Claimed | None:
     """Take the right to ask for an asset's bars; None where another run has it, or the asset is gone.
 
     Bars are wanted since `wanted_since`, or since an earlier time that was wanted before; none are kept before
     `kept_since`.
     """
-    token = uuid4()
-    row = connection.execute(
-        CLAIM,
-        {
-            "symbol": symbol,
-            "wanted_since": wanted_since,
-            "kept_since": kept_since,
-            "token": token,
-            "seconds": seconds,
-        },
-    ).fetchone()
+    token = new_token(run_id)
+    wanted = {
+        "symbol": symbol,
+        "wanted_since": wanted_since,
+        "kept_since": kept_since,
+        "token": token,
+        "seconds": seconds,
+    }
+    row = connection.execute(CLAIM, wanted).fetchone()
+    if row is None and release_dead(connection):
+        row = connection.execute(CLAIM, wanted).fetchone()
     if row is None:
         return None
     track = Track(

@@ -14,8 +14,8 @@ import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
+from assetbatch.database.leases import new_token, release_dead
 from assetbatch.errors import FailureKind
 from assetbatch.model import Asset, AssetType, Role
 
@@ -233,7 +233,11 @@ class BroughtBack:
 
 
 def bring_back(connection: Connection, *, retries: int) -> BroughtBack:
-    """Bring back what has been leased for too long, and what was delayed and is due; any number of runs may do so."""
+    """Bring back what has been leased for too long, and what was delayed and is due; any number of runs may do so.
+
+    What a killed worker of this host held has been leased for long enough.
+    """
+    release_dead(connection)
     row = connection.execute(
         BRING_BACK, {"retries": retries, "kind": FailureKind.WORKER_LOST.value, "error": LOST}
     ).fetchone()
@@ -254,14 +258,21 @@ def size(connection: Connection) -> int:
 
 
 def claim(
-    connection: Connection, *, limit: int, alone: bool, max_length: int, added_length: int, lease_seconds: float
+    connection: Connection,
+    *,
+    limit: int,
+    alone: bool,
+    max_length: int,
+    added_length: int,
+    lease_seconds: float,
+    run_id: int | None = None,
 ) -> list[Item]:
     """Claim the first `limit` items at most: for one call, or (`alone`) for a call each.
 
     A call's tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
     not list any more is dropped.
     """
-    token = uuid4()
+    token = new_token(run_id)
     rows = connection.execute(
         CLAIM,
         {

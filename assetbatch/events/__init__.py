@@ -79,9 +79,10 @@ def publisher(config: Config, connection: Connection) -> Publisher | None:
 class Announcer:
     """Announces for one run, whenever it has time; a carrier that is away or slow costs it DELIVERY_SECONDS in all."""
 
-    def __init__(self, config: Config, connection: Connection) -> None:
+    def __init__(self, config: Config, connection: Connection, *, run_id: int | None = None) -> None:
         self._config = config
         self._connection = connection
+        self._run_id = run_id
         self._not_before = 0.0
         self._given_up = False
         self._warned = False
@@ -98,7 +99,7 @@ class Announcer:
             return
         failed = False
         try:
-            publish_pending(self._config, self._connection, seconds=left)
+            publish_pending(self._config, self._connection, seconds=left, run_id=self._run_id)
         except DeliveryError as error:
             failed = True
             if not self._warned:
@@ -112,13 +113,15 @@ class Announcer:
         self._not_before = began + max(RETRY_SECONDS if failed else PAUSE_SECONDS, took * PAUSE_FACTOR)
 
 
-def publish_pending(config: Config, connection: Connection, *, seconds: float = DELIVERY_SECONDS) -> int:
+def publish_pending(
+    config: Config, connection: Connection, *, seconds: float = DELIVERY_SECONDS, run_id: int | None = None
+) -> int:
     """Announce what waits in the outbox, or as much as there is time for; return how many events were announced.
 
     Raises DeliveryError.
     """
     end = time.monotonic() + seconds
-    lease = Lease(connection, "publisher", seconds=LEASE_SECONDS)
+    lease = Lease(connection, "publisher", seconds=LEASE_SECONDS, run_id=run_id)
     published = 0
     swept = False
     while lease.take():

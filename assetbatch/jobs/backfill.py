@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from assetbatch import bars as core
 from assetbatch import market_hours
 from assetbatch.database import bar_holes, bar_pages, catalogue, schema
+from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import KINDS, FailureKind
+from assetbatch.errors import EXIT_BUSY, KINDS, FailureKind
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.clock import Clock
-from assetbatch.jobs.run import new_client, perform, renewal_seconds
+from assetbatch.jobs.run import new_client, perform, renewal_seconds, skipped
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, ChangedBar, Failure, Span
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOB = "backfill"
+# How long another backfill is waited for.
+WAIT_FOR_ANOTHER_SECONDS = 60.0
 # How often an asset's page is asked for that fails.
 ATTEMPTS = 3
 # How long at a time to wait for another run that asks for bars of the same asset.
@@ -111,18 +114,25 @@ def foresee(
 
 
 def backfill(
-    start: Start, foreseen: Foreseen, *, refetch: bool, progress: Callable[[int, int], object] | None = None
+    start: Start,
+    foreseen: Foreseen,
+    *,
+    refetch: bool,
+    wait_seconds: float = WAIT_FOR_ANOTHER_SECONDS,
+    progress: Callable[[int, int], object] | None = None,
 ) -> RunResult:
     """Ask for the bars that are missing within the spans that were foreseen; `refetch`: for those that are there, too.
 
-    `progress` is told how many calls were made, and how many were foreseen. Raises ConfigurationError without a key.
+    Another backfill that is going on is waited for, `wait_seconds` at most; this one is skipped, with EXIT_BUSY, when
+    nothing was fetched then that it was asked for. `progress` is told how many calls were made, and how many were
+    foreseen. Raises ConfigurationError without a key.
     """
     api_key = start.config.require_api_key().reveal()
     limit = longest_seconds(foreseen)
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
+        sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         road = run.road(api_key, Lane.QUEUE)
         pages = _Pages(run, road, sight, foreseen.spans, refetch=refetch)
         client = new_client(run.config, api_key)
@@ -134,7 +144,36 @@ def backfill(
         )
         return _result(run, pages, foreseen)
 
-    return perform(JOB, start, work, max_seconds=limit, lease_seconds=renewal_seconds(start.config))
+    def turned_away(run: Run) -> RunResult:
+        spans = foreseen.spans.values()
+        left = foresee(
+            run.config,
+            run.connection,
+            symbols=list(foreseen.spans),
+            since=min(span.since for span in spans),
+            until=max(span.until for span in spans),
+            refetch=refetch,
+        )
+        if not left.calls:
+            return replace(run.result(), calls_foreseen=foreseen.calls)
+        holder = Lease(run.connection, JOB).holder()
+        words = (
+            f"another backfill{f' ({holder})' if holder else ''} was still going after {wait_seconds:g} s, and nothing"
+            " was fetched: it goes on; start this one again later, or let it wait longer with --wait SECONDS"
+        )
+        result = replace(skipped(run), exit_code=EXIT_BUSY, calls_foreseen=foreseen.calls)
+        return replace(result, warnings=(*result.warnings, words))
+
+    return perform(
+        JOB,
+        start,
+        work,
+        max_seconds=limit,
+        # Who has nothing to ask for is in nobody's way.
+        lease_seconds=renewal_seconds(start.config) if foreseen.calls else None,
+        patience_seconds=wait_seconds,
+        turned_away=turned_away,
+    )
 
 
 def _result(run: Run, pages: _Pages, foreseen: Foreseen) -> RunResult:

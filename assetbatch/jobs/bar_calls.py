@@ -150,6 +150,7 @@ class BarCalls:
             wanted_since=self._since(symbol),
             kept_since=self.wanted.kept_since(),
             seconds=self._lease_seconds,
+            run_id=self._run.id,
         )
         if claimed is None:
             self._taken(symbol)

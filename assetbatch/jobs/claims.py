@@ -72,7 +72,10 @@ class Claims:
         connection: Connection,
         api_key: str,
         reconnect: Callable[[], AbstractContextManager[Connection]],
+        *,
+        run_id: int,
     ) -> None:
+        self._run_id = run_id
         self._config = config
         self._settings = config.settings.queue
         self._connection = connection
@@ -101,6 +104,7 @@ class Claims:
             max_length=planner.MAX_TICKERS_LENGTH,
             added_length=planner.ADDED_LENGTH,
             lease_seconds=self._settings.lease_seconds,
+            run_id=self._run_id,
         )
         self.taken += len(items)
         for item in items:

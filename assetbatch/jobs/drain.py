@@ -72,7 +72,7 @@ def drain_queue(
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
 
     def work(run: Run) -> RunResult:
-        claims = Claims(run.config, run.connection, api_key, reconnect)
+        claims = Claims(run.config, run.connection, api_key, reconnect, run_id=run.id)
         drain = Drain(run, api_key, claims, begin_until=begin_until, max_items=bounds.max_items, progress=progress)
         drain.to_the_end()
         return drain.result()
@@ -100,7 +100,7 @@ class Drain:
         self._max_items = max_items
         self._progress = progress
         self._road = run.road(api_key, Lane.QUEUE, self._pause)
-        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
+        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         self._backlog = Backlog(run, self._sight, claims)
         self._bars = Bars(run, self._road, self._sight)
         lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1

@@ -58,7 +58,7 @@ class _Update:
         self._run = run
         self._api_key = api_key
         self._assets = run.config.priority_assets
-        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
+        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
         self._unseen: list[Failure] = []

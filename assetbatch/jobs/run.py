@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import __version__
 from assetbatch.database import retention, runs, schema
-from assetbatch.database.leases import LEASE_SECONDS, Lease
+from assetbatch.database.leases import LEASE_SECONDS, Lease, release_dead
 from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
 from assetbatch.events import Announcer
@@ -112,12 +112,25 @@ class Run:
         )
 
 
+def skipped(run: Run) -> RunResult:
+    """Return how a run ends that has left the work to another one: that is no failure."""
+    return replace(run.result(), status=RunStatus.SKIPPED)
+
+
 def perform(
-    job: str, start: Start, work: Callable[[Run], RunResult], *, max_seconds: float, lease_seconds: float | None = None
+    job: str,
+    start: Start,
+    work: Callable[[Run], RunResult],
+    *,
+    max_seconds: float,
+    lease_seconds: float | None = None,
+    patience_seconds: float = LEASE_PATIENCE_SECONDS,
+    turned_away: Callable[[Run], RunResult] = skipped,
 ) -> RunResult:
     """Do a job's work as one run: alone for `lease_seconds` from each renewal, None: side by side with others.
 
-    `max_seconds` is the job's own limit. A run that finds another one going waits a little, then is skipped.
+    `max_seconds` is the job's own limit. A run that finds another one going waits for it, `patience_seconds` at most;
+    then `turned_away` tells how it ends.
     """
     config, connection, stop = start.config, start.connection, start.stop
     run_id, began_at = runs.begin(
@@ -127,18 +140,16 @@ def perform(
         version=__version__,
         plan=config.plan,
         calls_per_window=config.calls_per_window,
-        longest_seconds=max_seconds + rules_of(config).hold_seconds + LEASE_PATIENCE_SECONDS,
+        longest_seconds=max_seconds + rules_of(config).hold_seconds + patience_seconds,
         started_at=start.started_at,
     )
-    lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds)
-    announcer = Announcer(config, connection)
+    # What those held that were killed here is free from the beginning: some of it is only looked at, never waited for.
+    release_dead(connection)
+    lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds, run_id=run_id)
+    announcer = Announcer(config, connection, run_id=run_id)
     run = Run(job, run_id, config, connection, start.host, Clock(began_at), stop, lease, announcer)
     try:
-        if lease is None or _take(lease, stop):
-            result = work(run)
-        else:
-            log.info("another %s is still going", job)
-            result = replace(run.result(), status=RunStatus.SKIPPED)
+        result = work(run) if lease is None or _take(lease, job, stop, patience_seconds) else turned_away(run)
         runs.finish(connection, result)
         announcer.announce(at_once=True)
         if job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and start.started_at is None:
@@ -152,12 +163,17 @@ def perform(
     return result
 
 
-def _take(lease: Lease, stop: Stop) -> bool:
-    end = time.monotonic() + LEASE_PATIENCE_SECONDS
+def _take(lease: Lease, job: str, stop: Stop, patience_seconds: float) -> bool:
+    end = time.monotonic() + patience_seconds
+    holder = None
     while not lease.take():
-        if time.monotonic() > end:
+        left = end - time.monotonic()
+        if left <= 0:
+            log.info("another %s is still going", job)
             return False
-        stop.pause(LEASE_POLL_SECONDS)
+        if holder is None and (holder := lease.holder()) is not None:
+            log.info("another %s is going on (%s): waiting up to %.0f s for it", job, holder, left)
+        stop.pause(min(LEASE_POLL_SECONDS, left))
     return True
 
 

@@ -48,9 +48,12 @@ class Turn(Enum):
 
 
 class Sight:
-    """What one run may ask for now."""
+    """What one run may ask for now. `run_id` None: somebody who only looks."""
 
-    def __init__(self, connection: Connection, config: Config, clock: Clock, *, api_key: str | None) -> None:
+    def __init__(
+        self, connection: Connection, config: Config, clock: Clock, *, api_key: str | None, run_id: int | None = None
+    ) -> None:
+        self._run_id = run_id
         self._connection = connection
         self._config = config
         self._clock = clock
@@ -154,7 +157,7 @@ class Sight:
     def take_day(self, call: Call, days: planner.Days) -> Turn:
         """Take the right to ask for a call's day, if it is our turn; `days` are those that the call was planned on."""
         hold = rules_of(self._config).hold_seconds + self._config.window_seconds
-        self._lease = entitlements.DayLease(self._connection, *call.market_day, seconds=hold)
+        self._lease = entitlements.DayLease(self._connection, *call.market_day, seconds=hold, run_id=self._run_id)
         if not self._lease.take():
             self._lease = None
             return Turn.THEIRS

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch.database import catalogue, freshness, overview, schema
 from assetbatch.database.connection import transaction
+from assetbatch.database.leases import release_dead
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.model import Span
 from assetbatch.planner import Mode
@@ -48,8 +49,10 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
     wanted = wanted or Wanted()
     priority = config.priority_assets
     symbols = [asset.symbol for asset in priority]
+    schema.check(connection)
+    # Else a run that was killed would look as if it were going on.
+    release_dead(connection)
     with transaction(connection):
-        schema.check(connection)
         found = overview.read(
             connection,
             symbols=symbols,

@@ -795,7 +795,7 @@ def test_a_day_that_another_run_stored_while_this_one_was_told_of_the_other_mark
     assert world.asked() == ["crypto 2026-11-16", "fx 2026-11-16", "crypto 2026-11-15"]
 
 
-def test_what_a_killed_run_was_asking_for_is_asked_for_by_the_next_when_its_lease_is_over(
+def test_what_a_run_killed_elsewhere_was_asking_for_is_asked_for_by_the_next_when_its_lease_is_over(
     world: World, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.now = datetime.now(UTC)
@@ -806,6 +806,7 @@ def test_what_a_killed_run_was_asking_for_is_asked_for_by_the_next_when_its_leas
     wait_until(lambda: world.sandbox.arrivals)
     killed.kill()
     killed.communicate()
+    world.connection.execute("update assetbatch.runs set place = 'elsewhere'")
     (asked,) = world.asked()
     tries = noted_tries(monkeypatch)
 

@@ -71,7 +71,11 @@ ROWS = {
         insert into assetbatch.entitlements values ('old', 'free', 'snapshots', false, now(), 'not entitled');
         insert into assetbatch.market_status values ('forex', false, now());
     """,
-    6: "update assetbatch.rate_limits set history = '7713056685277385028/00000001'",
+    6: """
+        update assetbatch.rate_limits set history = '7713056685277385028/00000001';
+        insert into assetbatch.runs (job, host, version, plan, place, pid, pid_started, gone_at)
+        values ('backfill', 'a', '0.1.0', 'free', 'a boot pid:[1]', 4711, 53363, now());
+    """,
 }
 
 

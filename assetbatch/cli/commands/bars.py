@@ -44,11 +44,16 @@ def backfill(
     refetch: Annotated[
         bool, typer.Option("--refetch", help="Ask again for what is there, and print each bar that changes.")
     ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="How long to wait for another backfill that is going on."),
+    ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Fetch bars of the past, telling beforehand how many calls that takes, and how long.
 
-    What is there is not asked for again: broken off, it goes on where it was. Jobs go on beside it.
+    What is there is not asked for again: broken off, it goes on where it was. Jobs go on beside it. One backfill at a
+    time: another one is waited for, and when it is still going then, and nothing was fetched, this one exits with 75.
 
     Example: assetbatch backfill --symbol BTCUSD --since 2025-01-01
     """
@@ -72,8 +77,8 @@ def backfill(
 
     job.run(
         config,
-        lambda start, progress: jobs.backfill(start, foreseen, refetch=refetch, progress=progress),
-        max_seconds=jobs.longest_seconds(foreseen),
+        lambda start, progress: jobs.backfill(start, foreseen, refetch=refetch, wait_seconds=wait, progress=progress),
+        max_seconds=wait + jobs.longest_seconds(foreseen),
     )
 
 
