@@ -154,11 +154,17 @@ class RateLimiter:
             raise CallError(FailureKind.NO_SLOT, "the time in which calls may begin is over", sent=False)
         started = time.monotonic()
         ticket = None
+        # Who does not mean to wait is told the whole time until a call is free, and who waits, when to ask again.
+        turn_at = None if self._rules.max_calls is not None else started
         try:
             while True:
                 asked_at = boot_time()
-                answer = self._ask(ticket, max_wait_seconds - (time.monotonic() - started), calls_after, calls)
+                left = max_wait_seconds - (time.monotonic() - started)
+                answer = self._ask(ticket, 0.0 if turn_at is None else left, calls_after, calls)
                 ticket = answer["ticket"]
+                if answer["verdict"] == "refused" and turn_at is None and answer["wait_seconds"] <= left:
+                    turn_at = time.monotonic() + answer["wait_seconds"]
+                    continue
                 if answer["verdict"] == "refused":
                     raise CallError(
                         FailureKind.NO_SLOT,
@@ -166,7 +172,8 @@ class RateLimiter:
                         sent=False,
                     )
                 if answer["wait_seconds"] > 0:
-                    log.info("waiting %.1f s for a call", answer["wait_seconds"])
+                    whole = max((turn_at or 0) - time.monotonic(), answer["wait_seconds"])
+                    log.info("waiting %.0f s for a call", whole, extra={"counts_down": True})
                     self._pause(answer["wait_seconds"])
                 if answer["verdict"] == "granted":
                     token, a_second = answer["token"], self.rules.max_calls_per_second

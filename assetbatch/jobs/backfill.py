@@ -61,6 +61,17 @@ class Foreseen:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a backfill is: whose bars come next, how many are stored, and what is left of what was foreseen."""
+
+    symbol: str
+    bars: int
+    calls: int
+    calls_left: int
+    seconds_left: float
+
+
 def seconds_for(calls: int, config: Config) -> float:
     """Tell how long so many calls take at the least, on the configured budget."""
     limit = config.calls_per_window
@@ -119,13 +130,13 @@ def backfill(
     *,
     refetch: bool,
     wait_seconds: float = WAIT_FOR_ANOTHER_SECONDS,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[Progress], object] = lambda _: None,
 ) -> RunResult:
     """Ask for the bars that are missing within the spans that were foreseen; `refetch`: for those that are there, too.
 
     Another backfill that is going on is waited for, `wait_seconds` at most; this one is skipped, with EXIT_BUSY, when
-    nothing was fetched then that it was asked for. `progress` is told how many calls were made, and how many were
-    foreseen. Raises ConfigurationError without a key.
+    nothing was fetched then that it was asked for. `progress` is told before each call. Raises ConfigurationError
+    without a key.
     """
     api_key = start.config.require_api_key().reveal()
     limit = longest_seconds(foreseen)
@@ -137,11 +148,15 @@ def backfill(
         pages = _Pages(run, road, sight, foreseen.spans, refetch=refetch)
         client = new_client(run.config, api_key)
         client.warm_up()
-        pages.fetch(
-            client,
-            no_call_after=time.monotonic() + limit,
-            progress=lambda: progress and progress(run.trip.calls_used, foreseen.calls),
-        )
+        began = time.monotonic()
+
+        def tell() -> None:
+            made = run.trip.calls_used
+            left = max(1, foreseen.calls - made)
+            seconds = max(foreseen.seconds - (time.monotonic() - began), seconds_for(left, run.config))
+            progress(Progress(pages.todo[0], pages.stored, made, left, seconds))
+
+        pages.fetch(client, no_call_after=began + limit, progress=tell)
         return _result(run, pages, foreseen)
 
     def turned_away(run: Run) -> RunResult:
@@ -211,6 +226,9 @@ class _Pages(Bars):
         return list(self._changed.values())
 
     def has_work(self) -> bool:
+        # Looked at before a slot is waited for: nobody waits a window long to learn that all is there.
+        while self.todo and self._missing(self.todo[0]) is None:
+            self.todo.popleft()
         if self.todo and self.ended_by is None:
             self.ended_by = self._sight.refusal(Access.BARS)
         return bool(self.todo) and self.ended_by is None
@@ -236,18 +254,23 @@ class _Pages(Bars):
         del one  # it is still the first to do
         self._tries = self._waits = 0
 
-    def _hole(self, claimed: Claimed) -> Span | None:
-        symbol = claimed.track.asset.symbol
+    def _missing(self, symbol: str) -> Span | None:
+        """Return what the next call for an asset is to bring; None: all is there that can be had."""
         span = self._spans[symbol]
         if self._refetch:
             found = span if span.since < span.until else None
         else:
             found = core.next_hole(self._holes(symbol, span.since, span.until))
         # A hole that its call has left as it was stays as it is.
-        if found is None or (self._tries == 0 and found == self._last_holes.get(symbol)):
+        return None if self._tries == 0 and found == self._last_holes.get(symbol) else found
+
+    def _hole(self, claimed: Claimed) -> Span | None:
+        symbol = claimed.track.asset.symbol
+        found = self._missing(symbol)
+        if found is None:
             self.todo.popleft()
-            return None
-        self._last_holes[symbol] = found
+        else:
+            self._last_holes[symbol] = found
         return found
 
     def _known(self, one: BarCall) -> Mapping[datetime, tuple[Bar, bool]]:

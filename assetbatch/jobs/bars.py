@@ -72,10 +72,11 @@ class Bars(BarCalls):
         """Ask page by page, one after another, for as long as there is something to ask for and a call to do it.
 
         No call begins after the monotonic time `no_call_after`; `max_calls` bounds the requests of the run, None: no
-        bound.
+        bound. `progress` is told before each.
         """
         road = self._road
         while road.calls_left(max_calls) >= 1 and time.monotonic() < no_call_after and self.has_work():
+            progress()
             try:
                 slot = road.acquire(max_wait_seconds=no_call_after - time.monotonic())
             except CallError as error:
@@ -89,7 +90,6 @@ class Bars(BarCalls):
                     road.limiter.release(slot, Outcome.UNSENT)
             if one is not None:
                 self._ask(client, one, slot)
-                progress()
 
     def _ask(self, client: Client, one: BarCall, slot: Slot) -> None:
         began = time.monotonic()

@@ -165,15 +165,21 @@ def perform(
 
 def _take(lease: Lease, job: str, stop: Stop, patience_seconds: float) -> bool:
     end = time.monotonic() + patience_seconds
-    holder = None
+    waits = False
     while not lease.take():
         left = end - time.monotonic()
         if left <= 0:
             log.info("another %s is still going", job)
             return False
-        if holder is None and (holder := lease.holder()) is not None:
-            log.info("another %s is going on (%s): waiting up to %.0f s for it", job, holder, left)
+        if not waits:
+            holder = lease.holder() or "elsewhere"
+            log.info(
+                "another %s is going on (%s): waiting up to %.0f s", job, holder, left, extra={"counts_down": True}
+            )
+        waits = True
         stop.pause(min(LEASE_POLL_SECONDS, left))
+    if waits:
+        log.info("the other %s has ended", job)
     return True
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, wait_until
+from tests.terminal import run_at_terminal
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -44,6 +47,26 @@ def test_a_backfill_foretells_its_calls_and_asks_for_nothing_twice(
     assert len(sandbox.arrivals) == 2
     rows = connection.execute("select count(*) as bars, bool_and(is_final) as final from market_data.ohlcv_5m")
     assert rows.fetchone() == {"bars": 3 * 288, "final": True}
+
+
+def test_at_a_terminal_a_backfill_tells_whose_bars_come_how_many_are_there_and_what_is_left(
+    commands: Commands, sandbox: Sandbox
+) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "rate_limiting: {calls_per_minute: 1, window_seconds: 17, margin_seconds: 0}\nbars: {enabled: false}\n"
+    )
+    environment = commands.environment | {"POLYGON_RATE_LIMIT": "1", "XDG_STATE_HOME": str(commands.folder)}
+    days = ("--symbol", "BTCUSD", "--symbol", "EURUSD", "--since", "2026-01-05", "--until", "2026-01-07")
+
+    done, seen = run_at_terminal(
+        [sys.executable, "-m", "assetbatch", "backfill", *days], environment=environment, folder=commands.folder
+    )
+
+    assert (done.returncode, len(sandbox.arrivals)) == (0, 2), seen
+    # The whole time, though it looks again every 15 s; and then what is left of it.
+    assert re.search(r"waiting 1[67] s for a call", seen)
+    assert seen.find("waiting 16 s") < seen.find("waiting 12 s") < seen.find("waiting 3 s")
+    assert re.search(r"BTCUSD: 576 bars stored, 1 call left, 1\d s or more", seen)
 
 
 def test_what_is_asked_for_again_and_has_changed_is_printed(commands: Commands, connection: Connection) -> None:

@@ -16,7 +16,10 @@ from assetbatch.errors import EXIT_USAGE
 from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
-    from assetbatch.jobs.backfill import Foreseen
+    from assetbatch.jobs.backfill import Foreseen, Progress
+    from assetbatch.jobs.run import Start
+    from assetbatch.model import RunResult
+    from assetbatch.report.progress import ProgressBar
 
 
 def register(app: typer.Typer) -> None:
@@ -75,11 +78,23 @@ def backfill(
     if not as_json:
         sys.stderr.write(_foretold(foreseen, config.calls_per_window) + "\n")
 
-    job.run(
-        config,
-        lambda start, progress: jobs.backfill(start, foreseen, refetch=refetch, wait_seconds=wait, progress=progress),
-        max_seconds=wait + jobs.longest_seconds(foreseen),
-    )
+    def work(start: Start, shown: ProgressBar | None) -> RunResult:
+        return jobs.backfill(
+            start,
+            foreseen,
+            refetch=refetch,
+            wait_seconds=wait,
+            progress=lambda done: None if shown is None else _show(shown, done),
+        )
+
+    job.run(config, work, max_seconds=wait + jobs.longest_seconds(foreseen))
+
+
+def _show(shown: ProgressBar, done: Progress) -> None:
+    """Show how far it is."""
+    left = counted(done.calls_left, "call")
+    shown(done.calls, done.calls + done.calls_left)
+    shown.add(f"{done.symbol}: {done.bars:,} bars stored, {left} left", seconds_left=done.seconds_left)
 
 
 def _foretold(foreseen: Foreseen, limit: int | None) -> str:
