@@ -184,8 +184,16 @@ def is_due(candidate: Candidate, now: datetime) -> bool:
 
 
 def next_due(now: datetime, every: timedelta) -> datetime:
-    """Tell when a job is due after the time that `now` belongs to: at multiples of `every` since the epoch."""
+    """Tell when a job is due after the time that `now` belongs to: at multiples of `every` since the epoch.
+
+    A run that jitter started a little early belongs to the time that it was meant for.
+    """
     return EPOCH + ((now - EPOCH + _jitter(every)) // every + 1) * every
+
+
+def next_start(now: datetime, every: timedelta) -> datetime:
+    """Return when cron starts a job next: at multiples of `every` since the epoch, and not before that."""
+    return EPOCH + ((now - EPOCH) // every + 1) * every
 
 
 def served_before(update_frequency_seconds: float, market: Market, now: datetime) -> datetime:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.market_hours import Market
 
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
@@ -67,6 +67,20 @@ select a.*, c.*, (
   select from assetbatch.sync_state y where y.symbol = c.symbol and y.served_at is not null
 ) as served
 from claimed c join assetbatch.assets a using (symbol) left join trading.symbols s using (symbol)
+"""
+
+# The same, for one who only looks.
+READ_TRACKS = """
+select a.*, greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s) as wanted_since,
+       b.asked_until, b.rechecked_at, coalesce(b.source_minutes, 5) as source_minutes, (
+  select o.ts from market_data.ohlcv_5m o
+  where o.symbol_id = s.id and o.ts < coalesce(b.asked_until, 'infinity') order by o.ts desc limit 1
+) as newest, exists (
+  select from assetbatch.sync_state y where y.symbol = a.symbol and y.served_at is not null
+) as served
+from assetbatch.assets a left join assetbatch.bar_state b using (symbol) left join trading.symbols s using (symbol)
+where a.symbol = any(%(symbols)s)
+order by array_position(%(symbols)s, a.symbol)
 """
 
 # Fenced by the token: who has lost the lease changes nothing.
@@ -165,9 +179,21 @@ def claim(
     row = connection.execute(CLAIM, wanted).fetchone()
     if row is None and release_dead(connection):
         row = connection.execute(CLAIM, wanted).fetchone()
-    if row is None:
-        return None
-    track = Track(
+    return None if row is None else Claimed(_track(row), token)
+
+
+def tracks(
+    connection: Connection, symbols: Sequence[str], *, wanted_since: datetime, kept_since: datetime | None
+) -> list[Track]:
+    """Read what `claim` would find of these assets, in this order, without claiming anything."""
+    rows = connection.execute(
+        READ_TRACKS, {"symbols": list(symbols), "wanted_since": wanted_since, "kept_since": kept_since}
+    )
+    return [_track(row) for row in rows]
+
+
+def _track(row: Row) -> Track:
+    return Track(
         asset_of(row),
         wanted_since=row["wanted_since"],
         asked_until=row["asked_until"],
@@ -176,7 +202,6 @@ def claim(
         minutes=row["source_minutes"],
         served=row["served"],
     )
-    return Claimed(track, token)
 
 
 def release(connection: Connection, claimed: Claimed) -> None:

@@ -101,6 +101,11 @@ class Sight:
         """Tell whether it is worth asking."""
         return self.refusal(access) is None
 
+    def tries(self, access: Access) -> bool:
+        """Return whether the next call of a kind tries again what was refused: its answer decides about others."""
+        found = self._entitlements.get(access)
+        return found is not None and not found.allowed and self.may(access)
+
     def refusal(self, access: Access) -> Trouble | None:
         """Tell why it is not worth asking: it was refused within the hour; None: it is."""
         found = self._entitlements.get(access)

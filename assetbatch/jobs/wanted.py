@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars, market_hours, planner
 from assetbatch.market_hours import Market
+from assetbatch.model import Span
 from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from assetbatch.bars import Track
     from assetbatch.config import Config
     from assetbatch.jobs.clock import Clock
     from assetbatch.jobs.sight import Sight
@@ -63,6 +65,19 @@ class Wanted:
         closed_at = market_hours.last_close(market, now)
         settled = now - self.settle
         return bars.floor(min(settled, closed_at) if closed_at else settled)
+
+    def newest(self, track: Track) -> Span | None:
+        """Return what the call for an asset's newest bars asks for; None: nothing that is settled is missing."""
+        until = self.until(market_hours.market_of(track.asset))
+        if until is None:
+            return None
+        now = self._clock.now()
+        span = bars.tail(track, until=until, now=now, recheck=timedelta(hours=self._settings.recheck_hours))
+        if span is None or self._sight.mode is Mode.END_OF_DAY:
+            return span
+        # The bars that are open now come along; they are fetched again.
+        until = bars.floor(now) + bars.LENGTH
+        return Span(max(span.since, until - bars.ONE_PAGE), until)
 
     def limits(self, frequencies: Sequence[int]) -> list[tuple[int, Market, datetime, datetime]]:
         """Tell for each frequency and market before when bars must have been asked for to be due, and until when."""

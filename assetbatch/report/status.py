@@ -215,6 +215,6 @@ def _job_status(row: Mapping[str, Any], now: datetime, every: timedelta) -> JobS
         last_run=row["last_run"],
         last_status=row["last_status"],
         last_success=row["last_success"],
-        next_run=planner.next_due(now, every),
+        next_run=planner.next_start(now, every),
         day=day,
     )

@@ -15,7 +15,7 @@ from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.sentences import sentences
 from assetbatch.report.tables import NARROW_WIDTH, PLAIN_WIDTH, new_table
-from assetbatch.report.words import ago, counted, duration
+from assetbatch.report.words import ago, counted, duration, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def _jobs(status: Status, *, width: int) -> Table:
             job.id,
             ago(job.last_run, status.now),
             job.last_status or "-",
-            f"in {duration(job.next_run - status.now)}",
+            until(job.next_run, status.now),
             "".join([counted(job.day["runs"], "run"), *ill]),
             "-" if gap is None else duration(timedelta(seconds=gap)),
         ]

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assetbatch.database.queue import State
-from assetbatch.report.words import ago, counted, duration
+from assetbatch.report.words import ago, counted, duration, until
 
 if TYPE_CHECKING:
     from assetbatch.database.queue_desk import Listing
@@ -97,7 +97,7 @@ def forecast_view(forecast: Forecast) -> RenderableType:
     if forecast.calls:
         table = new_table("Next calls", "job", "at", "kind", "calls", "assets", numbers=("calls", "assets"))
         for one in forecast.calls:
-            table.add_row(one.job, f"in {duration(one.at - now)}", one.kind, str(one.calls), str(one.assets))
+            table.add_row(one.job, until(one.at, now), one.kind, str(one.calls), str(one.assets))
         parts.append(table)
     bars = [one for one in forecast.bars if one.calls > 1][:MOST_BARS_SHOWN]
     if bars:
@@ -108,8 +108,8 @@ def forecast_view(forecast: Forecast) -> RenderableType:
     limit = "unlimited" if forecast.limit is None else f"{forecast.limit} in {forecast.window_seconds:g} s"
     words = [f"{counted(forecast.total, 'call')}; the budget: {limit}"]
     if forecast.total:
-        words.append(f"prices are fresh in {duration(forecast.fresh_at - now)}")
-        words.append(f"everything is there in {duration(forecast.complete_at - now)}")
+        words.append(f"prices are fresh {until(forecast.fresh_at, now)}")
+        words.append(f"everything is there {until(forecast.complete_at, now)}")
     if forecast.newer_at is not None:
         words.append(f"newer prices can exist from {forecast.newer_at:%Y-%m-%d %H:%M} UTC on")
     if forecast.unscanned:

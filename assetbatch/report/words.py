@@ -37,3 +37,11 @@ def duration(length: timedelta) -> str:
 def ago(moment: datetime | None, now: datetime) -> str:
     """Tell how long ago something was."""
     return "never" if moment is None else f"{duration(now - moment)} ago"
+
+
+def until(moment: datetime, now: datetime) -> str:
+    """Return how long it is until something is expected, to the second where that is within the hour."""
+    seconds = max(0, round((moment - now).total_seconds()))
+    if 120 <= seconds < 3600:
+        return f"in {seconds // 60} min {seconds % 60} s"
+    return f"in {duration(moment - now)}"

@@ -23,6 +23,7 @@ from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.status_document import status_document
 from assetbatch.report.status_tables import status_view
+from assetbatch.report.words import until
 from tests.world import FRIDAYS_CLOSE, MINUTE, TUESDAY, add_assets, judged, load_config, overview
 
 SUNDAY = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -483,3 +484,25 @@ def test_what_no_job_keeps_fresh_is_told_with_the_word_that_mends_it(
     (alert,) = report.alerts
     assert (alert.metric, "SOLUSD" in alert.message) == ("assets.not_well", True)
     assert "batch.secondary_source: database" in alert.hint
+
+
+@pytest.mark.parametrize(
+    ("seconds_before", "priority", "enqueue"),
+    [
+        (8, "in 8 s", "in 8 s"),
+        (1, "in 1 s", "in 1 s"),
+        (0, "in 5 min 0 s", "in 30 min 0 s"),
+        (119, "in 119 s", "in 119 s"),
+        (299, "in 4 min 59 s", "in 4 min 59 s"),
+        (301, "in 1 s", "in 5 min 1 s"),
+    ],
+)
+def test_the_next_run_is_expected_when_cron_starts_it_and_not_one_later(
+    build: Build, config: Config, seconds_before: int, priority: str, enqueue: str
+) -> None:
+    now = TUESDAY - timedelta(seconds=seconds_before)
+    report = build(config, overview(now))
+
+    expected = {job.id: until(job.next_run, report.now) for job in report.jobs}
+    assert (expected["run-priority"], expected["enqueue-secondary"]) == (priority, enqueue)
+    assert any(f" {priority} " in line for line in shown(report, 140))

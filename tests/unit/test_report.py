@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from assetbatch.market_hours import Market, open_time
 from assetbatch.report.freshness import market_time_ago
-from assetbatch.report.words import duration, named
+from assetbatch.report.words import duration, named, until
+from tests.world import TUESDAY
 
 
 @given(
@@ -40,3 +41,10 @@ def test_durations_are_told_as_people_do(seconds: float, text: str) -> None:
 )
 def test_the_first_of_many_are_named(names: list[str], total: int, words: str) -> None:
     assert named(names, total) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3599, "in 59 min 59 s"), (3600, "in 60 min"), (7200, "in 2 h"), (-1, "in 0 s")]
+)
+def test_what_is_expected_is_told_to_the_second_within_the_hour(seconds: int, words: str) -> None:
+    assert until(TUESDAY + timedelta(seconds=seconds), TUESDAY) == words
