@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection, Row
     from assetbatch.market_hours import Market
+    from assetbatch.model import AssetType
 
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
 # the oldest watermark. An asset that was served and has no row in the platform's table now was deleted there.
@@ -103,6 +104,12 @@ where symbol = %(symbol)s and token = %(token)s
 RELEASE = (
     "update assetbatch.bar_state set token = null, leased_until = null where symbol = %(symbol)s and token = %(token)s"
 )
+
+REVIVE = """
+update assetbatch.bar_state b set failures = 0, retry_at = null, error_kind = null, error = null
+from assetbatch.assets a
+where a.symbol = b.symbol and a.asset_type = %(market)s and b.error_kind = any(%(kinds)s)
+"""
 
 READ_STATES = """
 select symbol, wanted_since, asked_until from assetbatch.bar_state where symbol = any(%(symbols)s)
@@ -224,6 +231,11 @@ def fail(
             "now": now,
         },
     )
+
+
+def revive(connection: Connection, market: AssetType, *, kinds: Sequence[str]) -> None:
+    """Let a market's bars be asked for at once whose calls failed so: what was in their way has ended."""
+    connection.execute(REVIVE, {"market": market.value, "kinds": list(kinds)})
 
 
 def finish(

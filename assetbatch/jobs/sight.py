@@ -10,10 +10,12 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
-from assetbatch.database import catalogue, entitlements, queue
+from assetbatch.database import bar_holes, catalogue, entitlements, queue, queue_desk
+from assetbatch.database import bars as database_bars
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.errors import FailureKind
+from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.run import rules_of
 from assetbatch.model import Access, AssetType, CallKind, Trouble
 from assetbatch.planner import DayOutcome, Entitlement, Mode
@@ -35,6 +37,9 @@ OUTCOMES = {
     FailureKind.TIMEFRAME: DayOutcome.NOT_YET,  # also said of days that have not begun
     FailureKind.EMPTY: DayOutcome.EMPTY,
 }
+
+# What a bigger plan would show.
+BEYOND_THE_PLAN = frozenset({FailureKind.NOT_ENTITLED, FailureKind.TIMEFRAME, FailureKind.NOT_YET})
 
 
 class Turn(Enum):
@@ -200,6 +205,8 @@ class Sight:
         if error is None:
             if access in self._entitlements and not self._entitlements[access].allowed:
                 self.remember(access, allowed=True, reason="")
+                for market in {asset.asset_type for asset in call.assets}:
+                    self.revive(market, prices=access is not Access.BARS, bars=access is Access.BARS)
             return False
         if error.kind is FailureKind.NOT_ENTITLED:
             log.info("%s: refused as not entitled; it is asked again in an hour", access)
@@ -230,3 +237,23 @@ class Sight:
         with transaction(self._connection):
             entitlements.remember(self._connection, key=self._key, plan=self._config.plan, access=access, found=found)
         self._entitlements[access] = found
+
+    def revive(self, market: AssetType, *, prices: bool = False, bars: bool = False, history: bool = False) -> None:
+        """Let be asked for at once what was put to rest of a market, now that the key sees it.
+
+        That is dead letters where it sees prices, bars that were put off, and those of the past.
+        """
+        with transaction(self._connection):
+            if bars:
+                database_bars.revive(self._connection, market, kinds=[kind.value for kind in BEYOND_THE_PLAN])
+            if history:
+                bar_holes.forget_not_entitled(self._connection, market, told=self.told)
+        if prices:
+            assets, _ = catalogue.assets_of_market(self._connection, market)
+            queue_desk.retry(
+                self._connection,
+                [asset.symbol for asset in assets],
+                kind=FailureKind.NOT_ENTITLED.value,
+                max_size=self._config.settings.queue.max_size,
+                step_seconds=step_seconds(self._config),
+            )

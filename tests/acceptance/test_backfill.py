@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,6 +182,59 @@ def test_probe_brings_live_prices_back_at_once(commands: Commands, sandbox: Sand
     assert "BTCUSD" in live["updated"] + live["not_due"]
     assert "/v3/snapshot" in sandbox.arrivals[0].path
     assert commands("status", "--check").returncode == 0
+
+
+def test_probe_after_paying_brings_bars_and_dead_letters_back_at_once(
+    commands: Commands, connection: Connection, sandbox: Sandbox
+) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "rate_limiting: {calls_per_minute: 100, window_seconds: 0.05, margin_seconds: 0}\n"
+        "bars: {enabled: true, backfill_days: 2}\n"
+    )
+    commands.environment["POLYGON_RATE_LIMIT"] = ""
+    long_ago = datetime.now(UTC).date() - timedelta(days=3 * 365)
+    days = ("--symbol", "BTCUSD", "--since", str(long_ago), "--until", str(long_ago + timedelta(days=2)))
+    sandbox.plan = "free"
+    assert commands("drain-queue").returncode == 0
+    assert commands("backfill", *days).returncode == 0
+    assert commands("enqueue-secondary", "--all").returncode == 0
+    connection.execute(
+        "update assetbatch.queue set state = 'dead', died_at = now(), died_on_plan = 'starter', error_kind ="
+        " case when symbol = 'ETHUSDT' then 'not_entitled' else 'unknown_ticker' end, died_with_key = 'the same'"
+    )
+    put_off = "select symbol from assetbatch.bar_state where retry_at > now()"
+    assert connection.execute(put_off).rowcount > 0
+    assert "no call to make" in commands("backfill", *days).stderr
+
+    sandbox.plan = "starter"
+    assert commands("probe").returncode == 0
+
+    assert connection.execute(put_off).rowcount == 0
+    assert connection.execute("select from assetbatch.queue where state = 'dead'").rowcount == 3
+    drained = json.loads(commands("drain-queue", "--json").stdout)
+    assert (drained["updated"], drained["remaining"]) == (["ETHUSDT"], 0)
+    assert drained["bars"]["assets"] == 7
+    # Of the past, too: it is wanted since somebody asked for it.
+    stored = connection.execute("select from market_data.ohlcv_5m where ts < %s", [long_ago + timedelta(days=2)])
+    assert stored.rowcount == 576
+
+
+def test_probe_that_is_refused_as_before_leaves_what_rests(
+    commands: Commands, connection: Connection, sandbox: Sandbox
+) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "rate_limiting: {calls_per_minute: 100, window_seconds: 0.05, margin_seconds: 0}\nbars: {enabled: true}\n"
+    )
+    commands.environment["POLYGON_RATE_LIMIT"] = ""
+    sandbox.plan = "free"
+    assert commands("drain-queue").returncode == 0
+    put_off = "select symbol from assetbatch.bar_state where retry_at > now() order by 1"
+    before = connection.execute(put_off).fetchall()
+
+    assert commands("probe").returncode == 0
+
+    assert before
+    assert connection.execute(put_off).fetchall() == before
 
 
 def test_probe_on_a_wrong_key_ends_with_77(commands: Commands) -> None:

@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
 def probe(as_json: AsJson = False) -> None:
     """Ask the API, with a few calls, what this key may see, and remember it.
 
-    After a lapsed plan is paid again, prices are live at the next run; without it, within the hour.
+    After a lapsed plan is paid again, prices are live at the next run, and bars and dead letters that were refused come
+    back; without it, prices are live within the hour.
 
     Example: assetbatch probe
     """
