@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -66,7 +65,7 @@ def stop_on_signals() -> Stop:
 
 def _leave_lost_terminal() -> None:
     """Let what is still to be said go nowhere where the terminal is gone: writing there fails."""
-    for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
+    for descriptor in (1, 2):
         try:
             lost = stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor)
         except OSError:

@@ -172,10 +172,8 @@ def _take(lease: Lease, job: str, stop: Stop, patience_seconds: float) -> bool:
             log.info("another %s is still going", job)
             return False
         if not waits:
-            holder = lease.holder() or "elsewhere"
-            log.info(
-                "another %s is going on (%s): waiting up to %.0f s", job, holder, left, extra={"counts_down": True}
-            )
+            who = f" ({holder})" if (holder := lease.holder()) else ""
+            log.info("another %s%s is going on: waiting up to %.0f s", job, who, left, extra={"counts_down": True})
         waits = True
         stop.pause(min(LEASE_POLL_SECONDS, left))
     if waits:

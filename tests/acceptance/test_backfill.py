@@ -110,6 +110,9 @@ def test_a_page_that_fails_for_good_is_told_and_the_next_run_goes_on(commands: C
         (("--since", "yesterday"), "is no day or time"),
         (("--since", "2026-01-02", "--until", "2026-01-01"), "is not before"),
         (("--symbol", "NOSUCH"), "not in the catalogue: NOSUCH"),
+        (("--wait", "-1"), "--wait"),
+        (("--wait", "inf"), "--wait"),
+        (("--wait", "nan"), "--wait"),
     ],
 )
 def test_wrong_usage_makes_no_call(

@@ -49,7 +49,9 @@ def backfill(
     ] = False,
     wait: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="How long to wait for another backfill that is going on."),
+        typer.Option(
+            min=0, max=7 * 86_400, metavar="SECONDS", help="How long to wait for another backfill that is going on."
+        ),
     ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
@@ -65,6 +67,8 @@ def backfill(
     begin, end = _moment(since), _moment(until)
     if begin and end and begin >= end:
         raise typer.BadParameter("--since is not before --until")
+    if math.isnan(wait):
+        raise typer.BadParameter("--wait is no number of seconds")
 
     from assetbatch.cli import job
     from assetbatch.jobs import backfill as jobs
