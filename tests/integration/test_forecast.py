@@ -225,6 +225,22 @@ def test_bars_are_foretold_that_the_next_drain_asks_for(
     assert again == foreseen
 
 
+def test_a_hole_as_long_as_two_pages_takes_three_calls_as_foretold(world: World) -> None:
+    """Each page leaves its last bar to the next one."""
+    world.add("T1USD")
+    long: Sections = {"bars": "{backfill_days: 35}"}
+    everything(world, **long)
+    world.connection.execute("delete from market_data.ohlcv_5m")
+    world.connection.execute("update assetbatch.bar_state set wanted_since = asked_until - interval '100000 minutes'")
+    known = len(world.calls())
+
+    foreseen = forecast.foresee(world.configure(**long), world.connection)
+    world.now += MINUTE
+    world.drain(**long)
+
+    assert len(world.calls()) - known == bars_foretold(foreseen) == 3
+
+
 def test_quotes_of_a_market_that_rests_are_not_foretold(world: World) -> None:
     keys: dict[str, Any] = {"batch": NO_ASSETS, "bars": "{enabled: false}"}
     world.now = FRIDAYS_CLOSE + 2 * MINUTE
