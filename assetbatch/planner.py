@@ -131,9 +131,13 @@ def contradictions(
 
 def contradicted(plan: str, refused: Mapping[Access, Entitlement]) -> str:
     """Return the sentence that holds the word of the plan against these refusals."""
-    reasons = ((access, refused[access].reason) for access in sorted(refused))
-    words = ", ".join(f"{access} ({reason})" if reason else access for access, reason in reasons)
-    return f"plan says {plan}, the key is refused {words}"
+    return f"plan says {plan}, the key is refused {', '.join(sorted(refused))}"
+
+
+def reasons(refused: Mapping[Access, Entitlement]) -> str:
+    """Return the vendor's words for these refusals, in brackets; nothing where it gave none."""
+    words = "; ".join(dict.fromkeys(found.reason for _, found in sorted(refused.items()) if found.reason))
+    return f" ({words})" if words else ""
 
 
 def ask_again_at(asked: AskedDay) -> datetime:

@@ -155,7 +155,7 @@ class RateLimiter:
         started = time.monotonic()
         ticket = None
         # Who does not mean to wait is told the whole time until a call is free, and who waits, when to ask again.
-        turn_at = None if self._rules.max_calls is not None else started
+        turn_at = None if self.rules.max_calls is not None else started
         try:
             while True:
                 asked_at = boot_time()
@@ -176,26 +176,35 @@ class RateLimiter:
                     log.info("waiting %.0f s for a call", whole, extra={"counts_down": True})
                     self._pause(answer["wait_seconds"])
                 if answer["verdict"] == "granted":
-                    token, a_second = answer["token"], self.rules.max_calls_per_second
-                    slot = Slot(
-                        token=token,
-                        calls=1 if token else calls,
-                        spacing_seconds=0 if token or not a_second else 1 / a_second,
-                        waited_seconds=time.monotonic() - started,
-                        calls_in_window=answer["calls_in_window"],
-                        # Asked before the grant, and its turn comes `wait_seconds` after that.
-                        send_by=asked_at + answer["wait_seconds"] + LEAVE_SECONDS,
-                    )
-                    if boot_time() <= slot.send_by:
+                    slot = self._slot(answer, asked_at, time.monotonic() - started, calls)
+                    if self._is_in_time(slot, max_wait_seconds):
                         return slot
-                    self.release(slot, Outcome.UNSENT)
-                    if slot.waited_seconds > max_wait_seconds:
-                        raise CallError(FailureKind.NO_SLOT, "each call comes too late to be used", sent=False)
         except BaseException:
             if ticket is not None:
                 with suppress(psycopg.Error):
                     self._connection.execute(WITHDRAW, {"key": self._key, "ticket": ticket})
             raise
+
+    def _slot(self, answer: dict[str, Any], asked_at: float, waited_seconds: float, calls: int) -> Slot:
+        token, a_second = answer["token"], self.rules.max_calls_per_second
+        return Slot(
+            token=token,
+            calls=1 if token else calls,
+            spacing_seconds=0 if token or not a_second else 1 / a_second,
+            waited_seconds=waited_seconds,
+            calls_in_window=answer["calls_in_window"],
+            # Asked before the grant, and its turn comes `wait_seconds` after that.
+            send_by=asked_at + answer["wait_seconds"] + LEAVE_SECONDS,
+        )
+
+    def _is_in_time(self, slot: Slot, max_wait_seconds: float) -> bool:
+        """Return whether a slot can still be used; one that cannot is given back."""
+        if boot_time() <= slot.send_by:
+            return True
+        self.release(slot, Outcome.UNSENT)
+        if slot.waited_seconds > max_wait_seconds:
+            raise CallError(FailureKind.NO_SLOT, "each call comes too late to be used", sent=False)
+        return False
 
     def _ask(self, ticket: int | None, max_wait_seconds: float, calls_after: int, calls: int = 1) -> dict[str, Any]:
         row = self._connection.execute(

@@ -96,7 +96,8 @@ class Sight:
         refused = planner.contradictions(self._entitlements, config.plan, config.settings.provider.mode, self.mode)
         if not refused:
             return ""
-        return f"{planner.contradicted(config.plan, refused)}. Lapsed payment? `assetbatch probe` asks again at once"
+        words = planner.contradicted(config.plan, refused) + planner.reasons(refused)
+        return f"{words}. Lapsed payment? `assetbatch probe` asks again at once"
 
     def unknown(self, failed: Sequence[Failure]) -> list[Failure]:
         """Return those failures that are about tickers which the vendor left out of each finished day so far."""
@@ -249,7 +250,7 @@ class Sight:
             if history:
                 bar_holes.forget_not_entitled(self._connection, market, told=self.told)
         if prices:
-            assets, _ = catalogue.assets_of_market(self._connection, market)
+            assets = catalogue.assets_of_market(self._connection, market).assets
             queue_desk.retry(
                 self._connection,
                 [asset.symbol for asset in assets],

@@ -107,6 +107,7 @@ def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Seque
     message = planner.contradicted(config.plan, refused)
     if Access.SNAPSHOTS in refused:
         message += f": prices are of {max(days)}" if days else ": no price of a finished day is stored"
+    message += planner.reasons(refused)
     hint = "lapsed payment? `assetbatch probe` asks again at once; else set provider.plan to what the key has"
     yield Alert(Level.CRITICAL, "api.plan", message, hint)
 

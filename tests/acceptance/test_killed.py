@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from assetbatch.database import entitlements, runs
-from assetbatch.database.leases import Lease, new_token, release_dead
+from assetbatch.database.leases import TAKE, Lease, new_token, release_dead
 from assetbatch.model import AssetType
 from assetbatch.processes import Process, is_gone, this_process
 from tests.conftest import wait_until
@@ -226,7 +226,7 @@ def test_what_the_dead_were_just_asking_for_is_found_a_moment_later(connection: 
     assert not release_dead(connection)
     assert run_of(connection, "test")["gone_at"] is not None
     # The server finishes what it was told before it notices that nobody waits for the answer.
-    assert Lease(connection, "late", run_id=dead)._try()
+    assert Lease(connection, "late", run_id=dead)._asked(TAKE)
 
     assert Lease(connection, "late", run_id=begin(connection)).take()
 

@@ -109,7 +109,7 @@ def dump(
 
         def watch() -> None:
             if bar is not None and output is not None:
-                bar.tell(f"{doing}: {os.fstat(opened.fileno()).st_size // MEGABYTE} MB")
+                bar.tell(lambda: f"{doing}: {os.fstat(opened.fileno()).st_size // MEGABYTE} MB")
 
         backup.dump(server, config.database.name, opened, plain=written_as is Format.PLAIN, watch=watch)
     if as_json and output is not None:
