@@ -56,6 +56,7 @@ class Invocation:
     log_format: LogFormat = LogFormat.PLAIN
     command: str = ""
     json: bool = False
+    is_configured: bool = False
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def mask(self, value: T) -> T:
@@ -72,7 +73,7 @@ class Invocation:
     def load_config(self) -> Config:
         """Read the configuration. Raises ConfigurationError with all faults."""
         config = configuration.load(file=self.config_file, environ=os.environ, cwd=Path.cwd())
-        self.secrets = config.secrets
+        self.secrets, self.is_configured = config.secrets, True
         return config
 
     @contextmanager

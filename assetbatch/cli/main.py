@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from assetbatch import __version__
-from assetbatch.cli import commands, lifecycle, telling, trouble
-from assetbatch.cli.invocation import LogFormat, configure_log, current, format_for_stderr
+from assetbatch.cli import commands, global_options, lifecycle, telling, trouble
+from assetbatch.cli.invocation import current, format_for_stderr
 from assetbatch.errors import EXIT_BUG, AssetbatchError, Interrupted
 
 EXIT_CODES = (
@@ -27,6 +26,7 @@ app = typer.Typer(
     help="Keeps a PostgreSQL trading database fresh from the Polygon.io (Massive.com) REST API on a small call budget.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 commands.register(app)
@@ -39,53 +39,34 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def begin(
     context: typer.Context,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="Configuration file; else $ASSETBATCH_CONFIG, ./config.yaml, the user's and the system's folder."
-        ),
-    ] = None,
-    verbose: Annotated[
-        int,
-        typer.Option(
-            "--verbose",
-            "-v",
-            count=True,
-            metavar="",
-            show_default=False,
-            help="Tell the story; twice: every call and statement.",
-        ),
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No warnings on stderr, errors only.")] = False,
-    log_format: Annotated[
-        LogFormat | None,
-        typer.Option(help="How lines on stderr look; by itself journald under systemd, and plain elsewhere."),
-    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Read the global options."""
+    """Prepare what every command relies on."""
     del version
-    current.config_file = config
-    current.verbosity = verbose
-    current.quiet = quiet
-    current.log_format = log_format or format_for_stderr()
     current.command = context.invoked_subcommand or ""
-    configure_log()
-    telling.begin()
+    global_options.begin()
     lifecycle.interrupt_on_signals()
+
+
+def new_command() -> Any:
+    """Return the whole tree of commands, each with the global options."""
+    command = typer.main.get_command(app)
+    global_options.add_to(command)
+    return command
 
 
 def main() -> None:
     """Run the command line; the exit code says how it went."""
+    current.log_format = format_for_stderr()
     try:
-        app()
+        new_command()()
     except SystemExit as end:
-        telling.finish(well=not end.code and "--help" not in sys.argv)
+        telling.finish(well=not end.code and current.is_configured)
         raise
     except (AssetbatchError, Interrupted) as error:
         # What ends a run by force is on its way still, perhaps: it shall not interrupt the telling of it.

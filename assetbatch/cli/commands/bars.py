@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import current
-from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.report.words import counted
@@ -53,7 +52,6 @@ def backfill(
             min=0, max=7 * 86_400, metavar="SECONDS", help="How long to wait for another backfill that is going on."
         ),
     ] = 60.0,
-    as_json: AsJson = False,
 ) -> None:
     """Fetch bars of the past, telling beforehand how many calls that takes, and how long.
 
@@ -62,7 +60,6 @@ def backfill(
 
     Example: assetbatch backfill --symbol BTCUSD --since 2025-01-01
     """
-    current.json = as_json
     config = current.load_config()
     begin, end = _moment(since), _moment(until)
     if begin and end and begin >= end:
@@ -79,7 +76,7 @@ def backfill(
     if missing := sorted({*(symbol or [])} - foreseen.assets.keys()):
         tell(f"not in the catalogue: {named(missing)}", exit_code=EXIT_USAGE)
         raise typer.Exit(EXIT_USAGE)
-    if not as_json:
+    if not current.json:
         sys.stderr.write(_foretold(foreseen, config.calls_per_window) + "\n")
 
     def work(start: Start, shown: ProgressBar | None) -> RunResult:

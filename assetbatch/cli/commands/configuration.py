@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
 from assetbatch.errors import ConfigurationError
 
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
@@ -22,7 +21,6 @@ def register(app: typer.Typer) -> None:
 
 @config_app.command("show")
 def show(
-    as_json: AsJson = False,
     defaults: Annotated[
         bool, typer.Option("--defaults", help="All keys with their defaults, as a config.yaml.")
     ] = False,
@@ -31,17 +29,17 @@ def show(
 
     Example: assetbatch config show --defaults
     """
-    current.command, current.json = "config show", as_json
+    current.command = "config show"
 
     from assetbatch.config import show
 
-    if defaults and as_json:
+    if defaults and current.json:
         raise typer.BadParameter("--defaults prints YAML: leave --json out")
     if defaults:
         sys.stdout.write(show.defaults_yaml())
         return
     config = current.load_config()
-    if as_json:
+    if current.json:
         print_json(show.effective_document(config))
         return
     for key, value, origin in show.effective(config):
@@ -49,33 +47,33 @@ def show(
 
 
 @config_app.command("check")
-def check(as_json: AsJson = False) -> None:
+def check() -> None:
     """Check the configuration; every fault at once, with file, line and key.
 
     Example: assetbatch config check
     """
-    current.command, current.json = "config check", as_json
+    current.command = "config check"
     try:
         config = current.load_config()
     except ConfigurationError as error:
-        if not as_json:
+        if not current.json:
             raise
         faults = [{"place": fault.place, "key": fault.key, "message": fault.message} for fault in error.faults]
         print_json({"ok": False, "faults": faults})
         raise typer.Exit(error.exit_code) from None
-    if as_json:
+    if current.json:
         print_json({"ok": True, "faults": []})
     else:
         sys.stdout.write(f"{config.file or 'no config.yaml, defaults only'}: no faults; {config.database.described}\n")
 
 
 @config_app.command("schema")
-def schema(as_json: AsJson = False) -> None:
+def schema() -> None:
     """Print a JSON Schema of config.yaml, for editors.
 
     Example: assetbatch config schema > config.schema.json
     """
-    current.command, current.json = "config schema", as_json
+    current.command = "config schema"
 
     from assetbatch.config import show
 

@@ -16,7 +16,6 @@ from assetbatch import config as configuration
 from assetbatch.cli.asking import agreed
 from assetbatch.cli.files import replacing
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
 from assetbatch.errors import ConfigurationError, Fault, SchemaError
 
 if TYPE_CHECKING:
@@ -57,20 +56,19 @@ def psql(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="Options and arguments of psql's own.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Open psql on the database; its options follow as they stand, and its exit code is the command's.
 
-    --json, given first, prints the program and the variables that it is started with instead.
+    --json, given before `database`, prints the program and the variables that it is started with instead.
 
     Example: assetbatch database psql -c 'select count(*) from trading.symbols'
     """
-    config, server = _embedded("psql", as_json=as_json)
+    config, server = _embedded("psql")
     client = server.client("psql", config.database.name)
     # Starts the server, and says what is missing better than psql would.
     with current.connected(config):
         pass
-    if as_json:
+    if current.json:
         print_json({"program": str(client.program), "environment": client.address})
         return
     sys.stdout.flush()
@@ -85,14 +83,13 @@ def dump(
     written_as: Annotated[
         Format, typer.Option("--format", help="custom is for `database restore`; plain is SQL, for any PostgreSQL.")
     ] = Format.CUSTOM,
-    as_json: AsJson = False,
 ) -> None:
     """Write a backup of the database, as it is at one moment; jobs go on meanwhile.
 
     Example: assetbatch database dump --output assetbatch.dump
     """
-    config, server = _embedded("dump", as_json=as_json)
-    if as_json and output is None:
+    config, server = _embedded("dump")
+    if current.json and output is None:
         raise typer.BadParameter("--json is for what was done, and stdout has the backup: name an --output")
     if output is None and written_as is Format.CUSTOM and sys.stdout.isatty():
         raise typer.BadParameter("a backup is nothing to look at: name an --output, or send it into a pipe")
@@ -112,7 +109,7 @@ def dump(
                 bar.tell(lambda: f"{doing}: {os.fstat(opened.fileno()).st_size // MEGABYTE} MB")
 
         backup.dump(server, config.database.name, opened, plain=written_as is Format.PLAIN, watch=watch)
-    if as_json and output is not None:
+    if current.json and output is not None:
         print_json(
             {
                 "database": config.database.described,
@@ -128,7 +125,6 @@ def restore(
         Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE", help="What `database dump` has written.")
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Replace what is there without asking.")] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Bring a backup back in the place of the database, and make it safe to go on with, as `init --restored` does.
 
@@ -137,7 +133,7 @@ def restore(
 
     Example: assetbatch database restore assetbatch.dump
     """
-    config, server = _embedded("restore", as_json=as_json)
+    config, server = _embedded("restore")
 
     from assetbatch.cli.commands import installation
     from assetbatch.database import backup
@@ -218,14 +214,14 @@ def _prepared(config: Config, beside: str, file: Path) -> Installed:
         return installation.install(there, connection, restored=True)
 
 
-def url(as_json: AsJson = False) -> None:
+def url() -> None:
     """Print the URI of the database, as in psql "$(assetbatch database url)"; no password is in it.
 
     psycopg takes it as well, and SQLAlchemy with postgresql+psycopg:// in front.
 
     Example: assetbatch database url
     """
-    current.command, current.json = "database url", as_json
+    current.command = "database url"
     config = current.load_config()
 
     from assetbatch.config.database import uri
@@ -238,34 +234,34 @@ def url(as_json: AsJson = False) -> None:
     else:
         assert database.conninfo is not None  # noqa: S101 - a database is embedded or has one
         found = uri(database.conninfo.reveal())
-    if as_json:
+    if current.json:
         print_json({"url": found})
     else:
         sys.stdout.write(f"{found}\n")
 
 
-def path(as_json: AsJson = False) -> None:
+def path() -> None:
     """Print the folder of the embedded server's data, with its postgresql.conf and its log.
 
     Example: assetbatch database path
     """
-    _, server = _embedded("path", as_json=as_json)
+    _, server = _embedded("path")
     server.require()
-    if as_json:
+    if current.json:
         print_json({"path": str(server.data)})
     else:
         sys.stdout.write(f"{server.data}\n")
 
 
-def stop(as_json: AsJson = False) -> None:
+def stop() -> None:
     """End the embedded PostgreSQL; the next command starts it again.
 
     Example: assetbatch database stop
     """
-    current.command, current.json = "database stop", as_json
+    current.command = "database stop"
     server = _server()
     stopped = server.stop()
-    if as_json:
+    if current.json:
         print_json({"stopped": stopped})
     else:
         sys.stdout.write(f"{server.described}: {'stopped' if stopped else 'was not running'}\n")
@@ -277,9 +273,9 @@ def _server() -> EmbeddedServer:
     return EmbeddedServer(configuration.data_folder(os.environ))
 
 
-def _embedded(command: str, *, as_json: bool) -> tuple[Config, EmbeddedServer]:
+def _embedded(command: str) -> tuple[Config, EmbeddedServer]:
     """Begin a command that is for the embedded server alone. Raises ConfigurationError where another is configured."""
-    current.command, current.json = f"database {command}", as_json
+    current.command = f"database {command}"
     config = current.load_config()
     if not config.database.embedded:
         message = f"this is for the embedded PostgreSQL; the database is {config.database.described}"

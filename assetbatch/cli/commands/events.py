@@ -60,17 +60,13 @@ def tail(
         bool, typer.Option("--follow/--no-follow", help="Go on with what comes, or end with what is there.")
     ] = True,
     max_seconds: Annotated[float | None, typer.Option(min=0, help="End after so many seconds.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON line for each event and nothing else.")
-    ] = False,
 ) -> None:
-    """Show events as they come: a table at a terminal, else a line for each. Needs no Redis.
+    """Show events as they come: a table at a terminal, else a line for each, with --json in JSON. Needs no Redis.
 
     Without --since it begins now, with --no-follow at the oldest that is kept.
 
     Example: assetbatch events tail --symbol EURUSD --since 10m
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.cli import lifecycle
@@ -81,7 +77,7 @@ def tail(
     following = Tail(since_seconds=beginning if since is None else since.total_seconds(), symbols=symbol or ())
     end = time.monotonic() + max_seconds if max_seconds is not None else float("inf")
     try:
-        with _Table() if not as_json and _is_live(follow) else _Lines(as_json) as shown:
+        with _Table() if not current.json and _is_live(follow) else _Lines(current.json) as shown:
             _follow(
                 config,
                 following,

@@ -12,7 +12,6 @@ import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
-from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import SchemaError
 from assetbatch.report.words import counted
@@ -41,7 +40,6 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    as_json: AsJson = False,
     check: Annotated[
         bool, typer.Option("--check", help="Only show what there is to do; 78 where it could not be done.")
     ] = False,
@@ -63,7 +61,6 @@ def init(
 
     Example: assetbatch init
     """
-    current.json = as_json
     if check + restored + (grants is not None) > 1:
         raise typer.BadParameter("--check, --restored and --grants exclude each other")
     if grants is not None:

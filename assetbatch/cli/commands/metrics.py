@@ -10,7 +10,6 @@ import typer
 
 from assetbatch.cli.files import replacing
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
 from assetbatch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ def metrics(
             dir_okay=False, metavar="FILE", help="Write into a file, all at once, as the textfile collector wants it."
         ),
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Print metrics as Prometheus text, healthy or not; --json: those of `status` as one JSON document.
 
@@ -40,8 +38,7 @@ def metrics(
 
     Example: assetbatch metrics --output /var/lib/node_exporter/assetbatch.prom
     """
-    current.json = as_json
-    if as_json and output is not None:
+    if current.json and output is not None:
         raise typer.BadParameter("--output is for Prometheus text")
     try:
         report = _read()
@@ -52,7 +49,7 @@ def metrics(
 
             _write(output, nothing_to_tell(unhealthy=not isinstance(error, ConfigurationError)))
         raise
-    if as_json:
+    if current.json:
         from assetbatch.report.status_document import metrics_document
 
         print_json(metrics_document(report))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson, duration
+from assetbatch.cli.options import duration
 from assetbatch.errors import AssetbatchError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -41,13 +41,11 @@ def status(
     ] = None,
     asset: Annotated[str | None, typer.Option(metavar="SYMBOL", help="One asset's story.")] = None,
     all_assets: Annotated[bool, typer.Option("--all-assets", help="All assets, not only the worst.")] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Show whether all is well: alerts, jobs, priority assets, the budget of calls, the queue, bars and events.
 
     Example: assetbatch status --since 24h
     """
-    current.json = as_json
     if since is not None and asset is not None:
         raise typer.BadParameter("--since and --asset are two questions: ask one")
     try:
@@ -58,7 +56,7 @@ def status(
         if not check:
             raise
         raise typer.Exit(_tell_unreadable(error)) from None
-    if as_json:
+    if current.json:
         from assetbatch.report.status_document import status_document
 
         print_json(status_document(report))

@@ -15,7 +15,6 @@ from assetbatch.cli import lifecycle
 from assetbatch.cli.additions import refuse, tell_added, tell_cost
 from assetbatch.cli.asking import agreed
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host
-from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.model import AssetType
 from assetbatch.report.words import counted
@@ -72,13 +71,11 @@ def add(
     frequency: FrequencyOption = None,
     name: Annotated[str, typer.Option(help="For people; else the vendor's.")] = "",
     check: CheckOption = True,
-    as_json: AsJson = False,
 ) -> None:
     """Add one asset to the catalogue; one that is there already stays as it is.
 
     Example: assetbatch symbols add SOLUSD X:SOLUSD --priority HIGH
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.jobs import symbols as job
@@ -127,13 +124,11 @@ def import_(
     frequency: FrequencyOption = None,
     check: CheckOption = True,
     yes: YesOption = False,
-    as_json: AsJson = False,
 ) -> None:
     """Add many assets: those of a CSV, all or none of them, or all tickers of a market that match.
 
     Example: assetbatch symbols import --market crypto --match '*USD' --yes
     """
-    current.json = as_json
     if (file is None) == (market is None) or (market is None) != (match is None):
         raise typer.BadParameter("name a file, or give --market and --match")
     if market and not check:
