@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from assetbatch.config.secret import Secret
+from assetbatch.config.secret import ENCODE, USERINFO, Secret
 from assetbatch.errors import Fault
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _MEND = (
     "or database: {embedded: true}"
 )
 _URL_FORM = "expected postgresql://user:password@host:5432/name"
+# Hosts may be several, in brackets or with % codes; libpq looks for the @ of a user behind a ?, too, but for a /.
+_URI = re.compile(rf"postgres(?:ql)?://{USERINFO}[^\s@/?#]*(?:/[^\s@?#]*(?:\?\S*)?|\?[^\s@]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +125,13 @@ def _from_url(url: Given, faults: list[Fault]) -> Database | None:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
+    if re.match("postgres(ql)?://", url.value) and not _URI.fullmatch(url.value):
+        faults.append(Fault(url.place, "database", f"can be read in more than one way: {ENCODE}; {_URL_FORM}"))
+        return None
     try:
         parsed = {name: str(value) for name, value in conninfo_to_dict(url.value).items()}
     except (psycopg.Error, ValueError):  # what they say repeats parts of it
-        message = (
-            f"is no connection string that PostgreSQL's library understands: {_URL_FORM}, "
-            "with % codes for special characters in the password"
-        )
+        message = f"is no connection string that PostgreSQL's library understands: {_URL_FORM}; {ENCODE}"
         faults.append(Fault(url.place, "database", message))
         return None
     name, port = parsed.get("dbname"), parsed.get("port", "")

@@ -10,6 +10,8 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from assetbatch.config.secret import ENCODE, HOST, USERINFO
+
 Plan: TypeAlias = Literal["free", "starter", "developer", "advanced", "business", "basic"]
 PLAN_ALIASES = {"basic": "free"}
 """Words that are understood, but not offered."""
@@ -19,10 +21,10 @@ PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/[^\s?#@]*)?$", max_length=500)]
 _PLAIN_URL = {"expected": "an http:// or https:// address without user, password or query"}
 PingUrl: TypeAlias = Annotated[
-    Annotated[str, Meta(pattern=r"^https?://\S+$", max_length=2000)] | None,
+    Annotated[str, Meta(pattern=rf"^https?://{USERINFO}({HOST}([/?#]\S*)?|[^\s@]*)$", max_length=2000)] | None,
     Meta(
         description="URL in the manner of healthchecks.io; a secret",
-        extra={"expected": "an http:// or https:// URL, or null"},
+        extra={"expected": f"an http:// or https:// URL, or null; {ENCODE}"},
     ),
 ]
 
