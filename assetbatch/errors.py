@@ -6,7 +6,8 @@
     ├── SourceMismatchError        78   the database belongs to another source of prices
     ├── DatabaseUnavailableError   69
     ├── LeaseLostError             69   another run of the job has taken over
-    └── CallError           3, 69, 77   one call to the vendor; its kind says the rest
+    ├── CallError           3, 69, 77   one call to the vendor; its kind says the rest
+    └── AnswerLostError             3   stdout could not be written
 
     Interrupted         129, 130, 143   SIGHUP, SIGINT, SIGTERM; no Exception: who handles those lets it pass
 
@@ -88,6 +89,18 @@ class LeaseLostError(AssetbatchError):
     """The run stood still for so long that another one has taken over."""
 
     exit_code = EXIT_UNAVAILABLE
+
+
+class AnswerLostError(AssetbatchError):
+    """What a command had to print could not be written; what it did before that is done."""
+
+    exit_code = EXIT_PARTIAL
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            f"the answer could not be written: {error.strerror}", hint="see where stdout goes: is its disk full?"
+        )
+        self.is_unread = isinstance(error, BrokenPipeError)
 
 
 class Interrupted(BaseException):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import gc
-import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -24,7 +22,9 @@ def main() -> None:
     then takes a fifth of a short command's time.
     """
     answer_signals(_exit)
-    _open_closed_streams()
+    from assetbatch.cli import streams
+
+    streams.prepare()
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
     atexit.register(gc.freeze)
 
@@ -39,13 +39,6 @@ def answer_signals(handler: Callable[[int, FrameType | None], object]) -> None:
         # Started by nohup, it is to outlive its terminal.
         if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, handler)
-
-
-def _open_closed_streams() -> None:
-    """Give a stream that was closed (`2>&-`) the null device: what is said there is for nobody, and no error."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
 
 
 def _exit(signum: int, _frame: FrameType | None) -> NoReturn:

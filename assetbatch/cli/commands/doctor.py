@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import typer
 
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.invocation import current, print_json, working_folder
 from assetbatch.errors import EXIT_CONFIGURATION, EXIT_PARTIAL
 
 # Its own steps are bounded; starting an embedded server may take this long.
@@ -34,7 +33,7 @@ def doctor() -> None:
     from assetbatch.report.doctor import view
 
     lifecycle.end_by(MAX_SECONDS)
-    surveyed = survey(file=current.config_file, environ=os.environ, cwd=Path.cwd())
+    surveyed = survey(file=current.config_file, environ=os.environ, cwd=working_folder())
     current.secrets = surveyed.secrets
     findings = report.examine(surveyed, configuration.data_folder(os.environ))
     if current.json:

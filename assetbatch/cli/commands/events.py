@@ -18,7 +18,7 @@ import typer
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import current
 from assetbatch.cli.options import duration
-from assetbatch.errors import DatabaseUnavailableError, Interrupted
+from assetbatch.errors import AnswerLostError, DatabaseUnavailableError, Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,15 +88,12 @@ def tail(
     except Interrupted as interrupted:
         # It goes on until somebody ends it: that is no trouble to tell of.
         raise typer.Exit(interrupted.exit_code) from None
-    except BrokenPipeError:
-        # Nobody reads any more; what the interpreter would still flush at its end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: Callable[[], bool]) -> None:
     """Read and show until it is time to end; a database that goes away is waited for.
 
-    Raises DatabaseUnavailableError when it stays away, BrokenPipeError when nobody reads any more.
+    Raises DatabaseUnavailableError when it stays away, AnswerLostError when nobody reads any more.
     """
     from assetbatch.database import schema
 
@@ -167,7 +164,7 @@ class _Lines:
         sys.stdout.flush()
         # Without events nothing is written, and a reader that has gone would not be noticed.
         if self._is_pipe and any(flags & select.POLLERR for _, flags in self._poll.poll(0)):
-            raise BrokenPipeError
+            raise AnswerLostError(BrokenPipeError())
 
 
 class _Table:

@@ -218,7 +218,9 @@ def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
 @contextmanager
 def _lines(file: Path) -> Iterator[Iterable[str]]:
     if file == STDIN:
-        yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+        lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+        yield lines
+        lines.detach()  # or stdin would be closed with them
     else:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             yield opened

@@ -112,7 +112,8 @@ def _errors_told(place: Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DatabaseUnavailableError(f"{place.described}: {error}") from error
+        hint = "is there room, and may this user write there? XDG_DATA_HOME names another folder"
+        raise DatabaseUnavailableError(f"{place.described}: {error}", hint=hint) from error
 
 
 def _set_up(place: Place, programs: Path, account: system.Account, lock: int) -> None:

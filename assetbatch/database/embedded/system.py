@@ -82,7 +82,8 @@ def run(
 @contextmanager
 def locked(path: Path, timeout_seconds: float) -> Iterator[int]:
     """Hold the lock file `path` between processes; gives its descriptor. Raises DatabaseUnavailableError."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    # Only to read: on a file system that became read-only, a server can still be stopped.
+    lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         for attempt in tenacity.Retrying(
             stop=tenacity.stop_after_delay(timeout_seconds),
