@@ -86,16 +86,13 @@ def _settings(values: Values) -> Settings:
             value = [{column: cell.value for column, cell in row.items()} for row in value]
         (tree.setdefault(section, {}) if section else tree)[name] = value
     settings = msgspec.convert(tree, Settings)
-    # A default list gives way to what the user put into the other one: moving an asset is one change.
+    if "batch.secondary_assets" in values:
+        return settings
+    # The default ones give way: to put one of them first is one change.
     batch = settings.batch
-    for name, rows, others in (
-        ("priority_assets", batch.priority_assets, batch.secondary_assets),
-        ("secondary_assets", batch.secondary_assets, batch.priority_assets),
-    ):
-        if f"batch.{name}" not in values:
-            taken = {row.symbol for row in others}
-            batch = msgspec.structs.replace(batch, **{name: tuple(row for row in rows if row.symbol not in taken)})
-    return msgspec.structs.replace(settings, batch=batch)
+    taken = {word for row in batch.priority_assets for word in (row.symbol.upper(), row.polygon_ticker)}
+    left = tuple(row for row in batch.secondary_assets if taken.isdisjoint({row.symbol, row.polygon_ticker}))
+    return msgspec.structs.replace(settings, batch=msgspec.structs.replace(batch, secondary_assets=left))
 
 
 def _check_redis(values: Values, secrets: Mapping[str, Given], faults: list[Fault]) -> None:

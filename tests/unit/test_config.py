@@ -12,6 +12,7 @@ import yaml
 
 from assetbatch.config import Config, keys, load, show
 from assetbatch.config.settings import Settings
+from assetbatch.errors import ConfigurationError
 from assetbatch.model import Asset, AssetType, Priority, Role
 
 if TYPE_CHECKING:
@@ -172,14 +173,20 @@ def test_secondary_assets_have_words_for_priority_and_a_default_frequency(tmp_pa
     assert {row.update_frequency_seconds for row in shortest.secondary_assets} == {1}
 
 
-def test_an_asset_moved_to_the_other_list_leaves_the_default_one(tmp_path: Path) -> None:
-    moved = {"symbol": "GBPUSD", "polygon_ticker": "C:GBPUSD", "asset_type": "forex"}
+@pytest.mark.parametrize("symbol", ["GBPUSD", "gbpusd", "POUND"])
+def test_a_default_secondary_asset_that_is_put_first_is_no_secondary_one(tmp_path: Path, symbol: str) -> None:
+    moved = {"symbol": symbol, "polygon_ticker": "C:GBPUSD", "asset_type": "forex"}
     config = load_assets(tmp_path, priority_assets=[moved])
-    assert [row.symbol for row in config.priority_assets] == ["GBPUSD"]
+    assert [row.symbol for row in config.priority_assets] == [symbol]
     assert [row.symbol for row in config.secondary_assets] == ["ETHUSDT", "USDJPY", "XAGUSD"]
-    moved = {"symbol": "XAUUSD", "polygon_ticker": "C:XAUUSD", "asset_type": "forex"}
-    config = load_assets(tmp_path, secondary_assets=[moved])
-    assert [row.symbol for row in config.priority_assets] == ["EURUSD", "BTCUSD"]
+
+
+def test_default_priority_assets_are_dropped_by_nothing_but_a_list_of_ones_own(tmp_path: Path) -> None:
+    gold = {"symbol": "XAUUSD", "polygon_ticker": "C:XAUUSD", "asset_type": "forex"}
+    with pytest.raises(ConfigurationError, match="XAUUSD is a priority asset by default: give batch"):
+        load_assets(tmp_path, secondary_assets=[gold])
+    config = load_assets(tmp_path, secondary_assets=[gold], priority_assets=[])
+    assert [row.symbol for row in config.assets] == ["XAUUSD"]
 
 
 def test_effective_tells_value_and_origin_of_every_key(tmp_path: Path) -> None:

@@ -153,6 +153,22 @@ def assets(*rows: str) -> str:
             "batch.secondary_assets[0].symbol: S is there twice",
         ),
         (
+            assets("{symbol: s, polygon_ticker: 'X:A', asset_type: crypto}", ASSET % ""),
+            "batch.priority_assets[1].symbol: S is there twice; the first one is at config.yaml:3 (batch.priority_assets",
+        ),
+        (
+            assets(ASSET % "") + "  secondary_assets: [{symbol: A, polygon_ticker: 'X:S', asset_type: crypto}]",
+            "batch.secondary_assets[0].polygon_ticker: X:S is there twice; the first one is at config.yaml:3 (batch.",
+        ),
+        (
+            "batch: {secondary_assets: [{symbol: BtcUsd, polygon_ticker: 'X:B', asset_type: crypto, enabled: false}]}",
+            "batch.secondary_assets[0].symbol: BtcUsd is a priority asset by default, as BTCUSD: give batch.priority",
+        ),
+        (
+            "batch: {secondary_assets: [{symbol: GOLD, polygon_ticker: 'C:XAUUSD', asset_type: forex}]}",
+            "batch.secondary_assets[0].polygon_ticker: C:XAUUSD is a priority asset by default, as XAUUSD: give batch",
+        ),
+        (
             f"batch: {{secondary_assets: [{ASSET % ', priority: HIHG'}]}}",
             'expected one of CRITICAL, HIGH, MEDIUM, LOW, not "HIHG"; did you mean HIGH?',
         ),
