@@ -47,11 +47,15 @@ class AssetbatchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with the configuration, and where: `place` is `config.yaml:12` or an environment name."""
+    """One thing that is wrong with the configuration, and where: `place` is `config.yaml:12` or an environment name.
+
+    `hint`: what to do next, where the message has not said it.
+    """
 
     place: str
     key: str
     message: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.place, self.key, self.message) if part)
@@ -63,7 +67,8 @@ class ConfigurationError(AssetbatchError):
     exit_code = EXIT_CONFIGURATION
 
     def __init__(self, faults: Sequence[Fault], *, hint: str = "") -> None:
-        super().__init__("\n".join(map(str, faults)), hint=hint)
+        hints = dict.fromkeys(fault.hint for fault in faults if fault.hint)
+        super().__init__("\n".join(map(str, faults)), hint=hint or "\n".join(hints))
         self.faults = tuple(faults)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import signal
-import sys
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -42,5 +42,8 @@ def answer_signals(handler: Callable[[int, FrameType | None], object]) -> None:
 
 
 def _exit(signum: int, _frame: FrameType | None) -> NoReturn:
-    """End as shells expect, without a traceback, while the rest is still being imported."""
-    sys.exit(128 + signum)
+    """End as shells expect, without a traceback, while the rest is still being imported: there is nothing to tidy up.
+
+    An exception could come up in one of the import system's own callbacks, and be told of and forgotten there.
+    """
+    os._exit(128 + signum)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "assetbatch"
 DEFAULT_PORT = 5432
 _NAMES = ("DATABASE_URL", "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
+NAMING = frozenset(_NAMES) - {"DB_PASSWORD"} | {"DATABASE_URL_FILE"}
+"""Variables that name a database; a password alone does not."""
 _MEND = (
     "set DATABASE_URL, or DB_HOST and DB_NAME, or write into config.yaml database: {host: …, name: …} "
     "or database: {embedded: true}"
@@ -65,8 +67,7 @@ def resolve(
         faults.append(Fault(url.place, "database", message))
         return None, ""
     if "embedded" in parts and parts["embedded"].value:
-        # A password alone names no database.
-        rival = next((name for name in named if not name.startswith("DB_PASSWORD")), None)
+        rival = next((name for name in named if name.split()[0] in NAMING), None)
         return _embedded(parts, rival, faults), parts["embedded"].place
     if url:
         return _from_url(url, faults), url.place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from assetbatch.config.given import Given, Values
 
 MAX_FAULTS = 100
-HINT = "`assetbatch config show --defaults` lists all keys"
 _SECRET_KEYS = {"POLYGON_API_KEY": "api_key", "DB_PASSWORD": "database.password", "REDIS_URL": "redis_url"}
 """What `config show` calls the secrets."""
 
@@ -57,7 +57,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     if where and where.conninfo:
         hidden |= {where.conninfo.reveal()} | passwords
     if faults or where is None:
-        raise ConfigurationError(_presented(faults, secret.hidden(hidden)), hint=HINT)
+        raise ConfigurationError(_presented(faults, secret.hidden(hidden)))
     origins = {key: values[key].place if key in values else "default" for key, _ in leaves()}
     origins |= {_SECRET_KEYS[name]: given.place for name, given in secrets.items() if name in _SECRET_KEYS}
     if passwords:  # one inside DATABASE_URL is as present as DB_PASSWORD
@@ -108,7 +108,11 @@ def _presented(faults: Iterable[Fault], secrets: Sequence[str]) -> list[Fault]:
     """Return the faults in the order of their lines and, whatever put it there, without a secret's text."""
     ordered = sorted(dict.fromkeys(faults), key=_line)
     shown = [
-        Fault(fault.place, *(secret.masked(text, secrets, shortest=4) for text in (fault.key, fault.message)))
+        replace(
+            fault,
+            key=secret.masked(fault.key, secrets, shortest=4),
+            message=secret.masked(fault.message, secrets, shortest=4),
+        )
         for fault in ordered[:MAX_FAULTS]
     ]
     if len(ordered) > MAX_FAULTS:

@@ -75,6 +75,7 @@ def _is_there(path: Path) -> bool:
 
 def _read(path: Path, place: str, faults: list[Fault], *, called: str = "") -> str | None:
     """Return a file's text, or None and a fault at `place`."""
+    hint = ""
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -83,12 +84,14 @@ def _read(path: Path, place: str, faults: list[Fault], *, called: str = "") -> s
         message = "is larger than 1 MiB: is it the right file?"
     except FileNotFoundError:
         message = "does not exist"
+        hint = f"name one that is there; without {place}, config.yaml is looked for here and in the usual folders"
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
+        hint = "see whose file it is, and who may read it"
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"is not UTF-8 text: byte {data[error.start]:#04x} in line {line}"
-    faults.append(Fault(place, "", called + message))
+    faults.append(Fault(place, "", called + message, hint))
     return None
 
 

@@ -33,7 +33,6 @@ class Survey:
 
     config: Config | None
     faults: tuple[Fault, ...]
-    hint: str
     file: Path | None
     dotenv: Path | None
     api_key: Secret | None
@@ -47,11 +46,10 @@ def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Surve
     """Look at every source of the configuration as `load` does; faults are told, and hide nothing else."""
     config: Config | None = None
     faults: tuple[Fault, ...] = ()
-    hint = ""
     try:
         config = load(file=file, environ=environ, cwd=cwd)
     except ConfigurationError as error:
-        faults, hint = error.faults, error.hint
+        faults = error.faults
     told: list[Fault] = []  # `load` has told them already
     found = sources.find(file, environ, cwd, told)
     folder = found.path.parent if found else cwd
@@ -68,7 +66,6 @@ def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Surve
     return Survey(
         config=config,
         faults=faults,
-        hint=hint,
         file=found.path if found else None,
         dotenv=dotenv if dotenv is not None and os.access(dotenv, os.F_OK) else None,
         api_key=Secret(key.value) if key else None,
@@ -77,6 +74,13 @@ def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Surve
         database=where,
         secrets=hidden,
     )
+
+
+def environment_names_database(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> bool:
+    """Tell whether a variable, a credential or .env names a database: config.yaml may then not choose the embedded."""
+    found = sources.find(file, environ, cwd, [])
+    variables = sources.dotenv_variables(found, []) | sources.credentials(environ) | sources.process_variables(environ)
+    return not database.NAMING.isdisjoint(variables)
 
 
 def _database(found: sources.Found | None, layers: Sequence[Layer], secrets: Mapping[str, Given]) -> Database | None:

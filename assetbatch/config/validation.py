@@ -23,6 +23,7 @@ SECRET_KEYS = {
     "DATABASE_URL": {"database_url", "db_url", "dsn", "conninfo", "database.url", "database.uri"},
     "REDIS_URL": {"redis", "redis_url"},
 }
+KEYS_HINT = "`assetbatch config show --defaults` lists all keys"
 _MARKETS = {"C": "forex", "X": "crypto"}
 
 
@@ -102,13 +103,15 @@ def _section(given: Given, section: type[Section], path: str, values: Values, fa
         message = f"expected a mapping (lines of key: value), not {called(given)}"
         if path == "database" and isinstance(given.value, str):
             message += f"; a connection string is given as {secret.ways('DATABASE_URL')}"
-        faults.append(Fault(given.place, path, message))
+        faults.append(Fault(given.place, path, message, KEYS_HINT))
         return
     known = fields(section)
     for name, child in given.value.items():
         dotted = f"{path}.{name}" if path else name
         if name not in known:
-            faults.append(Fault(child.place, printable(dotted, 120), _unknown(name, path, section)))
+            message = _unknown(name, path, section)
+            hint = KEYS_HINT if message.startswith("unknown key") else ""
+            faults.append(Fault(child.place, printable(dotted, 120), message, hint))
         elif (inner := section_of(known[name].type)) is not None:
             _section(child, inner, dotted, values, faults)
         elif (item := item_of(known[name].type)) is not None:
@@ -123,24 +126,25 @@ def _value(given: Given, annotation: Any, key: str, values: Values, faults: list
         value = typed(annotation, given, hidden=key.startswith(HIDDEN_SECTIONS), variable=bool(variable))
         values[key] = Given(value, given.place)
     except Refusal as refusal:
-        faults.append(Fault(given.place, key if given.place == variable else variable or key, str(refusal)))
+        name = variable if variable and given.place != variable else key
+        faults.append(Fault(given.place, name, str(refusal), "" if variable else KEYS_HINT))
 
 
 def _list(given: Given, section: type[Section], key: str, values: Values, faults: list[Fault]) -> None:
     if not isinstance(given.value, list):
-        faults.append(Fault(given.place, key, f"expected a list, not {called(given)}; [] is an empty one"))
+        faults.append(Fault(given.place, key, f"expected a list, not {called(given)}; [] is an empty one", KEYS_HINT))
         return
     rows: list[Values] = []
     for number, item in enumerate(given.value):
         path = f"{key}[{number}]"
         if not isinstance(item.value, dict):
             message = f"expected an asset ({{symbol: …, polygon_ticker: …, asset_type: …}}), not {called(item)}"
-            faults.append(Fault(item.place, path, message))
+            faults.append(Fault(item.place, path, message, KEYS_HINT))
             continue
         found: Values = {}
         _section(item, section, path, found, faults)
         missing = [name for name, field in fields(section).items() if field.required and name not in item.value]
-        faults.extend(Fault(item.place, f"{path}.{name}", "is missing") for name in missing)
+        faults.extend(Fault(item.place, f"{path}.{name}", "is missing", KEYS_HINT) for name in missing)
         rows.append({name.removeprefix(path + "."): value for name, value in found.items()})
     values[key] = Given(rows, given.place)
 

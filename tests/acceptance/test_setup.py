@@ -51,10 +51,47 @@ def test_the_shipped_configuration_and_all_defaults_have_no_faults(commands: Com
     shipped = ROOT / "config.yaml"
     assert 20 <= len(shipped.read_text().splitlines()) <= 30
     assert commands("--config", str(shipped), "config", "check", DATABASE_URL="").returncode == 0
-    defaults = commands("config", "show", "--defaults")
-    (commands.folder / "config.yaml").write_text(defaults.stdout)
-    again = commands("config", "check", DATABASE_URL="")
-    assert (again.returncode, again.stderr) == (0, "")
+    named = dict(commands.environment)
+    for names in ({"DATABASE_URL": ""}, {}, {"DATABASE_URL": "", "DB_HOST": "h", "DB_NAME": "d"}):
+        commands.environment = named | names
+        (commands.folder / "config.yaml").write_text("")
+        defaults = commands("config", "show", "--defaults")
+        (commands.folder / "config.yaml").write_text(defaults.stdout)
+        again = commands("config", "check")
+        assert (again.returncode, again.stderr) == (0, "")
+    commands.environment = named | {"DATABASE_URL": ""}
+    (commands.folder / "config.yaml").write_text("database: {host: h, name: d}\n")
+    (commands.folder / "other.yaml").write_text(commands("config", "show").stdout)
+    again = commands("config", "check", "--config", "other.yaml")
+    assert again.stdout.endswith("other.yaml: no faults; d on h:5432 (other.yaml:56)\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "hint"),
+    [
+        ("provider: {plann: free}", {}, "`assetbatch config show --defaults` lists all keys"),
+        ("provider: {batch_size: 0}", {}, "`assetbatch config show --defaults` lists all keys"),
+        ("", {"DATABASE_URL": "postgresql://u:p@w@h/d"}, ""),
+        ("", {"DATABASE_URL": ""}, ""),
+        ("api_key: x", {}, ""),
+        ("", {"QUEUE_MAX_SIZE": "x"}, ""),
+        ("database: {embedded: true}", {}, ""),
+        ("", {"POLYGON_API_KEY": "", "POLYGON_API_KEY_FILE": "/nowhere"}, ""),
+        (
+            "",
+            {"ASSETBATCH_CONFIG": "none.yaml"},
+            "name one that is there; without ASSETBATCH_CONFIG, config.yaml is looked",
+        ),
+    ],
+)
+def test_what_to_do_next_fits_the_fault(commands: Commands, text: str, environment: dict[str, str], hint: str) -> None:
+    (commands.folder / "config.yaml").write_text(text + "\n")
+    commands.environment |= environment
+
+    told = commands("--json", "queue", "list").stderr
+
+    assert json.loads(told)["hint"].startswith(hint)
+    assert bool(json.loads(told)["hint"]) == bool(hint)
 
 
 def test_init_prints_what_it_did_and_the_grants(commands: Commands, empty_database: str) -> None:

@@ -222,14 +222,59 @@ def test_the_document_is_json(tmp_path: Path) -> None:
 
 
 def test_defaults_are_a_configuration_and_change_nothing(tmp_path: Path) -> None:
-    text = show.defaults_yaml()
+    text = show.defaults_yaml(embedded=True)
     config = load_text(tmp_path, text)
+    assert config.database.embedded
     assert without_database(config.settings) == Settings()
     for key, field in keys.leaves():
         assert re.search(rf"^ *(# )?{key.rpartition('.')[2]}:", text, re.MULTILINE), key
         assert (keys.meta(field.type).description or "?") in text
     examples = re.sub(r"^(\s*)# (\w+: )", r"\1\2", text, flags=re.MULTILINE).replace("  embedded: true", "  #")
     assert load_text(tmp_path, examples).settings.rate_limiting.calls_per_minute == 5
+
+
+def test_defaults_go_with_an_environment_that_names_a_database(tmp_path: Path) -> None:
+    config = load_text(tmp_path, show.defaults_yaml(embedded=False), {"DATABASE_URL": "postgresql://h/d"})
+    assert config.settings == Settings()
+
+
+ODD_ASSETS = [
+    asset("NO", name="Yes"),
+    asset("ON", name="null: 'x' # \"y\" \\ 🥇 {a, b} "),
+    asset("1E5", name="~", enabled=False, priority=7, update_frequency_seconds=1),
+]
+ODD = json.dumps(ODD_ASSETS, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        (EMBEDDED, {}),
+        (SPECIFICATION, {"POLYGON_API_KEY": "thekey", "REDIS_URL": "redis://:pw@h"}),
+        ("", {"DATABASE_URL": "postgresql://u:pw@h/d", "POLYGON_TIER": "starter", "POLYGON_RATE_LIMIT": "unlimited"}),
+        ("database: {host: '::1', port: 6000, name: a.b$c, user: 1e5}", {"DB_PASSWORD": "pw"}),
+        ("database: {host: filehost, name: d}", {"DB_HOST": "h", "DB_USER": "no"}),
+        ("database: {embedded: true, name: other}\nprovider: {plan: basic}\nbars: {enabled: false}", {}),
+        (EMBEDDED + "pings: {run_priority: 'https://u:pw@h/x'}\nprovider: {max_calls_per_second: null}", {}),
+        (EMBEDDED + "batch: {priority_assets: [], secondary_assets: [], interval_minutes: 0.00001}", {}),
+        (
+            EMBEDDED + f"batch: {{priority_assets: {ODD}}}\nalerts: {{priority_latency_ms_max: 1234567.25}}",
+            {},
+        ),
+        (EMBEDDED + "queue: {retry_delay_seconds: 0.30000000000000004}\nevents: {max_age_minutes: 500000}", {}),
+    ],
+)
+def test_what_is_in_force_is_a_configuration_that_means_the_same(
+    tmp_path: Path, text: str, environ: dict[str, str]
+) -> None:
+    config = load_text(tmp_path, text, environ)
+    shown = show.effective_yaml(config)
+    assert not re.search("pw|thekey", shown)
+    again = load_text(tmp_path, shown, environ)
+    pings = msgspec.structs.replace(config.settings, pings=Settings().pings)
+    assert again.settings == pings
+    assert (again.database.name, again.database.embedded) == (config.database.name, config.database.embedded)
+    assert again.calls_per_window == config.calls_per_window
 
 
 def test_json_schema_is_tight_and_commented() -> None:

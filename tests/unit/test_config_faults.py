@@ -154,7 +154,7 @@ def assets(*rows: str) -> str:
         ),
         (
             assets("{symbol: s, polygon_ticker: 'X:A', asset_type: crypto}", ASSET % ""),
-            "batch.priority_assets[1].symbol: S is there twice; the first one is at config.yaml:3 (batch.priority_assets",
+            "batch.priority_assets[1].symbol: S is there twice; the first one is at config.yaml:3 (batch.priority",
         ),
         (
             assets(ASSET % "") + "  secondary_assets: [{symbol: A, polygon_ticker: 'X:S', asset_type: crypto}]",

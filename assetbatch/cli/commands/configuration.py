@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.invocation import current, print_json, working_folder
 from assetbatch.errors import ConfigurationError
 
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
@@ -25,25 +26,25 @@ def show(
         bool, typer.Option("--defaults", help="All keys with their defaults, as a config.yaml.")
     ] = False,
 ) -> None:
-    """Show the effective configuration, secrets masked, and where each value came from.
+    """Show the effective configuration as a config.yaml, secrets masked, and where each value came from.
 
     Example: assetbatch config show --defaults
     """
     current.command = "config show"
 
-    from assetbatch.config import show
+    from assetbatch.config import show, survey
 
     if defaults and current.json:
         raise typer.BadParameter("--defaults prints YAML: leave --json out")
     if defaults:
-        sys.stdout.write(show.defaults_yaml())
+        named = survey.environment_names_database(file=current.config_file, environ=os.environ, cwd=working_folder())
+        sys.stdout.write(show.defaults_yaml(embedded=not named))
         return
     config = current.load_config()
     if current.json:
         print_json(show.effective_document(config))
         return
-    for key, value, origin in show.effective(config):
-        sys.stdout.write(f"{key}: {json.dumps(value)}  # {origin}\n")
+    sys.stdout.write(show.effective_yaml(config))
 
 
 @config_app.command("check")

@@ -40,7 +40,7 @@ def program() -> Iterator[Finding]:
 def configuration(survey: Survey) -> Iterator[Finding]:
     """Tell every fault, or which file is in force."""
     for fault in survey.faults:
-        yield fail("configuration", str(fault), survey.hint)
+        yield fail("configuration", str(fault), fault.hint)
     if not survey.faults:
         yield ok("configuration", f"{survey.file or 'no config.yaml, defaults only'}: no faults")
 
