@@ -78,6 +78,10 @@ class Invocation:
         """Read the configuration. Raises ConfigurationError with all faults."""
         config = configuration.load(file=self.config_file, environ=os.environ, cwd=working_folder())
         self.secrets, self.is_configured = config.secrets, True
+        for doubt in config.doubts:
+            # Who needs the key is told of its name where it is missed.
+            if doubt.meant != "POLYGON_API_KEY":
+                log.warning("%s", doubt.told)
         return config
 
     @contextmanager
@@ -98,6 +102,7 @@ class Invocation:
             yield opened
 
 
+log = logging.getLogger(__name__)
 current = Invocation()
 
 

@@ -82,6 +82,11 @@ def resolve(
     return (None, "") if missing else (_from_parts(parts, password), parts["host"].place)
 
 
+def names(variable: str) -> bool:
+    """Tell whether a variable is about which database it is."""
+    return variable.startswith(("DB_", "DATABASE_"))
+
+
 def about(fault: Fault) -> bool:
     """Tell whether a fault concerns something that may name a database."""
     return fault.key.startswith(("database", "DB_", "DATABASE_")) or fault.place.startswith(("DB_", "DATABASE_"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from assetbatch.config import database, document, secret, sources, validation
+from assetbatch.config import database, document, lookalikes, secret, sources, validation
 from assetbatch.config.configuration import Config
 from assetbatch.config.keys import leaves
 from assetbatch.config.settings import Settings
@@ -35,7 +35,8 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     unreadable = bool(faults) and root is None
     in_file = validation.from_document(root, faults)
     process, dotenv = sources.process_variables(environ), sources.dotenv_variables(found, faults)
-    layers = (process, cwd), (sources.credentials(environ), cwd), (dotenv, found.path.parent if found else cwd)
+    credentials = sources.credentials(environ)
+    layers = (process, cwd), (credentials, cwd), (dotenv, found.path.parent if found else cwd)
     secrets = secret.read(layers, faults)
     variables = dotenv | process
     values = in_file | validation.from_variables(variables, faults)
@@ -49,6 +50,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
         absent_at=found.display if found else "no config.yaml was found",
         doubtful=unreadable or any(map(database.about, faults)),
     )
+    doubts = tuple(lookalikes.that_count(lookalikes.find(environ, dotenv, credentials), where, named_at))
     # Refused ones, too: they are secrets as well.
     hidden = {given.value for given in secrets.values()}
     hidden |= {variables[name].value for name in secret.NAMES if name in variables}
@@ -57,7 +59,12 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     if where and where.conninfo:
         hidden |= {where.conninfo.reveal()} | passwords
     if faults or where is None:
-        raise ConfigurationError(_presented(faults, secret.hidden(hidden)))
+        names = "\n".join(doubt.told for doubt in doubts if database.names(doubt.meant)) if where is None else ""
+        shown = [
+            replace(fault, hint=names) if fault.key == "database" else fault
+            for fault in _presented(faults, secret.hidden(hidden))
+        ]
+        raise ConfigurationError(shown)
     origins = {key: values[key].place if key in values else "default" for key, _ in leaves()}
     origins |= {_SECRET_KEYS[name]: given.place for name, given in secrets.items() if name in _SECRET_KEYS}
     if passwords:  # one inside DATABASE_URL is as present as DB_PASSWORD
@@ -70,6 +77,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
         file=found.path if found else None,
         origins=origins | {"database": named_at},
         secrets=secret.hidden(hidden),
+        doubts=doubts,
     )
 
 

@@ -119,7 +119,7 @@ def credentials(environ: Mapping[str, str]) -> dict[str, Given]:
 
 
 def dotenv_variables(found: Found | None, faults: list[Fault]) -> dict[str, Given]:
-    """Return the known variables of the `.env` beside config.yaml; other names in it are not our business."""
+    """Return the variables of the `.env` beside config.yaml, those of other programs, too."""
     if found is None or not _is_there(path := found.path.with_name(".env")):
         return {}
     display = str(Path(found.display).with_name(".env"))
@@ -141,7 +141,7 @@ def dotenv_variables(found: Found | None, faults: list[Fault]) -> dict[str, Give
             name = next((word for word in sorted(KNOWN, key=len, reverse=True) if word in written), None)
             if name is not None:
                 faults.append(Fault(place, name, "cannot be read: expected NAME=value; is a quote left open?"))
-        elif binding.key in KNOWN:
+        elif binding.key:
             variables[binding.key] = Given(_trimmed(binding.key, binding.value), place)
     return {name: given for name, given in variables.items() if given.value}
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from assetbatch.config import database, document, secret, sources, validation
+from assetbatch.config import database, document, lookalikes, secret, sources, validation
 from assetbatch.config.loading import load
 from assetbatch.config.secret import Secret
 from assetbatch.errors import ConfigurationError
@@ -28,7 +28,8 @@ class Survey:
     """The configuration, or its faults and what they leave standing.
 
     `file` is the config.yaml that was found, `dotenv` the `.env` beside it, `key_place` where the key was given, and
-    `key_file` the file that holds it, should it be one of its own. `secrets` is every text that nothing may show.
+    `key_file` the file that holds it, should it be one of its own. `secrets` is every text that nothing may show,
+    `doubts` are variables that nothing reads, but that look like ours.
     """
 
     config: Config | None
@@ -40,6 +41,7 @@ class Survey:
     key_file: Path | None
     database: Database | None
     secrets: tuple[str, ...] = field(repr=False)
+    doubts: tuple[lookalikes.Doubt, ...]
 
 
 def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Survey:
@@ -53,11 +55,9 @@ def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Surve
     told: list[Fault] = []  # `load` has told them already
     found = sources.find(file, environ, cwd, told)
     folder = found.path.parent if found else cwd
-    layers: list[Layer] = [
-        (sources.process_variables(environ), cwd),
-        (sources.credentials(environ), cwd),
-        (sources.dotenv_variables(found, told), folder),
-    ]
+    credentials, variables = sources.credentials(environ), sources.dotenv_variables(found, told)
+    layers: list[Layer] = [(sources.process_variables(environ), cwd), (credentials, cwd), (variables, folder)]
+    doubts = tuple(lookalikes.find(environ, variables, credentials))
     secrets = secret.read(layers, told)
     key = secrets.get("POLYGON_API_KEY")
     where = config.database if config else _database(found, layers, secrets)
@@ -73,6 +73,7 @@ def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Surve
         key_file=_key_file(key, layers),
         database=where,
         secrets=hidden,
+        doubts=config.doubts if config else doubts,
     )
 
 

@@ -66,6 +66,23 @@ def test_the_shipped_configuration_and_all_defaults_have_no_faults(commands: Com
     assert again.stdout.endswith("other.yaml: no faults; d on h:5432 (other.yaml:56)\n")
 
 
+def test_a_variable_that_was_meant_for_us_is_told_of_and_its_value_is_not(commands: Commands) -> None:
+    commands.environment |= {"POLYGON_RATE_LIMIT": "", "POLYGON_RATELIMIT": "hunter22"}
+    told = "POLYGON_RATELIMIT is not read by anything here: did you mean POLYGON_RATE_LIMIT?"
+
+    # Jobs say it once, and then hourly.
+    stderr = [
+        commands(*words).stderr for words in (["run-priority"], ["run-priority"], ["config", "check"], ["status"])
+    ]
+    check = json.loads(commands("config", "check", "--json", "-q").stdout)
+    doctor = commands("doctor")
+
+    assert stderr == [f"assetbatch: {told}\n", "", f"assetbatch: {told}\n", f"assetbatch: {told}\n"]
+    assert (check["ok"], check["warnings"]) == (True, [told])
+    assert f"warn  variables: {told}" in doctor.stdout
+    assert "hunter22" not in doctor.stdout + doctor.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "environment", "hint"),
     [

@@ -60,10 +60,10 @@ def check() -> None:
         if not current.json:
             raise
         faults = [{"place": fault.place, "key": fault.key, "message": fault.message} for fault in error.faults]
-        print_json({"ok": False, "faults": faults})
+        print_json({"ok": False, "faults": faults, "warnings": []})
         raise typer.Exit(error.exit_code) from None
     if current.json:
-        print_json({"ok": True, "faults": []})
+        print_json({"ok": True, "faults": [], "warnings": [doubt.told for doubt in config.doubts]})
     else:
         sys.stdout.write(f"{config.file or 'no config.yaml, defaults only'}: no faults; {config.database.described}\n")
 

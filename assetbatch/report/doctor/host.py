@@ -43,6 +43,8 @@ def configuration(survey: Survey) -> Iterator[Finding]:
         yield fail("configuration", str(fault), fault.hint)
     if not survey.faults:
         yield ok("configuration", f"{survey.file or 'no config.yaml, defaults only'}: no faults")
+    for doubt in survey.doubts:
+        yield warn("variables", doubt.told, f"give it its right name, {doubt.meant}, or leave it to whose it is")
 
 
 def files(survey: Survey) -> Iterator[Finding]:
