@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from contextlib import contextmanager
 from enum import StrEnum
@@ -20,7 +19,7 @@ from assetbatch.model import AssetType
 from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
@@ -109,7 +108,7 @@ def import_(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="CSV: symbol,polygon_ticker[,priority,update_frequency_seconds]; - is stdin.",
+            help="CSV: symbol,polygon_ticker[,priority,update_frequency_seconds,name]; - is stdin.",
             exists=True,
             dir_okay=False,
             readable=True,
@@ -126,6 +125,8 @@ def import_(
     yes: YesOption = False,
 ) -> None:
     """Add many assets: those of a CSV, all or none of them, or all tickers of a market that match.
+
+    A CSV may be as spreadsheets write it: commas, semicolons or tabs; UTF-8 or Excel's Unicode text.
 
     Example: assetbatch symbols import --market crypto --match '*USD' --yes
     """
@@ -152,10 +153,11 @@ def _import_file(config: Config, file: Path, priority: str, seconds: int, *, che
     from assetbatch.jobs import symbols as job
     from assetbatch.jobs.wishes import read_csv
 
-    with _lines(file) as lines:
-        found = read_csv(
-            lines, name="stdin" if file == STDIN else file.name, priority=priority, frequency_seconds=seconds
-        )
+    if file == STDIN:
+        name, data = "stdin", sys.stdin.buffer.read()
+    else:
+        name, data = file.name, file.read_bytes()
+    found = read_csv(data, name=name, priority=priority, frequency_seconds=seconds)
     wishes, faults, reference = found.wishes, found.faults, None
     assets = [wish.asset for wish in wishes]
     with _at_work(config) as (connection, stop):
@@ -170,6 +172,8 @@ def _import_file(config: Config, file: Path, priority: str, seconds: int, *, che
     if added is None:
         refuse(faults, reference=reference)
     tell_added(config, added, reference=reference)
+    if found.repeated:
+        tell(f"say the same as a line before them, and count once: {named(found.repeated)}")
 
 
 def _import_matching(
@@ -213,17 +217,6 @@ def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
     # What comes now may be a question, and nobody knows how long the answer takes.
     call_off_end()
     lifecycle.interrupt_on_signals()
-
-
-@contextmanager
-def _lines(file: Path) -> Iterator[Iterable[str]]:
-    if file == STDIN:
-        lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
-        yield lines
-        lines.detach()  # or stdin would be closed with them
-    else:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            yield opened
 
 
 def _store(connection: Connection, assets: Sequence[Asset]) -> Added:
