@@ -265,5 +265,5 @@ def test_a_spreadsheet_is_imported_and_what_it_says_twice_is_told(
     ]
     assert own(connection) == {
         "SOLUSD": ("X:SOLUSD", 2, 1800, "Sölana"),
-        "ADAUSD": ("X:ADAUSD", 3, 1800, "Cardano - United States dollar"),
+        "ADAUSD": ("X:ADAUSD", 3, 1800, "ADA - United States dollar"),
     }
