@@ -85,6 +85,9 @@ def _read(path: Path, place: str, faults: list[Fault], *, called: str = "") -> s
     except FileNotFoundError:
         message = "does not exist"
         hint = f"name one that is there; without {place}, config.yaml is looked for here and in the usual folders"
+    except IsADirectoryError:
+        message = "is a folder"
+        hint = "name the file in it"
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         hint = "see whose file it is, and who may read it"

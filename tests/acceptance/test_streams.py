@@ -226,10 +226,10 @@ def test_with_a_home_that_became_read_only_the_embedded_server_stops_and_then_sa
         assert "Next: is there room, and may this user write there?" in done.stderr
 
 
-@pytest.mark.parametrize("home", ["/proc", "/dev/null", "/nowhere", "relative", "file"])
+@pytest.mark.parametrize("home", ["/proc", "/dev/null", "missing/home", "relative", "file"])
 def test_a_home_that_is_none_ends_no_command_with_a_traceback(commands: Commands, home: str) -> None:
     (commands.folder / "file").touch()
-    home = str(commands.folder / home) if home == "file" else home
+    home = str(commands.folder / home) if home in {"file", "missing/home"} else home
     commands.environment |= {"HOME": home} | {f"XDG_{kind}_HOME": home for kind in ("CONFIG", "DATA", "STATE")}
     if home == "relative" and os.geteuid() == 0:
         pytest.skip("root's folders are the system's then")
