@@ -67,7 +67,8 @@ def add_to(root: Any) -> None:
 
 def _add(command: Any, options: list[Any]) -> None:
     if command.context_settings.get("ignore_unknown_options"):
-        return  # what stands behind its name is for another program
+        # What follows is for another program, whose short options are not ours.
+        options = [option for option in options if all(word.startswith("--") for word in option.opts)]
     command.params = [*command.params, *options]
     for below in getattr(command, "commands", {}).values():
         _add(below, options)

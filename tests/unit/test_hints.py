@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import typer
 
 import assetbatch
-from assetbatch.cli.main import app
+from assetbatch.cli.main import new_command
 from tests.unit.test_help import ALL, README
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT: Any = typer.main.get_command(app)
+ROOT: Any = new_command()
 PACKAGE = Path(assetbatch.__file__).parent
 # Stands for what is put into a sentence when it is told.
 FILLED = "X1"

@@ -59,7 +59,7 @@ def psql(
 ) -> None:
     """Open psql on the database; its options follow as they stand, and its exit code is the command's.
 
-    --json, given before `database`, prints the program and the variables that it is started with instead.
+    --json, given first, prints the program and the variables that it is started with instead.
 
     Example: assetbatch database psql -c 'select count(*) from trading.symbols'
     """
