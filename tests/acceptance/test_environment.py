@@ -179,6 +179,23 @@ def test_what_is_not_as_the_lock_says_is_refused(machine: Machine) -> None:
     assert machine.installed() == {"assetbatch": "1.0", "tiny": "1.0"}
 
 
+def test_an_installation_that_failed_half_way_is_not_taken_for_the_one_before(machine: Machine) -> None:
+    tiny, newer = machine.release("tiny", "1.0"), machine.release("tiny", "1.1")
+    backend = machine.project / "backend.py"
+    machine.lock("run", tiny)
+    assert machine.ensure("run").returncode == 0
+    machine.lock("run", newer)
+    backend.write_text("raise SystemExit('broken')")
+    assert machine.ensure("run").returncode == 1
+    assert machine.installed()["tiny"] == "1.1"
+
+    machine.lock("run", tiny)
+    backend.write_text(f"WHEEL = {WHEEL!r}\n{BACKEND}")
+
+    assert machine.ensure("run").returncode == 0
+    assert machine.installed()["tiny"] == "1.0"
+
+
 def test_a_python_that_the_lock_does_not_know_gets_the_newest_and_is_told(machine: Machine) -> None:
     machine.release("tiny", "1.0")
     machine.release("tiny", "1.1")
