@@ -200,6 +200,8 @@ def calls_for(holes: Sequence[Span], market: Market) -> int:
     while left:
         span = next_hole(left)
         assert span is not None  # noqa: S101 - there is a hole
-        calls += max(1, -(-market_hours.open_time(market, span.since, span.until) // ONE_PAGE))
+        rest = market_hours.open_time(market, span.since, span.until) - ONE_PAGE
+        # The last bar of a page that is not the last is left to the next one.
+        calls += 1 + max(0, -(-rest // (ONE_PAGE - LENGTH)))
         left = [hole for hole in left if hole.since < span.since]
     return calls

@@ -6,9 +6,10 @@
     ├── SourceMismatchError        78   the database belongs to another source of prices
     ├── DatabaseUnavailableError   69
     ├── LeaseLostError             69   another run of the job has taken over
-    └── CallError           3, 69, 77   one call to the vendor; its kind says the rest
+    ├── CallError           3, 69, 77   one call to the vendor; its kind says the rest
+    └── AnswerLostError             3   stdout could not be written
 
-    Interrupted              130, 143   SIGINT, SIGTERM; no Exception: who handles those, a library too, lets it pass
+    Interrupted         129, 130, 143   SIGHUP, SIGINT, SIGTERM; no Exception: who handles those lets it pass
 
 Each carries a `reason` (what happened), a `hint` (what to do next) and the exit code of the command that it ends.
 What a failed call or a failed row means for the run is decided here too, in one table: `KINDS`.
@@ -28,6 +29,7 @@ EXIT_BUG = 1
 EXIT_USAGE = 2
 EXIT_PARTIAL = 3
 EXIT_UNAVAILABLE = 69
+EXIT_BUSY = 75
 EXIT_KEY_REFUSED = 77
 EXIT_CONFIGURATION = 78
 
@@ -45,11 +47,15 @@ class AssetbatchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with the configuration, and where: `place` is `config.yaml:12` or an environment name."""
+    """One thing that is wrong with the configuration, and where: `place` is `config.yaml:12` or an environment name.
+
+    `hint`: what to do next, where the message has not said it.
+    """
 
     place: str
     key: str
     message: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.place, self.key, self.message) if part)
@@ -61,7 +67,8 @@ class ConfigurationError(AssetbatchError):
     exit_code = EXIT_CONFIGURATION
 
     def __init__(self, faults: Sequence[Fault], *, hint: str = "") -> None:
-        super().__init__("\n".join(map(str, faults)), hint=hint)
+        hints = dict.fromkeys(fault.hint for fault in faults if fault.hint)
+        super().__init__("\n".join(map(str, faults)), hint=hint or "\n".join(hints))
         self.faults = tuple(faults)
 
 
@@ -87,6 +94,18 @@ class LeaseLostError(AssetbatchError):
     """The run stood still for so long that another one has taken over."""
 
     exit_code = EXIT_UNAVAILABLE
+
+
+class AnswerLostError(AssetbatchError):
+    """What a command had to print could not be written; what it did before that is done."""
+
+    exit_code = EXIT_PARTIAL
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            f"the answer could not be written: {error.strerror}", hint="see where stdout goes: is its disk full?"
+        )
+        self.is_unread = isinstance(error, BrokenPipeError)
 
 
 class Interrupted(BaseException):
@@ -190,7 +209,9 @@ KINDS: dict[FailureKind, Consequence] = {
         fate=Fate.BACK,
     ),
     FailureKind.RATE_LIMITED: Consequence(
-        "another program uses this key, or the server counts otherwise", fate=Fate.BACK, retry=True
+        "calls wait until the API allows them; a warning says if another program uses this key",
+        fate=Fate.BACK,
+        retry=True,
     ),
     FailureKind.NO_SLOT: Consequence(
         "the budget of calls is used up: the next run tries again", fate=Fate.BACK, ends_run=True
@@ -213,7 +234,9 @@ KINDS: dict[FailureKind, Consequence] = {
     FailureKind.UNKNOWN_TICKER: Consequence(
         "check polygon_ticker: the vendor does not know it", fate=Fate.DEAD, halve=True
     ),
-    FailureKind.MISSING: Consequence("the vendor left the ticker out of its answer", sync_status=SyncStatus.NO_DATA),
+    FailureKind.MISSING: Consequence(
+        "check polygon_ticker: the vendor left it out of its answer", sync_status=SyncStatus.NO_DATA
+    ),
     FailureKind.INVALID: Consequence("the vendor sent something that is no price; nothing was stored for it"),
     FailureKind.MALFORMED: Consequence(NOT_THE_API, fate=Fate.BACK, strike=True),
     FailureKind.TOO_LARGE: Consequence(NOT_THE_API, fate=Fate.BACK, strike=True),
@@ -226,6 +249,11 @@ KINDS: dict[FailureKind, Consequence] = {
     ),
     FailureKind.WORKER_LOST: Consequence("is memory short, or does something kill the jobs?"),
 }
+
+
+def hint_of(kind: str | None) -> str:
+    """Return what mends a kind of failure, as it is stored; nothing where it is none."""
+    return KINDS[FailureKind(kind)].hint if kind in set(FailureKind) else ""
 
 
 class CallError(AssetbatchError):

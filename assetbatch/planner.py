@@ -89,13 +89,14 @@ class Plan:
 class Candidate:
     """An asset, the start of the run that last served it, and the newest finished day that was asked for it.
 
-    `failed`: what that day brought was no price.
+    `failed`: what that day brought was no price. `unseen`: why, where the vendor left it out of each day so far.
     """
 
     asset: Asset
     served_at: datetime | None = None
     day: date | None = None
     failed: bool = False
+    unseen: str = ""
 
 
 def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
@@ -116,13 +117,27 @@ def asks_for_bars(enabled: bool | str, limit: int | None, mode: Mode) -> bool:
     return bool(enabled) if enabled != "auto" else limit is None or mode is Mode.END_OF_DAY
 
 
-def contradictions(refused: Set[Access], plan: str, configured: str, mode: Mode) -> set[Access]:
-    """Tell which refusals go against the word of the plan, as far as that matters now.
+def contradictions(
+    told: Mapping[Access, Entitlement], plan: str, configured: str, mode: Mode
+) -> dict[Access, Entitlement]:
+    """Return the refusals that go against the word of the plan, as far as that matters now.
 
     That it has no snapshots is what the free plan says; where prices are live, nobody asks for finished days.
     """
     expected = {Access.SNAPSHOTS} if plan == "free" or configured == Mode.END_OF_DAY else set()
-    return set(refused) - expected - ({Access.DAILY} if mode is Mode.LIVE else set())
+    expected |= {Access.DAILY} if mode is Mode.LIVE else set()
+    return {access: found for access, found in told.items() if not found.allowed and access not in expected}
+
+
+def contradicted(plan: str, refused: Mapping[Access, Entitlement]) -> str:
+    """Return the sentence that holds the word of the plan against these refusals."""
+    return f"plan says {plan}, the key is refused {', '.join(sorted(refused))}"
+
+
+def reasons(refused: Mapping[Access, Entitlement]) -> str:
+    """Return the vendor's words for these refusals, in brackets; nothing where it gave none."""
+    words = "; ".join(dict.fromkeys(found.reason for _, found in sorted(refused.items()) if found.reason))
+    return f" ({words})" if words else ""
 
 
 def ask_again_at(asked: AskedDay) -> datetime:
@@ -173,8 +188,16 @@ def is_due(candidate: Candidate, now: datetime) -> bool:
 
 
 def next_due(now: datetime, every: timedelta) -> datetime:
-    """Tell when a job is due after the time that `now` belongs to: at multiples of `every` since the epoch."""
+    """Tell when a job is due after the time that `now` belongs to: at multiples of `every` since the epoch.
+
+    A run that jitter started a little early belongs to the time that it was meant for.
+    """
     return EPOCH + ((now - EPOCH + _jitter(every)) // every + 1) * every
+
+
+def next_start(now: datetime, every: timedelta) -> datetime:
+    """Return when cron starts a job next: at multiples of `every` since the epoch, and not before that."""
+    return EPOCH + ((now - EPOCH) // every + 1) * every
 
 
 def served_before(update_frequency_seconds: float, market: Market, now: datetime) -> datetime:

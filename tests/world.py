@@ -10,11 +10,15 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from assetbatch import config as configuration
+from assetbatch.database import catalogue, freshness
 from assetbatch.database.overview import Overview
 from assetbatch.errors import Interrupted
 from assetbatch.jobs import drain, enqueue, priority
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.run import Start
+from assetbatch.planner import Mode
+from assetbatch.report.freshness import SEEN_WITHIN, limits
+from assetbatch.report.status import outlook_of
 from tests.conftest import Commands, open_database, variables
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
+    from assetbatch.database.freshness import Judged
     from assetbatch.model import RunResult
     from assetbatch.sandbox.server import Sandbox
 
@@ -135,6 +140,19 @@ class World:
             )
 
 
+def judged(connection: Connection, config: Config, seen: Overview) -> Judged:
+    """Let the database judge its assets at the time of what `status` sees."""
+    outlook = outlook_of(config, seen)
+    return freshness.judge(
+        connection,
+        limits(catalogue.frequencies(connection), outlook),
+        daily=outlook.mode is Mode.END_OF_DAY,
+        seen_since=seen.now - SEEN_WITHIN,
+        named=[asset.symbol for asset in config.priority_assets],
+        most_others=20,
+    )
+
+
 def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **hour: Any) -> Overview:
     """What `status` sees of a quiet hour in which all went well, but for what is given; `job` is run-priority's row."""
     quiet = {
@@ -160,6 +178,11 @@ def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **ho
         "failed": 0,
         "longest_gap_seconds": 301.0,
         "last_failure": None,
+        "host": "here",
+        "in_a_row": 0,
+        "failing_since": None,
+        "failing_error": None,
+        "failing_error_kind": None,
     }
     others = ({"job": name} | row for name in ("drain-queue", "enqueue-secondary"))
-    return Overview(now, {}, [{"job": "run-priority"} | row | (job or {}), *others], quiet | hour, [], None, None, [])
+    return Overview(now, [{"job": "run-priority"} | row | (job or {}), *others], quiet | hour, [], None, None, [])

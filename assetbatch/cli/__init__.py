@@ -6,11 +6,10 @@ import atexit
 import gc
 import os
 import signal
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 COLLECT_AFTER_ALLOCATIONS = 50_000
@@ -22,9 +21,10 @@ def main() -> None:
     Imports make many objects and no garbage, and what is there at the end goes with the process: looking for garbage
     then takes a fifth of a short command's time.
     """
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _exit)
-    _open_closed_streams()
+    answer_signals(_exit)
+    from assetbatch.cli import streams
+
+    streams.prepare()
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
     atexit.register(gc.freeze)
 
@@ -33,13 +33,17 @@ def main() -> None:
     run()
 
 
-def _open_closed_streams() -> None:
-    """Give a stream that was closed (`2>&-`) the null device: what is said there is for nobody, and no error."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
+def answer_signals(handler: Callable[[int, FrameType | None], object]) -> None:
+    """Let a handler answer the signals that end a command."""
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        # Started by nohup, it is to outlive its terminal.
+        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, handler)
 
 
 def _exit(signum: int, _frame: FrameType | None) -> NoReturn:
-    """End as shells expect, without a traceback, while the rest is still being imported."""
-    sys.exit(128 + signum)
+    """End as shells expect, without a traceback, while the rest is still being imported: there is nothing to tidy up.
+
+    An exception could come up in one of the import system's own callbacks, and be told of and forgotten there.
+    """
+    os._exit(128 + signum)

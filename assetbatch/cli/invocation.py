@@ -48,7 +48,10 @@ SYSLOG_PRIORITIES = {
 
 @dataclass(slots=True)
 class Invocation:
-    """The global options of this command line, and the secrets that nothing it prints may contain."""
+    """The global options of this command line, and the secrets that nothing it prints may contain.
+
+    `job_exit_code`: a job has done its work, and ends so whatever becomes of what it prints.
+    """
 
     config_file: Path | None = None
     verbosity: int = 0
@@ -56,6 +59,8 @@ class Invocation:
     log_format: LogFormat = LogFormat.PLAIN
     command: str = ""
     json: bool = False
+    is_configured: bool = False
+    job_exit_code: int | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def mask(self, value: T) -> T:
@@ -71,8 +76,12 @@ class Invocation:
 
     def load_config(self) -> Config:
         """Read the configuration. Raises ConfigurationError with all faults."""
-        config = configuration.load(file=self.config_file, environ=os.environ, cwd=Path.cwd())
-        self.secrets = config.secrets
+        config = configuration.load(file=self.config_file, environ=os.environ, cwd=working_folder())
+        self.secrets, self.is_configured = config.secrets, True
+        for doubt in config.doubts:
+            # Who needs the key is told of its name where it is missed.
+            if doubt.meant != "POLYGON_API_KEY":
+                log.warning("%s", doubt.told)
         return config
 
     @contextmanager
@@ -93,7 +102,16 @@ class Invocation:
             yield opened
 
 
+log = logging.getLogger(__name__)
 current = Invocation()
+
+
+def working_folder() -> Path:
+    """Return where relative paths begin; one that was deleted, or is closed to this user, has nothing in it."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path()
 
 
 def host() -> str:

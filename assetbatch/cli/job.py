@@ -14,7 +14,7 @@ from assetbatch.cli import lifecycle, trouble
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
 from assetbatch.cli.trouble import named
 from assetbatch.database import schema
-from assetbatch.errors import Interrupted
+from assetbatch.errors import AnswerLostError, Interrupted
 from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus
 from assetbatch.report.documents import run_document
@@ -57,10 +57,12 @@ def run(
         ):
             schema.check(connection)
             result = work(Start(config, connection, host(), stop), progress)
+        current.job_exit_code = result.exit_code
         _tell(result)
     except BaseException as error:
         seconds = LAST_PING_SECONDS if isinstance(error, Interrupted) else pings.PING_SECONDS
-        pings.ping(config, current.command, failed=True, seconds=seconds)
+        failed = bool(current.job_exit_code) or not isinstance(error, AnswerLostError)
+        pings.ping(config, current.command, failed=failed, seconds=seconds)
         raise
     if result.status is not RunStatus.SKIPPED:
         pings.ping(config, current.command, failed=bool(result.exit_code), seconds=pings.PING_SECONDS)

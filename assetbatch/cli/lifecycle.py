@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import threading
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from assetbatch.boottime import boot_time
+from assetbatch.cli import answer_signals
 from assetbatch.errors import EXIT_UNAVAILABLE, Interrupted
 from assetbatch.jobs.clock import Stop
 
@@ -22,17 +24,20 @@ HARD_END_SECONDS = 30.0
 
 
 def interrupt_on_signals() -> None:
-    """Answer SIGTERM and SIGINT at once: for commands that leave nothing half done."""
+    """Answer the signals that end a command at once: for commands that leave nothing half done."""
 
     def interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
+        _leave_lost_terminal()
         raise Interrupted(signum)
 
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
+    answer_signals(interrupt)
 
 
 def stop_on_signals() -> Stop:
-    """Answer SIGTERM and SIGINT with a clean stop; a second one, or too long a wait, interrupts by force."""
+    """Answer the signals that end a command with a clean stop.
+
+    A second one, or too long a wait, interrupts by force.
+    """
     signum = signal.SIGTERM
 
     def interrupt() -> Interrupted:
@@ -43,6 +48,7 @@ def stop_on_signals() -> Stop:
     def ask(received: int, _frame: FrameType | None) -> None:
         nonlocal signum
         signum = signal.Signals(received)
+        _leave_lost_terminal()
         if stop.requested.is_set():
             force(received, _frame)
         # First: the event's own lock may be held by the very code that this has interrupted, and be waited for here.
@@ -53,9 +59,21 @@ def stop_on_signals() -> Stop:
         raise interrupt()
 
     signal.signal(signal.SIGALRM, force)
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+    answer_signals(ask)
     return stop
+
+
+def _leave_lost_terminal() -> None:
+    """Let what is still to be said go nowhere where the terminal is gone: writing there fails."""
+    for descriptor in (1, 2):
+        try:
+            lost = stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor)
+        except OSError:
+            continue  # closed
+        if lost:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, descriptor)
+            os.close(null)
 
 
 def end_by(seconds: float) -> Callable[[], None]:
@@ -65,10 +83,10 @@ def end_by(seconds: float) -> Callable[[], None]:
     """
     called_off = threading.Event()
     limit = seconds + HARD_END_SECONDS
-    end = time.clock_gettime(time.CLOCK_BOOTTIME) + limit
+    end = boot_time() + limit
 
     def watch() -> None:
-        while time.clock_gettime(time.CLOCK_BOOTTIME) < end:
+        while boot_time() < end:
             if called_off.wait(1):
                 return
         # Past sys.stderr: a progress bar may have put itself there, and have hidden the cursor.

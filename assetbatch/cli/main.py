@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 
 from assetbatch import __version__
-from assetbatch.cli import commands, lifecycle, telling, trouble
-from assetbatch.cli.invocation import LogFormat, configure_log, current, format_for_stderr
-from assetbatch.errors import EXIT_BUG, AssetbatchError, Interrupted
+from assetbatch.cli import commands, global_options, lifecycle, telling, trouble
+from assetbatch.cli.invocation import current, format_for_stderr
+from assetbatch.errors import EXIT_BUG, EXIT_PARTIAL, AnswerLostError, AssetbatchError, Interrupted
 
 EXIT_CODES = (
     "Exit codes: 0 done (also when nothing was due, or another run of the same job is going on); 1 an unexpected error;"
-    " 2 wrong usage; 3 done in part: a priority asset failed, an item became a dead letter, or an outage ended the run"
-    " early; 69 the database, or the API for anything at all, could not be reached; 77 the API refused the key; 78 the"
-    " configuration or the schema is wrong; 130, 143 ended by a signal. `status --check` has its own."
+    " 2 wrong usage; 3 done in part: a priority asset failed, an item became a dead letter, an outage ended the run"
+    " early, or stdout could not be written; 69 the database, or the API for anything at all, could not be reached; 75"
+    " nothing was fetched by `backfill`, another one was still going; 77 the API refused the key; 78 the configuration"
+    " or the schema is wrong; 129, 130, 143 ended by a signal. `status --check` has its own."
 )
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
     help="Keeps a PostgreSQL trading database fresh from the Polygon.io (Massive.com) REST API on a small call budget.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 commands.register(app)
@@ -38,59 +40,59 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def begin(
     context: typer.Context,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="Configuration file; else $ASSETBATCH_CONFIG, ./config.yaml, the user's and the system's folder."
-        ),
-    ] = None,
-    verbose: Annotated[
-        int,
-        typer.Option(
-            "--verbose",
-            "-v",
-            count=True,
-            metavar="",
-            show_default=False,
-            help="Tell the story; twice: every call and statement.",
-        ),
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No warnings on stderr, errors only.")] = False,
-    log_format: Annotated[
-        LogFormat | None,
-        typer.Option(help="How lines on stderr look; by itself journald under systemd, and plain elsewhere."),
-    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Read the global options."""
+    """Prepare what every command relies on."""
     del version
-    current.config_file = config
-    current.verbosity = verbose
-    current.quiet = quiet
-    current.log_format = log_format or format_for_stderr()
     current.command = context.invoked_subcommand or ""
-    configure_log()
-    telling.begin()
+    global_options.begin()
     lifecycle.interrupt_on_signals()
+
+
+def new_command() -> Any:
+    """Return the whole tree of commands, each with the global options."""
+    command = typer.main.get_command(app)
+    global_options.add_to(command)
+    return command
 
 
 def main() -> None:
     """Run the command line; the exit code says how it went."""
+    current.log_format = format_for_stderr()
+    exit_code = _run()
+    with suppress(AnswerLostError):
+        sys.stdout.flush()
+    sys.exit(exit_code)
+
+
+def _run() -> int:
+    """Run the command line and tell what ended it; return the exit code."""
+    exit_code = 0
     try:
-        app()
-    except SystemExit as end:
-        telling.finish(well=not end.code and "--help" not in sys.argv)
-        raise
+        try:
+            new_command()()
+        except SystemExit as end:
+            exit_code = int(end.code or 0)
+        sys.stdout.flush()
+        telling.finish(well=not exit_code and current.is_configured)
+    except AnswerLostError as error:
+        # Who reads but the first lines is content with them; and a job has stored what it had to.
+        if error.is_unread:
+            return exit_code or current.job_exit_code or 0
+        error.exit_code = exit_code or (EXIT_PARTIAL if current.job_exit_code is None else current.job_exit_code)
+        trouble.tell_error(error)
+        return error.exit_code
     except (AssetbatchError, Interrupted) as error:
         # What ends a run by force is on its way still, perhaps: it shall not interrupt the telling of it.
         signal.setitimer(signal.ITIMER_REAL, 0)
         trouble.tell_error(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
         trouble.tell_bug(error)
-        sys.exit(EXIT_BUG)
+        return EXIT_BUG
+    return exit_code

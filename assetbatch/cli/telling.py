@@ -8,11 +8,10 @@ import logging
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current
+from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current, working_folder
 from assetbatch.cli.told import Cause, End, Telling, Verdict, review
 from assetbatch.report.words import counted
 
@@ -117,7 +116,7 @@ def weigh(causes: Sequence[Cause], *, well: bool, exit_code: int) -> list[bool]:
 def _review(causes: Sequence[Cause], *, well: bool) -> tuple[Sequence[Verdict], Sequence[End]]:
     if is_kept_in_mind():
         try:
-            place = configuration.whereabouts(current.config_file, os.environ, Path.cwd())
+            place = configuration.whereabouts(current.config_file, os.environ, working_folder())
             folder = configuration.state_folder(os.environ)
             return review(folder, f"{place} {current.command}", causes, well=well, now=time.time())
         except OSError as error:

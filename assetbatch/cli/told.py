@@ -29,7 +29,7 @@ FORGOTTEN_AFTER_SECONDS = 30 * 86_400.0
 MAX_ENTRIES = 500
 MAX_ABOUT = 200
 # The lock is held for milliseconds, unless its holder was stopped.
-LOCK_PATIENCE_SECONDS = 0.5
+LOCK_PATIENCE_SECONDS = 1.0
 
 
 class Cause(NamedTuple):

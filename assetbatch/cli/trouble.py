@@ -123,6 +123,8 @@ def _constant(text: str) -> str:
 def _summary(result: RunResult) -> str:
     if result.exit_code == EXIT_KEY_REFUSED:
         return "the API refused the key"
+    if result.status is RunStatus.SKIPPED:
+        return "left to another run"
     good = len(result.updated) + len(result.unchanged)
     if result.ended_by:
         waiting = "" if result.remaining is None else f"; {result.remaining} on the queue"

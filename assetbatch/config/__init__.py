@@ -4,13 +4,21 @@ from assetbatch.config.configuration import Config
 from assetbatch.config.database import Database
 from assetbatch.config.loading import load
 from assetbatch.config.secret import Secret, masked
-from assetbatch.config.sources import data_folder, is_journal, sandbox_key, state_folder, whereabouts
+from assetbatch.config.sources import (
+    data_folder,
+    is_data_folder_named,
+    is_journal,
+    sandbox_key,
+    state_folder,
+    whereabouts,
+)
 
 __all__ = [
     "Config",
     "Database",
     "Secret",
     "data_folder",
+    "is_data_folder_named",
     "is_journal",
     "load",
     "masked",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from assetbatch.config.database import Database
+    from assetbatch.config.lookalikes import Doubt
     from assetbatch.config.secret import Secret
     from assetbatch.config.settings import AssetSection, Settings
 
@@ -29,7 +30,7 @@ class Config:
 
     `settings` has exactly the names of config.yaml; `file` is the one that was read; `origins` says for each
     dotted key where its value came from: `default`, `config.yaml:7`, `POLYGON_TIER`, `.env:2`. `secrets` is every
-    text that no log line may show, the longest first.
+    text that no log line may show, the longest first. `doubts`: variables that nothing reads, but that look like ours.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Config:
     file: Path | None
     origins: Mapping[str, str]
     secrets: tuple[str, ...] = field(repr=False)
+    doubts: tuple[Doubt, ...] = ()
 
     @property
     def plan(self) -> str:
@@ -89,10 +91,9 @@ class Config:
         """Return the API key. Raises `ConfigurationError` that says how to give one."""
         if self.api_key is None:
             message = f"no API key is given: set {ways('POLYGON_API_KEY')}"
-            raise ConfigurationError(
-                [Fault("POLYGON_API_KEY", "", message)],
-                hint="to try the tool without a key, start `assetbatch sandbox`",
-            )
+            hints = [doubt.told for doubt in self.doubts if doubt.meant == "POLYGON_API_KEY"]
+            hints.append("to try the tool without a key, start `assetbatch sandbox`")
+            raise ConfigurationError([Fault("POLYGON_API_KEY", "", message, "\n".join(hints))])
         return self.api_key
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from assetbatch.config.secret import Secret
+from assetbatch.config.secret import ENCODE, USERINFO, Secret
 from assetbatch.errors import Fault
 
 if TYPE_CHECKING:
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "assetbatch"
 DEFAULT_PORT = 5432
 _NAMES = ("DATABASE_URL", "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
+NAMING = frozenset(_NAMES) - {"DB_PASSWORD"} | {"DATABASE_URL_FILE"}
+"""Variables that name a database; a password alone does not."""
 _MEND = (
     "set DATABASE_URL, or DB_HOST and DB_NAME, or write into config.yaml database: {host: …, name: …} "
     "or database: {embedded: true}"
 )
 _URL_FORM = "expected postgresql://user:password@host:5432/name"
+# Hosts may be several, in brackets or with % codes; libpq looks for the @ of a user behind a ?, too, but for a /.
+_URI = re.compile(rf"postgres(?:ql)?://{USERINFO}[^\s@/?#]*(?:/[^\s@?#]*(?:\?\S*)?|\?[^\s@]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,7 @@ def resolve(
         faults.append(Fault(url.place, "database", message))
         return None, ""
     if "embedded" in parts and parts["embedded"].value:
-        # A password alone names no database.
-        rival = next((name for name in named if not name.startswith("DB_PASSWORD")), None)
+        rival = next((name for name in named if name.split()[0] in NAMING), None)
         return _embedded(parts, rival, faults), parts["embedded"].place
     if url:
         return _from_url(url, faults), url.place
@@ -77,6 +80,11 @@ def resolve(
         )
         faults.append(Fault(given.place if given else absent_at, "database", message))
     return (None, "") if missing else (_from_parts(parts, password), parts["host"].place)
+
+
+def names(variable: str) -> bool:
+    """Tell whether a variable is about which database it is."""
+    return variable.startswith(("DB_", "DATABASE_"))
 
 
 def about(fault: Fault) -> bool:
@@ -123,13 +131,13 @@ def _from_url(url: Given, faults: list[Fault]) -> Database | None:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
+    if re.match("postgres(ql)?://", url.value) and not _URI.fullmatch(url.value):
+        faults.append(Fault(url.place, "database", f"can be read in more than one way: {ENCODE}; {_URL_FORM}"))
+        return None
     try:
         parsed = {name: str(value) for name, value in conninfo_to_dict(url.value).items()}
     except (psycopg.Error, ValueError):  # what they say repeats parts of it
-        message = (
-            f"is no connection string that PostgreSQL's library understands: {_URL_FORM}, "
-            "with % codes for special characters in the password"
-        )
+        message = f"is no connection string that PostgreSQL's library understands: {_URL_FORM}; {ENCODE}"
         faults.append(Fault(url.place, "database", message))
         return None
     name, port = parsed.get("dbname"), parsed.get("port", "")
@@ -152,3 +160,27 @@ def passwords(conninfo: str) -> set[str]:
 
     parsed = conninfo_to_dict(conninfo)
     return {str(parsed[name]) for name in ("password", "sslpassword") if name in parsed}
+
+
+def uri(conninfo: str) -> str:
+    """Return a connection string as a URI, without what libpq takes for a secret.
+
+    psql, psycopg and SQLAlchemy read the same out of it: one host of the network stands where a URL has it, a socket's
+    folder or several hosts in the query.
+    """
+    from urllib.parse import quote, urlencode
+
+    from psycopg import pq
+
+    # Passwords have a mark, and so have the keys that stand for one.
+    options = pq.Conninfo.parse(conninfo.encode())
+    parts = {option.keyword.decode(): option.val.decode() for option in options if option.val and not option.dispchar}
+    user, name, host = parts.pop("user", ""), parts.pop("dbname", ""), parts.get("host", "")
+    address = f"{quote(user, safe='')}@" if user else ""
+    if re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]+", host, re.ASCII):
+        del parts["host"]
+        address += f"[{host}]" if ":" in host else host
+        address += f":{port}" if (port := parts.pop("port", "")) else ""
+    return f"postgresql://{address}/{quote(name, safe='')}" + (
+        f"?{urlencode(parts, safe='/,', quote_via=quote)}" if parts else ""
+    )

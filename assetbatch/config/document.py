@@ -33,12 +33,27 @@ def read(text: str, display: str, faults: list[Fault]) -> Given | None:
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark  # the parser's errors all have one
         message = _syntax_error(str(error.problem), text[mark.index : mark.index + 1])
-        faults.append(Fault(f"{display}:{mark.line + 1}", "", message))
+        faults.append(_too_deep(text[: mark.index], display) or Fault(f"{display}:{mark.line + 1}", "", message))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         faults.append(Fault(f"{display}:{line}", "", "has a control character, which YAML does not allow"))
     except (yaml.YAMLError, ValueError):
         faults.append(Fault(display, "", "is not YAML"))
+    return None
+
+
+def _too_deep(text: str, display: str) -> Fault | None:
+    """Return the fault of depth in what stands before the place where the parser gave up; None where there is none.
+
+    The parser reads ahead, up to 1,024 characters, and some have a bound of their own (libyaml 0.2.6: 1,000 levels):
+    then they give up, in words of their own, before we have seen one level.
+    """
+    try:
+        _Reader(text, display, []).root()
+    except _TooDeep as error:
+        return error.fault
+    except (_Unreadable, yaml.YAMLError, ValueError):
+        pass
     return None
 
 
@@ -55,6 +70,11 @@ class _Unreadable(Exception):  # noqa: N818 - a fault of the document, on its wa
     def __init__(self, place: str, message: str) -> None:
         super().__init__(message)
         self.fault = Fault(place, "", message)
+
+
+class _TooDeep(_Unreadable):
+    def __init__(self, display: str) -> None:
+        super().__init__(display, f"is nested more than {MAX_DEPTH} levels deep")
 
 
 class _Reader:
@@ -84,7 +104,7 @@ class _Reader:
         """Return the value that begins with an event; `path` is its dotted key, for faults."""
         place = self._place(event)
         if depth > MAX_DEPTH:
-            raise _Unreadable(self._display, f"is nested more than {MAX_DEPTH} levels deep")
+            raise _TooDeep(self._display)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 message = "not YAML: an alias (*…) without its anchor (&…); a text that begins with * needs quotes"

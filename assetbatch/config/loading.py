@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from assetbatch.config import database, document, secret, sources, validation
+from assetbatch.config import database, document, lookalikes, secret, sources, validation
 from assetbatch.config.configuration import Config
 from assetbatch.config.keys import leaves
 from assetbatch.config.settings import Settings
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from assetbatch.config.given import Given, Values
 
 MAX_FAULTS = 100
-HINT = "`assetbatch config show --defaults` lists all keys"
 _SECRET_KEYS = {"POLYGON_API_KEY": "api_key", "DB_PASSWORD": "database.password", "REDIS_URL": "redis_url"}
 """What `config show` calls the secrets."""
 
@@ -35,7 +35,8 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     unreadable = bool(faults) and root is None
     in_file = validation.from_document(root, faults)
     process, dotenv = sources.process_variables(environ), sources.dotenv_variables(found, faults)
-    layers = (process, cwd), (sources.credentials(environ), cwd), (dotenv, found.path.parent if found else cwd)
+    credentials = sources.credentials(environ)
+    layers = (process, cwd), (credentials, cwd), (dotenv, found.path.parent if found else cwd)
     secrets = secret.read(layers, faults)
     variables = dotenv | process
     values = in_file | validation.from_variables(variables, faults)
@@ -49,6 +50,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
         absent_at=found.display if found else "no config.yaml was found",
         doubtful=unreadable or any(map(database.about, faults)),
     )
+    doubts = tuple(lookalikes.that_count(lookalikes.find(environ, dotenv, credentials), where, named_at))
     # Refused ones, too: they are secrets as well.
     hidden = {given.value for given in secrets.values()}
     hidden |= {variables[name].value for name in secret.NAMES if name in variables}
@@ -57,7 +59,12 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     if where and where.conninfo:
         hidden |= {where.conninfo.reveal()} | passwords
     if faults or where is None:
-        raise ConfigurationError(_presented(faults, secret.hidden(hidden)), hint=HINT)
+        names = "\n".join(doubt.told for doubt in doubts if database.names(doubt.meant)) if where is None else ""
+        shown = [
+            replace(fault, hint=names) if fault.key == "database" else fault
+            for fault in _presented(faults, secret.hidden(hidden))
+        ]
+        raise ConfigurationError(shown)
     origins = {key: values[key].place if key in values else "default" for key, _ in leaves()}
     origins |= {_SECRET_KEYS[name]: given.place for name, given in secrets.items() if name in _SECRET_KEYS}
     if passwords:  # one inside DATABASE_URL is as present as DB_PASSWORD
@@ -70,6 +77,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
         file=found.path if found else None,
         origins=origins | {"database": named_at},
         secrets=secret.hidden(hidden),
+        doubts=doubts,
     )
 
 
@@ -86,16 +94,13 @@ def _settings(values: Values) -> Settings:
             value = [{column: cell.value for column, cell in row.items()} for row in value]
         (tree.setdefault(section, {}) if section else tree)[name] = value
     settings = msgspec.convert(tree, Settings)
-    # A default list gives way to what the user put into the other one: moving an asset is one change.
+    if "batch.secondary_assets" in values:
+        return settings
+    # The default ones give way: to put one of them first is one change.
     batch = settings.batch
-    for name, rows, others in (
-        ("priority_assets", batch.priority_assets, batch.secondary_assets),
-        ("secondary_assets", batch.secondary_assets, batch.priority_assets),
-    ):
-        if f"batch.{name}" not in values:
-            taken = {row.symbol for row in others}
-            batch = msgspec.structs.replace(batch, **{name: tuple(row for row in rows if row.symbol not in taken)})
-    return msgspec.structs.replace(settings, batch=batch)
+    taken = {word for row in batch.priority_assets for word in (row.symbol.upper(), row.polygon_ticker)}
+    left = tuple(row for row in batch.secondary_assets if taken.isdisjoint({row.symbol, row.polygon_ticker}))
+    return msgspec.structs.replace(settings, batch=msgspec.structs.replace(batch, secondary_assets=left))
 
 
 def _check_redis(values: Values, secrets: Mapping[str, Given], faults: list[Fault]) -> None:
@@ -111,7 +116,11 @@ def _presented(faults: Iterable[Fault], secrets: Sequence[str]) -> list[Fault]:
     """Return the faults in the order of their lines and, whatever put it there, without a secret's text."""
     ordered = sorted(dict.fromkeys(faults), key=_line)
     shown = [
-        Fault(fault.place, *(secret.masked(text, secrets, shortest=4) for text in (fault.key, fault.message)))
+        replace(
+            fault,
+            key=secret.masked(fault.key, secrets, shortest=4),
+            message=secret.masked(fault.message, secrets, shortest=4),
+        )
         for fault in ordered[:MAX_FAULTS]
     ]
     if len(ordered) > MAX_FAULTS:

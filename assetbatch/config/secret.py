@@ -17,9 +17,17 @@ NAMES = ("POLYGON_API_KEY", "DATABASE_URL", "DB_PASSWORD", "REDIS_URL")
 MAX_BYTES = 65_536
 SANDBOX_KEY = "sandbox"
 SHORTEST = 6
+USERINFO = r"(?:(?:[^\s@/?#:%]|%[0-9A-Fa-f]{2})*(?::(?:[^\s@/?#%]|%[0-9A-Fa-f]{2})*)?@)?"
+"""User and password of a URL that has one meaning: with an @ or a / in a password each library finds another host in
+it, asks DNS for that, and tells of it."""
+HOST = r"(?:\[[^\s@/?#\[\]]*\]|[^\s@/?#:\[\]]*)(?::[0-9]{1,5})?"
+ENCODE = "in user and password write @ / ? # % : and spaces as % codes: %40 for @, %2F for /"
 _FORMS = {
     "POLYGON_API_KEY": (r"[!-~]+", "has a space or a letter that no key has"),
-    "REDIS_URL": (r"(redis|rediss|unix)://\S+", "expected redis://host:6379/0, rediss://… or unix://…"),
+    "REDIS_URL": (
+        rf"(rediss?://{USERINFO}{HOST}(/[^\s@?#]*)?|unix://{USERINFO}/[^\s?#]*)(\?(\w+=[^\s#]*)?)?",
+        f"expected redis://user:password@host:6379/0, rediss://… or unix:///path; {ENCODE}",
+    ),
 }
 
 
@@ -101,6 +109,7 @@ def hidden(secrets: set[str]) -> tuple[str, ...]:
     texts = set(secrets)
     for text in secrets:
         texts.update(re.findall(r"//[^/?#]*?:([^/?#]*)@", text) + re.findall(r"[?&](?:ssl)?password=([^&#]*)", text))
+        texts.update(re.findall(r"//[^:]*:(.*)@", text))  # what it may have been meant to be
     # % codes, resolved and written: libraries repeat a URL's parts in either way.
     texts |= {unquote(text) for text in texts} | {quote(text, safe="", errors="replace") for text in texts}
     return tuple(sorted(filter(None, texts), key=len, reverse=True))

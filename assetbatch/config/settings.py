@@ -10,6 +10,8 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from assetbatch.config.secret import ENCODE, HOST, USERINFO
+
 Plan: TypeAlias = Literal["free", "starter", "developer", "advanced", "business", "basic"]
 PLAN_ALIASES = {"basic": "free"}
 """Words that are understood, but not offered."""
@@ -19,10 +21,10 @@ PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/[^\s?#@]*)?$", max_length=500)]
 _PLAIN_URL = {"expected": "an http:// or https:// address without user, password or query"}
 PingUrl: TypeAlias = Annotated[
-    Annotated[str, Meta(pattern=r"^https?://\S+$", max_length=2000)] | None,
+    Annotated[str, Meta(pattern=rf"^https?://{USERINFO}({HOST}([/?#]\S*)?|[^\s@]*)$", max_length=2000)] | None,
     Meta(
         description="URL in the manner of healthchecks.io; a secret",
-        extra={"expected": "an http:// or https:// URL, or null"},
+        extra={"expected": f"an http:// or https:// URL, or null; {ENCODE}"},
     ),
 ]
 
@@ -268,6 +270,9 @@ class Alerts(Section, frozen=True, kw_only=True):
     rate_limit_waits_per_hour_max: Annotated[
         int, Meta(ge=0, le=1_000_000, description="priority calls that waited too long, and 429 answers")
     ] = 10
+    assets_not_well_max: Annotated[
+        int, Meta(ge=0, le=10_000_000, description="secondary assets that may be stale, failing or never updated")
+    ] = 0
 
 
 class Pings(Section, frozen=True, kw_only=True):

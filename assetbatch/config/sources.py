@@ -75,6 +75,7 @@ def _is_there(path: Path) -> bool:
 
 def _read(path: Path, place: str, faults: list[Fault], *, called: str = "") -> str | None:
     """Return a file's text, or None and a fault at `place`."""
+    hint = ""
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -83,12 +84,17 @@ def _read(path: Path, place: str, faults: list[Fault], *, called: str = "") -> s
         message = "is larger than 1 MiB: is it the right file?"
     except FileNotFoundError:
         message = "does not exist"
+        hint = f"name one that is there; without {place}, config.yaml is looked for here and in the usual folders"
+    except IsADirectoryError:
+        message = "is a folder"
+        hint = "name the file in it"
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
+        hint = "see whose file it is, and who may read it"
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"is not UTF-8 text: byte {data[error.start]:#04x} in line {line}"
-    faults.append(Fault(place, "", called + message))
+    faults.append(Fault(place, "", called + message, hint))
     return None
 
 
@@ -116,7 +122,7 @@ def credentials(environ: Mapping[str, str]) -> dict[str, Given]:
 
 
 def dotenv_variables(found: Found | None, faults: list[Fault]) -> dict[str, Given]:
-    """Return the known variables of the `.env` beside config.yaml; other names in it are not our business."""
+    """Return the variables of the `.env` beside config.yaml, those of other programs, too."""
     if found is None or not _is_there(path := found.path.with_name(".env")):
         return {}
     display = str(Path(found.display).with_name(".env"))
@@ -138,7 +144,7 @@ def dotenv_variables(found: Found | None, faults: list[Fault]) -> dict[str, Give
             name = next((word for word in sorted(KNOWN, key=len, reverse=True) if word in written), None)
             if name is not None:
                 faults.append(Fault(place, name, "cannot be read: expected NAME=value; is a quote left open?"))
-        elif binding.key in KNOWN:
+        elif binding.key:
             variables[binding.key] = Given(_trimmed(binding.key, binding.value), place)
     return {name: given for name, given in variables.items() if given.value}
 
@@ -156,6 +162,11 @@ def data_folder(environ: Mapping[str, str]) -> Path:
     if os.geteuid() == 0 and not _xdg("data", environ):
         return ROOT_FOLDER
     return _user_folder("data", environ)
+
+
+def is_data_folder_named(environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment names the embedded server's folder."""
+    return _xdg("data", environ) is not None
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from assetbatch.config import database, document, secret, sources, validation
+from assetbatch.config import database, document, lookalikes, secret, sources, validation
 from assetbatch.config.loading import load
 from assetbatch.config.secret import Secret
 from assetbatch.errors import ConfigurationError
@@ -28,12 +28,12 @@ class Survey:
     """The configuration, or its faults and what they leave standing.
 
     `file` is the config.yaml that was found, `dotenv` the `.env` beside it, `key_place` where the key was given, and
-    `key_file` the file that holds it, should it be one of its own. `secrets` is every text that nothing may show.
+    `key_file` the file that holds it, should it be one of its own. `secrets` is every text that nothing may show,
+    `doubts` are variables that nothing reads, but that look like ours.
     """
 
     config: Config | None
     faults: tuple[Fault, ...]
-    hint: str
     file: Path | None
     dotenv: Path | None
     api_key: Secret | None
@@ -41,25 +41,23 @@ class Survey:
     key_file: Path | None
     database: Database | None
     secrets: tuple[str, ...] = field(repr=False)
+    doubts: tuple[lookalikes.Doubt, ...]
 
 
 def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Survey:
     """Look at every source of the configuration as `load` does; faults are told, and hide nothing else."""
     config: Config | None = None
     faults: tuple[Fault, ...] = ()
-    hint = ""
     try:
         config = load(file=file, environ=environ, cwd=cwd)
     except ConfigurationError as error:
-        faults, hint = error.faults, error.hint
+        faults = error.faults
     told: list[Fault] = []  # `load` has told them already
     found = sources.find(file, environ, cwd, told)
     folder = found.path.parent if found else cwd
-    layers: list[Layer] = [
-        (sources.process_variables(environ), cwd),
-        (sources.credentials(environ), cwd),
-        (sources.dotenv_variables(found, told), folder),
-    ]
+    credentials, variables = sources.credentials(environ), sources.dotenv_variables(found, told)
+    layers: list[Layer] = [(sources.process_variables(environ), cwd), (credentials, cwd), (variables, folder)]
+    doubts = tuple(lookalikes.find(environ, variables, credentials))
     secrets = secret.read(layers, told)
     key = secrets.get("POLYGON_API_KEY")
     where = config.database if config else _database(found, layers, secrets)
@@ -68,7 +66,6 @@ def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Surve
     return Survey(
         config=config,
         faults=faults,
-        hint=hint,
         file=found.path if found else None,
         dotenv=dotenv if dotenv is not None and os.access(dotenv, os.F_OK) else None,
         api_key=Secret(key.value) if key else None,
@@ -76,7 +73,15 @@ def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Surve
         key_file=_key_file(key, layers),
         database=where,
         secrets=hidden,
+        doubts=config.doubts if config else doubts,
     )
+
+
+def environment_names_database(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> bool:
+    """Tell whether a variable, a credential or .env names a database: config.yaml may then not choose the embedded."""
+    found = sources.find(file, environ, cwd, [])
+    variables = sources.dotenv_variables(found, []) | sources.credentials(environ) | sources.process_variables(environ)
+    return not database.NAMING.isdisjoint(variables)
 
 
 def _database(found: sources.Found | None, layers: Sequence[Layer], secrets: Mapping[str, Given]) -> Database | None:

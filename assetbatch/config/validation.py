@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from assetbatch.config import secret
 from assetbatch.config.given import Given, Values, printable
 from assetbatch.config.keys import fields, item_of, leaves, section_of
-from assetbatch.config.settings import PLAN_ALIASES, Section, Settings
+from assetbatch.config.settings import PLAN_ALIASES, PRIORITY_ASSETS, Section, Settings
 from assetbatch.config.sources import VARIABLES
 from assetbatch.config.wording import Refusal, called, did_you_mean, typed
 from assetbatch.errors import Fault
@@ -23,6 +23,7 @@ SECRET_KEYS = {
     "DATABASE_URL": {"database_url", "db_url", "dsn", "conninfo", "database.url", "database.uri"},
     "REDIS_URL": {"redis", "redis_url"},
 }
+KEYS_HINT = "`assetbatch config show --defaults` lists all keys"
 _MARKETS = {"C": "forex", "X": "crypto"}
 
 
@@ -50,8 +51,11 @@ def from_variables(variables: Mapping[str, Given], faults: list[Fault]) -> Value
 
 
 def check_assets(values: Values, faults: list[Fault]) -> None:
-    """Add the faults of well-formed assets: ticker against type, a symbol that is there twice."""
-    seen: dict[str, str] = {}
+    """Add the faults of well-formed assets: ticker against type; a symbol, in whatever case, or a ticker twice."""
+    seen: dict[str, _Seen] = {}
+    if "batch.priority_assets" not in values:
+        for default in PRIORITY_ASSETS:
+            seen[default.symbol] = seen[default.polygon_ticker] = _Seen(default.symbol, "")
     rows = [
         (f"{key}[{number}]", row)
         for key in ("batch.priority_assets", "batch.secondary_assets")
@@ -63,11 +67,33 @@ def check_assets(values: Values, faults: list[Fault]) -> None:
         if ticker and asset_type and (market := _MARKETS[ticker.value[0]]) != asset_type.value:
             message = f"{asset_type.value} does not go with {ticker.value}, which is {market}"
             faults.append(Fault(asset_type.place, f"{path}.asset_type", message))
-        if symbol and symbol.value in seen:
-            message = f"{symbol.value} is there twice; the first one is at {seen[symbol.value]}"
-            faults.append(Fault(symbol.place, f"{path}.symbol", message))
-        elif symbol:
-            seen[symbol.value] = f"{symbol.place} ({path})"
+        # A ticker has a colon, a symbol has none: they do not meet.
+        named = [("symbol", symbol.value.upper(), symbol)] if symbol else []
+        named += [("polygon_ticker", ticker.value, ticker)] if ticker else []
+        twice = next(((name, given, seen[key]) for name, key, given in named if key in seen), None)
+        if twice:
+            name, given, first = twice
+            faults.append(Fault(given.place, f"{path}.{name}", _twice(given.value, first)))
+        else:
+            called = symbol.value if symbol else ""
+            seen |= {key: _Seen(called, f"{given.place} ({path})") for _, key, given in named}
+
+
+class _Seen(NamedTuple):
+    """Where an asset was named before; an empty place: by the defaults."""
+
+    symbol: str
+    place: str
+
+
+def _twice(word: str, first: _Seen) -> str:
+    called = "" if word == first.symbol else f", as {first.symbol}"
+    if first.place:
+        return f"{word} is there twice; the first one is at {first.place}{called}"
+    return (
+        f"{word} is a priority asset by default{called}: give batch.priority_assets, too, with those that shall come"
+        " first ([]: none), or leave it out here"
+    )
 
 
 def _section(given: Given, section: type[Section], path: str, values: Values, faults: list[Fault]) -> None:
@@ -77,13 +103,15 @@ def _section(given: Given, section: type[Section], path: str, values: Values, fa
         message = f"expected a mapping (lines of key: value), not {called(given)}"
         if path == "database" and isinstance(given.value, str):
             message += f"; a connection string is given as {secret.ways('DATABASE_URL')}"
-        faults.append(Fault(given.place, path, message))
+        faults.append(Fault(given.place, path, message, KEYS_HINT))
         return
     known = fields(section)
     for name, child in given.value.items():
         dotted = f"{path}.{name}" if path else name
         if name not in known:
-            faults.append(Fault(child.place, printable(dotted, 120), _unknown(name, path, section)))
+            message = _unknown(name, path, section)
+            hint = KEYS_HINT if message.startswith("unknown key") else ""
+            faults.append(Fault(child.place, printable(dotted, 120), message, hint))
         elif (inner := section_of(known[name].type)) is not None:
             _section(child, inner, dotted, values, faults)
         elif (item := item_of(known[name].type)) is not None:
@@ -98,24 +126,25 @@ def _value(given: Given, annotation: Any, key: str, values: Values, faults: list
         value = typed(annotation, given, hidden=key.startswith(HIDDEN_SECTIONS), variable=bool(variable))
         values[key] = Given(value, given.place)
     except Refusal as refusal:
-        faults.append(Fault(given.place, key if given.place == variable else variable or key, str(refusal)))
+        name = variable if variable and given.place != variable else key
+        faults.append(Fault(given.place, name, str(refusal), "" if variable else KEYS_HINT))
 
 
 def _list(given: Given, section: type[Section], key: str, values: Values, faults: list[Fault]) -> None:
     if not isinstance(given.value, list):
-        faults.append(Fault(given.place, key, f"expected a list, not {called(given)}; [] is an empty one"))
+        faults.append(Fault(given.place, key, f"expected a list, not {called(given)}; [] is an empty one", KEYS_HINT))
         return
     rows: list[Values] = []
     for number, item in enumerate(given.value):
         path = f"{key}[{number}]"
         if not isinstance(item.value, dict):
             message = f"expected an asset ({{symbol: …, polygon_ticker: …, asset_type: …}}), not {called(item)}"
-            faults.append(Fault(item.place, path, message))
+            faults.append(Fault(item.place, path, message, KEYS_HINT))
             continue
         found: Values = {}
         _section(item, section, path, found, faults)
         missing = [name for name, field in fields(section).items() if field.required and name not in item.value]
-        faults.extend(Fault(item.place, f"{path}.{name}", "is missing") for name in missing)
+        faults.extend(Fault(item.place, f"{path}.{name}", "is missing", KEYS_HINT) for name in missing)
         rows.append({name.removeprefix(path + "."): value for name, value in found.items()})
     values[key] = Given(rows, given.place)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from assetbatch.bars import Harvest
     from assetbatch.database.connection import Connection
+    from assetbatch.model import AssetType
 
 # For so long nobody asks again for what the vendor had no bar for that is one, or the table did not take.
 HELD = timedelta(days=1)
@@ -186,6 +187,12 @@ set ranges = excluded.ranges + case when b.told = excluded.told then b.ranges el
 """
 
 
+FORGET_NOT_ENTITLED = """
+delete from assetbatch.bar_absences b using assetbatch.assets a
+where a.symbol = b.symbol and a.asset_type = %(market)s and b.reason = 'not_entitled' and b.told = %(told)s
+"""
+
+
 def next_to_scan(connection: Connection, *, scanned_before: datetime, now: datetime, limit: int) -> list[str]:
     """Tell where nobody has looked for holes since `scanned_before`."""
     rows = connection.execute(NEXT_TO_SCAN, {"scanned_before": scanned_before, "now": now, "limit": limit})
@@ -342,3 +349,8 @@ def note_not_entitled(connection: Connection, symbol: str, span: Span, *, told: 
         NOTE_NOT_ENTITLED,
         {"symbol": symbol, "since": span.since, "until": span.until, "told": told, "noted_at": noted_at},
     )
+
+
+def forget_not_entitled(connection: Connection, market: AssetType, *, told: str) -> None:
+    """Let a market's bars be holes again that a plan and key could not see."""
+    connection.execute(FORGET_NOT_ENTITLED, {"market": market.value, "told": told})

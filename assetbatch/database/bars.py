@@ -9,21 +9,22 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import psycopg
 
 from assetbatch.bars import Track
 from assetbatch.database.catalogue import asset_of
 from assetbatch.database.connection import transaction
+from assetbatch.database.leases import new_token, release_dead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.market_hours import Market
+    from assetbatch.model import AssetType
 
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
 # the oldest watermark. An asset that was served and has no row in the platform's table now was deleted there. While one
@@ -76,6 +77,20 @@ select a.*, c.*, (
 from claimed c join assetbatch.assets a using (symbol) left join trading.symbols s using (symbol)
 """
 
+# The same, for one who only looks.
+READ_TRACKS = """
+select a.*, greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s) as wanted_since,
+       b.asked_until, b.rechecked_at, coalesce(b.source_minutes, 5) as source_minutes, (
+  select o.ts from market_data.ohlcv_5m o
+  where o.symbol_id = s.id and o.ts < coalesce(b.asked_until, 'infinity') order by o.ts desc limit 1
+) as newest, exists (
+  select from assetbatch.sync_state y where y.symbol = a.symbol and y.served_at is not null
+) as served
+from assetbatch.assets a left join assetbatch.bar_state b using (symbol) left join trading.symbols s using (symbol)
+where a.symbol = any(%(symbols)s)
+order by array_position(%(symbols)s, a.symbol)
+"""
+
 # Fenced by the token: who has lost the lease changes nothing. The watermark is read off the bars.
 FINISH = """
 update assetbatch.bar_state b
@@ -100,6 +115,12 @@ where symbol = %(symbol)s and token = %(token)s
 RELEASE = (
     "update assetbatch.bar_state set token = null, leased_until = null where symbol = %(symbol)s and token = %(token)s"
 )
+
+REVIVE = """
+update assetbatch.bar_state b set failures = 0, retry_at = null, error_kind = null, error = null
+from assetbatch.assets a
+where a.symbol = b.symbol and a.asset_type = %(market)s and b.error_kind = any(%(kinds)s)
+"""
 
 # Bars that fail are asked for again this often at least.
 LONGEST_SECONDS = 86_400.0
@@ -155,27 +176,45 @@ def states(connection: Connection, symbols: Sequence[str]) -> dict[str, tuple[da
 
 
 def claim(
-    connection: Connection, symbol: str, *, wanted_since: datetime, kept_since: datetime | None, seconds: float
+    connection: Connection,
+    symbol: str,
+    *,
+    wanted_since: datetime,
+    kept_since: datetime | None,
+    seconds: float,
+    run_id: int | None = None,
 ) -> Claimed | None:
     """Take the right to ask for an asset's bars; None where another run has it, or the asset is gone.
 
     Bars are wanted since `wanted_since`, or since an earlier time that was wanted before; none are kept before
     `kept_since`.
     """
-    token = uuid4()
-    row = connection.execute(
-        CLAIM,
-        {
-            "symbol": symbol,
-            "wanted_since": wanted_since,
-            "kept_since": kept_since,
-            "token": token,
-            "seconds": seconds,
-        },
-    ).fetchone()
-    if row is None:
-        return None
-    track = Track(
+    token = new_token(run_id)
+    wanted = {
+        "symbol": symbol,
+        "wanted_since": wanted_since,
+        "kept_since": kept_since,
+        "token": token,
+        "seconds": seconds,
+    }
+    row = connection.execute(CLAIM, wanted).fetchone()
+    if row is None and release_dead(connection):
+        row = connection.execute(CLAIM, wanted).fetchone()
+    return None if row is None else Claimed(_track(row), token)
+
+
+def tracks(
+    connection: Connection, symbols: Sequence[str], *, wanted_since: datetime, kept_since: datetime | None
+) -> list[Track]:
+    """Read what `claim` would find of these assets, in this order, without claiming anything."""
+    rows = connection.execute(
+        READ_TRACKS, {"symbols": list(symbols), "wanted_since": wanted_since, "kept_since": kept_since}
+    )
+    return [_track(row) for row in rows]
+
+
+def _track(row: Row) -> Track:
+    return Track(
         asset_of(row),
         wanted_since=row["wanted_since"],
         asked_until=row["asked_until"],
@@ -184,7 +223,6 @@ def claim(
         minutes=row["source_minutes"],
         served=row["served"],
     )
-    return Claimed(track, token)
 
 
 def release(connection: Connection, claimed: Claimed) -> None:
@@ -219,6 +257,11 @@ def fail(
         },
     )
     return done.rowcount == 1
+
+
+def revive(connection: Connection, market: AssetType, *, kinds: Sequence[str]) -> None:
+    """Let a market's bars be asked for at once whose calls failed so: what was in their way has ended."""
+    connection.execute(REVIVE, {"market": market.value, "kinds": list(kinds)})
 
 
 def finish(

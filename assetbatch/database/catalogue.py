@@ -33,8 +33,11 @@ select symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds,
 on conflict (symbol) do update
 set polygon_ticker = excluded.polygon_ticker, asset_type = excluded.asset_type, role = excluded.role,
     rank = excluded.rank, update_frequency_seconds = excluded.update_frequency_seconds, name = excluded.name,
-    enabled = excluded.enabled, origin = excluded.origin
-where a is distinct from excluded
+    enabled = excluded.enabled, origin = excluded.origin,
+    enabled_at = case when a.enabled then a.enabled_at else excluded.enabled_at end
+where (a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled, a.origin)
+        is distinct from (excluded.polygon_ticker, excluded.asset_type, excluded.role, excluded.rank,
+                          excluded.update_frequency_seconds, excluded.name, excluded.enabled, excluded.origin)
 """
 
 READ_SYNC_STATE = """
@@ -43,7 +46,7 @@ from assetbatch.sync_state
 where symbol = any(%(symbols)s)
 """
 
-READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets where enabled"
+READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets"
 
 READ_ENABLED = """
 select symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name
@@ -54,7 +57,7 @@ order by role, rank, symbol
 
 READ_MARKET = """
 select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name,
-       s.served_at is not null and a.role = 'secondary' as served
+       s.served_at is not null and a.role = 'secondary' as served, s.succeeded_at is not null as seen
 from assetbatch.assets a left join assetbatch.sync_state s using (symbol)
 where a.enabled and a.asset_type = %(market)s
 order by a.role, a.rank, a.symbol
@@ -97,10 +100,23 @@ def enabled_assets(connection: Connection, symbols: Sequence[str] | None = None)
     return [asset_of(row) for row in rows]
 
 
-def assets_of_market(connection: Connection, market: AssetType) -> tuple[list[Asset], set[str]]:
-    """Read all enabled assets of a market, and the symbols of secondary ones that were served before."""
+@dataclass(frozen=True, slots=True)
+class OfMarket:
+    """All enabled assets of a market; symbols of secondary ones that were served before, and of all with a price."""
+
+    assets: tuple[Asset, ...]
+    served: frozenset[str]
+    seen: frozenset[str]
+
+
+def assets_of_market(connection: Connection, market: AssetType) -> OfMarket:
+    """Return what the catalogue has of a market."""
     rows = connection.execute(READ_MARKET, {"market": market.value}).fetchall()
-    return [asset_of(row) for row in rows], {row["symbol"] for row in rows if row["served"]}
+    return OfMarket(
+        tuple(asset_of(row) for row in rows),
+        frozenset(row["symbol"] for row in rows if row["served"]),
+        frozenset(row["symbol"] for row in rows if row["seen"]),
+    )
 
 
 def sync_with_config(connection: Connection, assets: Sequence[Asset]) -> None:
@@ -142,6 +158,11 @@ def candidates(connection: Connection, assets: Sequence[Asset]) -> list[Candidat
             served_at=states[asset.symbol].served_at,
             day=states[asset.symbol].day,
             failed=states[asset.symbol].error_kind not in {None, FailureKind.MISSING},
+            unseen=states[asset.symbol].error if _is_unseen(states[asset.symbol]) else "",
         )
         for asset in assets
     ]
+
+
+def _is_unseen(state: SyncState) -> bool:
+    return state.error_kind is FailureKind.MISSING and state.succeeded_at is None

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
@@ -37,8 +38,10 @@ Connection = psycopg.Connection[Row]
 CONNECT_TIMEOUT_SECONDS = 5
 TCP_USER_TIMEOUT_MS = 30_000
 
+# The last one is for a process that is frozen: the server lets go of its locks.
 LIMIT_TRANSACTION = """
-select set_config('lock_timeout', %(lock_timeout)s, true), set_config('statement_timeout', %(statement_timeout)s, true)
+select set_config('lock_timeout', %(lock_timeout)s, true), set_config('statement_timeout', %(statement_timeout)s, true),
+       set_config('idle_in_transaction_session_timeout', '30s', true)
 """
 
 
@@ -67,11 +70,18 @@ def _open(conninfo: str, application_name: str) -> Connection:
         keepalives_count=3,
         tcp_user_timeout=TCP_USER_TIMEOUT_MS,
     )
+    connection.add_notice_handler(_pass_on)
     if log.isEnabledFor(logging.DEBUG):
         connection.cursor_factory = LoggingCursor
     # A price's digits survive only as Decimal.
     set_json_loads(partial(json.loads, parse_float=Decimal), connection)
     return connection
+
+
+def _pass_on(notice: psycopg.errors.Diagnostic) -> None:
+    """Let the log have what the server warns of."""
+    if notice.severity_nonlocalized == "WARNING":
+        log.warning("%s", notice.message_primary)
 
 
 def connect(
@@ -120,8 +130,14 @@ def connect(
             ) from None
         raise DatabaseUnavailableError(
             f"{database.described}: {' '.join(str(error).split())}",
-            hint="is PostgreSQL running, does the database exist, and are host, user and password right?",
+            hint=_connect_hint(str(error), database.name),
         ) from None
+
+
+def _connect_hint(words: str, name: str) -> str:
+    if "permission denied for database" in words:
+        return f"as the database's owner: GRANT CONNECT ON DATABASE {sql.Identifier(name).as_string()} TO the role"
+    return "is PostgreSQL running, does the database exist, and are host, user and password right?"
 
 
 @contextmanager
@@ -144,7 +160,7 @@ def meaning_of(error: psycopg.Error, described: str) -> AssetbatchError | None:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return SchemaError(
             f"{described}: {words}",
-            hint="as the tables' owner, grant what `assetbatch init --grants ROLE` prints; `init` needs the owner",
+            hint=_privilege_hint(words),
         )
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
         return DatabaseUnavailableError(
@@ -158,6 +174,18 @@ def meaning_of(error: psycopg.Error, described: str) -> AssetbatchError | None:
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnavailableError(f"{described}: {words}", hint="the next run carries on")
     return None
+
+
+def _privilege_hint(words: str) -> str:
+    """Return what helps a role that was refused; PostgreSQL names the object, not what it was wanted for."""
+    if "row-level security" in words:
+        return "as the table's owner, make a policy that lets this role see and write all rows, or give it BYPASSRLS"
+    if "must be owner" in words:
+        return "run this as the owner of the tables"
+    return (
+        "`assetbatch doctor` prints what to grant for the jobs; what it does not name, a trigger of the platform's"
+        " needs. `init` is for the tables' owner: `assetbatch init --check` prints what that lacks"
+    )
 
 
 def words_of(error: psycopg.Error) -> str:

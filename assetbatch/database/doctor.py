@@ -1,18 +1,16 @@
-"""What `doctor` reads: the server, the role's privileges, columns that round, and signs of trouble. Writes nothing."""
+"""What `doctor` reads: the server, the role's privileges, columns that round. Writes nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database import overview
 from assetbatch.database.platform import MISSING_COLUMNS, MISSING_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
-    from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.connection import Connection
 
 READ_SERVER = """
 select current_setting('server_version') as version, current_setting('server_version_num')::int as version_number,
@@ -24,6 +22,7 @@ from pg_roles where rolname = current_user
 READ_CLOCK = "select clock_timestamp() as now"
 
 # What grants.sql grants, looked up in the catalogue: a name is not resolved in a schema that the role may not use.
+# In the words of GRANT, so that `grant …` and `to` the role make a statement of each.
 READ_MISSING_PRIVILEGES = """
 with schemas as (
   select oid, nspname from pg_namespace where nspname in ('trading', 'market_data', 'data_sources', 'assetbatch')
@@ -32,6 +31,11 @@ tables as (
   select c.oid, n.nspname, c.relname
   from pg_class c join schemas n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p', 'v', 'f')
+),
+written as (
+  select oid from tables
+  where (nspname, relname)
+        in (('trading', 'symbols'), ('data_sources', 'data_sync_status'), ('market_data', 'ohlcv_5m'))
 ),
 by_column (nspname, relname, privilege, columns) as (
   values
@@ -53,6 +57,15 @@ by_table (nspname, relname, privilege) as (
   select 'assetbatch', t.relname, p.privilege
   from tables t cross join unnest(array['select', 'insert', 'update', 'delete']) as p (privilege)
   where t.nspname = 'assetbatch' and (t.relname <> 'migrations' or p.privilege = 'select')
+),
+-- What new rows of the platform's tables take without being told: sequences, functions in defaults and in checks.
+rules (classid, oid) as (
+  select 'pg_attrdef'::regclass, d.oid from pg_attrdef d join written w on w.oid = d.adrelid
+  union all
+  select 'pg_constraint'::regclass, c.oid from pg_constraint c join written w on w.oid = c.conrelid
+),
+needed as (
+  select d.refclassid, d.refobjid as oid from rules r join pg_depend d on d.classid = r.classid and d.objid = r.oid
 )
 select 1 as position, format('usage on schema %s', nspname) as missing
 from schemas where not has_schema_privilege(oid, 'usage')
@@ -68,19 +81,23 @@ select 2, format('%s on %s.%s', string_agg(b.privilege, ', ' order by b.privileg
 from by_table b join tables t using (nspname, relname)
 where not has_table_privilege(t.oid, b.privilege)
 group by t.nspname, t.relname
-union all
--- Ids that are serial; identity columns need no privilege.
-select 3, format('usage on sequence %s.%s', n.nspname, s.relname)
-from pg_class s
-join schemas n on n.oid = s.relnamespace
-join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.oid and d.deptype = 'a' and d.refobjsubid > 0
-where n.nspname in ('trading', 'data_sources')
-  -- `case`, since conditions have no order, and another relation than a sequence is an error there.
-  and case s.relkind when 'S' then not has_sequence_privilege(s.oid, 'usage') else false end
-union all
-select 4, format('execute on function assetbatch.%s', p.proname)
+union
+select 3, format('usage on sequence %I.%I', sn.nspname, s.relname)
+from needed n
+join pg_class s on n.refclassid = 'pg_class'::regclass and s.oid = n.oid
+join pg_namespace sn on sn.oid = s.relnamespace
+-- `case`, since conditions have no order, and another relation than a sequence is an error there.
+where case s.relkind when 'S' then not has_sequence_privilege(s.oid, 'usage') else false end
+union
+select 4, format('execute on function assetbatch.%I', p.proname)
 from pg_proc p join schemas n on n.oid = p.pronamespace
 where n.nspname = 'assetbatch' and not has_function_privilege(p.oid, 'execute')
+union
+select 4, format('execute on function %I.%I(%s)', fn.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+from needed n
+join pg_proc p on n.refclassid = 'pg_proc'::regclass and p.oid = n.oid
+join pg_namespace fn on fn.oid = p.pronamespace
+where not has_function_privilege(p.oid, 'execute')
 order by 1, 2
 """
 
@@ -98,58 +115,6 @@ cross join lateral (
 where a.attname in ('open', 'high', 'low', 'close', 'volume', 'vwap') and not a.attisdropped
   and not (base.id in ('numeric'::regtype, 'double precision'::regtype) and base.modifier = -1)
 order by a.attnum
-"""
-
-# The last run decides whether cron is there, the last that has ended how things go. One that was killed never says so.
-READ_JOBS = """
-select j.job, last.started_at, last.host, ended.status, ended.exit_code, ended.error_kind, ended.error,
-       ended.at as ended_at, clock_timestamp() as now
-from unnest(%(jobs)s::text[]) with ordinality as j (job, position)
-left join lateral (
-  select started_at, host from assetbatch.runs r
-  where r.job = j.job and status <> 'skipped' order by started_at desc limit 1
-) last on true
-left join lateral (
-  select case when status = 'running' then 'killed' else status end as status, exit_code, error_kind, error,
-         coalesce(finished_at, ends_by) as at
-  from assetbatch.runs r
-  where r.job = j.job and status <> 'skipped' and (status <> 'running' or ends_by < clock_timestamp())
-  order by started_at desc limit 1
-) ended on true
-order by j.position
-"""
-
-READ_WORK = """
-select (select count(*) from assetbatch.queue
-        where state = 'queued' or (state = 'delayed' and available_at < clock_timestamp())
-           or (state = 'leased' and leased_until < clock_timestamp())) as due,
-       (select count(*) from assetbatch.queue where state = 'dead') as dead,
-       (select count(*) from assetbatch.assets where enabled and role = 'secondary') as secondary,
-       (select count(*) from assetbatch.assets where enabled) as assets
-"""
-
-READ_DEAD = """
-select symbol, error_kind, error, died_at from assetbatch.queue
-where state = 'dead' order by died_at desc limit %(limit)s
-"""
-
-READ_EVENTS = """
-select count(*) as pending, min(created_at) as oldest, clock_timestamp() as now
-from assetbatch.outbox where published_at is null
-"""
-
-READ_FAILED_BARS = """
-select symbol, b.error_kind, b.error, count(*) over () as total
-from assetbatch.bar_state b join assetbatch.assets a using (symbol)
-where b.error_kind is not null and a.enabled
-order by b.asked_at desc nulls last, symbol limit %(limit)s
-"""
-
-READ_HOSTS = """
-select distinct on (host) host, version, plan, started_at
-from assetbatch.runs
-where started_at > clock_timestamp() - interval '1 day'
-order by host, started_at desc
 """
 
 
@@ -203,41 +168,6 @@ def platform_lacks(connection: Connection) -> list[str]:
 def rounding_columns(connection: Connection) -> list[tuple[str, str]]:
     """List columns of the bars that do not keep the vendor's digits, each with its type."""
     return [(row["name"], row["type"]) for row in connection.execute(READ_ROUNDING_COLUMNS)]
-
-
-def jobs(connection: Connection, names: Sequence[str]) -> list[Row]:
-    """Read for each job its last run, and how the last that has ended went."""
-    return connection.execute(READ_JOBS, {"jobs": list(names)}).fetchall()
-
-
-def work(connection: Connection) -> Row:
-    """Count what is there to do: due items, dead letters, assets."""
-    return _one(connection, READ_WORK)
-
-
-def dead_letters(connection: Connection, *, limit: int) -> list[Row]:
-    """Read the newest dead letters."""
-    return connection.execute(READ_DEAD, {"limit": limit}).fetchall()
-
-
-def events(connection: Connection) -> Row:
-    """Count the events that wait, and since when."""
-    return _one(connection, READ_EVENTS)
-
-
-def failed_bars(connection: Connection, *, limit: int) -> list[Row]:
-    """Read the assets whose last call for bars failed; `total` counts all of them."""
-    return connection.execute(READ_FAILED_BARS, {"limit": limit}).fetchall()
-
-
-def hosts(connection: Connection) -> list[Row]:
-    """Read what each host of the last day ran."""
-    return connection.execute(READ_HOSTS).fetchall()
-
-
-def disagreeing_hosts(connection: Connection) -> list[Row]:
-    """Read the hosts whose rules of the rate limit differ."""
-    return connection.execute(overview.READ_DISAGREEING_HOSTS).fetchall()
 
 
 def _one(connection: Connection, statement: str) -> dict[str, Any]:

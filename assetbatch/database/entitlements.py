@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
+from assetbatch.boottime import boot_time
+from assetbatch.database.leases import new_token, release_dead
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
 
@@ -105,12 +106,19 @@ def read_days(connection: Connection, now: datetime) -> dict[tuple[AssetType, da
 class DayLease:
     """The right to ask for one day of one market, so that two runs do not make the same call."""
 
-    def __init__(self, connection: Connection, market: AssetType, day: date, *, seconds: float) -> None:
+    def __init__(
+        self, connection: Connection, market: AssetType, day: date, *, seconds: float, run_id: int | None = None
+    ) -> None:
         self._connection = connection
-        self._parameters = {"market": market.value, "day": day, "token": uuid4(), "seconds": seconds}
+        self._parameters = {"market": market.value, "day": day, "token": new_token(run_id), "seconds": seconds}
+        self.until = boot_time() + seconds
+        """When it runs out at the earliest, as `boot_time()`, once it is taken."""
 
     def take(self) -> bool:
         """Take it; False while somebody else asks."""
+        return self._try() or (release_dead(self._connection) and self._try())
+
+    def _try(self) -> bool:
         return self._connection.execute(BEGIN_DAY, self._parameters).fetchone() is not None
 
     def give_up(self) -> None:

@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.market_hours import Market
 
-# With end-of-day prices only those count that lack the day that can be had of their market.
+# With live prices those do not count whose market rests and that were served since it closed; with those of finished
+# days, only those that lack the day that can be had of their market.
 QUEUED = """
 select a.asset_type, count(*) as items
 from assetbatch.queue q
 join assetbatch.assets a using (symbol)
 join unnest(%(markets)s::text[], %(days)s::date[]) as w (asset_type, day) using (asset_type)
+left join unnest(%(hours)s::text[], %(closed_at)s::timestamptz[]) as c (market, closed_at) using (market)
 left join assetbatch.sync_state s using (symbol)
-where q.state <> 'dead' and (not %(daily)s or coalesce(s.day, '-infinity') < w.day)
+where q.state <> 'dead'
+  and case when %(daily)s then coalesce(s.day, '-infinity') < w.day
+           else c.market is null or (c.closed_at is not null and coalesce(q.served_at <= c.closed_at, true)) end
 group by a.asset_type
 """
 
@@ -47,9 +51,15 @@ def _days(days: Mapping[AssetType, date | None] | None) -> dict[str, object]:
     }
 
 
-def queued(connection: Connection, days: Mapping[AssetType, date | None] | None) -> dict[AssetType, int]:
-    """Count the items of each market that need a call; `days` as with the enqueueing, None: prices are live."""
-    rows = connection.execute(QUEUED, _days(days))
+def queued(
+    connection: Connection, resting: Mapping[Market, datetime | None], days: Mapping[AssetType, date | None] | None
+) -> dict[AssetType, int]:
+    """Count the items of each market that need a call; `days` as with the enqueueing, None: prices are live.
+
+    `resting` has the markets that rest, and since when; None: that is not known.
+    """
+    hours = {"hours": [market.value for market in resting], "closed_at": list(resting.values())}
+    rows = connection.execute(QUEUED, hours | _days(days))
     return {AssetType(row["asset_type"]): row["items"] for row in rows}
 
 

@@ -1,21 +1,35 @@
-"""Leases: one run of a job, one publisher at a time, over all hosts; a dead holder's lease runs out by itself."""
+"""Leases: one run of a job, one publisher at a time, over all hosts; a dead holder's lease runs out by itself.
+
+On the holder's own host it need not: whoever waits for what a run holds, of whatever kind, looks whether the run's
+process is gone (`release_dead`), and that ends all that it held.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
-from uuid import uuid4
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, LiteralString
+from uuid import UUID, uuid4
 
 import psycopg
+from psycopg import errors
 
+from assetbatch import processes
+from assetbatch.boottime import boot_time
+from assetbatch.database.connection import transaction
 from assetbatch.errors import LeaseLostError
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
 
+log = logging.getLogger(__name__)
+
 LEASE_SECONDS = 30
+# Half of a token.
+TOKEN_BITS = 64
+RELEASE_TIMEOUT = "1s"
 
 TAKE = """
 insert into assetbatch.leases as l (name, holder, held_until)
@@ -25,36 +39,147 @@ where l.held_until < clock_timestamp() or l.holder = excluded.holder
 returning holder
 """
 
+# Of who has it: had another one had it meanwhile, what this one means to do would no longer be to be done.
+RENEW = """
+update assetbatch.leases set held_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+where name = %(name)s and holder = %(holder)s
+returning holder
+"""
+
 GIVE_UP = "delete from assetbatch.leases where name = %(name)s and holder = %(holder)s"
 
+READ_HOLDER = """
+select r.host, r.pid
+from assetbatch.leases l join assetbatch.runs r on r.id = assetbatch.run_of(l.holder)
+where l.name = %(name)s and l.held_until >= clock_timestamp()
+"""
 
-def boot_time() -> float:
-    """Seconds that also pass while a laptop sleeps or a virtual machine is paused."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+# A run's record says how it ended before it gives up its leases. What a dead one was just asking the database for may
+# yet be done: it is looked after for a while.
+READ_NEIGHBOURS = """
+select id, pid, pid_started from assetbatch.runs
+where place = %(place)s and status = 'running' and coalesce(gone_at > clock_timestamp() - interval '2 minutes', true)
+union
+select r.id, r.pid, r.pid_started
+from assetbatch.leases l join assetbatch.runs r on r.id = assetbatch.run_of(l.holder)
+where r.place = %(place)s and l.held_until >= clock_timestamp()
+"""
+
+# What the dead hold is over, as if it had run out, and so is the time in which they must have ended. Of two that do
+# this at once, one leaves it to the other.
+RELEASE_DEAD = """
+with dead as materialized (
+  select id from assetbatch.runs where id = any(%(ids)s) order by id for update skip locked
+), runs as (
+  update assetbatch.runs r
+  set gone_at = coalesce(r.gone_at, clock_timestamp()), ends_by = least(r.ends_by, clock_timestamp())
+  from dead where r.id = dead.id
+), leases as (
+  delete from assetbatch.leases l using dead where assetbatch.run_of(l.holder) = dead.id
+  returning l.name
+), items as (
+  update assetbatch.queue q set leased_until = clock_timestamp()
+  from dead where q.state = 'leased' and q.leased_until > clock_timestamp() and assetbatch.run_of(q.token) = dead.id
+  returning q.symbol
+), bars as (
+  update assetbatch.bar_state b set token = null, leased_until = null
+  from dead where b.token is not null and assetbatch.run_of(b.token) = dead.id
+  returning b.symbol
+), days as (
+  update assetbatch.daily_figures d set token = null, asking_until = null
+  from dead where d.token is not null and assetbatch.run_of(d.token) = dead.id
+  returning d.market
+)
+select array(
+  select name from leases union all select symbol from items
+  union all select 'bars of ' || symbol from bars union all select 'a day of ' || market from days
+) as released
+"""
+
+
+def new_token(run_id: int | None) -> UUID:
+    """Make a token that a run holds something by, which tells whose it is; None: nobody's whose end would matter."""
+    return uuid4() if run_id is None else UUID(int=(run_id << TOKEN_BITS) | (uuid4().int >> TOKEN_BITS))
+
+
+def release_dead(connection: Connection) -> bool:
+    """End all that runs hold whose processes on this host are gone; return whether anything was held.
+
+    Who has no right to write, or would have to wait for a lock, leaves it to others.
+    """
+    here = processes.this_process()
+    if here is None:
+        return False
+    dead = [
+        row["id"]
+        for row in connection.execute(READ_NEIGHBOURS, {"place": here.place})
+        if processes.is_gone(processes.Process(here.place, row["pid"], row["pid_started"]))
+    ]
+    if not dead:
+        return False
+    try:
+        with transaction(connection, lock_timeout=RELEASE_TIMEOUT):
+            row = connection.execute(RELEASE_DEAD, {"ids": dead}).fetchone()
+    except (errors.LockNotAvailable, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
+        log.info("what a killed run holds is left to others: %s", error)
+        return False
+    released: list[str] = [] if row is None else row["released"]
+    if released:
+        log.info("a run was killed that held %s", ", ".join(released))
+    return bool(released)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lease: the run's host and, where it is known, its process."""
+
+    host: str
+    pid: int | None
+
+    def __str__(self) -> str:
+        return self.host if self.pid is None else f"{self.host}, process {self.pid}"
 
 
 class Lease:
-    """The right to do `name` alone, for so many seconds from the last `take`."""
+    """The right to do `name` alone, for so many seconds from the last `take`.
 
-    def __init__(self, connection: Connection, name: str, *, seconds: float = LEASE_SECONDS) -> None:
+    `run_id` is the run whose end ends it; None: it is held for its time, whoever took it.
+    """
+
+    def __init__(
+        self, connection: Connection, name: str, *, seconds: float = LEASE_SECONDS, run_id: int | None = None
+    ) -> None:
         self._connection = connection
         self._name = name
         self._seconds = seconds
-        self._parameters = {"name": name, "holder": uuid4(), "seconds": seconds}
-        self._taken_at = -math.inf
+        self._parameters = {"name": name, "holder": new_token(run_id), "seconds": seconds}
+        self.until = -math.inf
+        """When it runs out at the earliest, as `boot_time()`."""
 
     def take(self) -> bool:
-        """Take the lease, or renew it; False when somebody else holds it."""
-        asked_at = boot_time()
-        taken = self._connection.execute(TAKE, self._parameters).fetchone() is not None
-        if taken:
-            self._taken_at = asked_at
-        return taken
+        """Take the lease; False when somebody else holds it whose process, as far as known, lives."""
+        return self._asked(TAKE) or (release_dead(self._connection) and self._asked(TAKE))
 
-    def keep(self) -> None:
-        """Renew it in good time. Raises LeaseLostError when it ran out and somebody else holds it now."""
-        if boot_time() - self._taken_at > self._seconds / 3 and not self.take():
+    def holder(self) -> Holder | None:
+        """Return who holds it now; None: nobody, or nobody of whom that is known."""
+        row = self._connection.execute(READ_HOLDER, self._parameters).fetchone()
+        return None if row is None else Holder(row["host"], row["pid"])
+
+    def keep(self, *, lasting: float = 0.0) -> None:
+        """Renew it when a third of it is over, or when it would not last for so many seconds.
+
+        Raises LeaseLostError when it ran out and somebody else has had it since.
+        """
+        left = self.until - boot_time()
+        if left < max(lasting, self._seconds * 2 / 3) and not self._asked(RENEW):
             raise LeaseLostError(f"{self._name} stood still for too long: another run has taken over")
+
+    def _asked(self, statement: LiteralString) -> bool:
+        asked_at = boot_time()
+        granted = self._connection.execute(statement, self._parameters).fetchone() is not None
+        if granted:
+            self.until = asked_at + self._seconds
+        return granted
 
     def give_up(self) -> None:
         """Let the next one have it; with the connection gone, it runs out by itself."""

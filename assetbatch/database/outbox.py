@@ -117,9 +117,15 @@ with stretch as materialized (
 select count(*) as gone from gone
 """
 
+# Marked in the same transaction: of two publishers, one of which should not be, each announces what the other has not.
 NOTIFY = """
+with published as (
+  update assetbatch.outbox set published_at = clock_timestamp()
+  where id = any(%(ids)s) and published_at is null
+  returning id, symbol, payload::text as payload
+)
 select count(pg_notify('asset:update:' || symbol, payload)), count(pg_notify('asset:update', payload))
-from unnest(%(symbols)b::text[], %(payloads)b::text[]) with ordinality as v (symbol, payload, position)
+from (select symbol, payload from published order by id) in_order
 """
 
 # The newest that is so old: read backwards by id, which is the order of created_at but for moments.
@@ -251,12 +257,10 @@ def sweep(connection: Connection, *, max_age_minutes: float, limit: int = SWEPT)
 
 
 def notify(connection: Connection, events: Sequence[Event], *, seconds: float) -> None:
-    """Announce by NOTIFY, on each symbol's channel and on `asset:update`, within so many seconds."""
+    """Announce by NOTIFY, on each symbol's channel and on `asset:update`, and mark, within so many seconds."""
     timeout = f"{max(1, round(seconds * 1000))}ms"
     with transaction(connection, lock_timeout=timeout, statement_timeout=timeout):
-        connection.execute(
-            NOTIFY, {"symbols": [event.symbol for event in events], "payloads": [event.payload for event in events]}
-        )
+        connection.execute(NOTIFY, {"ids": [event.id for event in events]})
 
 
 def read_before(connection: Connection, *, seconds: float) -> tuple[int, datetime]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database import entitlements, outbox
+from assetbatch.database import entitlements, outbox, platform
 from assetbatch.planner import ASK_AGAIN
 
 if TYPE_CHECKING:
@@ -18,36 +18,31 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection, Row
     from assetbatch.database.outbox import Refusal
+    from assetbatch.database.platform import Sight
     from assetbatch.model import Access, AssetType
     from assetbatch.planner import Days, Entitlement
 
-READ_PRICES = """
-select s.symbol,
-       s.metadata -> 'last_update' ->> 'last_price' as last_price,
-       s.metadata -> 'last_update' ->> 'daily_open' as daily_open,
-       s.metadata -> 'last_update' ->> 'timestamp' as data_timestamp
-from trading.symbols s
-where s.symbol = any(%(symbols)s)
-"""
-
-# A run that was killed never says how it ended: one that has not ended when it must have failed.
+# A run that was killed never says how it ended: one that has not ended when it must have failed. A drain that was
+# good for nothing but a dead letter did its work: that letter is told of.
 READ_JOBS = """
 with recent as (
-  select job, started_at, finished_at, error,
+  select job, started_at, finished_at, exit_code, error_kind, error,
          case when status = 'running' and ends_by < clock_timestamp()
               then 'failed' else status end as status,
          started_at - lag(started_at) over (partition by job order by started_at) as gap
   from assetbatch.runs
   where job = any(%(jobs)s) and status <> 'skipped' and started_at > statement_timestamp() - interval '48 hours'
 )
-select j.job, last.started_at as last_run, coalesce(r.status, last.status) as last_status, ended.exit_code,
+select j.job, last.started_at as last_run, last.host, coalesce(r.status, last.status) as last_status, ended.exit_code,
        good.finished_at as last_success,
+       failing.in_a_row, failing.since as failing_since, failing.error as failing_error,
+       failing.error_kind as failing_error_kind,
        day.runs, day.ok, day.partial, day.failed, day.last_failure, day.last_error,
        greatest(day.longest_gap_seconds, extract(epoch from clock_timestamp() - last.started_at)::float8)
          as longest_gap_seconds
 from unnest(%(jobs)s::text[]) with ordinality as j (job, place)
 left join lateral (
-  select started_at, status from assetbatch.runs
+  select started_at, host, status from assetbatch.runs
   where runs.job = j.job and status <> 'skipped' order by started_at desc limit 1
 ) last on true
 left join recent r on r.job = j.job and r.started_at = last.started_at
@@ -59,6 +54,14 @@ left join lateral (
   select finished_at from assetbatch.runs
   where runs.job = j.job and status = 'ok' order by started_at desc limit 1
 ) good on true
+cross join lateral (
+  select count(*) as in_a_row, min(started_at) as since, (array_agg(error order by started_at desc))[1] as error,
+         (array_agg(error_kind order by started_at desc))[1] as error_kind
+  from recent
+  where recent.job = j.job and status = 'failed' and not (job = 'drain-queue' and coalesce(exit_code = 3, false))
+    and started_at > coalesce(
+    (select max(started_at) from recent well where well.job = j.job and well.status in ('ok', 'partial')), '-infinity')
+) failing
 cross join lateral (
   select count(*) as runs,
          count(*) filter (where status = 'ok') as ok,
@@ -105,6 +108,18 @@ cross join (
 ) c
 """
 
+# Each host as its last run of the last hour had it: an upgrade is soon over, and so is a host that was switched off.
+READ_DIFFERING_HOSTS = """
+with hosts as (
+  select distinct on (host) host, version, plan from assetbatch.runs
+  where started_at > statement_timestamp() - interval '1 hour'
+  order by host, started_at desc
+)
+select host, version, plan from hosts
+where (select count(distinct (version, plan)) from hosts) > 1
+order by host
+"""
+
 READ_KEY_IN_USE = """
 select key_fingerprint as key from assetbatch.rate_limits
 order by key_fingerprint is not distinct from %(key)s desc, greatest(last_answer_at, next_call_at) desc limit 1
@@ -115,7 +130,7 @@ select k.max_calls, extract(epoch from k.window_length)::float8 as window_second
        case when k.full_by + k.window_length + k.margin > clock_timestamp() then k.max_calls
             else count(*) filter (where s.counted_by + k.window_length + k.margin > clock_timestamp()) end as busy,
        greatest(min(s.counted_by), k.full_by) + k.window_length + k.margin as next_free_at,
-       k.blocked_until
+       k.blocked_until, k.spaced_until > clock_timestamp() as spaced
 from assetbatch.rate_limits k
 left join assetbatch.rate_limit_slots s using (key_fingerprint)
 where k.key_fingerprint = %(key)s
@@ -136,19 +151,29 @@ order by host
 """
 
 
-# When the last dead letter died, an index tells: looking for it in every group costs a tenth of the statement.
+# The newest dead letters are found by an index: looking for them in every group costs a tenth of the statement.
 READ_QUEUE = """
 select state, priority, count(*) as items, min(enqueued_at) as oldest,
-       case when state = 'dead' then (select max(died_at) from assetbatch.queue where state = 'dead') end as died_at
+       case when state = 'dead' then (select max(died_at) from assetbatch.queue where state = 'dead') end as died_at,
+       case when state = 'dead' then (
+         select jsonb_agg(to_jsonb(d) order by d.died_at desc)
+         from (
+           select symbol, error_kind, error, died_at from assetbatch.queue
+           where state = 'dead' order by died_at desc limit %(limit)s
+         ) d
+       ) end as newest
 from assetbatch.queue
 group by state, priority
 """
 
-READ_BARS = """
-select count(*) as failing
+READ_FAILING_BARS = """
+select symbol, b.error_kind, b.error, count(*) over () as total
 from assetbatch.bar_state b join assetbatch.assets a using (symbol)
 where b.error_kind is not null and a.enabled
+order by b.asked_at desc nulls last, symbol limit %(limit)s
 """
+
+MOST_NAMED = 5
 
 # The last ones first; what was killed ended when it must have.
 READ_NOT_WELL = """
@@ -183,21 +208,24 @@ class Overview:
     """Rows as they were read; `now` is the database's time."""
 
     now: datetime
-    prices: dict[str, Row]
     jobs: list[Row]
     hour: dict[str, Any]
     queue: list[Row]
     queue_size_before: int | None
     budget: Row | None
     disagreeing_hosts: list[Row]
+    differing_hosts: list[Row] = field(default_factory=list)
     entitlements: Mapping[Access, Entitlement] = field(default_factory=dict)
     days: Days = field(default_factory=dict)
     closed: frozenset[AssetType] = frozenset()
     key: str | None = None
     """The fingerprint of the key in use."""
     first_run_at: datetime | None = None
-    bars_failing: int = 0
+    failing_bars: list[Row] = field(default_factory=list)
+    """The assets whose last call for bars failed, a few of `total`."""
     events_refused: Refusal | None = None
+    sight: Sight | None = None
+    """What the role may see of the platform's tables."""
 
     def job(self, name: str) -> Row:
         """Give the row of a job; each has one, whether it ever ran or not."""
@@ -207,44 +235,39 @@ class Overview:
 def read(
     connection: Connection,
     *,
-    symbols: Sequence[str],
     jobs: Sequence[str],
     key: str | None,
     plan: str,
     enqueued_every_seconds: float,
 ) -> Overview:
-    """Read all that `status` tells of, for these assets and jobs; `key` is the fingerprint of the key in use.
+    """Read all that `status` tells of, for these jobs; `key` is the fingerprint of the key in use.
 
     Where none is at hand it is the one that was used last.
     """
     hour = connection.execute(READ_HOUR).fetchone()
     assert hour is not None  # noqa: S101 - an aggregate has one row
     used = connection.execute(READ_KEY_IN_USE, {"key": key}).fetchone()
+    if key is None and used is not None:
+        key = used["key"]
     before = connection.execute(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds}).fetchone()
-    bars = connection.execute(READ_BARS).fetchone()
-    assert bars is not None  # noqa: S101 - a select without from has one row
     return Overview(
         now=hour["now"],
-        prices=prices(connection, symbols),
         jobs=connection.execute(READ_JOBS, {"jobs": list(jobs)}).fetchall(),
         hour=hour,
-        queue=connection.execute(READ_QUEUE).fetchall(),
+        queue=connection.execute(READ_QUEUE, {"limit": MOST_NAMED}).fetchall(),
         queue_size_before=None if before is None else before["remaining"],
         budget=connection.execute(READ_BUDGET, {"key": used and used["key"]}).fetchone(),
         disagreeing_hosts=connection.execute(READ_DISAGREEING_HOSTS).fetchall(),
-        entitlements={} if used is None else entitlements.read(connection, key=used["key"], plan=plan),
+        differing_hosts=connection.execute(READ_DIFFERING_HOSTS).fetchall(),
+        entitlements=entitlements.read(connection, key=key, plan=plan) if key else {},
         days=entitlements.read_days(connection, hour["now"]),
         closed=entitlements.closed_markets(connection, hour["now"] - ASK_AGAIN),
-        key=key if used is None else used["key"],
+        key=key,
         first_run_at=hour["first_run_at"],
-        bars_failing=bars["failing"],
+        failing_bars=connection.execute(READ_FAILING_BARS, {"limit": MOST_NAMED}).fetchall(),
         events_refused=outbox.refusal(connection),
+        sight=platform.sight(connection),
     )
-
-
-def prices(connection: Connection, symbols: Sequence[str]) -> dict[str, Row]:
-    """Read the newest prices of assets by symbol."""
-    return {row["symbol"]: row for row in connection.execute(READ_PRICES, {"symbols": list(symbols)})}
 
 
 def not_well(connection: Connection, *, seconds: float, limit: int) -> list[Row]:

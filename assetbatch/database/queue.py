@@ -14,8 +14,8 @@ import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
+from assetbatch.database.leases import new_token, release_dead
 from assetbatch.errors import FailureKind
 from assetbatch.model import Asset, AssetType, Role
 
@@ -180,13 +180,6 @@ where q.symbol = a.symbol and q.state = 'queued' and a.asset_type = %(market)s
   and s.day >= %(day)s and coalesce(s.error_kind, 'missing') <> 'missing'
 """
 
-HELD = """
-select q.symbol
-from assetbatch.queue q
-join unnest(%(symbols)s::text[], %(tokens)s::uuid[]) as v (symbol, token) on q.symbol = v.symbol and q.token = v.token
-"""
-
-
 ASSET_TYPES = {one.value: one for one in AssetType}
 
 
@@ -240,7 +233,11 @@ class BroughtBack:
 
 
 def bring_back(connection: Connection, *, retries: int) -> BroughtBack:
-    """Bring back what has been leased for too long, and what was delayed and is due; any number of runs may do so."""
+    """Bring back what has been leased for too long, and what was delayed and is due; any number of runs may do so.
+
+    What a killed worker of this host held has been leased for long enough.
+    """
+    release_dead(connection)
     row = connection.execute(
         BRING_BACK, {"retries": retries, "kind": FailureKind.WORKER_LOST.value, "error": LOST}
     ).fetchone()
@@ -261,14 +258,21 @@ def size(connection: Connection) -> int:
 
 
 def claim(
-    connection: Connection, *, limit: int, alone: bool, max_length: int, added_length: int, lease_seconds: float
+    connection: Connection,
+    *,
+    limit: int,
+    alone: bool,
+    max_length: int,
+    added_length: int,
+    lease_seconds: float,
+    run_id: int | None = None,
 ) -> list[Item]:
     """Claim the first `limit` items at most: for one call, or (`alone`) for a call each.
 
     A call's tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
     not list any more is dropped.
     """
-    token = uuid4()
+    token = new_token(run_id)
     rows = connection.execute(
         CLAIM,
         {
@@ -307,11 +311,6 @@ def claim(
 def keep(connection: Connection, items: Sequence[Item], *, lease_seconds: float) -> None:
     """Hold on to claimed items for another `lease_seconds`."""
     connection.execute(KEEP, _claims(items) | {"lease_seconds": lease_seconds})
-
-
-def held(connection: Connection, items: Sequence[Item]) -> set[str]:
-    """Tell which claims still stand, by symbol."""
-    return {row["symbol"] for row in connection.execute(HELD, _claims(items))} if items else set()
 
 
 def complete(connection: Connection, items: Sequence[Item]) -> set[str]:

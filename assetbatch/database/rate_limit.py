@@ -1,7 +1,7 @@
-"""The budget of calls, shared by all processes and hosts that use a key; design and proof are in migration 0003.
+"""The budget of calls, shared by all processes and hosts that use a key; design and proof: functions/rate_limit.sql.
 
     slot = limiter.acquire(max_wait_seconds=60)
-    ... send, read the answer ...
+    ... send, by `slot.send_by`; read the answer ...
     limiter.release(slot, Outcome.OK)
 
 The database alone decides who may send when; a process only sleeps for as long as it is told, by its monotonic clock.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from assetbatch.database.leases import boot_time
+from assetbatch.boottime import boot_time
 from assetbatch.errors import CallError, FailureKind
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ set running_calls = 0, running_until = 'epoch', foreseen_calls = %(calls)s, fore
 where key_fingerprint = %(key)s
 """
 
-# Beyond the whole time-out: what the kernel and proxies may still deliver of a request that was given up.
-DELIVERY_GRACE_SECONDS = 10
+# From the grant of a slot to when its request has left: for the grant's way here, a claim, and connecting.
+LEAVE_SECONDS = 10
 
 
 class Lane(StrEnum):
@@ -100,7 +100,7 @@ class Rules:
     @property
     def hold_seconds(self) -> float:
         """From the grant of a slot to the last instant at which its request can still be counted."""
-        return self.request_seconds + DELIVERY_GRACE_SECONDS
+        return self.request_seconds + LEAVE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ class Slot:
     spacing_seconds: float
     waited_seconds: float
     calls_in_window: int | None
-    asked_at: float
-    """Seconds of `boot_time()`: when the question was sent that was answered with this slot."""
+    send_by: float
+    """Until when the first request may leave, as `boot_time()`: later, the slot may be another's."""
 
 
 def key_fingerprint(api_key: str) -> str:
@@ -140,7 +140,7 @@ class RateLimiter:
         self._connection = connection
         self._key = key
         self._host = host
-        self._rules = rules
+        self.rules = rules
         self._lane = lane
         self._pause = pause
 
@@ -148,15 +148,23 @@ class RateLimiter:
         """Wait for a slot, on an unlimited plan for `calls` of them.
 
         `calls_after` tells how many calls this run still means to make after this one. Raises CallError (no_slot) at
-        once when it would take longer than `max_wait_seconds`.
+        once when it would take longer than `max_wait_seconds`, or when that is negative.
         """
+        if max_wait_seconds < 0:
+            raise CallError(FailureKind.NO_SLOT, "the time in which calls may begin is over", sent=False)
         started = time.monotonic()
         ticket = None
+        # Who does not mean to wait is told the whole time until a call is free, and who waits, when to ask again.
+        turn_at = None if self.rules.max_calls is not None else started
         try:
             while True:
                 asked_at = boot_time()
-                answer = self._ask(ticket, max_wait_seconds - (time.monotonic() - started), calls_after, calls)
+                left = max_wait_seconds - (time.monotonic() - started)
+                answer = self._ask(ticket, 0.0 if turn_at is None else left, calls_after, calls)
                 ticket = answer["ticket"]
+                if answer["verdict"] == "refused" and turn_at is None and answer["wait_seconds"] <= left:
+                    turn_at = time.monotonic() + answer["wait_seconds"]
+                    continue
                 if answer["verdict"] == "refused":
                     raise CallError(
                         FailureKind.NO_SLOT,
@@ -164,30 +172,39 @@ class RateLimiter:
                         sent=False,
                     )
                 if answer["wait_seconds"] > 0:
-                    log.info("waiting %.1f s for a call", answer["wait_seconds"])
+                    whole = max((turn_at or 0) - time.monotonic(), answer["wait_seconds"])
+                    log.info("waiting %.0f s for a call", whole, extra={"counts_down": True})
                     self._pause(answer["wait_seconds"])
                 if answer["verdict"] == "granted":
-                    token, a_second = answer["token"], self._rules.max_calls_per_second
-                    slot = Slot(
-                        token=token,
-                        calls=1 if token else calls,
-                        spacing_seconds=0 if token or not a_second else 1 / a_second,
-                        waited_seconds=time.monotonic() - started,
-                        calls_in_window=answer["calls_in_window"],
-                        asked_at=asked_at,
-                    )
-                    if self.in_time(slot):
+                    slot = self._slot(answer, asked_at, time.monotonic() - started, calls)
+                    if self._is_in_time(slot, max_wait_seconds):
                         return slot
-                    self.release(slot, Outcome.UNSENT)
         except BaseException:
             if ticket is not None:
                 with suppress(psycopg.Error):
                     self._connection.execute(WITHDRAW, {"key": self._key, "ticket": ticket})
             raise
 
-    def in_time(self, slot: Slot) -> bool:
-        """Tell whether a request sent now ends within the slot's hold: not when the machine slept in between."""
-        return boot_time() - slot.asked_at < self._rules.hold_seconds - self._rules.request_seconds
+    def _slot(self, answer: dict[str, Any], asked_at: float, waited_seconds: float, calls: int) -> Slot:
+        token, a_second = answer["token"], self.rules.max_calls_per_second
+        return Slot(
+            token=token,
+            calls=1 if token else calls,
+            spacing_seconds=0 if token or not a_second else 1 / a_second,
+            waited_seconds=waited_seconds,
+            calls_in_window=answer["calls_in_window"],
+            # Asked before the grant, and its turn comes `wait_seconds` after that.
+            send_by=asked_at + answer["wait_seconds"] + LEAVE_SECONDS,
+        )
+
+    def _is_in_time(self, slot: Slot, max_wait_seconds: float) -> bool:
+        """Return whether a slot can still be used; one that cannot is given back."""
+        if boot_time() <= slot.send_by:
+            return True
+        self.release(slot, Outcome.UNSENT)
+        if slot.waited_seconds > max_wait_seconds:
+            raise CallError(FailureKind.NO_SLOT, "each call comes too late to be used", sent=False)
+        return False
 
     def _ask(self, ticket: int | None, max_wait_seconds: float, calls_after: int, calls: int = 1) -> dict[str, Any]:
         row = self._connection.execute(
@@ -195,12 +212,12 @@ class RateLimiter:
             {
                 "key": self._key,
                 "host": self._host,
-                "max_calls": self._rules.max_calls,
-                "window": self._rules.window_seconds,
-                "margin": self._rules.margin_seconds,
-                "spacing": self._rules.min_spacing_seconds,
-                "calls_per_second": self._rules.max_calls_per_second,
-                "hold": self._rules.hold_seconds,
+                "max_calls": self.rules.max_calls,
+                "window": self.rules.window_seconds,
+                "margin": self.rules.margin_seconds,
+                "spacing": self.rules.min_spacing_seconds,
+                "calls_per_second": self.rules.max_calls_per_second,
+                "hold": self.rules.hold_seconds,
                 "lane": self._lane,
                 "ticket": ticket,
                 "max_wait": max_wait_seconds,
@@ -220,7 +237,7 @@ class RateLimiter:
             {"key": self._key, "token": slot.token, "outcome": outcome, "retry_after": retry_after_seconds},
         ).fetchone()
         assert row is not None  # noqa: S101 - a function answers with a row
-        if not row["known"]:
+        if not row["known"] and outcome is not Outcome.UNSENT:
             log.warning("a call took longer than it can: its slot was given to another one meanwhile")
         return bool(row["foreseen"])
 

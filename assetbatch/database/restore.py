@@ -72,7 +72,7 @@ LOCK_KEYS = "select from assetbatch.rate_limits order by key_fingerprint for upd
 # Calls that no slot remembers were counted by now: that is what `full_by` says, and it outlives a change of the rules.
 BLOCK_KEYS = """
 update assetbatch.rate_limits
-set full_by = greatest(full_by, clock_timestamp())
+set full_by = greatest(full_by, clock_timestamp()), history = assetbatch.history()
 returning max_calls, full_by + greatest(window_length + margin, make_interval(secs => %(cooldown)s)) as blocked_until
 """
 

@@ -10,6 +10,7 @@ import psycopg
 
 from assetbatch.database.connection import meaning_of
 from assetbatch.errors import EXIT_BUG, KINDS, AssetbatchError, Interrupted
+from assetbatch.processes import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from assetbatch.model import RunResult
 
 BEGIN_RUN = """
-insert into assetbatch.runs (job, host, version, plan, calls_per_window, started_at, ends_by)
-select %(job)s, %(host)s, %(version)s, %(plan)s, %(calls_per_window)s, at, at + make_interval(secs => %(longest)s)
+insert into assetbatch.runs
+  (job, host, version, plan, calls_per_window, place, pid, pid_started, started_at, ends_by)
+select %(job)s, %(host)s, %(version)s, %(plan)s, %(calls_per_window)s, %(place)s, %(pid)s, %(pid_started)s,
+       at, at + make_interval(secs => %(longest)s)
 from coalesce(%(started_at)s::timestamptz, clock_timestamp()) as at
 returning id, started_at
 """
@@ -96,8 +99,10 @@ def begin(
 ) -> tuple[int, datetime]:
     """Write down that a run has begun; return its id and its start, by the database's clock unless given.
 
-    What has not ended after `longest_seconds` counts as killed.
+    What has not ended after `longest_seconds` counts as killed, and at once what this process has begun when that is
+    gone.
     """
+    process = this_process()
     row = connection.execute(
         BEGIN_RUN,
         {
@@ -106,6 +111,9 @@ def begin(
             "version": version,
             "plan": plan,
             "calls_per_window": calls_per_window,
+            "place": process and process.place,
+            "pid": process and process.pid,
+            "pid_started": process and process.started,
             "longest": longest_seconds,
             "started_at": started_at,
         },

@@ -1,12 +1,14 @@
 """The schema: migrations, the check that it fits this program, whose prices it holds, and what a role must be granted.
 
 Migrations are the numbered files of `migrations/`, applied in order, all in one transaction under a lock, so that
-several hosts may run `init` at once, and jobs meanwhile. They add before they remove, a release apart: a program works
-with a newer schema for as long as `assetbatch.meta.oldest_program` allows it.
+several hosts may run `init` at once, and jobs meanwhile. After them the functions of `functions/` are made anew: one
+that changes is edited where it stands, and comes with a migration, if only an empty one. Migrations add before they
+remove, a release apart: a program works with a newer schema for as long as `assetbatch.meta.oldest_program` allows it.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from importlib.resources import files
@@ -128,6 +130,12 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda migration: migration.version)
 
 
+def functions() -> list[str]:
+    """All functions of the newest schema, as the SQL that makes or replaces them."""
+    found = [file for file in files("assetbatch.database.functions").iterdir() if file.name.endswith(".sql")]
+    return [file.read_text("utf-8") for file in sorted(found, key=lambda file: file.name)]
+
+
 def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Migration]:
     """Bring the schema up to date in one transaction; return the migrations that were applied, in order.
 
@@ -153,6 +161,8 @@ def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Mig
             )
         keep_provider(connection)
         if missing:
+            for text in functions():
+                connection.execute(sql.SQL(text))
             connection.execute(SET_OLDEST_PROGRAM, {"oldest_program": OLDEST_PROGRAM})
     return missing
 
@@ -265,6 +275,7 @@ def source(connection: Connection) -> str | None:
 
 def grants(role: str) -> str:
     """Write the SQL that grants `role` the least that the jobs need, for the owner of the tables to run."""
-    quoted = sql.Identifier(role).as_string()
     template = files("assetbatch.database").joinpath("grants.sql").read_text("utf-8")
-    return template.replace(":role", quoted)
+    texts = {":role": sql.Identifier(role).as_string(), ":'role'": sql.Literal(role).as_string().lstrip()}
+    # At once: a role may be called as one of them.
+    return re.sub(":role|:'role'", lambda found: texts[found[0]], template)

@@ -37,7 +37,7 @@ order by symbol
 on conflict (symbol) do update
 set polygon_ticker = excluded.polygon_ticker, asset_type = excluded.asset_type, role = excluded.role,
     rank = excluded.rank, update_frequency_seconds = excluded.update_frequency_seconds, name = excluded.name,
-    enabled = true, origin = excluded.origin
+    enabled = true, enabled_at = excluded.enabled_at, origin = excluded.origin
 where a.origin = 'config' and not a.enabled
 returning symbol
 """
@@ -239,8 +239,15 @@ def remove(connection: Connection, symbols: Sequence[str], *, with_bars: bool = 
 def _remove_bars(connection: Connection, symbol: str) -> int:
     total = 0
     while True:
-        with transaction(connection):
-            count = connection.execute(REMOVE_BARS, {"symbol": symbol, "limit": BARS_AT_ONCE}).rowcount
+        try:
+            with transaction(connection):
+                count = connection.execute(REMOVE_BARS, {"symbol": symbol, "limit": BARS_AT_ONCE}).rowcount
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise SchemaError(
+                f"bars cannot be removed: {words_of(error)}",
+                hint="no job deletes bars, so no role of theirs may: run this as the owner of market_data.ohlcv_5m, or"
+                " as a role that was granted DELETE on it",
+            ) from error
         total += count
         if count < BARS_AT_ONCE:
             return total

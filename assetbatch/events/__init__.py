@@ -51,8 +51,11 @@ class RefusedError(DeliveryError):
 class Publisher(Protocol):
     """Delivers events, all or an exception: DeliveryError."""
 
-    def publish(self, events: Sequence[outbox.Event], *, seconds: float) -> None:
-        """Deliver in order, within so many seconds; return once whoever carries them has acknowledged all."""
+    def publish(self, events: Sequence[outbox.Event], *, seconds: float, leave_by: float) -> None:
+        """Deliver in order, within so many seconds; return once whoever carries them has acknowledged all.
+
+        Past `leave_by`, as `boot_time()`, another publisher may be at it: raises LeaseLostError where it could disturb.
+        """
 
     def close(self) -> None:
         """Give back what it holds; no delivery goes on after that."""
@@ -84,9 +87,10 @@ def publisher(config: Config, connection: Connection) -> Publisher | None:
 class Announcer:
     """Announces for one run, whenever it has time; a carrier that is away or slow costs it DELIVERY_SECONDS in all."""
 
-    def __init__(self, config: Config, connection: Connection) -> None:
+    def __init__(self, config: Config, connection: Connection, *, run_id: int | None = None) -> None:
         self._config = config
         self._connection = connection
+        self._run_id = run_id
         self._not_before = 0.0
         self._given_up = False
         self._warned = False
@@ -103,7 +107,7 @@ class Announcer:
             return
         failed = False
         try:
-            publish_pending(self._config, self._connection, seconds=left)
+            publish_pending(self._config, self._connection, seconds=left, run_id=self._run_id)
         except DeliveryError as error:
             failed = True
             if not self._warned:
@@ -120,13 +124,15 @@ class Announcer:
         self._not_before = began + max(RETRY_SECONDS if failed else PAUSE_SECONDS, took * PAUSE_FACTOR)
 
 
-def publish_pending(config: Config, connection: Connection, *, seconds: float = DELIVERY_SECONDS) -> int:
+def publish_pending(
+    config: Config, connection: Connection, *, seconds: float = DELIVERY_SECONDS, run_id: int | None = None
+) -> int:
     """Announce what waits in the outbox, or as much as there is time for; return how many events were announced.
 
     Raises DeliveryError.
     """
     end = time.monotonic() + seconds
-    lease = Lease(connection, "publisher", seconds=LEASE_SECONDS)
+    lease = Lease(connection, "publisher", seconds=LEASE_SECONDS, run_id=run_id)
     published = 0
     swept = False
     while lease.take():
@@ -149,6 +155,8 @@ def _publish(config: Config, connection: Connection, lease: Lease, end: float) -
     published = 0
     try:
         while end - time.monotonic() >= SHORTEST_SECONDS:
+            # Before they are read: with the lease lost in between, another one may have published some of them.
+            lease.keep(lasting=LEASE_SECONDS * 0.9)
             events = outbox.pending(connection, limit=BATCH, max_age_minutes=max_age_minutes)
             if not events:
                 break
@@ -160,8 +168,9 @@ def _publish(config: Config, connection: Connection, lease: Lease, end: float) -
             if len(news) < len(events):
                 outbox.drop(connection, [event for event in events if event.overtaken])
             if news:
+                left = min(max(SHORTEST_SECONDS, end - time.monotonic()), DELIVERY_SECONDS)
                 try:
-                    carrier.publish(news, seconds=max(SHORTEST_SECONDS, end - time.monotonic()))
+                    carrier.publish(news, seconds=left, leave_by=lease.until - left)
                 except DeliveryError as error:
                     outbox.mark_published(connection, error.delivered)
                     if isinstance(error, RefusedError):
@@ -169,7 +178,6 @@ def _publish(config: Config, connection: Connection, lease: Lease, end: float) -
                     raise
                 outbox.mark_published(connection, news, is_well=True)
                 published += len(news)
-            lease.keep()
     except LeaseLostError:
         log.info("another run publishes now")
     finally:

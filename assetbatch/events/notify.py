@@ -21,8 +21,12 @@ class NotifyPublisher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def publish(self, events: Sequence[outbox.Event], *, seconds: float) -> None:
-        """Deliver in one transaction: PostgreSQL sends all at its commit, in order, or none. Raises DeliveryError."""
+    def publish(self, events: Sequence[outbox.Event], *, seconds: float, leave_by: float) -> None:
+        """Deliver in one transaction: PostgreSQL sends all at its commit, in order, or none. Raises DeliveryError.
+
+        What another publisher has delivered meanwhile it leaves out, so that `leave_by` is of no concern.
+        """
+        del leave_by
         try:
             outbox.notify(self._connection, events, seconds=seconds)
         except psycopg.OperationalError as error:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from assetbatch.boottime import boot_time
+from assetbatch.errors import LeaseLostError
 from assetbatch.events import DeliveryError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from assetbatch.database.outbox import Event
 
@@ -24,12 +27,24 @@ STREAM_LENGTH = 10_000
 REHEARSAL_CHANNEL = "asset:update:doctor"
 
 
+def _gated(kind: type[redis.Connection], look: Callable[[], None]) -> type[redis.Connection]:
+    """Return a kind of connection that looks first, last before its socket is written."""
+
+    class Gated(kind):  # type: ignore[valid-type, misc]
+        def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            look()
+            super().send_packed_command(command, check_health=check_health)
+
+    return Gated
+
+
 class RedisPublisher:
     """PUBLISH on each symbol's channel; with `stream` also XADD to the stream `asset:updates`, both or neither."""
 
     def __init__(self, url: str, *, stream: bool) -> None:
         self._stream = stream
         self._is_checked = False
+        self._leave_by = math.inf
         try:
             self._redis = redis.Redis.from_url(
                 url,
@@ -37,14 +52,17 @@ class RedisPublisher:
                 socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
                 retry=Retry(NoBackoff(), 0),
             )
+            pool = self._redis.connection_pool
+            pool.connection_class = _gated(pool.connection_class, self._look_at_the_clock)
         except ValueError:
             raise DeliveryError("REDIS_URL is no Redis URL (redis://host:6379/0)") from None
 
-    def publish(self, events: Sequence[Event], *, seconds: float) -> None:
-        """Deliver in one round trip. Raises DeliveryError.
+    def publish(self, events: Sequence[Event], *, seconds: float, leave_by: float) -> None:
+        """Deliver in one round trip. Raises DeliveryError, and LeaseLostError when they had not left by `leave_by`.
 
         In a thread, since a time-out of the socket bounds one read, not a server that drips.
         """
+        self._leave_by = leave_by
         failure: list[Exception] = []
 
         def deliver() -> None:
@@ -91,6 +109,10 @@ class RedisPublisher:
             with suppress(redis.exceptions.NoPermissionError):
                 return f"takes events; {self._redis.xlen(STREAM)} in the stream {STREAM}"
             return f"takes events, also in the stream {STREAM}"
+
+    def _look_at_the_clock(self) -> None:
+        if boot_time() > self._leave_by:
+            raise LeaseLostError("the events were held up until another run may publish them")
 
     def _publish(self, events: Sequence[Event]) -> None:
         with _own_errors():

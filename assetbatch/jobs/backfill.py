@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from assetbatch import bars as core
 from assetbatch import market_hours
 from assetbatch.database import bar_holes, bar_pages, catalogue, schema
+from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import KINDS, FailureKind
+from assetbatch.errors import EXIT_BUSY, KINDS, FailureKind
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.clock import Clock
-from assetbatch.jobs.run import new_client, perform, renewal_seconds
+from assetbatch.jobs.run import new_client, perform, renewal_seconds, skipped
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, ChangedBar, Failure, Span, Trouble
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOB = "backfill"
+# How long another backfill is waited for.
+WAIT_FOR_ANOTHER_SECONDS = 60.0
 # How often an asset's page is asked for that fails.
 ATTEMPTS = 3
 # How long at a time to wait for another run that asks for bars of the same asset.
@@ -56,6 +59,17 @@ class Foreseen:
     assets: Mapping[str, Asset]
     calls: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a backfill is: whose bars come next, how many are stored, and what is left of what was foreseen."""
+
+    symbol: str
+    bars: int
+    calls: int
+    calls_left: int
+    seconds_left: float
 
 
 def seconds_for(calls: int, config: Config) -> float:
@@ -106,30 +120,70 @@ def foresee(
 
 
 def backfill(
-    start: Start, foreseen: Foreseen, *, refetch: bool, progress: Callable[[int, int], object] | None = None
+    start: Start,
+    foreseen: Foreseen,
+    *,
+    refetch: bool,
+    wait_seconds: float = WAIT_FOR_ANOTHER_SECONDS,
+    progress: Callable[[Progress], object] = lambda _: None,
 ) -> RunResult:
     """Ask for the bars that are missing within the spans that were foreseen; `refetch`: for those that are there, too.
 
-    `progress` is told how many calls were made, and how many were foreseen. Raises ConfigurationError without a key.
+    Another backfill that is going on is waited for, `wait_seconds` at most; this one is skipped, with EXIT_BUSY, when
+    nothing was fetched then that it was asked for. `progress` is told before each call. Raises ConfigurationError
+    without a key.
     """
     api_key = start.config.require_api_key().reveal()
     limit = longest_seconds(foreseen)
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
+        sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         road = run.road(api_key, Lane.QUEUE)
         pages = _Pages(run, road, sight, foreseen.spans, refetch=refetch)
         client = new_client(run.config, api_key)
         client.warm_up()
-        pages.fetch(
-            client,
-            no_call_after=time.monotonic() + limit,
-            progress=lambda: progress and progress(run.trip.calls_used, foreseen.calls),
-        )
+        began = time.monotonic()
+
+        def tell() -> None:
+            made = run.trip.calls_used
+            left = max(1, foreseen.calls - made)
+            seconds = max(foreseen.seconds - (time.monotonic() - began), seconds_for(left, run.config))
+            progress(Progress(pages.todo[0], pages.stored, made, left, seconds))
+
+        pages.fetch(client, no_call_after=began + limit, progress=tell)
         return _result(run, pages, foreseen)
 
-    return perform(JOB, start, work, max_seconds=limit, lease_seconds=renewal_seconds(start.config))
+    def turned_away(run: Run) -> RunResult:
+        spans = foreseen.spans.values()
+        left = foresee(
+            run.config,
+            run.connection,
+            symbols=list(foreseen.spans),
+            since=min(span.since for span in spans),
+            until=max(span.until for span in spans),
+            refetch=refetch,
+        )
+        if not left.calls:
+            return replace(run.result(), calls_foreseen=foreseen.calls)
+        holder = Lease(run.connection, JOB).holder()
+        words = (
+            f"another backfill{f' ({holder})' if holder else ''} was still going after {wait_seconds:g} s, and nothing"
+            " was fetched: it goes on; start this one again later, or let it wait longer with --wait SECONDS"
+        )
+        result = replace(skipped(run), exit_code=EXIT_BUSY, calls_foreseen=foreseen.calls)
+        return replace(result, warnings=(*result.warnings, words))
+
+    return perform(
+        JOB,
+        start,
+        work,
+        max_seconds=limit,
+        # Who has nothing to ask for is in nobody's way.
+        lease_seconds=renewal_seconds(start.config) if foreseen.calls else None,
+        patience_seconds=wait_seconds,
+        turned_away=turned_away,
+    )
 
 
 def _result(run: Run, pages: _Pages, foreseen: Foreseen) -> RunResult:
@@ -172,6 +226,9 @@ class _Pages(Bars):
         return tuple(bar_holes.sentences(bar_holes.refused(self._run.connection, list(self._spans))))
 
     def has_work(self) -> bool:
+        # Looked at before a slot is waited for: nobody waits a window long to learn that all is there.
+        while self.todo and self._missing(self.todo[0]) is None:
+            self.todo.popleft()
         if self.todo and self.ended_by is None:
             self.ended_by = self._sight.refusal(Access.BARS)
         return bool(self.todo) and self.ended_by is None
@@ -197,18 +254,23 @@ class _Pages(Bars):
         del one  # it is still the first to do
         self._tries = self._waits = 0
 
-    def _hole(self, claimed: Claimed) -> Span | None:
-        symbol = claimed.track.asset.symbol
+    def _missing(self, symbol: str) -> Span | None:
+        """Return what the next call for an asset is to bring; None: all is there that can be had."""
         span = self._spans[symbol]
         if self._refetch:
             found = span if span.since < span.until else None
         else:
             found = core.next_hole(self._holes(symbol, span.since, span.until))
         # A hole that its call has left as it was stays as it is.
-        if found is None or (self._tries == 0 and found == self._last_holes.get(symbol)):
+        return None if self._tries == 0 and found == self._last_holes.get(symbol) else found
+
+    def _hole(self, claimed: Claimed) -> Span | None:
+        symbol = claimed.track.asset.symbol
+        found = self._missing(symbol)
+        if found is None:
             self.todo.popleft()
-            return None
-        self._last_holes[symbol] = found
+        else:
+            self._last_holes[symbol] = found
         return found
 
     def _known(self, one: BarCall) -> Mapping[datetime, tuple[Bar, bool]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
@@ -18,7 +17,6 @@ from assetbatch.database import bar_holes, bars, catalogue
 from assetbatch.jobs.run import rules_of
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, Call, CallKind, Span
-from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -149,6 +147,7 @@ class BarCalls:
             wanted_since=self._since(symbol),
             kept_since=self.wanted.kept_since(),
             seconds=self._lease_seconds,
+            run_id=self._run.id,
         )
         if claimed is None:
             self._taken(symbol)
@@ -185,20 +184,13 @@ class BarCalls:
             self._partitions = since
 
     def _newest(self, claimed: Claimed) -> Span | None:
-        until = self.wanted.until(market_hours.market_of(claimed.track.asset))
-        if until is None:
-            return None
-        recheck = timedelta(hours=self._settings.recheck_hours)
-        now = self._run.clock.now()
-        span = core.tail(claimed.track, until=until, now=now, recheck=recheck)
-        if span is None:
+        track = claimed.track
+        span, until = self.wanted.newest(track), self.wanted.until(market_hours.market_of(track.asset))
+        if span is None and until is not None:
             # The platform itself has stored them: what is missing before them is a hole.
-            bars.finish(self._run.connection, claimed, asked_until=until, asked_at=now, minutes=claimed.track.minutes)
-        if span is None or self._sight.mode is Mode.END_OF_DAY:
-            return span
-        # The bars that are open now come along; they are fetched again.
-        until = core.floor(now) + core.LENGTH
-        return Span(max(span.since, until - core.ONE_PAGE), until)
+            now = self._run.clock.now()
+            bars.finish(self._run.connection, claimed, asked_until=until, asked_at=now, minutes=track.minutes)
+        return span
 
     def _hole(self, claimed: Claimed) -> Span | None:
         track = claimed.track

@@ -23,6 +23,7 @@ from assetbatch.jobs.wanted import HORIZONS
 from assetbatch.model import BarsResult, Span, Trouble
 from assetbatch.planner import Mode
 from assetbatch.provider.bars import Page
+from assetbatch.provider.flight import HeldUpError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,10 +80,11 @@ class Bars(BarCalls):
         """Ask page by page, one after another, for as long as there is something to ask for and a call to do it.
 
         No call begins after the monotonic time `no_call_after`; `max_calls` bounds the requests of the run, None: no
-        bound.
+        bound. `progress` is told before each.
         """
         road = self._road
         while road.calls_left(max_calls) >= 1 and time.monotonic() < no_call_after and self.has_work():
+            progress()
             try:
                 slot = road.acquire(max_wait_seconds=no_call_after - time.monotonic())
             except CallError as error:
@@ -96,12 +98,13 @@ class Bars(BarCalls):
                     road.limiter.release(slot, Outcome.UNSENT)
             if one is not None:
                 self._ask(client, one, slot)
-                progress()
 
     def _ask(self, client: Client, one: BarCall, slot: Slot) -> None:
         began = time.monotonic()
         try:
             page = self._road.sent(client, one.call, slot, began)
+        except HeldUpError:
+            self.held_up(one)
         except CallError as error:
             self.failed(one, error)
         except BaseException:
@@ -287,6 +290,12 @@ class Bars(BarCalls):
             longest_seconds=longest,
             now=now,
         )
+
+    def held_up(self, one: BarCall) -> None:
+        """Choose anew what a call was for that never left: another run may be asking for it by now."""
+        self.let_go(one)
+        self._last_holes.pop(one.claimed.track.asset.symbol, None)
+        self._again(one)
 
     def let_go(self, one: BarCall) -> None:
         """Let another run ask: this one ends."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import psycopg
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from assetbatch import planner
+from assetbatch.boottime import boot_time
 from assetbatch.database import queue
 from assetbatch.database.connection import transaction
 from assetbatch.database.queue import Ending, State
@@ -72,14 +72,17 @@ class Claims:
         connection: Connection,
         api_key: str,
         reconnect: Callable[[], AbstractContextManager[Connection]],
+        *,
+        run_id: int,
     ) -> None:
+        self._run_id = run_id
         self._config = config
         self._settings = config.settings.queue
         self._connection = connection
         self._key = key_fingerprint(api_key)
         self._reconnect = reconnect
         self._held: set[Item] = set()
-        self._kept_at = time.monotonic()
+        self._kept_at = boot_time()
         self.taken = 0
         self.requeued: dict[str, None] = {}
         self.dead: list[Failure] = []
@@ -93,6 +96,7 @@ class Claims:
 
     def take(self, *, limit: int, alone: bool) -> list[Item]:
         """Claim the first items that one call covers, `limit` at most; `alone`: each is to have a call of its own."""
+        asked_at = boot_time()
         items = queue.claim(
             self._connection,
             limit=limit,
@@ -100,21 +104,22 @@ class Claims:
             max_length=planner.MAX_TICKERS_LENGTH,
             added_length=planner.ADDED_LENGTH,
             lease_seconds=self._settings.lease_seconds,
+            run_id=self._run_id,
         )
         self.taken += len(items)
         for item in items:
             self.requeued.pop(item.asset.symbol, None)
         if not self._held:
-            self._kept_at = time.monotonic()
+            self._kept_at = asked_at
         self._held.update(items)
         return items
 
     def keep(self) -> None:
         """Renew the leases of what is held, in good time."""
-        if self._held and time.monotonic() - self._kept_at > self._settings.lease_seconds / 3:
+        if self._held and boot_time() - self._kept_at > self._settings.lease_seconds / 3:
+            self._kept_at = boot_time()
             with transaction(self._connection):
                 queue.keep(self._connection, list(self._held), lease_seconds=self._settings.lease_seconds)
-            self._kept_at = time.monotonic()
 
     def write(self, done: Sequence[Item], endings: Sequence[Ending]) -> set[str]:
         """End claims, in the caller's transaction; return the symbols of those that were still held."""
@@ -138,10 +143,6 @@ class Claims:
         """Take it that these items have ended after all: their market's call served them."""
         for symbol in symbols:
             self.requeued.pop(symbol, None)
-
-    def still_hold(self, items: Sequence[Item]) -> set[str]:
-        """Tell which of these no other run has taken over, by symbol."""
-        return queue.held(self._connection, items)
 
     def complete(self, items: Sequence[Item]) -> None:
         """End items that need nothing stored."""

@@ -1,4 +1,4 @@
-"""Time for a run: the database's clock decides, this host's monotonic clock only carries it on."""
+"""Time for a run: the database's clock decides, this host's own, which counts sleep, only carries it on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import threading
 import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+
+from assetbatch.boottime import boot_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,11 +21,11 @@ class Clock:
 
     def __init__(self, started_at: datetime) -> None:
         self.started_at = started_at
-        self._read_at = time.monotonic()
+        self._read_at = boot_time()
 
     def now(self) -> datetime:
-        """Tell the database's time, carried on by this host's monotonic clock."""
-        return self.started_at + timedelta(seconds=time.monotonic() - self._read_at)
+        """Return the database's time, carried on by this host's `boot_time()`."""
+        return self.started_at + timedelta(seconds=boot_time() - self._read_at)
 
 
 class Stop:

@@ -21,6 +21,7 @@ from assetbatch.errors import KINDS, CallError, FailureKind
 from assetbatch.jobs.sight import Turn
 from assetbatch.jobs.update import sort_out
 from assetbatch.model import Call, CallKind, Failure, Role
+from assetbatch.provider.flight import HeldUpError
 from assetbatch.provider.quotes import Answers
 from assetbatch.provider.reference import MarketsOpen
 
@@ -81,6 +82,10 @@ class Cycle:
         try:
             if call.kind is not CallKind.DAILY or self._is_our_turn(call):
                 self._make(call, calls_after=len(self._waiting))
+        except HeldUpError:
+            # Another run may have asked for its day meanwhile.
+            self.sight.give_up_day()
+            self._waiting.appendleft(call)
         except CallError as error:
             self.road.stop.check()
             self._failed(call, error)
@@ -159,11 +164,11 @@ class Cycle:
         road = self.road
         slot = road.acquire(max_wait_seconds=self.no_call_after - time.monotonic(), calls_after=calls_after)
         began = time.monotonic()
-        answers = road.sent(self.client, call, slot, began)
+        answers = road.sent(self.client, call, slot, began, leave_by=self.sight.leave_by(call))
         assert isinstance(answers, Answers)  # noqa: S101 - such calls bring prices
+        record = road.landed(call, slot, began, Outcome.OK)
         self.sight.learn(call, None)
-        brought = sort_out(call.assets, answers, self.sight.known)
-        self._store(call, brought, [road.landed(call, slot, began, Outcome.OK)])
+        self._store(call, sort_out(call.assets, answers, self.sight.known), [record])
 
     def ask_status(self) -> MarketsOpen | None:
         """Ask which markets are open; None: not known."""
@@ -180,6 +185,8 @@ class Cycle:
         """Write down that these assets were not updated, and why; others that a call covers beside them were no aim."""
         assets = [asset for asset in assets if asset.role is Role.PRIORITY]
         if assets:
+            # Another run that has taken over may have had better luck.
+            self.road.keep_lease()
             brought = [Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in assets]
             self._store(None, brought, [])
 

@@ -22,7 +22,7 @@ from assetbatch.jobs.backlog import Backlog
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.flights import Flights
-from assetbatch.jobs.run import new_client, perform, renewal_seconds
+from assetbatch.jobs.run import new_client, perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.settling import Settling
 from assetbatch.jobs.sight import Sight
 from assetbatch.model import AssetType, CallKind
@@ -72,7 +72,7 @@ def drain_queue(
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
 
     def work(run: Run) -> RunResult:
-        claims = Claims(run.config, run.connection, api_key, reconnect)
+        claims = Claims(run.config, run.connection, api_key, reconnect, run_id=run.id)
         drain = Drain(run, api_key, claims, begin_until=begin_until, max_items=bounds.max_items, progress=progress)
         drain.to_the_end()
         return drain.result()
@@ -100,7 +100,7 @@ class Drain:
         self._max_items = max_items
         self._progress = progress
         self._road = run.road(api_key, Lane.QUEUE, self._pause)
-        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
+        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         self._backlog = Backlog(run, self._sight, claims)
         self._bars = Bars(run, self._road, self._sight)
         lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
@@ -171,14 +171,15 @@ class Drain:
         """Begin the calls for what is first in the queue; False where it has nothing after all."""
         calls = self._backlog.claim(slot.calls, items_left)
         for number, (call, items) in enumerate(calls):
-            self._flights.begin(call, items, slot, after_seconds=number * slot.spacing_seconds)
+            pause = number * slot.spacing_seconds
+            self._flights.begin(call, items, slot, leave_by=self._road.leave_by(slot), after_seconds=pause)
         return bool(calls)
 
     def _begin_bars(self, slot: Slot) -> bool:
         """Begin a call for bars, with a slot that the queue leaves."""
         one = self._bars.begin() if self._bars.has_work() else None
         if one is not None:
-            self._flights.begin(one.call, (), slot, bars=one)
+            self._flights.begin(one.call, (), slot, leave_by=self._road.leave_by(slot), bars=one)
         return one is not None
 
     def _pause(self, seconds: float) -> None:
@@ -234,6 +235,9 @@ class Drain:
         warnings = result.warnings + self._run.statuses_lost() + self._bars.warnings()
         if trip.deleted:
             warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(trip.deleted)}",)
+        warnings += unknown_tickers(self._sight.unknown(trip.failed))
+        if not self._run.config.priority_assets and self._sight.contradiction:  # else run-priority tells it
+            warnings += (self._sight.contradiction,)
         return replace(
             result,
             updated=tuple(trip.updated),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.errors import CallError
+from assetbatch.provider.flight import HeldUpError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,12 +67,15 @@ class Flights:
         items: tuple[Item, ...],
         slot: Slot,
         *,
+        leave_by: float,
         after_seconds: float = 0.0,
         bars: BarCall | None = None,
     ) -> None:
-        """Send a call, after a pause of so many seconds."""
+        """Send a call, after a pause of so many seconds; past `leave_by` and that pause it does not leave."""
         client = self._idle.pop()
-        asked = client.begin(call, self._something_landed.set, after_seconds=after_seconds)
+        asked = client.begin(
+            call, self._something_landed.set, leave_by=leave_by + after_seconds, after_seconds=after_seconds
+        )
         self._flying.append(
             Flying(call, items, bars, slot, client, asked, self._clock.now(), time.monotonic() + after_seconds)
         )
@@ -81,7 +85,7 @@ class Flights:
         for client in self._idle:
             client.warm_up()
 
-    def land(self, seconds: float) -> list[tuple[Flying, Answer | CallError]]:
+    def land(self, seconds: float) -> list[tuple[Flying, Answer | CallError | HeldUpError]]:
         """Wait for answers, for so long; return what came home, and give up what takes too long.
 
         Raises when the run is asked to end, where nothing is under way; else what is may come home yet.
@@ -92,7 +96,7 @@ class Flights:
         self._stop.wait_for(self._something_landed, seconds)
         return self.landed()
 
-    def landed(self) -> list[tuple[Flying, Answer | CallError]]:
+    def landed(self) -> list[tuple[Flying, Answer | CallError | HeldUpError]]:
         """Return what came home, without waiting, and what takes too long."""
         self._something_landed.clear()
         landed = [one for one in self._flying if one.asked.has_landed or one.asked.flight.is_over]
@@ -101,10 +105,10 @@ class Flights:
             self._idle.append(one.client)
         return [(one, self._finish(one)) for one in landed]
 
-    def _finish(self, one: Flying) -> Answer | CallError:
+    def _finish(self, one: Flying) -> Answer | CallError | HeldUpError:
         try:
             return one.client.finish(one.asked, now=self._clock.now())
-        except CallError as error:
+        except (CallError, HeldUpError) as error:
             return error
 
     def call_off(self) -> list[Flying]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
@@ -19,7 +19,6 @@ from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
@@ -80,31 +79,31 @@ def foresee(config: Config, connection: Connection) -> Forecast:
     """Foresee the next runs of all jobs, from what is stored, due and queued now."""
     now = schema.check(connection)
     clock = Clock(now)
-    api_key = config.api_key.reveal() if config.api_key else None
-    sight = Sight(connection, config, clock, api_key=api_key)
-    return _Forecaster(config, connection, clock, sight).forecast()
+    return _Forecaster(config, connection, clock).forecast()
 
 
 class _Forecaster:
-    def __init__(self, config: Config, connection: Connection, clock: Clock, sight: Sight) -> None:
+    def __init__(self, config: Config, connection: Connection, clock: Clock) -> None:
         self._config = config
         self._connection = connection
-        self._sight = sight
-        self._clock = clock
+        self._sight = self._sight_at(clock)
         self._now = clock.started_at
-        self._wanted = Wanted(config, sight, clock)
-        self._days = sight.wanted_days() if sight.mode is Mode.END_OF_DAY else None
+        self._days = self._sight.wanted_days() if self._sight.mode is Mode.END_OF_DAY else None
+
+    def _sight_at(self, clock: Clock) -> Sight:
+        api_key = self._config.api_key.reveal() if self._config.api_key else None
+        return Sight(self._connection, self._config, clock, api_key=api_key)
 
     def forecast(self) -> Forecast:
         batch = self._config.settings.batch
-        drained = planner.next_due(self._now, planner.DRAIN_EVERY)
+        drained = planner.next_start(self._now, planner.DRAIN_EVERY)
         prices = [
-            *self._priority(planner.next_due(self._now, timedelta(minutes=batch.interval_minutes))),
-            *self._secondary(drained, forecast.queued(self._connection, self._days)),
-            *self._secondary_later(planner.next_due(self._now, timedelta(minutes=batch.enqueue_interval_minutes))),
+            *self._priority(planner.next_start(self._now, timedelta(minutes=batch.interval_minutes))),
+            *self._secondary(drained, forecast.queued(self._connection, self._resting(drained), self._days)),
+            *self._secondary_later(planner.next_start(self._now, timedelta(minutes=batch.enqueue_interval_minutes))),
         ]
         prices = _once(prices)
-        found, unscanned = self._bars()
+        found, unscanned = self._bars(Clock(drained))
         calls = [*prices]
         if found:
             number = sum(one.calls for one in found)
@@ -165,25 +164,41 @@ class _Forecaster:
         kind = CallKind.SNAPSHOT_SINGLE if size == 1 else CallKind.SNAPSHOT
         yield ForeseenCalls("drain-queue", at, kind, -(-number // size), number)
 
-    def _bars(self) -> tuple[list[ForeseenBars], int]:
-        """Tell whose bars are missing, the newest and older ones, and how many assets were not looked at."""
-        if not self._wanted.enabled or not self._sight.may(Access.BARS):
+    def _resting(self, at: datetime) -> dict[Market, datetime | None]:
+        """Return the markets that rest then, and since when; None: the vendor says so, nobody knows since when."""
+        closed_at = {market: market_hours.last_close(market, at) for market in Market}
+        return {one: at for one, at in closed_at.items() if at is not None or one.asset_type in self._sight.closed}
+
+    def _bars(self, clock: Clock) -> tuple[list[ForeseenBars], int]:
+        """Return the calls that bars need of which a job would find them due then; and how many were not looked at."""
+        sight = self._sight_at(clock)
+        wanted, connection = Wanted(self._config, sight, clock), self._connection
+        if not wanted.enabled or not sight.may(Access.BARS):
             return [], 0
-        assets = catalogue.enabled_assets(self._connection)
-        known = bars.states(self._connection, [asset.symbol for asset in assets[:MOST_SCANNED]])
+        symbols = [asset.symbol for asset in catalogue.enabled_assets(connection)]
+        looked_at, now = symbols[:MOST_SCANNED], clock.now()
+        limits = wanted.limits(catalogue.frequencies(connection))
+        due = set(bars.due(connection, limits, symbols=looked_at, now=now, limit=len(looked_at)))
+        scanned = set(bar_holes.next_to_scan(connection, scanned_before=now, now=now, limit=len(symbols)))
         found = []
-        for asset in assets[:MOST_SCANNED]:
-            market = market_hours.market_of(asset)
-            until, since = self._wanted.until(market), self._wanted.since()
-            if asset.symbol in known:
-                since = min(since, known[asset.symbol][0])
-            if until is None or since >= until:
+        for track in bars.tracks(connection, looked_at, wanted_since=wanted.since(), kept_since=wanted.kept_since()):
+            symbol, until = track.asset.symbol, track.asked_until
+            newest = wanted.newest(track) if symbol in due else None
+            if newest is None and symbol not in scanned:
                 continue
-            span = Span(since, until)
-            holes = bar_holes.holes(self._connection, asset.symbol, span, now=self._now, told=self._sight.told)
-            if calls := core.calls_for(holes, market):
-                found.append(ForeseenBars(asset.symbol, holes[0].since, calls))
-        return found, max(0, len(assets) - MOST_SCANNED)
+            # Behind the newest bars, which come first.
+            until = newest.since if newest else until
+            holes = []
+            if until is not None and track.wanted_since < until:
+                span = Span(track.wanted_since, until)
+                holes = bar_holes.holes(connection, symbol, span, now=now, told=sight.told)
+            calls = core.calls_for(holes, market_hours.market_of(track.asset)) + (newest is not None)
+            if calls:
+                since = [*(hole.since for hole in holes), *([newest.since] if newest else [])]
+                found.append(ForeseenBars(symbol, since[0], calls))
+        if sight.tries(Access.BARS):
+            found = [replace(one, calls=1) for one in found[:1]]
+        return found, len(symbols) - len(looked_at)
 
 
 def _once(calls: Sequence[ForeseenCalls]) -> list[ForeseenCalls]:

@@ -14,10 +14,10 @@ from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, FailureKind
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.cycle import Cycle
-from assetbatch.jobs.run import new_client, perform, renewal_seconds
+from assetbatch.jobs.run import new_client, perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.model import AssetType
+from assetbatch.model import AssetType, Failure
 from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ class _Update:
         self._run = run
         self._api_key = api_key
         self._assets = run.config.priority_assets
-        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
+        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
+        self._unseen: list[Failure] = []
 
     def __call__(self) -> RunResult:
         run, config, settings = self._run, self._run.config, self._run.config.settings
@@ -92,12 +93,14 @@ class _Update:
         if not self._ends_run(road.trip):
             bars.fetch(client, no_call_after=no_call_after, max_calls=max_calls)
         deferred = bars.waiting()
+        road.keep_lease()
         self._foresee(road.limiter)
         return self._result(road.trip, bars, deferred)
 
     def _plan(self, assets: Sequence[Asset]) -> list[Call]:
+        candidates = catalogue.candidates(self._run.connection, assets)
         plan = planner.plan(
-            catalogue.candidates(self._run.connection, assets),
+            candidates,
             mode=self._sight.mode,
             batch_size=self._run.config.settings.provider.batch_size,
             now=self._run.clock.started_at,
@@ -105,6 +108,12 @@ class _Update:
             closed=self._sight.closed,
         )
         self._not_due += plan.not_due
+        # Nothing newer exists, and nothing older came: it goes on failing, though no call is made for it.
+        self._unseen += [
+            Failure(one.asset.symbol, FailureKind.MISSING, one.unseen)
+            for one in candidates
+            if one.unseen and one.asset in plan.unchanged
+        ]
         self._unchanged += plan.unchanged
         return list(plan.calls)
 
@@ -165,7 +174,7 @@ class _Update:
     def _result(self, trip: Trip, bars: Bars, deferred: Sequence[str]) -> RunResult:
         run, own = self._run, [asset.symbol for asset in self._assets]
         # A call for a whole market serves many others, too.
-        failed = tuple(failure for failure in trip.failed if failure.symbol in own)
+        failed = tuple(failure for failure in (*trip.failed, *self._unseen) if failure.symbol in own)
         known = {*trip.unchanged, *(asset.symbol for asset in self._unchanged)} - {one.symbol for one in failed}
         updated = [symbol for symbol in own if symbol in trip.updated]
         unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
@@ -182,5 +191,11 @@ class _Update:
             bars=bars.result,
             newer_at=self._sight.newer_at({asset.asset_type for asset in self._assets}),
             ended_by=bars.ended_by,
-            warnings=result.warnings + run.statuses_lost() + bars.warnings(),
+            warnings=(
+                *result.warnings,
+                *run.statuses_lost(),
+                *bars.warnings(),
+                *([self._sight.contradiction] if self._sight.contradiction else []),
+                *unknown_tickers(self._sight.unknown([one for one in trip.failed if one.symbol not in own])),
+            ),
         )

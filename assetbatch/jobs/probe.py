@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, CallError, FailureKind
 from assetbatch.jobs.run import Start, new_client, perform, rules_of
-from assetbatch.jobs.sight import Sight
+from assetbatch.jobs.sight import BEYOND_THE_PLAN, Sight
 from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
 from assetbatch.provider.quotes import Answers
 
@@ -32,7 +32,6 @@ TICKERS = {AssetType.FOREX: "C:EURUSD", AssetType.CRYPTO: "X:BTCUSD"}
 LONG_AGO = timedelta(days=2 * 365 + 10)
 # Quotes of both markets at once; of each market the bars of today and of long ago.
 CALLS = 1 + 2 * len(TICKERS)
-BEYOND_THE_PLAN = {FailureKind.NOT_ENTITLED, FailureKind.TIMEFRAME, FailureKind.NOT_YET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +111,10 @@ class _Probe:
         markets = [self._market(asset, quotes[asset.symbol]) for asset in assets]
         for access in self._allowed | self._refused.keys():
             self._sight.remember(access, allowed=access in self._allowed, reason=self._refused.get(access, ""))
+        for one in markets:
+            self._sight.revive(
+                one.market, prices=bool(one.quotes), bars=bool(one.todays_bars), history=bool(one.long_history)
+            )
         return Probed(self._run.config.plan, tuple(markets), self._road.trip.calls_used)
 
     def _market(self, asset: Asset, quotes: bool | None) -> MarketSight:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import __version__
 from assetbatch.database import platform, retention, runs, schema
-from assetbatch.database.leases import LEASE_SECONDS, Lease
+from assetbatch.database.leases import LEASE_SECONDS, Lease, release_dead
 from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
 from assetbatch.events import Announcer
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.database.rate_limit import Lane
     from assetbatch.jobs.clock import Stop
+    from assetbatch.model import Failure
 
 log = logging.getLogger(__name__)
 
 # A run that finds another of its job going waits this long for it.
 LEASE_PATIENCE_SECONDS = 10.0
 LEASE_POLL_SECONDS = 0.25
+MOST_NAMED = 5
 # Those that run often enough, and have time at their end.
 PRUNING_JOBS = ("run-priority", "enqueue-secondary")
 
@@ -118,12 +120,25 @@ class Run:
         return (f"{what} for {lost} assets: a trigger or a rule keeps its rows out",) if lost else ()
 
 
+def skipped(run: Run) -> RunResult:
+    """Return how a run ends that has left the work to another one: that is no failure."""
+    return replace(run.result(), status=RunStatus.SKIPPED)
+
+
 def perform(
-    job: str, start: Start, work: Callable[[Run], RunResult], *, max_seconds: float, lease_seconds: float | None = None
+    job: str,
+    start: Start,
+    work: Callable[[Run], RunResult],
+    *,
+    max_seconds: float,
+    lease_seconds: float | None = None,
+    patience_seconds: float = LEASE_PATIENCE_SECONDS,
+    turned_away: Callable[[Run], RunResult] = skipped,
 ) -> RunResult:
     """Do a job's work as one run: alone for `lease_seconds` from each renewal, None: side by side with others.
 
-    `max_seconds` is the job's own limit. A run that finds another one going waits a little, then is skipped.
+    `max_seconds` is the job's own limit. A run that finds another one going waits for it, `patience_seconds` at most;
+    then `turned_away` tells how it ends.
     """
     config, connection, stop = start.config, start.connection, start.stop
     run_id, began_at = runs.begin(
@@ -133,18 +148,16 @@ def perform(
         version=__version__,
         plan=config.plan,
         calls_per_window=config.calls_per_window,
-        longest_seconds=max_seconds + rules_of(config).hold_seconds + LEASE_PATIENCE_SECONDS,
+        longest_seconds=max_seconds + rules_of(config).hold_seconds + patience_seconds,
         started_at=start.started_at,
     )
-    lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds)
-    announcer = Announcer(config, connection)
+    # What those held that were killed here is free from the beginning: some of it is only looked at, never waited for.
+    release_dead(connection)
+    lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds, run_id=run_id)
+    announcer = Announcer(config, connection, run_id=run_id)
     run = Run(job, run_id, config, connection, start.host, Clock(began_at), stop, lease, announcer)
     try:
-        if lease is None or _take(lease, stop):
-            result = work(run)
-        else:
-            log.info("another %s is still going", job)
-            result = replace(run.result(), status=RunStatus.SKIPPED)
+        result = work(run) if lease is None or _take(lease, job, stop, patience_seconds) else turned_away(run)
         runs.finish(connection, result)
         announcer.announce(at_once=True)
         if job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and start.started_at is None:
@@ -158,12 +171,21 @@ def perform(
     return result
 
 
-def _take(lease: Lease, stop: Stop) -> bool:
-    end = time.monotonic() + LEASE_PATIENCE_SECONDS
+def _take(lease: Lease, job: str, stop: Stop, patience_seconds: float) -> bool:
+    end = time.monotonic() + patience_seconds
+    waits = False
     while not lease.take():
-        if time.monotonic() > end:
+        left = end - time.monotonic()
+        if left <= 0:
+            log.info("another %s is still going", job)
             return False
-        stop.pause(LEASE_POLL_SECONDS)
+        if not waits:
+            who = f" ({holder})" if (holder := lease.holder()) else ""
+            log.info("another %s%s is going on: waiting up to %.0f s", job, who, left, extra={"counts_down": True})
+        waits = True
+        stop.pause(min(LEASE_POLL_SECONDS, left))
+    if waits:
+        log.info("the other %s has ended", job)
     return True
 
 
@@ -208,6 +230,15 @@ def _give_way(config: Config, connection: Connection, unforeseen: list[int]) -> 
         f" or the server counts otherwise. Give way: rate_limiting.calls_per_minute: {max(1, ours)}"
     )
     return (words,)
+
+
+def unknown_tickers(failures: Sequence[Failure]) -> tuple[str, ...]:
+    """Return a warning of tickers that the vendor does not know, if there are any."""
+    if not failures:
+        return ()
+    more = f" and {len(failures) - MOST_NAMED} more" if len(failures) > MOST_NAMED else ""
+    names = ", ".join(one.symbol for one in failures[:MOST_NAMED])
+    return (f"the vendor does not know {names}{more}: {failures[0].error}. Check polygon_ticker",)
 
 
 def exit_code(kinds: Sequence[FailureKind], *, anything_stored: bool) -> int:

@@ -15,6 +15,7 @@ from assetbatch.jobs.claims import Claims, verdict
 from assetbatch.jobs.update import sort_out
 from assetbatch.model import CallKind, Failure, Trouble
 from assetbatch.provider.bars import Page
+from assetbatch.provider.flight import HeldUpError
 from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ log = logging.getLogger(__name__)
 STRIKE_PAUSE_SECONDS = 0.5
 
 
+class _LostError(Exception):
+    """Items whose failures were to be stored are another run's by now; nothing was stored."""
+
+    def __init__(self, symbols: set[str]) -> None:
+        super().__init__(symbols)
+        self.symbols = symbols
+
+
 class Settling:
     """Stores and judges for one run. `ended_by` is what no further call can fare better than, once there is such."""
 
@@ -60,11 +69,14 @@ class Settling:
         """Whether something came home that is not stored yet."""
         return bool(self._unstored)
 
-    def take_in(self, landed: Sequence[tuple[Flying, Answer | CallError]]) -> None:
+    def take_in(self, landed: Sequence[tuple[Flying, Answer | CallError | HeldUpError]]) -> None:
         """Tell the slots, at once; keep the answers for `store`; decide about what failed."""
         bad: list[tuple[Flying, CallError]] = []
         pages: list[tuple[BarCall, Page, CallRecord]] = []
         for one, answer in landed:
+            if isinstance(answer, HeldUpError):
+                self._held_up(one)
+                continue
             if isinstance(answer, CallError):
                 self._road.failed(one.call, one.slot, one.began, answer)
                 bad.append((one, answer))
@@ -84,11 +96,19 @@ class Settling:
             if one.bars is None:
                 self._call_failed(one, error)
             else:
-                self._bars.failed(one.bars, error)
-                if self._bars.ended_by is not None and self.ended_by is None:
-                    self._end(error)
+                self._bars_failed(one.bars, error)
         if any(KINDS[error.kind].strike for _, error in bad) and self.ended_by is None:
             self._run.stop.pause(STRIKE_PAUSE_SECONDS)
+
+    def _held_up(self, one: Flying) -> None:
+        """Give back all that a call was for that never left, as if it had not been begun."""
+        self._road.held_up(one.slot)
+        if one.bars is not None:
+            self._bars.held_up(one.bars)
+        if one.call.kind is CallKind.DAILY:
+            self._sight.give_up_day()
+        self._give_back(one.items)
+        self._claims.taken -= len(one.items)
 
     def store(self) -> None:
         """Store what came home and end its items, in one transaction."""
@@ -126,11 +146,8 @@ class Settling:
         served_at: datetime,
         call: Call | None = None,
     ) -> None:
-        # A failure is told of what this run still answers for; another one may have had better luck meanwhile.
-        broken = {found.symbol for found in brought if found.failure is not None}
-        failed = [item for item in items if item.asset.symbol in broken]
-        lost = {item.asset.symbol for item in failed} - self._claims.still_hold(failed)
         day = None if call is None else call.day
+        claimed = {item.asset.symbol for item in items}
 
         def ending(stored: Stored) -> tuple[list[Item], list[Ending], set[str]]:
             failures = {failure.symbol: failure for failure in stored.failed}
@@ -144,10 +161,20 @@ class Settling:
                 for item in items
                 if item.asset.symbol in failures
             ]
-            return done, endings, self._claims.write(done, endings)
+            ended = self._claims.write(done, endings)
+            if lost := claimed & failures.keys() - ended:
+                raise _LostError(lost)
+            return done, endings, ended
 
-        kept = [found for found in brought if found.symbol not in lost]
-        self._claims.note(*self._road.store(kept, records, ending, served_at=served_at, day=day))
+        # A failure is told of what this run still answers for; another one may have had better luck meanwhile.
+        while True:
+            try:
+                noted = self._road.store(brought, records, ending, served_at=served_at, day=day)
+            except _LostError as error:
+                brought = [found for found in brought if found.symbol not in error.symbols]
+            else:
+                self._claims.note(*noted)
+                return
 
     def _verdict(self, item: Item, failure: Failure, *, of_day: bool) -> Ending:
         if of_day:
@@ -186,6 +213,11 @@ class Settling:
                 self._end(error)
         else:
             self._fail_alone(items[0], error)
+
+    def _bars_failed(self, bars: BarCall, error: CallError) -> None:
+        self._bars.failed(bars, error)
+        if self._bars.ended_by is not None and self.ended_by is None:
+            self._end(error)
 
     def _day_failed(self, items: Sequence[Item], error: CallError) -> None:
         """Give back the items of a call for a whole market: it says nothing about any of them."""

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
-from assetbatch.database import catalogue, entitlements, queue
+from assetbatch.database import bar_holes, catalogue, entitlements, queue, queue_desk
+from assetbatch.database import bars as database_bars
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.errors import FailureKind
+from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.run import rules_of
 from assetbatch.model import Access, AssetType, CallKind, Trouble
 from assetbatch.planner import DayOutcome, Entitlement, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import date, datetime
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.errors import CallError
     from assetbatch.jobs.clock import Clock
-    from assetbatch.model import Call
+    from assetbatch.model import Call, Failure
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,9 @@ OUTCOMES = {
     FailureKind.TIMEFRAME: DayOutcome.NOT_YET,  # also said of days that have not begun
     FailureKind.EMPTY: DayOutcome.EMPTY,
 }
+
+# What a bigger plan would show.
+BEYOND_THE_PLAN = frozenset({FailureKind.NOT_ENTITLED, FailureKind.TIMEFRAME, FailureKind.NOT_YET})
 
 
 class Turn(Enum):
@@ -46,9 +52,12 @@ class Turn(Enum):
 
 
 class Sight:
-    """What one run may ask for now."""
+    """What one run may ask for now. `run_id` None: somebody who only looks."""
 
-    def __init__(self, connection: Connection, config: Config, clock: Clock, *, api_key: str | None) -> None:
+    def __init__(
+        self, connection: Connection, config: Config, clock: Clock, *, api_key: str | None, run_id: int | None = None
+    ) -> None:
+        self._run_id = run_id
         self._connection = connection
         self._config = config
         self._clock = clock
@@ -58,6 +67,7 @@ class Sight:
         self.days: planner.Days = {}
         self.known: set[str] = set()
         """Symbols that had a row in the platform's table when their market was asked for."""
+        self._seen: set[str] = set()
         self.look()
 
     def look(self) -> None:
@@ -78,9 +88,28 @@ class Sight:
         config, snapshots = self._config, self._entitlements.get(Access.SNAPSHOTS)
         return planner.mode(config.plan, config.settings.provider.mode, snapshots, self._clock.now())
 
+    @property
+    def contradiction(self) -> str:
+        """What the key is refused though the plan's word says otherwise; empty: nothing."""
+        config = self._config
+        refused = planner.contradictions(self._entitlements, config.plan, config.settings.provider.mode, self.mode)
+        if not refused:
+            return ""
+        words = planner.contradicted(config.plan, refused) + planner.reasons(refused)
+        return f"{words}. Lapsed payment? `assetbatch probe` asks again at once"
+
+    def unknown(self, failed: Sequence[Failure]) -> list[Failure]:
+        """Return those failures that are about tickers which the vendor left out of each finished day so far."""
+        return [one for one in failed if one.kind is FailureKind.MISSING and one.symbol not in self._seen]
+
     def may(self, access: Access) -> bool:
         """Tell whether it is worth asking."""
         return self.refusal(access) is None
+
+    def tries(self, access: Access) -> bool:
+        """Return whether the next call of a kind tries again what was refused: its answer decides about others."""
+        found = self._entitlements.get(access)
+        return found is not None and not found.allowed and self.may(access)
 
     def refusal(self, access: Access) -> Trouble | None:
         """Tell why it is not worth asking: it was refused within the hour; None: it is."""
@@ -125,14 +154,15 @@ class Sight:
         """Let a call for daily figures serve all of its market: the catalogue is what config.yaml says by then."""
         if call.kind is not CallKind.DAILY or call.market is None:
             return call
-        assets, known = catalogue.assets_of_market(self._connection, call.market)
-        self.known |= known
-        return replace(call, assets=tuple(assets))
+        found = catalogue.assets_of_market(self._connection, call.market)
+        self.known |= found.served
+        self._seen |= found.seen
+        return replace(call, assets=found.assets)
 
     def take_day(self, call: Call, days: planner.Days) -> Turn:
         """Take the right to ask for a call's day, if it is our turn; `days` are those that the call was planned on."""
         hold = rules_of(self._config).hold_seconds + self._config.window_seconds
-        self._lease = entitlements.DayLease(self._connection, *call.market_day, seconds=hold)
+        self._lease = entitlements.DayLease(self._connection, *call.market_day, seconds=hold, run_id=self._run_id)
         if not self._lease.take():
             self._lease = None
             return Turn.THEIRS
@@ -141,6 +171,12 @@ class Sight:
             return Turn.OURS
         self.give_up_day()
         return Turn.OVER
+
+    def leave_by(self, call: Call) -> float:
+        """Return until when a call may leave, as `boot_time()`: one for a day is back before its lease is over."""
+        if self._lease is None or call.day is None:
+            return math.inf
+        return self._lease.until - rules_of(self._config).request_seconds
 
     def give_up_day(self) -> None:
         """Let another run ask, where the call brought nothing to note."""
@@ -164,6 +200,8 @@ class Sight:
         if error is None:
             if access in self._entitlements and not self._entitlements[access].allowed:
                 self.remember(access, allowed=True, reason="")
+                for market in {asset.asset_type for asset in call.assets}:
+                    self.revive(market, prices=access is not Access.BARS, bars=access is Access.BARS)
             return False
         if error.kind is FailureKind.NOT_ENTITLED:
             log.info("%s: refused as not entitled; it is asked again in an hour", access)
@@ -194,3 +232,23 @@ class Sight:
         with transaction(self._connection):
             entitlements.remember(self._connection, key=self._key, plan=self._config.plan, access=access, found=found)
         self._entitlements[access] = found
+
+    def revive(self, market: AssetType, *, prices: bool = False, bars: bool = False, history: bool = False) -> None:
+        """Let be asked for at once what was put to rest of a market, now that the key sees it.
+
+        That is dead letters where it sees prices, bars that were put off, and those of the past.
+        """
+        with transaction(self._connection):
+            if bars:
+                database_bars.revive(self._connection, market, kinds=[kind.value for kind in BEYOND_THE_PLAN])
+            if history:
+                bar_holes.forget_not_entitled(self._connection, market, told=self.told)
+        if prices:
+            assets = catalogue.assets_of_market(self._connection, market).assets
+            queue_desk.retry(
+                self._connection,
+                [asset.symbol for asset in assets],
+                kind=FailureKind.NOT_ENTITLED.value,
+                max_size=self._config.settings.queue.max_size,
+                step_seconds=step_seconds(self._config),
+            )

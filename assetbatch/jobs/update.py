@@ -8,6 +8,7 @@ one another is the jobs' affair: `cycle` makes a list of them in order, `drain` 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +23,7 @@ from assetbatch.database.retries import repeated
 from assetbatch.database.savepoints import refuses
 from assetbatch.errors import KINDS, CallError
 from assetbatch.model import Failure
+from assetbatch.provider.flight import HeldUpError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -83,8 +85,7 @@ class Road:
     def acquire(self, *, max_wait_seconds: float, calls_after: int = 0, calls: int = 1) -> Slot:
         """Wait for a slot. Raises CallError (no_slot) when it would take too long."""
         self.stop.check()
-        if self.lease is not None:
-            self.lease.keep()
+        self.keep_lease()
         began = time.monotonic()
         try:
             return self.limiter.acquire(max_wait_seconds=max_wait_seconds, calls_after=calls_after, calls=calls)
@@ -96,21 +97,42 @@ class Road:
     def pause(self, seconds: float) -> None:
         """Sleep, but raise as soon as the run is asked to end; keep the right to run."""
         self.stop.pause(seconds)
+        self.keep_lease()
+
+    def keep_lease(self) -> None:
+        """Keep the right to run for at least as long as a call takes. Raises LeaseLostError."""
         if self.lease is not None:
-            self.lease.keep()
+            self.lease.keep(lasting=self.limiter.rules.hold_seconds)
+
+    def leave_by(self, slot: Slot) -> float:
+        """Return until when a call may leave, as `boot_time()`: while it has its slot, and this run its job."""
+        return slot.send_by if self.lease is None else min(slot.send_by, self.lease.until)
 
     def ask(self, client: Client, call: Call, *, max_wait_seconds: float) -> Answer:
         """Take a slot for a call, make it and write it down. Raises CallError."""
-        slot = self.acquire(max_wait_seconds=max_wait_seconds)
-        began = time.monotonic()
-        answer = self.sent(client, call, slot, began)
-        runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.OK)])
-        return answer
+        end = time.monotonic() + max_wait_seconds
+        while True:
+            slot = self.acquire(max_wait_seconds=end - time.monotonic())
+            began = time.monotonic()
+            try:
+                answer = self.sent(client, call, slot, began)
+            except HeldUpError:
+                continue
+            runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.OK)])
+            return answer
 
-    def sent(self, client: Client, call: Call, slot: Slot, began: float) -> Answer:
-        """Make a call that has its slot; one that brings an answer is left to `landed`. Raises CallError."""
+    def sent(self, client: Client, call: Call, slot: Slot, began: float, *, leave_by: float = math.inf) -> Answer:
+        """Make a call that has its slot; one that brings an answer is left to `landed`.
+
+        Raises CallError, and HeldUpError when it had not left by `leave_by`, or while the slot was its own: then it has
+        to be made anew, with another slot.
+        """
         try:
-            return client.ask(call, now=self.clock.now, wait=self.stop.wait_for)
+            leave_by = min(self.leave_by(slot), leave_by)
+            return client.ask(call, now=self.clock.now, leave_by=leave_by, wait=self.stop.wait_for)
+        except HeldUpError:
+            self.held_up(slot)
+            raise
         except CallError as error:
             self.failed(call, slot, began, error)
             # What is given up because the run is to end says nothing about the API, or about any asset.
@@ -119,6 +141,11 @@ class Road:
         except BaseException:
             runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.UNKNOWN)])
             raise
+
+    def held_up(self, slot: Slot) -> None:
+        """Give back the slot of a call that was held up and never left; nobody is charged for it."""
+        log.info("a call was held up until its slot was too old: it is given back, and another one is asked for")
+        self.limiter.release(slot, Outcome.UNSENT)
 
     def landed(
         self, call: Call, slot: Slot, began: float, outcome: Outcome, error: CallError | None = None

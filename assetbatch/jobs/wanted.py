@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch import bars, planner
+from assetbatch import bars, market_hours, planner
 from assetbatch.market_hours import Market
+from assetbatch.model import Span
 from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from assetbatch.bars import Track
     from assetbatch.config import Config
     from assetbatch.jobs.clock import Clock
     from assetbatch.jobs.sight import Sight
@@ -59,6 +61,19 @@ class Wanted:
         """Tell until when a market's bars are settled now; None: no finished day can be had."""
         now = self._clock.now()
         return bars.reach(market, mode=self._sight.mode, days=self._sight.days, now=now, settle=self.settle)
+
+    def newest(self, track: Track) -> Span | None:
+        """Return what the call for an asset's newest bars asks for; None: nothing that is settled is missing."""
+        until = self.until(market_hours.market_of(track.asset))
+        if until is None:
+            return None
+        now = self._clock.now()
+        span = bars.tail(track, until=until, now=now, recheck=timedelta(hours=self._settings.recheck_hours))
+        if span is None or self._sight.mode is Mode.END_OF_DAY:
+            return span
+        # The bars that are open now come along; they are fetched again.
+        until = bars.floor(now) + bars.LENGTH
+        return Span(max(span.since, until - bars.ONE_PAGE), until)
 
     def limits(self, frequencies: Sequence[int]) -> list[tuple[int, Market, datetime, datetime]]:
         """Tell for each frequency and market before when bars must have been asked for to be due, and until when."""

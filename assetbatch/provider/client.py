@@ -7,6 +7,7 @@ one request, so that each takes its own slot of the budget.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -20,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.provider import answers, reading
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of, target
-from assetbatch.provider.flight import Flight
+from assetbatch.provider.flight import Flight, HeldUpError
 from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Client:
         local = source_of(base_url) == SANDBOX_SOURCE
         self._proxies = {"no_proxy": urlsplit(base_url).hostname or ""} if local else {}
         self._session: requests.Session | None = None
+        self._was_late = False
 
     @property
     def request_seconds(self) -> float:
@@ -78,39 +80,48 @@ class Client:
         """Import what a request needs, so that the first one does not hold its slot for that, too."""
         from assetbatch.provider import transport
 
-        self._session = transport.new_session(self._api_key)
+        self._session = transport.new_session(self._api_key, delivery_seconds=self._timeout_seconds)
 
     def ask(
         self,
         call: Call,
         *,
         now: Callable[[], datetime],
-        wait: Callable[[threading.Event, float], object] | None = None,
+        leave_by: float = math.inf,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> reading.Answer:
-        """Make a call and read its answer. Raises CallError.
+        """Make a call and read its answer. Raises CallError, and HeldUpError when it could not leave in time.
 
-        `now` is the time that prices are held against. `wait` waits for an event, for some seconds at most, in place of
-        `Event.wait`; what it raises ends the waiting.
+        `leave_by` is when the right to send it runs out, as `boot_time()`. `now` is the time that prices are held
+        against. `wait` waits for an event, for some seconds at most, in place of `Event.wait`; what it raises ends the
+        waiting.
         """
         done = threading.Event()
-        asked = self.begin(call, done.set)
+        asked = self.begin(call, done.set, leave_by=leave_by)
+        flight = asked.flight
         try:
-            (wait or threading.Event.wait)(done, self.request_seconds)
+            wait(done, flight.seconds_to_leave)
+            if flight.sent and not done.is_set() and not flight.seconds_to_leave:
+                wait(done, flight.seconds_left)
         except BaseException:
             self.give_up(asked)
             raise
         return self.finish(asked, now=now())
 
-    def begin(self, call: Call, done: Callable[[], object], *, after_seconds: float = 0.0) -> Asked:
+    def begin(
+        self, call: Call, done: Callable[[], object], *, leave_by: float = math.inf, after_seconds: float = 0.0
+    ) -> Asked:
         """Send a call, after a pause of so many seconds; `done` is called, in another thread, when its answer is there.
 
-        A client has one call under way at a time: `finish` ends it.
+        Past `leave_by` (`boot_time()`) it does not leave. A client has one call under way at a time: `finish` ends it.
         """
-        asked = Asked(call, Flight(target(call), after_seconds + self.request_seconds))
+        asked = Asked(call, Flight(target(call), after_seconds + self.request_seconds, leave_by))
 
         def fly() -> None:
             time.sleep(after_seconds)
             try:
+                if asked.flight.is_late:
+                    raise HeldUpError
                 if not asked.flight.given_up:
                     asked.landed.put(self._fetch(asked.flight))
             except Exception as error:  # noqa: BLE001 - carried to the thread that asked, and raised there
@@ -127,9 +138,11 @@ class Client:
         self._session = None
 
     def finish(self, asked: Asked, *, now: datetime) -> reading.Answer:
-        """Read the answer of a call; one that is not there yet is given up. Raises CallError."""
+        """Read the answer of a call; one that is not there yet is given up. Raises CallError, HeldUpError."""
         if not asked.has_landed:
             self.give_up(asked)
+            if not asked.flight.sent and asked.flight.is_late:
+                raise self._late()
             raise CallError(
                 FailureKind.TIMEOUT, f"no whole answer within {self.request_seconds:g} s", sent=asked.flight.sent
             )
@@ -150,6 +163,16 @@ class Client:
             found.failures = {symbol: (kind, self._without_key(words)) for symbol, (kind, words) in failures}
         return found
 
+    def _late(self) -> Exception:
+        """Return what a request failed of that had no time left to leave once it was connected, or was not by then.
+
+        Its process may have been frozen meanwhile, which is nobody's fault; twice in a row it is the network's.
+        """
+        if not self._was_late:
+            self._was_late = True
+            return HeldUpError()
+        return CallError(FailureKind.UNREACHABLE, "could not be reached: connecting takes too long", sent=False)
+
     def _without_key(self, words: str) -> str:
         """Blot out the key, should the server have repeated it: reasons are printed, logged and stored."""
         for written in (self._api_key, quote(self._api_key, safe="")):
@@ -161,7 +184,8 @@ class Client:
 
         transport.flights.current = flight
         if self._session is None:
-            self._session = transport.new_session(self._api_key)
+            self.warm_up()
+            assert self._session is not None  # noqa: S101 - just made
         try:
             with self._session.get(
                 self._base_url + flight.path,
@@ -170,9 +194,12 @@ class Client:
                 allow_redirects=False,
                 stream=True,
             ) as response:
+                self._was_late = False
                 if response.status_code != 200:
                     raise self._refusal(response, flight)
                 body = self._read(response, flight, answers.MAX_BYTES)
+        except HeldUpError:
+            raise self._late() from None
         except transport.ERRORS as error:
             raise transport.call_error(error, flight) from None
         return answers.parse(body)

@@ -5,6 +5,7 @@ Owns the imports of requests and urllib3; the client imports it when the first r
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,13 @@ class _Flights(threading.local):
 flights = _Flights()
 
 
-def new_session(api_key: str) -> requests.Session:
-    """Make a session that sends `api_key` in the header, and each request once."""
+def new_session(api_key: str, *, delivery_seconds: float) -> requests.Session:
+    """Make a session that sends `api_key` in the header, and each request once.
+
+    What the system could not deliver within `delivery_seconds` it drops, also of a process that was killed or frozen.
+    """
     session = _Session()
-    adapter = _Adapter(max_retries=urllib3.Retry(0, read=False, redirect=False))
+    adapter = _Adapter(delivery_seconds)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     session.auth = _Bearer(api_key)
@@ -99,9 +103,23 @@ class _EncryptedPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
+    """Makes connections that look at the flight before they send, straight to the server or through a proxy."""
+
+    def __init__(self, delivery_seconds: float) -> None:
+        user_timeout = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(delivery_seconds * 1000)))
+        self._socket_options = [*HTTPConnection.default_socket_options, user_timeout]
+        super().__init__(max_retries=urllib3.Retry(0, read=False, redirect=False))
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, **kwargs, socket_options=self._socket_options)
         self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _EncryptedPool}
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if proxy.lower().startswith("socks"):
+            raise requests.exceptions.InvalidProxyURL("a SOCKS proxy is not supported")  # its connections are its own
+        manager = super().proxy_manager_for(proxy, **kwargs, socket_options=self._socket_options)
+        manager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme
+        return manager
 
 
 class _Bearer(requests.auth.AuthBase):

@@ -1,4 +1,7 @@
-"""Alerts: what is wrong, and what mends it."""
+"""Alerts: what is wrong, and what mends it.
+
+The one judge: `status`, its exit code, `metrics` and `doctor` tell what is found here, and examine nothing themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,32 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
-from assetbatch.errors import KINDS, FailureKind
-from assetbatch.model import Access
+from assetbatch.database import bar_holes
+from assetbatch.errors import FailureKind, hint_of
+from assetbatch.model import Access, AssetType, Role
 from assetbatch.planner import Mode
 from assetbatch.report import job_alerts
-from assetbatch.report.freshness import DAY_PATIENCE, Freshness, oldest_fresh
+from assetbatch.report.freshness import DAY_PATIENCE, Freshness, oldest_priority
 from assetbatch.report.health import Alert, Level
-from assetbatch.report.job_alerts import minutes
-from assetbatch.report.words import counted
+from assetbatch.report.words import counted, duration, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Row
+    from assetbatch.database.freshness import Group
     from assetbatch.database.overview import Overview
-    from assetbatch.report.figures import Budget
+    from assetbatch.report.figures import BarsStatus, Budget
     from assetbatch.report.freshness import Outlook
     from assetbatch.report.status import AssetStatus
 
 # Events are published at the end of the run that made them: what waits for longer has no carrier.
 EVENTS_PENDING_AT_MOST = timedelta(minutes=5)
-# One that fails from the first run on has no age that could grow beyond a limit.
-NEVER_UPDATED = {Freshness.NEVER, Freshness.FAILING}
+# A hole that is older has had its turn, unless the system itself is younger.
+HOLES_AT_MOST = timedelta(days=1)
+REFUSED = {FailureKind.REFUSED_BY_TABLE, FailureKind.REFUSED_BY_DATABASE}
+FAR_FROM_WELL = {Freshness.STALE, Freshness.FAILING}
 
 
 def all_alerts(
@@ -37,25 +43,33 @@ def all_alerts(
     *,
     outlook: Outlook,
     assets: Sequence[AssetStatus],
+    others: Sequence[AssetStatus],
+    groups: Sequence[Group],
+    bars: BarsStatus,
     budget: Budget,
     metrics: Mapping[str, float | None],
     source: str | None,
 ) -> tuple[Alert, ...]:
-    """Find everything that is wrong, the worst first, and causes before their consequences.
+    """Return everything that is wrong, the worst first, and causes before their consequences.
 
-    `source` names whose prices the database has; None: nobody's yet.
+    `assets` are the priority assets, `others` those of the rest that are worst off, `groups` count all. `source` names
+    whose prices the database has; None: nobody's yet.
     """
     found = [
         *job_alerts.of_source(config, source),
         *job_alerts.of_key(overview),
-        *job_alerts.of_priority_runs(config, overview),
-        *job_alerts.of_other_runs(config, overview),
+        *job_alerts.of_silence(config, overview, outlook.mode),
+        *job_alerts.of_failures(config, overview),
         *_of_plan(config, overview, outlook, assets),
-        *_of_ages(outlook, assets),
-        *_of_assets(config, assets, overview),
+        *_of_markets(groups, assets),
+        *_of_priority_assets(config, overview, outlook, assets),
+        *_of_other_assets(config, groups, others),
         *_of_limit(overview, budget),
         *_of_queue(config, overview, metrics),
+        *_of_bars(overview, bars),
         *_of_events(overview),
+        *_of_platform(overview),
+        *_of_hosts(overview),
         *_of_thresholds(config, metrics, overview),
     ]
     return tuple(sorted(found, key=lambda alert: alert.level, reverse=True))
@@ -92,65 +106,108 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview
 
 def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
     """Hold the word of the plan against what the key was refused, as far as that matters now."""
-    refused = {access for access, found in overview.entitlements.items() if not found.allowed}
-    refused = planner.contradictions(refused, config.plan, config.settings.provider.mode, outlook.mode)
+    refused = planner.contradictions(overview.entitlements, config.plan, config.settings.provider.mode, outlook.mode)
     if not refused:
         return
     days = [one.day for one in assets if one.day]
-    message = f"plan says {config.plan}, the key is refused {', '.join(sorted(refused))}"
+    message = planner.contradicted(config.plan, refused)
     if Access.SNAPSHOTS in refused:
         message += f": prices are of {max(days)}" if days else ": no price of a finished day is stored"
-    hint = "lapsed payment? `assetbatch probe` asks again at once"
+    message += planner.reasons(refused)
+    hint = "lapsed payment? `assetbatch probe` asks again at once; else set provider.plan to what the key has"
     yield Alert(Level.CRITICAL, "api.plan", message, hint)
 
 
-def _of_ages(outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
-    for one in assets:
-        # Where an asset is updated more seldom than the job runs, it may be as old as that makes it.
-        old = max(3 * outlook.interval, oldest_fresh(one.asset.update_frequency_seconds, outlook.interval))
-        if one.state is Freshness.CLOSED or one.market_age is None:
-            continue
-        if outlook.mode is Mode.END_OF_DAY:
-            # Whatever the cause: an asset whose calls fail is called failing, and may lack the day all the same.
-            expected = outlook.overdue_day(one.asset.asset_type)
-            if expected is not None and (one.day is None or one.day < expected):
-                late = outlook.now - market_hours.day_over_at(expected)
-                yield Alert(
-                    Level.CRITICAL,
-                    f"assets.{one.asset.symbol}",
-                    f"{one.asset.symbol} has no price of {expected}, {_hours(late)} hours after there could be one",
-                    one.error or "see the last run",
-                    round(late.total_seconds()),
-                    DAY_PATIENCE.total_seconds(),
-                )
-        elif one.market_age > old:
-            yield Alert(
-                Level.CRITICAL,
-                f"assets.{one.asset.symbol}",
-                f"{one.asset.symbol} is {minutes(one.market_age)} minutes of market time old",
-                one.error or "see the last run",
-                round(one.market_age.total_seconds()),
-                old.total_seconds(),
-            )
+def _of_markets(groups: Sequence[Group], assets: Sequence[AssetStatus]) -> Iterator[Alert]:
+    """Tell of a market none of whose assets is kept fresh, unless it is told of each of them that it is late."""
+    for market in AssetType:
+        own = [group for group in groups if group.asset_type == market]
+        ill = [group for group in own if group.ill and group.state in FAR_FROM_WELL]
+        total = sum(group.assets for group in own)
+        late = sum(one.late for one in assets if one.asset.asset_type is market)
+        if total > late and sum(group.assets for group in ill) == total:
+            message = f"every {market} asset is stale or failing: {_states(ill)}"
+            hint = "`assetbatch status --all-assets` tells why"
+            yield Alert(Level.CRITICAL, f"assets.{market}", message, hint, total, 0)
 
 
-def _of_assets(config: Config, assets: Sequence[AssetStatus], overview: Overview) -> Iterator[Alert]:
+def _of_priority_assets(
+    config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]
+) -> Iterator[Alert]:
     if not_entitled := [one.asset.symbol for one in assets if one.state is Freshness.NOT_ENTITLED]:
         message = f"plan says {config.plan}, the key is refused {', '.join(not_entitled)}"
         hint = f"see {config.settings.provider.upgrade_url}" if config.plan == "free" else "lapsed payment?"
         yield Alert(Level.CRITICAL, "api.plan", message, hint)
-    never = [one.asset.symbol for one in assets if one.last_sync is None and one.state in NEVER_UPDATED]
-    last_run = overview.job("run-priority")["last_run"]
-    if never and last_run is not None and overview.job("run-priority")["runs"] > 1:
-        message = f"{', '.join(never)}: never updated, though run-priority runs"
-        yield Alert(Level.CRITICAL, "assets.never", message, "is it killed? `assetbatch -v run-priority` tells more")
-    causes: dict[tuple[FailureKind, str], list[str]] = {}
     for one in assets:
-        if one.state is Freshness.FAILING and one.error_kind is not None:
-            causes.setdefault((one.error_kind, one.error), []).append(one.asset.symbol)
-    for (kind, error), symbols in causes.items():
-        message = f"{', '.join(symbols)} failed: {error}"
-        yield Alert(Level.WARNING, "assets.failing", message, KINDS[kind].hint, len(symbols), 0)
+        if one.late and one.state is not Freshness.CLOSED:
+            yield _late(one, outlook)
+    runs = overview.job("run-priority")["runs"]
+    for (kind, error, never), some in _by_cause(assets).items():
+        symbols = ", ".join(one.asset.symbol for one in some)
+        hint = hint_of(kind) or "is it killed? `assetbatch -v run-priority` tells more"
+        if never and runs > 1:
+            words = f": {error}" if error else ", though run-priority runs"
+            yield Alert(Level.CRITICAL, "assets.never", f"{symbols}: never updated{words}", hint, len(some), 0)
+        elif kind:
+            yield Alert(Level.WARNING, "assets.failing", f"{symbols} failed: {error}", hint, len(some), 0)
+
+
+def _by_cause(assets: Sequence[AssetStatus]) -> dict[tuple[FailureKind | None, str, bool], list[AssetStatus]]:
+    """Return the assets that fail or were never updated, those of one cause together."""
+    causes: dict[tuple[FailureKind | None, str, bool], list[AssetStatus]] = {}
+    for one in assets:
+        if one.state in {Freshness.FAILING, Freshness.NEVER}:
+            causes.setdefault((one.error_kind, one.error, one.last_sync is None), []).append(one)
+    return causes
+
+
+def _late(one: AssetStatus, outlook: Outlook) -> Alert:
+    """Tell of a priority asset that is older than it may be, whatever the cause: one that fails is late, too."""
+    metric, hint = f"assets.{one.asset.symbol}", one.error or "see the last run"
+    if outlook.mode is Mode.END_OF_DAY:
+        day = outlook.overdue_day(one.asset.asset_type)
+        late = outlook.now - market_hours.day_over_at(day)
+        message = f"{one.asset.symbol} has no price of {day}, {duration(late)} after there could be one"
+        return Alert(Level.CRITICAL, metric, message, hint, round(late.total_seconds()), DAY_PATIENCE.total_seconds())
+    age = one.market_age or timedelta(0)
+    at_most = oldest_priority(one.asset.update_frequency_seconds, outlook.interval)
+    message = f"{one.asset.symbol} is {duration(age)} of market time old"
+    return Alert(Level.CRITICAL, metric, message, hint, round(age.total_seconds()), at_most.total_seconds())
+
+
+def _of_other_assets(config: Config, groups: Sequence[Group], others: Sequence[AssetStatus]) -> Iterator[Alert]:
+    """Tell of secondary assets that are not kept fresh, beyond as many as are tolerated; unknown tickers apart."""
+    ill = [group for group in groups if group.ill and group.role == Role.SECONDARY]
+    most = config.settings.alerts.assets_not_well_max
+    if sum(group.assets for group in ill) <= most:
+        return
+    for unknown in (True, False):
+        some = [group for group in ill if group.unknown is unknown]
+        total = sum(group.assets for group in some)
+        shown = [one for one in others if one.ill and one.unknown is unknown]
+        names = named([one.asset.symbol for one in shown], total)
+        error = next((one for one in shown if one.error), None)
+        why = "" if error is None else f": {error.error}" if total == 1 else f"; {error.asset.symbol}: {error.error}"
+        if some and unknown:
+            message = f"the vendor does not know {names}{why}"
+            yield Alert(Level.WARNING, "assets.unknown", message, hint_of(FailureKind.UNKNOWN_TICKER), total, most)
+        elif some:
+            message = f"{counted(total, 'other asset')} not well ({_states(some)}): {names}{why}"
+            yield Alert(Level.WARNING, "assets.not_well", message, _mend_of_others(config, shown), total, most)
+
+
+def _mend_of_others(config: Config, ill: Sequence[AssetStatus]) -> str:
+    if config.settings.batch.secondary_source == "config" and any(one.origin == "symbols" for one in ill):
+        return "what `symbols` added is put on the queue with batch.secondary_source: database"
+    hint = next((hint for one in ill if (hint := hint_of(one.error_kind))), "")
+    return hint or "does drain-queue run, and is the budget of calls large enough?"
+
+
+def _states(groups: Sequence[Group]) -> str:
+    counts: dict[str, int] = {}
+    for group in groups:
+        counts[group.state] = counts.get(group.state, 0) + group.assets
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
@@ -159,7 +216,9 @@ def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
             Level.WARNING,
             "api.refusals",
             f"the API refused {counted(refusals, 'call')} as too many in the last hour",
-            "another program uses this key, or the server counts otherwise: lower rate_limiting.calls_per_minute",
+            "another program uses this key, or the server counts otherwise: lower rate_limiting.calls_per_minute"
+            if budget.spaced
+            else "our own calls explain it: after a failover or a restore some were not known",
             refusals,
             0,
         )
@@ -167,12 +226,12 @@ def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
         yield Alert(
             Level.WARNING,
             "api.hosts_disagree",
-            f"hosts have different limits, the strictest holds: {limits_of(overview.disagreeing_hosts)}",
+            f"hosts have different limits, the strictest holds: {_limits_of(overview.disagreeing_hosts)}",
             "make their config.yaml the same",
         )
 
 
-def limits_of(hosts: Iterable[Row]) -> str:
+def _limits_of(hosts: Iterable[Row]) -> str:
     """Name hosts with their limits."""
     return ", ".join(f"{row['host']} {row['max_calls'] or 'unlimited'} in {row['window_seconds']:g} s" for row in hosts)
 
@@ -189,25 +248,56 @@ def _of_queue(config: Config, overview: Overview, metrics: Mapping[str, float | 
             size,
             most,
         )
-    dead = sum(row["items"] for row in overview.queue if row["state"] == "dead")
-    died_at = max((row["died_at"] for row in overview.queue if row["died_at"]), default=None)
-    if died_at is not None and overview.now - died_at < timedelta(days=1):
-        message = f"{counted(dead, 'dead letter')} in the queue, the last one within a day"
-        yield Alert(Level.WARNING, "queue.dead", message, "`assetbatch queue list --state dead` says why", dead, 0)
+    letters = [row for row in overview.queue if row["state"] == "dead"]
+    if letters and overview.now - letters[0]["died_at"] < timedelta(days=1):
+        total, newest = sum(row["items"] for row in letters), letters[0]["newest"]
+        names = named([row["symbol"] for row in newest], total)
+        message = f"{counted(total, 'dead letter')}, the last one within a day: {names}; {newest[0]['error']}"
+        hint = f"`assetbatch queue retry {newest[0]['symbol']}` once it is fixed"
+        hint = "; then ".join(filter(None, [hint_of(newest[0]["error_kind"]), hint]))
+        yield Alert(Level.WARNING, "queue.dead", message, hint, total, 0)
 
 
 def _of_events(overview: Overview) -> Iterator[Alert]:
     oldest, pending = overview.hour["oldest_event_at"], overview.hour["events_pending"]
-    if oldest is not None and overview.now - oldest > EVENTS_PENDING_AT_MOST:
+    if refused := overview.events_refused:
+        message = f"{counted(refused.events, 'event')} refused, and waiting: {refused.words}"
+        hint = "what carries events has to take them: see REDIS_URL and the rights of its user"
+        yield Alert(Level.WARNING, "events.refused", message, hint, refused.events, 0)
+    elif oldest is not None and overview.now - oldest > EVENTS_PENDING_AT_MOST:
+        message = f"{counted(pending, 'event')} waiting for more than 5 minutes"
+        yield Alert(Level.WARNING, "events.pending", message, "is Redis running, and do jobs run?", pending, 0)
+
+
+def _of_bars(overview: Overview, bars: BarsStatus) -> Iterator[Alert]:
+    for words in bar_holes.sentences(bars.refused):
+        hint = "the owner of the table has to mend that; until then they are asked for again now and then"
+        yield Alert(Level.WARNING, "bars.refused", words, hint)
+    failing = overview.failing_bars
+    if failing and not (bars.refused and failing[0]["error_kind"] in REFUSED):
+        first, total = failing[0], failing[0]["total"]
+        names = named([row["symbol"] for row in failing], total)
+        message = f"the last call for bars failed for {names}; {first['symbol']}: {first['error']}"
+        hint = hint_of(first["error_kind"]) or "the next runs try again"
+        yield Alert(Level.WARNING, "bars.failing", message, hint, total, 0)
+    began, old = overview.first_run_at, overview.now - HOLES_AT_MOST
+    if bars.holes and bars.oldest_hole and began and max(bars.oldest_hole, began) < old:
+        since = f"{bars.oldest_hole:%Y-%m-%d %H:%M} UTC"
+        message = f"{counted(bars.holes, 'bar')} of priority assets missing, since {since}"
         yield Alert(
-            Level.WARNING,
-            "events.pending",
-            f"{counted(pending, 'event')} waiting for more than 5 minutes",
-            "is Redis running, and do jobs run?",
-            pending,
-            0,
+            Level.WARNING, "bars.holes", message, "does drain-queue run? `assetbatch backfill` fetches them now"
         )
 
 
-def _hours(age: timedelta) -> str:
-    return f"{age.total_seconds() / 3600:.0f}"
+def _of_platform(overview: Overview) -> Iterator[Alert]:
+    """Tell of what is not written since the role does not see what it takes."""
+    if overview.sight is not None and overview.sight.blind_spot is not None:
+        yield Alert(Level.WARNING, "database.provider", overview.sight.blind_spot, overview.sight.mend)
+
+
+def _of_hosts(overview: Overview) -> Iterator[Alert]:
+    """Tell of hosts that work by different words: each sees what the others store."""
+    for what, hint in (("version", "upgrade the older one"), ("plan", "make provider.plan the same")):
+        if len({row[what] for row in overview.differing_hosts}) > 1:
+            words = ", ".join(f"{row['host']} {row[what]}" for row in overview.differing_hosts)
+            yield Alert(Level.WARNING, "hosts.differ", f"{what}s differ: {words}", hint)

@@ -34,35 +34,40 @@ def text_line(event: Stored) -> str:
 
 def table(events: Sequence[Stored], now: datetime, *, width: int, height: int) -> RenderableType:
     """Lay out the newest events that fit, the newest at the bottom."""
-    from rich.table import Table
     from rich.text import Text
 
-    from assetbatch.report.tables import NARROW_WIDTH
-    from assetbatch.report.words import ago
+    from assetbatch.report.tables import fitted_table
 
     if not events:
         return Text("no event yet; Ctrl-C ends this")
-    columns = ["symbol", "price", "bid", "ask", "price of", "age", "seq", "published"]
-    shown = [0, 1, 5, 7] if width < NARROW_WIDTH else range(len(columns))
-    laid_out = Table(title="Events", title_justify="left", title_style="bold")
-    for number in shown:
-        laid_out.add_column(columns[number], justify="right" if number in {1, 2, 3, 6} else "left", no_wrap=True)
-    for event in events[-max(1, height - FRAME_LINES) :]:
-        told = _fields(event)
-        moment = _moment(told["timestamp"])
-        row = [
-            event.symbol,
-            told["last_price"],
-            told["bid"],
-            told["ask"],
-            told["timestamp"] if moment is None else f"{moment.astimezone(UTC):%H:%M:%S}",
-            "-" if moment is None else ago(moment, now),
-            str(event.seq),
-            _fate(event),
-        ]
-        style = "yellow" if event.published_at is None else "dim" if event.dropped else None
-        laid_out.add_row(*(Text(row[number]) for number in shown), style=style)
-    return laid_out
+    columns = ("symbol", "price", "bid", "ask", "price of", "age", "seq", "published")
+    rows = [_row(event, now) for event in events[-max(1, height - FRAME_LINES) :]]
+    less, numbers = ("seq", "age", "ask", "bid", "published"), ("price", "bid", "ask", "seq")
+    return fitted_table("Events", columns, rows, width=width, less=less, numbers=numbers)
+
+
+def _row(event: Stored, now: datetime) -> tuple[Sequence[str], str | None]:
+    from assetbatch.report.words import ago
+
+    told = _fields(event)
+    moment = _moment(told["timestamp"])
+    cells = (
+        event.symbol,
+        told["last_price"],
+        told["bid"],
+        told["ask"],
+        told["timestamp"] if moment is None else _time(moment, now),
+        "-" if moment is None else ago(moment, now),
+        str(event.seq),
+        _fate(event),
+    )
+    return cells, "yellow" if event.published_at is None else "dim" if event.dropped else None
+
+
+def _time(moment: datetime, now: datetime) -> str:
+    """Write the time of a price, with its day where that is not today."""
+    moment, today = moment.astimezone(UTC), now.astimezone(UTC).date()
+    return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%m-%d %H:%M}"
 
 
 def _fields(event: Stored) -> dict[str, str]:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The calls of this moment; `limit` None means unlimited. `next_free_at` is set when no call is free now."""
+    """The calls of this moment; `limit` None means unlimited. `next_free_at` is set when no call is free now.
+
+    `spaced`: calls are spaced evenly, since one was refused that our own calls do not explain.
+    """
 
     limit: int | None
     window_seconds: float
@@ -31,6 +34,7 @@ class Budget:
     next_free_at: datetime | None
     calls_last_hour: int
     refusals_last_hour: int
+    spaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ def budget_of(config: Config, overview: Overview) -> Budget:
         next_free_at=next_free_at,
         calls_last_hour=overview.hour["calls"],
         refusals_last_hour=overview.hour["refusals"],
+        spaced=bool(row and row["spaced"]),
     )
 
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+AREAS = {"api.key": "key", "api.plan": "plan", "api.hosts_disagree": "hosts", "database.provider": "provider"}
+
+
 class Level(IntEnum):
     """How bad it is; also the exit code of `status --check`, as Nagios has them."""
 
@@ -40,6 +43,14 @@ class Alert:
     hint: str
     value: float | None = None
     threshold: float | None = None
+
+    @property
+    def area(self) -> str:
+        """What it is about: a job by its name, key, plan, calls, hosts, assets, queue, bars, events or the database."""
+        if self.metric in AREAS:
+            return AREAS[self.metric]
+        area, _, name = self.metric.partition(".")
+        return {"jobs": name, "batch": "run-priority", "api": "calls"}.get(area, area)
 
 
 def worst(alerts: Iterable[Alert]) -> Health:

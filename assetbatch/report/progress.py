@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from contextlib import contextmanager
+from datetime import timedelta
 from threading import Lock, Timer
 from typing import TYPE_CHECKING, Self
+
+from assetbatch.report.words import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,11 +21,16 @@ PATIENCE_SECONDS = 1.0
 
 
 class ProgressBar:
-    """Shows, from a second after the start on, the log's latest line, how much is done, and for how long."""
+    """Shows, from a second after the start on, the log's latest line, how much is done, and for how long.
+
+    Below that, in a line of its own, what else there is to say of it, and how much time is left.
+    """
 
     def __init__(self, doing: str) -> None:
-        self._doing = doing
+        self._name = doing
+        self._words: Callable[[], str] = lambda: doing
         self._done, self._total = 0, 0
+        self._more, self._ends_at = "", 0.0
         self._bar: Progress | None = None
         self._ended = False
         self._lock = Lock()
@@ -56,20 +65,42 @@ class ProgressBar:
         self._done, self._total = done, max(done, total)
         self._update()
 
-    def tell(self, doing: str) -> None:
-        """Show what is done now."""
-        self._doing = doing
-        self._update()
+    def tell(self, words: Callable[[], str]) -> None:
+        """Show what is done now, in words that may change as time goes by; none: the bar's own name."""
+        self._words = words
+
+    def add(self, words: str, *, seconds_left: float) -> None:
+        """Show more of it in the second line, and for how long it is going on at the least."""
+        self._more, self._ends_at = words, time.monotonic() + seconds_left
+
+    def _first_words(self) -> str:
+        return self._words() or self._name
+
+    def _more_words(self) -> str:
+        left = self._ends_at - time.monotonic()
+        # Others may use the budget, too.
+        return f"{self._more}, {duration(timedelta(seconds=left))} or more" if left >= 1 else self._more
 
     def _appear(self) -> None:
-        from rich.console import Console
+        from rich.console import Console, RenderableType
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.table import Column
+        from rich.text import Text
+
+        first, more = self._first_words, self._more_words
+
+        class TwoLines(Progress):
+            def get_renderables(self) -> Iterator[RenderableType]:
+                for task in self.tasks:
+                    task.description = first()
+                yield from super().get_renderables()
+                if second := more():
+                    yield Text(second, no_wrap=True, overflow="ellipsis")
 
         with self._lock:
             if self._ended:
                 return
-            bar = Progress(
+            bar = TwoLines(
                 TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
                 BarColumn(),
                 TextColumn("{task.fields[count]}"),
@@ -88,7 +119,6 @@ class ProgressBar:
             count = f"{self._done}/{self._total}" if self._total else ""
             self._bar.update(
                 self._bar.task_ids[0],
-                description=self._doing,
                 completed=self._done,
                 total=self._total or None,
                 count=count,
@@ -103,7 +133,7 @@ class ProgressBar:
 
 
 class _Listener(logging.Handler):
-    """Shows on a bar what the log says."""
+    """Shows on a bar what the log says; of a wait (`counts_down`) whose seconds come last, how much of it is left."""
 
     def __init__(self, bar: ProgressBar, mask: Callable[[str], str]) -> None:
         super().__init__(logging.INFO)
@@ -111,4 +141,16 @@ class _Listener(logging.Handler):
         self._mask = mask
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._bar.tell(self._mask(record.getMessage()))
+        words = self._mask(record.getMessage())
+        if not (getattr(record, "counts_down", False) and isinstance(record.args, tuple)):
+            self._bar.tell(lambda: words)
+            return
+        message, (*others, seconds) = record.msg, record.args
+        assert isinstance(seconds, float)  # noqa: S101 - that is what `counts_down` says
+        end = time.monotonic() + seconds
+
+        def left() -> str:
+            seconds_left = end - time.monotonic()
+            return self._mask(message % (*others, seconds_left)) if seconds_left > 0 else ""
+
+        self._bar.tell(left)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from assetbatch import __version__
 from assetbatch.model import Priority, RunStatus
 from assetbatch.report.freshness import Freshness
-from assetbatch.report.health import Level
+from assetbatch.report.health import Health, Level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     Add = Callable[[str, str, Samples], None]
 
 HOUR = "in the last hour"
+HEALTH = "0 healthy, 1 degraded, 2 unhealthy."
 
 
-def nothing_to_tell() -> str:
-    """Write what is told when nothing could be read."""
+def nothing_to_tell(*, unhealthy: bool) -> str:
+    """Return what is told when nothing could be read: that, and for all but a faulty configuration what it means."""
     registry = _registry()
-    _gauge(registry)("up", "Whether the database could be read.", [({}, 0)])
+    add = _gauge(registry)
+    add("up", "Whether the database could be read.", [({}, 0)])
+    add("health", HEALTH, [({}, Health.UNHEALTHY.check_code if unhealthy else None)])
     return _written(registry)
 
 
@@ -79,7 +82,7 @@ def _timestamp(moment: datetime | None) -> float | None:
 
 
 def _add_health(status: Status, add: Add) -> None:
-    add("health", "0 healthy, 1 degraded, 2 unhealthy.", [({}, status.health.check_code)])
+    add("health", HEALTH, [({}, status.health.check_code)])
     add(
         "alerts",
         "What is wrong now, by metric and level.",

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
-from assetbatch.database import asset_states, bar_holes, catalogue, entitlements, overview, schema
+from assetbatch.database import bar_holes, catalogue, entitlements, freshness, overview, schema
 from assetbatch.database.connection import transaction
+from assetbatch.database.leases import release_dead
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.planner import Mode
 from assetbatch.report import status as report
 from assetbatch.report.figures import BarsStatus
-from assetbatch.report.freshness import limits
+from assetbatch.report.freshness import SEEN_WITHIN, limits
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
-    from assetbatch.database.catalogue import SyncState
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.database.overview import Overview
-    from assetbatch.model import Asset
     from assetbatch.report.status import Status
 
 WORST_SHOWN = 20
@@ -52,56 +51,40 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
     wanted = wanted or Wanted()
     priority = config.priority_assets
     symbols = [asset.symbol for asset in priority]
+    schema.check(connection)
+    # Else a run that was killed would look as if it were going on.
+    release_dead(connection)
     with transaction(connection):
-        schema.check(connection)
         found = overview.read(
             connection,
-            symbols=symbols,
             jobs=list(report.JOBS),
             key=key_fingerprint(config.api_key.reveal()) if config.api_key else None,
             plan=config.plan,
             enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
         )
-        states = catalogue.sync_states(connection, symbols)
+        outlook = report.outlook_of(config, found)
+        judged = freshness.judge(
+            connection,
+            limits(catalogue.frequencies(connection), outlook),
+            daily=outlook.mode is Mode.END_OF_DAY,
+            seen_since=found.now - SEEN_WITHIN,
+            named=symbols if wanted.asset is None else [*symbols, wanted.asset],
+            most_others=None if wanted.all_assets else WORST_SHOWN,
+        )
         status = report.build(
             config,
             found,
-            states,
+            judged,
             source=schema.source(connection),
-            others=_others(config, connection, found, all_of_them=wanted.all_assets),
+            others_are_all=wanted.all_assets,
             bars=_bars(config, connection, found),
         )
         if wanted.since is not None:
             runs = overview.not_well(connection, seconds=wanted.since.total_seconds(), limit=MOST_RUNS)
             status = replace(status, not_well=runs)
         if wanted.asset is not None:
-            status = _with_story(config, connection, found, status, wanted.asset)
+            status = _with_story(config, connection, status, judged.named.get(wanted.asset), wanted.asset)
     return status
-
-
-def _others(config: Config, connection: Connection, found: Overview, *, all_of_them: bool) -> report.Others:
-    outlook = report.outlook_of(config, found)
-    apart = [asset.symbol for asset in config.priority_assets]
-    judged = asset_states.judge(
-        connection,
-        limits(catalogue.frequencies(connection), outlook),
-        daily=outlook.mode is Mode.END_OF_DAY,
-        apart=apart,
-        most_worst=WORST_SHOWN,
-    )
-    if all_of_them:
-        shown = [asset for asset in catalogue.enabled_assets(connection) if asset.symbol not in set(apart)]
-    else:
-        found_assets = catalogue.enabled_assets(connection, judged.worst)
-        shown = sorted(found_assets, key=lambda asset: judged.worst.index(asset.symbol))
-    symbols = [asset.symbol for asset in shown]
-    return report.Others(
-        judged=judged,
-        shown=tuple(shown),
-        states=catalogue.sync_states(connection, symbols) if symbols else {},
-        prices=overview.prices(connection, symbols) if symbols else {},
-        are_all=all_of_them,
-    )
 
 
 def _bars(config: Config, connection: Connection, found: Overview) -> BarsStatus:
@@ -129,24 +112,20 @@ def _bars(config: Config, connection: Connection, found: Overview) -> BarsStatus
     )
     return BarsStatus(
         {symbol: one.newest for symbol, one in coverage.items() if one.newest is not None},
-        found.bars_failing,
+        sum(row["total"] for row in found.failing_bars[:1]),
         sum(one.missing for one in coverage.values()) if asked else None,
         min((one.oldest_missing for one in coverage.values() if one.oldest_missing is not None), default=None),
         bar_holes.refused(connection),
     )
 
 
-def _with_story(config: Config, connection: Connection, found: Overview, status: Status, symbol: str) -> Status:
+def _with_story(config: Config, connection: Connection, status: Status, row: Row | None, symbol: str) -> Status:
     from assetbatch.database import story
 
     told = story.read(connection, symbol)
-    listed = {asset.symbol: asset for asset in config.assets}
-    asset: Asset | None = listed.get(symbol)
+    asset = next((asset for asset in config.assets if asset.symbol == symbol), None)
     if told.catalogue is not None:
         asset = catalogue.asset_of(told.catalogue)
     if asset is None:
         raise UnknownAssetError(symbol)
-    state: SyncState = catalogue.sync_states(connection, [symbol])[symbol]
-    price = overview.prices(connection, [symbol]).get(symbol)
-    subject = report.asset_status(asset, state, price, report.outlook_of(config, found))
-    return replace(status, story=told, subject=subject)
+    return replace(status, story=told, subject=report.asset_status(asset, row, status.now))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from assetbatch import planner
-from assetbatch.database.asset_states import Judged
-from assetbatch.database.catalogue import SyncState
+from assetbatch.database.catalogue import asset_of
+from assetbatch.errors import FailureKind
 from assetbatch.model import Access
-from assetbatch.report import figures
+from assetbatch.report import figures, job_alerts
 from assetbatch.report.alerts import all_alerts
-from assetbatch.report.freshness import Freshness, Outlook, freshness, market_age
+from assetbatch.report.freshness import Freshness, Outlook, market_age
 from assetbatch.report.health import Alert, Health, worst
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Row
+    from assetbatch.database.freshness import Judged
     from assetbatch.database.overview import Overview
     from assetbatch.database.story import Story
-    from assetbatch.errors import FailureKind
     from assetbatch.model import Asset
     from assetbatch.report.figures import BarsStatus, Budget, EventsStatus, PricesStatus, QueueStatus
 
@@ -37,10 +37,17 @@ JOBS = {
 
 @dataclass(frozen=True, slots=True)
 class AssetStatus:
-    """One asset: its newest price (the vendor's digits), when the market made it, when it was last asked for."""
+    """One asset: its newest price (the vendor's digits), when the market made it, when it was last asked for.
+
+    `ill`, `unknown`, `late`: as `database.freshness` judges it.
+    """
 
     asset: Asset
+    origin: str
     state: Freshness
+    ill: bool
+    unknown: bool
+    late: bool
     last_price: str | None
     daily_open: str | None
     data_timestamp: str | None
@@ -68,17 +75,6 @@ class JobStatus:
     last_success: datetime | None
     next_run: datetime
     day: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Others:
-    """Assets beside the priority assets: how many are in which state, and those that are shown."""
-
-    judged: Judged = field(default_factory=Judged)
-    shown: tuple[Asset, ...] = ()
-    states: Mapping[str, SyncState] | None = None
-    prices: Mapping[str, Row] | None = None
-    are_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,80 +138,75 @@ def outlook_of(config: Config, overview: Overview) -> Outlook:
 def build(
     config: Config,
     overview: Overview,
-    states: Mapping[str, SyncState],
+    judged: Judged,
     *,
     source: str | None,
-    others: Others | None = None,
+    others_are_all: bool = False,
     bars: BarsStatus | None = None,
 ) -> Status:
     """Put together what was read; pure, so that text, JSON and exit code tell the same.
 
-    `states` are those of the priority assets; `source`: whose prices the database has, None: nobody's yet.
+    `source`: whose prices the database has, None: nobody's yet.
     """
-    others = others or Others()
     outlook = outlook_of(config, overview)
-    assets = tuple(
-        asset_status(asset, states.get(asset.symbol, SyncState()), overview.prices.get(asset.symbol), outlook)
-        for asset in config.priority_assets
-    )
-    counts = Counter(one.state.value for one in assets) + Counter(others.judged.counts)
+    bars = bars or figures.BarsStatus({}, sum(row["total"] for row in overview.failing_bars[:1]), 0)
+    assets = tuple(asset_status(one, judged.named.get(one.symbol), overview.now) for one in config.priority_assets)
+    others = tuple(asset_status(asset_of(row), row, overview.now) for row in judged.others)
+    counts: Counter[str] = Counter()
+    for group in judged.groups:
+        counts[group.state] += group.assets
     budget = figures.budget_of(config, overview)
     queue = figures.queue_of(overview)
     metrics = figures.metrics_of(overview, counts, budget, queue)
-    markets = sorted({one.asset.asset_type for one in assets} | {one.asset_type for one in others.shown})
+    markets = sorted({one.asset.asset_type for one in assets} | {one.asset.asset_type for one in others})
     return Status(
         now=overview.now,
         database=config.database.described,
         alerts=all_alerts(
-            config, overview, outlook=outlook, assets=assets, budget=budget, metrics=metrics, source=source
+            config,
+            overview,
+            outlook=outlook,
+            assets=assets,
+            others=others,
+            groups=judged.groups,
+            bars=bars,
+            budget=budget,
+            metrics=metrics,
+            source=source,
         ),
-        jobs=tuple(_job_status(row, overview.now, _every(config)[row["job"]]) for row in overview.jobs),
+        jobs=tuple(_job_status(row, overview.now, job_alerts.every(config)[row["job"]]) for row in overview.jobs),
         assets=assets,
-        others=tuple(
-            asset_status(
-                asset,
-                (others.states or {}).get(asset.symbol, SyncState()),
-                (others.prices or {}).get(asset.symbol),
-                outlook,
-            )
-            for asset in others.shown
-        ),
-        others_are_all=others.are_all,
+        others=others,
+        others_are_all=others_are_all,
         asset_states=dict(counts),
         prices=figures.prices_of(outlook, markets, [one.day for one in assets if one.day], source),
         budget=budget,
         queue=queue,
-        bars=bars or figures.BarsStatus({}, overview.bars_failing, 0),
+        bars=bars,
         events=figures.events_of(config, overview),
         metrics=metrics,
     )
 
 
-def asset_status(asset: Asset, state: SyncState, price: Mapping[str, Any] | None, outlook: Outlook) -> AssetStatus:
-    """Tell how one asset stands; `price` None: there is none."""
-    price = price or {}
+def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> AssetStatus:
+    """Return how one asset stands, by its row of `database.freshness`; None: the catalogue has it not yet."""
+    row = row or {}
     return AssetStatus(
         asset=asset,
-        state=freshness(asset, state, outlook),
-        last_price=price.get("last_price"),
-        daily_open=price.get("daily_open"),
-        data_timestamp=price.get("data_timestamp"),
-        last_sync=state.succeeded_at,
-        market_age=market_age(asset, state, outlook.now),
-        day=state.day,
-        error_kind=state.error_kind,
-        error=state.error,
+        origin=row.get("origin", "config"),
+        state=Freshness(row.get("state", Freshness.NEVER)),
+        ill=row.get("ill", False),
+        unknown=row.get("unknown", False),
+        late=row.get("late", False),
+        last_price=row.get("last_price"),
+        daily_open=row.get("daily_open"),
+        data_timestamp=row.get("data_timestamp"),
+        last_sync=row.get("succeeded_at"),
+        market_age=market_age(asset, row.get("succeeded_at"), now),
+        day=row.get("day"),
+        error_kind=FailureKind(row["error_kind"]) if row.get("error_kind") else None,
+        error=row.get("error") or "",
     )
-
-
-def _every(config: Config) -> dict[str, timedelta]:
-    """Tell how often cron is expected to start each job."""
-    batch = config.settings.batch
-    return {
-        "run-priority": timedelta(minutes=batch.interval_minutes),
-        "drain-queue": planner.DRAIN_EVERY,
-        "enqueue-secondary": timedelta(minutes=batch.enqueue_interval_minutes),
-    }
 
 
 def _job_status(row: Mapping[str, Any], now: datetime, every: timedelta) -> JobStatus:
@@ -226,6 +217,6 @@ def _job_status(row: Mapping[str, Any], now: datetime, every: timedelta) -> JobS
         last_run=row["last_run"],
         last_status=row["last_status"],
         last_success=row["last_success"],
-        next_run=planner.next_due(now, every),
+        next_run=planner.next_start(now, every),
         day=day,
     )

@@ -94,7 +94,7 @@ def _what(one: AssetStatus, told: Story) -> str:
 def _price(one: AssetStatus, last_update: object, now: datetime) -> str:
     if one.last_price is None or not isinstance(last_update, dict):
         return "none yet"
-    words = [f"{one.last_price} ({change(one)} today), of {ago(one.priced_at, now)}"]
+    words = [f"{one.last_price} ({change(one)} on its day), of {ago(one.priced_at, now)}"]
     words += [f"{key} {last_update[key]}" for key in ("bid", "ask") if last_update.get(key) is not None]
     if last_update.get("updated_at"):
         words.append(f"stored {ago(moment(str(last_update['updated_at'])), now)}")

@@ -67,31 +67,30 @@ def document(listing: Listing) -> dict[str, Any]:
 def view(listing: Listing, *, width: int) -> RenderableType:
     """Lay out the catalogue for a terminal."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    from assetbatch.report.tables import NARROW_WIDTH
+    from assetbatch.report.tables import fitted_table
     from assetbatch.report.words import duration
 
     if not listing.items:
         return Text("the catalogue is empty: `assetbatch init` puts the assets of config.yaml there")
-    columns = ["symbol", "ticker", "type", "role", "priority", "every", "enabled", "origin"]
-    shown = [0, 1, 4, 5] if width < NARROW_WIDTH else range(len(columns))
-    table = Table(title="Catalogue", title_justify="left", title_style="bold")
-    for number in shown:
-        table.add_column(columns[number], no_wrap=number < 2)
-    for item in listing.items:
-        row = [
-            item.asset.symbol,
-            item.asset.polygon_ticker,
-            item.asset.asset_type.value,
-            item.asset.role.value,
-            _priority(item) or str(item.asset.rank),
-            duration(timedelta(seconds=item.asset.update_frequency_seconds)),
-            "yes" if item.enabled else "no",
-            item.origin,
-        ]
-        table.add_row(*(Text(row[number]) for number in shown), style=None if item.enabled else "dim")
+    columns = ("symbol", "ticker", "type", "role", "priority", "every", "origin")
+    rows = [
+        (
+            (
+                item.asset.symbol,
+                item.asset.polygon_ticker,
+                item.asset.asset_type.value,
+                item.asset.role.value,
+                _priority(item) or str(item.asset.rank),
+                duration(timedelta(seconds=item.asset.update_frequency_seconds)) if item.enabled else "disabled",
+                item.origin,
+            ),
+            None if item.enabled else "dim",
+        )
+        for item in listing.items
+    ]
+    table = fitted_table("Catalogue", columns, rows, width=width, less=("type", "origin", "role", "priority", "every"))
     more = listing.total - len(listing.items)
     return Group(table, Text(f"and {more} more: --limit {listing.total}")) if more else table
 

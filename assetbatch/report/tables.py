@@ -8,14 +8,17 @@ import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from assetbatch.database.queue import State
-from assetbatch.report.words import ago, counted, duration
+from assetbatch.report.words import ago, counted, duration, until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from assetbatch.database.queue_desk import Listing
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
@@ -26,6 +29,8 @@ PLAIN_WIDTH = 100
 # On a narrower terminal only what matters most is shown of an asset.
 NARROW_WIDTH = 76
 MOST_BARS_SHOWN = 20
+# A border and a space on either side.
+CELL_FRAME = 3
 
 
 class _AsciiConsole(Console):
@@ -68,6 +73,35 @@ def new_table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table
     return table
 
 
+def fitted_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[Sequence[str], str | None]],
+    *,
+    width: int,
+    less: Sequence[str],
+    numbers: Sequence[str] = (),
+) -> Table:
+    """Make a table of rows, each with its style, that breaks no word: what does not fit is left out, whole columns.
+
+    `less` names the columns that may go, the first one first. Only a cell that is too wide by itself is folded.
+    """
+    cells = [list(columns), *(list(row) for row, _ in rows)]
+    widths = [max(cell_len(line[number]) for line in cells) for number in range(len(columns))]
+    shown = list(range(len(columns)))
+    for column in less:
+        if sum(widths[number] + CELL_FRAME for number in shown) < width:
+            break
+        shown.remove(columns.index(column))
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number in shown:
+        justify: JustifyMethod = "right" if columns[number] in numbers else "left"
+        table.add_column(columns[number], justify=justify, overflow="fold")
+    for row, style in rows:
+        table.add_row(*(Text(row[number]) for number in shown), style=style)
+    return table
+
+
 def queue_view(listing: Listing, *, width: int) -> RenderableType:
     """Lay out `queue list`, in the order in which items get their turn."""
     if not listing.items:
@@ -97,7 +131,7 @@ def forecast_view(forecast: Forecast) -> RenderableType:
     if forecast.calls:
         table = new_table("Next calls", "job", "at", "kind", "calls", "assets", numbers=("calls", "assets"))
         for one in forecast.calls:
-            table.add_row(one.job, f"in {duration(one.at - now)}", one.kind, str(one.calls), str(one.assets))
+            table.add_row(one.job, until(one.at, now), one.kind, str(one.calls), str(one.assets))
         parts.append(table)
     bars = [one for one in forecast.bars if one.calls > 1][:MOST_BARS_SHOWN]
     if bars:
@@ -108,8 +142,8 @@ def forecast_view(forecast: Forecast) -> RenderableType:
     limit = "unlimited" if forecast.limit is None else f"{forecast.limit} in {forecast.window_seconds:g} s"
     words = [f"{counted(forecast.total, 'call')}; the budget: {limit}"]
     if forecast.total:
-        words.append(f"prices are fresh in {duration(forecast.fresh_at - now)}")
-        words.append(f"everything is there in {duration(forecast.complete_at - now)}")
+        words.append(f"prices are fresh {until(forecast.fresh_at, now)}")
+        words.append(f"everything is there {until(forecast.complete_at, now)}")
     if forecast.newer_at is not None:
         words.append(f"newer prices can exist from {forecast.newer_at:%Y-%m-%d %H:%M} UTC on")
     if forecast.unscanned:

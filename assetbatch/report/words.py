@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
 
 
 def counted(count: int, thing: str) -> str:
     """Tell how many there are of something that has a plural in s."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def named(names: Sequence[str], total: int, most: int = 5) -> str:
+    """Return the first names of `total`, and how many more there are; where none is at hand, how many there are."""
+    if not names:
+        return counted(total, "asset")
+    more = total - min(len(names), most)
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def duration(length: timedelta) -> str:
@@ -28,3 +37,11 @@ def duration(length: timedelta) -> str:
 def ago(moment: datetime | None, now: datetime) -> str:
     """Tell how long ago something was."""
     return "never" if moment is None else f"{duration(now - moment)} ago"
+
+
+def until(moment: datetime, now: datetime) -> str:
+    """Return how long it is until something is expected, to the second where that is within the hour."""
+    seconds = max(0, round((moment - now).total_seconds()))
+    if 120 <= seconds < 3600:
+        return f"in {seconds // 60} min {seconds % 60} s"
+    return f"in {duration(moment - now)}"

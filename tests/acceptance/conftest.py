@@ -1,4 +1,4 @@
-"""The system's own cron, for tests of minutes."""
+"""The system's own cron, for tests of minutes; an embedded server of a test's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from assetbatch.database.connection import Connection
+    from tests.conftest import Commands
 
 CRONTAB = Path(__file__).parents[2] / "crontab.example"
 # In a namespace of its own: neither the machine's crontabs nor its mail are touched.
@@ -110,3 +112,15 @@ def runs(connection: Connection, job: str, *, exit_code: int) -> int:
     row = connection.execute(query, [job, exit_code]).fetchone()
     assert row is not None
     return int(row["count"])
+
+
+@pytest.fixture
+def own_embedded(commands: Commands) -> Iterator[Commands]:
+    """The commands with an embedded server of their own in place of the tests' database."""
+    with tempfile.TemporaryDirectory(prefix="assetbatch-data-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        commands.environment["XDG_DATA_HOME"] = folder
+        del commands.environment["DATABASE_URL"]
+        (commands.folder / "config.yaml").write_text("database: {embedded: true}\n")
+        yield commands
+        commands("database", "stop")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, wait_until
+from tests.terminal import run_at_terminal
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -44,6 +48,26 @@ def test_a_backfill_foretells_its_calls_and_asks_for_nothing_twice(
     assert len(sandbox.arrivals) == 2
     rows = connection.execute("select count(*) as bars, bool_and(is_final) as final from market_data.ohlcv_5m")
     assert rows.fetchone() == {"bars": 3 * 288, "final": True}
+
+
+def test_at_a_terminal_a_backfill_tells_whose_bars_come_how_many_are_there_and_what_is_left(
+    commands: Commands, sandbox: Sandbox
+) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "rate_limiting: {calls_per_minute: 1, window_seconds: 17, margin_seconds: 0}\nbars: {enabled: false}\n"
+    )
+    environment = commands.environment | {"POLYGON_RATE_LIMIT": "1", "XDG_STATE_HOME": str(commands.folder)}
+    days = ("--symbol", "BTCUSD", "--symbol", "EURUSD", "--since", "2026-01-05", "--until", "2026-01-07")
+
+    done, seen = run_at_terminal(
+        [sys.executable, "-m", "assetbatch", "backfill", *days], environment=environment, folder=commands.folder
+    )
+
+    assert (done.returncode, len(sandbox.arrivals)) == (0, 2), seen
+    # The whole time, though it looks again every 15 s; and then what is left of it.
+    assert re.search(r"waiting 1[67] s for a call", seen)
+    assert seen.find("waiting 16 s") < seen.find("waiting 12 s") < seen.find("waiting 3 s")
+    assert re.search(r"BTCUSD: 576 bars stored, 1 call left, 1\d s or more", seen)
 
 
 def test_what_is_asked_for_again_and_has_changed_is_printed(commands: Commands, connection: Connection) -> None:
@@ -86,6 +110,9 @@ def test_a_page_that_fails_for_good_is_told_and_the_next_run_goes_on(commands: C
         (("--since", "yesterday"), "is no day or time"),
         (("--since", "2026-01-02", "--until", "2026-01-01"), "is not before"),
         (("--symbol", "NOSUCH"), "not in the catalogue: NOSUCH"),
+        (("--wait", "-1"), "--wait"),
+        (("--wait", "inf"), "--wait"),
+        (("--wait", "nan"), "--wait"),
     ],
 )
 def test_wrong_usage_makes_no_call(
@@ -158,6 +185,59 @@ def test_probe_brings_live_prices_back_at_once(commands: Commands, sandbox: Sand
     assert "BTCUSD" in live["updated"] + live["not_due"]
     assert "/v3/snapshot" in sandbox.arrivals[0].path
     assert commands("status", "--check").returncode == 0
+
+
+def test_probe_after_paying_brings_bars_and_dead_letters_back_at_once(
+    commands: Commands, connection: Connection, sandbox: Sandbox
+) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "rate_limiting: {calls_per_minute: 100, window_seconds: 0.05, margin_seconds: 0}\n"
+        "bars: {enabled: true, backfill_days: 2}\n"
+    )
+    commands.environment["POLYGON_RATE_LIMIT"] = ""
+    long_ago = datetime.now(UTC).date() - timedelta(days=3 * 365)
+    days = ("--symbol", "BTCUSD", "--since", str(long_ago), "--until", str(long_ago + timedelta(days=2)))
+    sandbox.plan = "free"
+    assert commands("drain-queue").returncode == 0
+    assert commands("backfill", *days).returncode == 0
+    assert commands("enqueue-secondary", "--all").returncode == 0
+    connection.execute(
+        "update assetbatch.queue set state = 'dead', died_at = now(), died_on_plan = 'starter', error_kind ="
+        " case when symbol = 'ETHUSDT' then 'not_entitled' else 'unknown_ticker' end, died_with_key = 'the same'"
+    )
+    put_off = "select symbol from assetbatch.bar_state where retry_at > now()"
+    assert connection.execute(put_off).rowcount > 0
+    assert "no call to make" in commands("backfill", *days).stderr
+
+    sandbox.plan = "starter"
+    assert commands("probe").returncode == 0
+
+    assert connection.execute(put_off).rowcount == 0
+    assert connection.execute("select from assetbatch.queue where state = 'dead'").rowcount == 3
+    drained = json.loads(commands("drain-queue", "--json").stdout)
+    assert (drained["updated"], drained["remaining"]) == (["ETHUSDT"], 0)
+    assert drained["bars"]["assets"] == 7
+    # Of the past, too: it is wanted since somebody asked for it.
+    stored = connection.execute("select from market_data.ohlcv_5m where ts < %s", [long_ago + timedelta(days=2)])
+    assert stored.rowcount == 576
+
+
+def test_probe_that_is_refused_as_before_leaves_what_rests(
+    commands: Commands, connection: Connection, sandbox: Sandbox
+) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "rate_limiting: {calls_per_minute: 100, window_seconds: 0.05, margin_seconds: 0}\nbars: {enabled: true}\n"
+    )
+    commands.environment["POLYGON_RATE_LIMIT"] = ""
+    sandbox.plan = "free"
+    assert commands("drain-queue").returncode == 0
+    put_off = "select symbol from assetbatch.bar_state where retry_at > now() order by 1"
+    before = connection.execute(put_off).fetchall()
+
+    assert commands("probe").returncode == 0
+
+    assert before
+    assert connection.execute(put_off).fetchall() == before
 
 
 def test_probe_on_a_wrong_key_ends_with_77(commands: Commands) -> None:

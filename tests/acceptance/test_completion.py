@@ -58,8 +58,13 @@ def script(environment: dict[str, str]) -> Path:
         ("assetbatch run-", ["run-priority"]),
         ("assetbatch do", ["doctor"]),
         ("assetbatch config s", ["schema", "show"]),
+        ("assetbatch database p", ["path", "psql"]),
+        ("assetbatch database restore --y", ["--yes"]),
         ("assetbatch drain-queue --max-", ["--max-items", "--max-seconds"]),
         ("assetbatch --log-format j", ["journald", "json"]),
+        ("assetbatch queue list --log-format j", ["journald", "json"]),
+        ("assetbatch run-priority --q", ["--quiet"]),
+        ("assetbatch symbols --conf", ["--config"]),
     ],
 )
 def test_bash_is_offered_commands_options_and_words(

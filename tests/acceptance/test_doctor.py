@@ -116,8 +116,7 @@ def test_after_runs_that_went_well_nothing_fails_and_no_call_is_made(commands: C
     assert document["status"] == "warn"
     assert {one["name"] for one in document["findings"]} == {
         "program", "configuration", "key", "plan", "database", "role", "clock", "schema", "privileges", "numbers",
-        "source", "run-priority", "drain-queue", "enqueue-secondary", "queue", "bars", "events", "entitlements",
-        "rate limit", "hosts",
+        "run-priority", "drain-queue", "enqueue-secondary", "assets", "prices", "calls", "queue", "bars", "events",
     }  # fmt: skip
 
 
@@ -336,17 +335,23 @@ def test_the_grants_are_all_that_is_needed_and_each_that_is_missing_is_named(
         "missing: delete on assetbatch.queue; update (metadata) on trading.symbols;"
         " execute on function assetbatch.keep_partitions"
     )
-    assert "--grants" in revoked.hint
+    assert f"`assetbatch init --grants {role}`" in before.hint
+    assert revoked.hint.startswith("as the tables' owner: GRANT delete on assetbatch.queue TO ")
 
 
 def test_a_serial_id_needs_its_sequence(patient: Patient, connection: Connection, database: str, role: str) -> None:
     connection.execute(schema.grants(role).encode())
     connection.execute("alter table trading.symbols alter id drop identity")
-    connection.execute("create sequence trading.ids owned by trading.symbols.id")
+    connection.execute(
+        "create sequence trading.ids; alter table trading.symbols alter id set default nextval('trading.ids')"
+    )
 
     found = patient.one("privileges", DATABASE_URL=psycopg.conninfo.make_conninfo(database, user=role))
 
-    assert found.found == "missing: usage on sequence trading.ids"
+    assert (found.found, found.hint) == (
+        "missing: usage on sequence trading.ids",
+        f'as the tables\' owner: GRANT usage on sequence trading.ids TO "{role}"',
+    )
 
 
 def test_columns_that_round_are_named(patient: Patient, connection: Connection) -> None:
@@ -372,26 +377,34 @@ def test_a_pooler_is_told_and_nothing_breaks_behind_it(patient: Patient, databas
 
 
 def test_a_database_of_another_source_fails(patient: Patient, connection: Connection) -> None:
-    none = patient.one("source")
+    none = patient.examine()["database"]
     schema.claim_source(connection, "api.massive.com")
 
-    assert none.level is Level.OK
-    assert patient.one("source").level is Level.FAIL
-    assert patient.one("source", POLYGON_BASE_URL="https://api.polygon.io").level is Level.OK
+    other = patient.examine()["database"]
+    same = patient.examine(POLYGON_BASE_URL="https://api.polygon.io")["database"]
+
+    assert [len(none), len(same)] == [1, 1]
+    assert (other[1].level, "provider.base_url is of sandbox" in other[1].found) == (Level.FAIL, True)
 
 
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("alter table assetbatch.outbox rename column published_at to announced_at", "UndefinedColumn"),
+        ("lock table assetbatch.bar_state in access exclusive mode", "LockNotAvailable"),
+    ],
+)
 def test_a_check_that_breaks_or_has_to_wait_is_a_line_and_hides_no_other(
-    patient: Patient, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    patient: Patient, connection: Connection, harm: str, words: str
 ) -> None:
-    monkeypatch.setattr(doctor, "LOCK_TIMEOUT", "100ms")
-    connection.execute("alter table assetbatch.outbox rename column published_at to announced_at")
-    with connection.transaction():
-        connection.execute("lock table assetbatch.bar_state in access exclusive mode")
+    with connection.transaction(force_rollback=True):
+        connection.execute(harm.encode())
+        if "lock" not in harm:
+            connection.execute("commit")
         found = patient.examine()
 
-    assert (found["events"][0].level, "UndefinedColumn" in found["events"][0].found) == (Level.FAIL, True)
-    assert (found["bars"][0].level, "LockNotAvailable" in found["bars"][0].found) == (Level.FAIL, True)
-    assert (found["queue"][0].level, found["hosts"][0].level) == (Level.OK, Level.OK)
+    assert (found["status"][0].level, words in found["status"][0].found) == (Level.FAIL, True)
+    assert [found[name][0].level for name in ("clock", "schema", "privileges")] == [Level.OK] * 3
 
 
 def test_a_connection_that_breaks_off_is_told_once(
@@ -399,15 +412,16 @@ def test_a_connection_that_breaks_off_is_told_once(
 ) -> None:
     def end(broken: Connection) -> Iterator[Finding]:
         connection.execute("select pg_terminate_backend(%s, 5000)", [broken.info.backend_pid])
-        yield from doctor.operation.limit(broken)
+        broken.execute("select 1")
+        yield from ()
 
-    monkeypatch.setattr(doctor.operation, "queue", end)
+    monkeypatch.setattr(doctor.database, "privileges", end)
 
     found = patient.examine()
 
-    assert found["queue"][0].level is Level.FAIL
+    assert found["privileges"][0].level is Level.FAIL
     assert found["database"][-1].found == "the connection broke off"
-    assert "bars" not in found
+    assert not found.keys() & {"numbers", "status", "bars"}
 
 
 # How things go
@@ -421,7 +435,7 @@ def test_jobs_that_never_ran_or_stopped_are_told(patient: Patient, connection: C
         " values ('BTCUSD', 'X:BTCUSD', 'crypto', 'priority', 1, 300, 'config')"
     )
     never = patient.examine(POLYGON_RATE_LIMIT="5")
-    for name, minutes in zip(names, (11, 6, 61), strict=True):
+    for name, minutes in reversed(list(zip(names, (11, 6, 61), strict=True))):
         add_run(connection, name, minutes=minutes)
     idle = patient.examine(POLYGON_RATE_LIMIT="5")
     busy = patient.examine()  # without a limit, there are bars to be asked for
@@ -430,10 +444,10 @@ def test_jobs_that_never_ran_or_stopped_are_told(patient: Patient, connection: C
 
     well = patient.examine()
 
-    assert [never[name][0].level for name in names] == [Level.FAIL, Level.OK, Level.WARN]
+    assert [never[name][0].level for name in names] == [Level.FAIL, Level.OK, Level.OK]
     assert "crontab.example" in never["run-priority"][0].hint
     assert [idle[name][0].level for name in names] == [Level.FAIL, Level.OK, Level.WARN]
-    assert "running on here?" in idle["run-priority"][0].hint
+    assert "running on here," in idle["run-priority"][0].hint
     assert [busy[name][0].level for name in names] == [Level.FAIL, Level.WARN, Level.WARN]
     assert [well[name][0].level for name in names] == [Level.OK] * 3
 
@@ -441,31 +455,43 @@ def test_jobs_that_never_ran_or_stopped_are_told(patient: Patient, connection: C
 def test_items_that_are_due_want_a_drain(patient: Patient, connection: Connection) -> None:
     connection.execute(
         "insert into assetbatch.queue (symbol, priority, waiting_since, rank, enqueued_at, available_at)"
-        " select 'ETHUSDT', 3, t, t, t, t from clock_timestamp() as t"
+        " select 'ETHUSDT', 3, t, t, t, t from (select clock_timestamp() - interval '6 minutes' as t) v"
     )
 
     assert patient.one("drain-queue", POLYGON_RATE_LIMIT="5").level is Level.WARN
 
 
 @pytest.mark.parametrize(
-    ("status", "level", "words"),
-    [("failed", Level.FAIL, "no such key"), ("partial", Level.WARN, "no such key"), ("running", Level.WARN, "killed")],
+    ("job", "status", "minutes", "level"),
+    [
+        ("run-priority", "failed", (7, 2), Level.WARN),
+        ("run-priority", "failed", (11, 6, 1), Level.FAIL),
+        ("run-priority", "running", (7, 2), Level.WARN),
+        ("drain-queue", "failed", (1.5, 0.5), Level.WARN),
+        ("drain-queue", "failed", (2.5, 1.5, 0.5), Level.FAIL),
+        ("enqueue-secondary", "failed", (59, 29), Level.WARN),
+        ("enqueue-secondary", "failed", (61, 31, 1), Level.FAIL),
+    ],
 )
-def test_a_run_that_went_ill_is_told_with_its_mend(
-    patient: Patient, connection: Connection, status: str, level: Level, words: str
+def test_runs_that_fail_are_told_with_their_mend_and_fail_a_job_after_two_intervals(
+    patient: Patient, connection: Connection, job: str, status: str, minutes: tuple[float, ...], level: Level
 ) -> None:
-    kind, error = ("key_refused", "no such key") if status != "running" else (None, None)
-    add_run(connection, "run-priority", minutes=2, status=status, error_kind=kind, error=error)
+    kind, error = ("unreachable", "no route") if status != "running" else (None, None)
+    add_run(connection, job, minutes=minutes[0] + 1)
+    for ago in minutes:
+        add_run(connection, job, minutes=ago, status=status, error_kind=kind, error=error)
     # One that is going on now has not ended, and tells nothing.
     connection.execute(
         "insert into assetbatch.runs (job, host, version, plan, ends_by)"
-        " values ('run-priority', 'here', '0.1.0', 'starter', clock_timestamp() + interval '1 minute')"
+        " values (%s, 'here', '0.1.0', 'starter', clock_timestamp() + interval '1 minute')",
+        [job],
     )
 
-    found = patient.one("run-priority")
+    found = patient.examine()[job][0]
 
-    assert (found.level, words in found.found) == (level, True)
-    assert ("POLYGON_API_KEY" if kind else "-v run-priority") in found.hint
+    assert (found.level, (error or "killed") in found.found) == (level, True)
+    assert f"the last {len(minutes)} runs of {job} failed" in found.found
+    assert ("provider.base_url" if kind else f"-v {job}") in found.hint
 
 
 def test_dead_letters_and_bars_that_failed_are_named(patient: Patient, connection: Connection) -> None:
@@ -479,11 +505,13 @@ def test_dead_letters_and_bars_that_failed_are_named(patient: Patient, connectio
     found = patient.examine()
 
     assert found["queue"][0].level is Level.WARN
-    assert found["queue"][0].found == "7 dead letters: S1, S2, S3, S4, S5 and 2 more; who is S1"
+    assert found["queue"][0].found == (
+        "7 dead letters, the last one within a day: S1, S2, S3, S4, S5 and 2 more; who is S1"
+    )
     assert found["queue"][0].hint.endswith("`assetbatch queue retry S1` once it is fixed")
     assert (found["bars"][0].level, found["bars"][0].found) == (
         Level.WARN,
-        "the last call for bars failed for EURUSD; a bar without a close",
+        "the last call for bars failed for EURUSD; EURUSD: a bar without a close",
     )
 
 
@@ -499,34 +527,34 @@ def test_bars_of_assets_that_are_gone_are_no_trouble(patient: Patient, connectio
 
 
 def test_events_that_wait_for_long_are_told(patient: Patient, connection: Connection) -> None:
-    insert = (
+    connection.execute(
         "insert into assetbatch.outbox (symbol, seq, payload, created_at)"
-        " values ('EURUSD', 1, '{}', clock_timestamp() - make_interval(mins => %s))"
+        " values ('EURUSD', 1, '{}', clock_timestamp() - interval '4 minutes')"
     )
-    connection.execute(insert, [4])
     fresh = patient.one("events")
-    connection.execute(insert, [6])
+    connection.execute("update assetbatch.outbox set created_at = created_at - interval '2 minutes'")
 
-    assert (fresh.level, fresh.found) == (Level.OK, "1 event for postgres waiting")
+    assert (fresh.level, fresh.found) == (Level.OK, "1 waiting, the oldest for 4 min; published by postgres")
     assert patient.one("events").level is Level.WARN
 
 
 def test_a_plan_that_the_key_contradicts_fails_and_one_that_says_so_does_not(
     patient: Patient, connection: Connection
 ) -> None:
-    before = patient.one("entitlements")
+    before = patient.examine()["plan"]
     connection.execute(
         "insert into assetbatch.entitlements (key_fingerprint, plan, access, allowed, asked_at, reason)"
         " select %s, plan, 'snapshots', false, clock_timestamp(), 'not in your plan' from unnest(%s::text[]) plan",
         [KEY, ["starter", "free"]],
     )
 
-    refused = patient.one("entitlements")
+    refused = patient.examine()["plan"]
 
-    assert (before.level, refused.level) == (Level.OK, Level.FAIL)
-    assert all(word in refused.found for word in ("starter", "snapshots", "not in your plan"))
-    assert "probe" in refused.hint
-    assert patient.one("entitlements", POLYGON_TIER="free").level is Level.OK
+    assert [one.level for one in before] == [Level.OK]
+    assert [one.level for one in refused] == [Level.OK, Level.FAIL]
+    assert all(word in refused[1].found for word in ("starter", "snapshots", "not in your plan"))
+    assert "probe" in refused[1].hint
+    assert len(patient.examine(POLYGON_TIER="free")["plan"]) == 1
 
 
 def test_refused_calls_and_hosts_that_disagree_are_told(patient: Patient, connection: Connection) -> None:
@@ -540,10 +568,10 @@ def test_refused_calls_and_hosts_that_disagree_are_told(patient: Patient, connec
 
     found = patient.examine()
 
-    assert (found["rate limit"][0].level, "1 call " in found["rate limit"][0].found) == (Level.WARN, True)
+    assert (found["calls"][0].level, "1 call " in found["calls"][0].found) == (Level.WARN, True)
     assert [one.level for one in found["hosts"]] == [Level.WARN] * 3
     assert [one.found for one in found["hosts"]] == [
-        "the rules of the rate limit differ: h1 5 in 60 s, h2 4 in 60 s",
+        "hosts have different limits, the strictest holds: h1 5 in 60 s, h2 4 in 60 s",
         "versions differ: h1 0.1.0, h2 0.2.0",
         "plans differ: h1 starter, h2 free",
     ]

@@ -241,8 +241,10 @@ def test_one_that_kills_its_worker_each_time_is_dead_in_the_end(commands: Comman
         run.communicate()
         assert world.rows("state", "attempts") == [("leased", attempts)]
         if attempts == 1:
-            assert world.drain(queue=settings).api_calls_used == 0  # out of reach until the lease has run out
-        world.connection.execute("update assetbatch.queue set leased_until = clock_timestamp()")
+            # On another host it is out of reach until the lease has run out; here it is known at once.
+            world.connection.execute("update assetbatch.runs set place = 'elsewhere'")
+            assert world.drain(queue=settings).api_calls_used == 0
+            world.connection.execute("update assetbatch.queue set leased_until = clock_timestamp()")
     world.sandbox.fail = []
 
     done = commands("drain-queue", "--shared")

@@ -96,8 +96,10 @@ def test_a_file_is_replaced_at_once_and_everybody_may_read_it(commands: Commands
     assert list(folder.iterdir()) == [file]
 
 
-@pytest.mark.parametrize(("url", "exit_code"), [(AWAY, 69), ("", 78)])
-def test_what_cannot_be_read_is_not_up(commands: Commands, tmp_path: Path, url: str, exit_code: int) -> None:
+@pytest.mark.parametrize(("url", "exit_code", "health"), [(AWAY, 69, [2]), ("", 78, [])])
+def test_what_cannot_be_read_is_not_up(
+    commands: Commands, tmp_path: Path, url: str, exit_code: int, health: list[float]
+) -> None:
     file = tmp_path / "assetbatch.prom"
     file.write_text("assetbatch_up 1\n")
 
@@ -107,7 +109,8 @@ def test_what_cannot_be_read_is_not_up(commands: Commands, tmp_path: Path, url: 
     assert done.stderr
     found = families(file.read_text())
     assert value(found["up"]) == 0
-    assert set(found) == {"up", "build_info"}
+    assert [sample.value for sample in found["health"].samples] == health
+    assert set(found) == {"up", "health", "build_info"}
 
 
 def test_a_file_that_cannot_be_written_is_wrong_usage(commands: Commands, tmp_path: Path) -> None:

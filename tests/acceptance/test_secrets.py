@@ -259,6 +259,28 @@ def test_trouble_with_the_database_tells_no_secret(bare: Commands, url: str, exi
     assert_silent(done)
 
 
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+@pytest.mark.parametrize("sign", ["@", "/", "?", "#", "%"])
+def test_a_password_without_codes_is_refused_and_no_part_of_it_is_told(bare: Commands, name: str, sign: str) -> None:
+    scheme = "postgresql" if name == "DATABASE_URL" else "redis"
+    bare.environment["DATABASE_URL"] = "postgresql://u@127.0.0.1:9/db"
+    bare.environment[name] = f"{scheme}://u:hun{sign}ter@127.0.0.1:9/0"
+    for command in (
+        ["status", "-vv"],
+        ["status", "--check"],
+        ["doctor", "-vv"],
+        ["config", "show"],
+        ["init", "--json"],
+    ):
+        done = bare(*command)
+
+        assert done.returncode == (3 if "--check" in command else 78)
+        told = done.stdout + done.stderr
+        assert "% codes" in told
+        assert "hun" not in told
+        assert "ter@" not in told
+
+
 def test_a_role_that_does_not_exist_tells_no_secret(commands: Commands, database: str) -> None:
     done = commands("-vv", "status", "--json", DATABASE_URL=database_uri(database, user="nobody_here"))
 

@@ -6,9 +6,7 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,10 +51,64 @@ def test_the_shipped_configuration_and_all_defaults_have_no_faults(commands: Com
     shipped = ROOT / "config.yaml"
     assert 20 <= len(shipped.read_text().splitlines()) <= 30
     assert commands("--config", str(shipped), "config", "check", DATABASE_URL="").returncode == 0
-    defaults = commands("config", "show", "--defaults")
-    (commands.folder / "config.yaml").write_text(defaults.stdout)
-    again = commands("config", "check", DATABASE_URL="")
-    assert (again.returncode, again.stderr) == (0, "")
+    named = dict(commands.environment)
+    for names in ({"DATABASE_URL": ""}, {}, {"DATABASE_URL": "", "DB_HOST": "h", "DB_NAME": "d"}):
+        commands.environment = named | names
+        (commands.folder / "config.yaml").write_text("")
+        defaults = commands("config", "show", "--defaults")
+        (commands.folder / "config.yaml").write_text(defaults.stdout)
+        again = commands("config", "check")
+        assert (again.returncode, again.stderr) == (0, "")
+    commands.environment = named | {"DATABASE_URL": ""}
+    (commands.folder / "config.yaml").write_text("database: {host: h, name: d}\n")
+    (commands.folder / "other.yaml").write_text(commands("config", "show").stdout)
+    again = commands("config", "check", "--config", "other.yaml")
+    assert again.stdout.endswith("other.yaml: no faults; d on h:5432 (other.yaml:56)\n")
+
+
+def test_a_variable_that_was_meant_for_us_is_told_of_and_its_value_is_not(commands: Commands) -> None:
+    commands.environment |= {"POLYGON_RATE_LIMIT": "", "POLYGON_RATELIMIT": "hunter22"}
+    told = "POLYGON_RATELIMIT is not read by anything here: did you mean POLYGON_RATE_LIMIT?"
+
+    # Jobs say it once, and then hourly.
+    stderr = [
+        commands(*words).stderr for words in (["run-priority"], ["run-priority"], ["config", "check"], ["status"])
+    ]
+    check = json.loads(commands("config", "check", "--json", "-q").stdout)
+    doctor = commands("doctor")
+
+    assert stderr == [f"assetbatch: {told}\n", "", f"assetbatch: {told}\n", f"assetbatch: {told}\n"]
+    assert (check["ok"], check["warnings"]) == (True, [told])
+    assert f"warn  variables: {told}" in doctor.stdout
+    assert "hunter22" not in doctor.stdout + doctor.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "hint"),
+    [
+        ("provider: {plann: free}", {}, "`assetbatch config show --defaults` lists all keys"),
+        ("provider: {batch_size: 0}", {}, "`assetbatch config show --defaults` lists all keys"),
+        ("", {"DATABASE_URL": "postgresql://u:p@w@h/d"}, ""),
+        ("", {"DATABASE_URL": ""}, ""),
+        ("api_key: x", {}, ""),
+        ("", {"QUEUE_MAX_SIZE": "x"}, ""),
+        ("database: {embedded: true}", {}, ""),
+        ("", {"POLYGON_API_KEY": "", "POLYGON_API_KEY_FILE": "/nowhere"}, ""),
+        (
+            "",
+            {"ASSETBATCH_CONFIG": "none.yaml"},
+            "name one that is there; without ASSETBATCH_CONFIG, config.yaml is looked",
+        ),
+    ],
+)
+def test_what_to_do_next_fits_the_fault(commands: Commands, text: str, environment: dict[str, str], hint: str) -> None:
+    (commands.folder / "config.yaml").write_text(text + "\n")
+    commands.environment |= environment
+
+    told = commands("--json", "queue", "list").stderr
+
+    assert json.loads(told)["hint"].startswith(hint)
+    assert bool(json.loads(told)["hint"]) == bool(hint)
 
 
 def test_init_prints_what_it_did_and_the_grants(commands: Commands, empty_database: str) -> None:
@@ -66,18 +118,6 @@ def test_init_prints_what_it_did_and_the_grants(commands: Commands, empty_databa
     assert json.loads(first.stdout)["applied"][0] == "0001_platform_tables"
     assert "nothing to do" in second.stdout
     assert 'to "ml engine";' in commands("init", "--grants", "ml engine").stdout
-
-
-@pytest.fixture
-def own_embedded(commands: Commands) -> Iterator[Commands]:
-    """The commands with an embedded server of their own in place of the tests' database."""
-    with tempfile.TemporaryDirectory(prefix="assetbatch-data-", dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        commands.environment["XDG_DATA_HOME"] = folder
-        del commands.environment["DATABASE_URL"]
-        (commands.folder / "config.yaml").write_text("database: {embedded: true}\n")
-        yield commands
-        commands("database", "stop")
 
 
 def test_the_embedded_server_outlives_the_command_and_comes_back_after_a_stop(own_embedded: Commands) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -8,15 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
+from assetbatch import __version__
 from assetbatch import config as configuration
 from assetbatch.cli.options import duration
 from assetbatch.report import reading
 from assetbatch.report.reading import Wanted
 from assetbatch.report.status_document import status_document
+from tests.world import add_assets
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.report.status import Status
+    from assetbatch.sandbox.server import Sandbox
     from tests.conftest import Commands
 
 FIELDS = {
@@ -56,11 +60,13 @@ def make_well(connection: Connection) -> None:
     """Write down a priority run that has just gone well."""
     connection.execute(
         "insert into assetbatch.runs (job, host, version, plan, started_at, ends_by, finished_at, status, exit_code)"
-        " select 'run-priority', 'h', '0', 'starter', at, at, at, 'ok', 0 from clock_timestamp() at"
+        " select 'run-priority', %s, %s, 'starter', at, at, at, 'ok', 0 from clock_timestamp() at",
+        (platform.node(), __version__),
     )
+    add_assets(connection, "C:XAUUSD", "C:EURUSD", "X:BTCUSD", role="priority", rank=1)
     connection.execute(
         "insert into assetbatch.sync_state (symbol, served_at, succeeded_at)"
-        " select symbol, now(), now() from unnest(array['XAUUSD', 'EURUSD', 'BTCUSD']) symbol"
+        " select symbol, now(), now() from assetbatch.assets"
     )
 
 
@@ -125,7 +131,9 @@ def test_check_tells_a_machine_whose_cron_stopped(commands: Commands, connection
     report = told(commands, connection)
 
     assert report.health.check_code == 2
-    assert [(alert.metric, alert.hint) for alert in report.alerts] == [("jobs.run-priority", "is cron running?")]
+    assert [(alert.metric, alert.hint) for alert in report.alerts] == [
+        ("jobs.run-priority", f"is cron, or the timer, running on {platform.node()}, and has it this job?")
+    ]
 
 
 def test_check_tells_a_refused_key(commands: Commands) -> None:
@@ -145,13 +153,34 @@ def test_check_is_critical_when_the_database_is_away_and_unknown_without_configu
     assert (unknown.returncode, unknown.stdout[:7]) == (3, "UNKNOWN")
 
 
-def test_check_is_unknown_after_an_unexpected_error(commands: Commands, connection: Connection) -> None:
-    connection.execute("alter table assetbatch.sync_state rename column error to fault")
+@pytest.mark.parametrize(
+    ("harm", "url"),
+    [
+        ("alter table assetbatch.sync_state rename column error to fault", None),
+        ("delete from assetbatch.migrations where version > 5", None),
+        ("update assetbatch.meta set value = '9.9' where key = 'oldest_program'", None),
+        ("drop schema assetbatch cascade", None),
+        ("select 1", "postgresql://nobody@127.0.0.1:9/nothing"),
+    ],
+)
+def test_what_cannot_be_read_is_critical_whoever_tells_of_it(
+    commands: Commands, connection: Connection, harm: str, url: str | None
+) -> None:
+    make_well(connection)
+    connection.execute(harm.encode())
+    commands.environment |= {"DATABASE_URL": url} if url else {}
+    file = commands.folder / "all.prom"
 
-    done = commands("status", "--check")
+    check, as_json = commands("status", "--check"), commands("status", "--check", "--json")
+    doctor = commands("doctor", "--json")
+    metrics = commands("metrics", "--output", str(file))
 
-    assert (done.returncode, done.stdout[:7]) == (3, "UNKNOWN")
-    assert "this is a bug" in done.stderr
+    assert (check.returncode, check.stdout[:8]) == (2, "CRITICAL")
+    assert (as_json.returncode, json.loads(as_json.stdout)["status"]) == (2, "unhealthy")
+    assert (doctor.returncode, json.loads(doctor.stdout)["status"]) == (3, "fail")
+    assert metrics.returncode in {1, 69, 78}
+    assert {"assetbatch_up 0.0", "assetbatch_health 2.0"} <= set(file.read_text().splitlines())
+    assert ("this is a bug" in check.stderr) is ("fault" in harm)
 
 
 def test_a_run_that_was_killed_counts_as_failed(commands: Commands, connection: Connection) -> None:
@@ -177,6 +206,29 @@ def test_a_narrow_terminal_keeps_name_price_and_state(commands: Commands, connec
     assert shown.count("fresh") == 4  # three assets, and how many they are
     assert "market age" not in shown
     assert max(len(re.sub("\x1b\\[[0-9;]*m", "", line)) for line in shown.splitlines()) <= 50
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("tier", ["starter", "free"])
+def test_no_word_or_number_of_the_tables_is_broken(commands: Commands, sandbox: Sandbox, width: int, tier: str) -> None:
+    sandbox.plan = commands.environment["POLYGON_TIER"] = tier
+    commands("run-priority")
+
+    shown = commands("status", COLUMNS=str(width)).stdout
+
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    # A table's row is one line: name, price, state; a job, how it went.
+    state = "fresh" if tier == "starter" else "end_of_day"
+    assert all(
+        any(symbol in line and re.search(r"\d+\.\d+ ", line) and f"{state} " in line for line in lines)
+        for symbol in ("EURUSD", "BTCUSD")
+    )
+    assert any("enqueue-secondary" in line and "never" in line for line in lines)
+    assert "…" not in shown
+    assert ("of day" in shown, "today" in shown, "market age" in shown) == (
+        tier == "free", False, tier == "starter" and width == 100,
+    )  # fmt: skip
 
 
 def test_a_locked_table_ends_status_in_bounded_time(commands: Commands, connection: Connection) -> None:
@@ -231,7 +283,9 @@ def test_the_queue_is_told_by_state_and_priority(commands: Commands, connection:
     assert queued.oldest_item_age_seconds == max(queued.oldest_age_seconds_by_priority.values()) >= 0
     assert (document["queue"]["total_items"], document["queue"]["dead"]) == (2, 1)
     assert document["metrics"]["queue.size"] == 2
-    assert [alert["metric"] for alert in document["alerts"]] == ["queue.dead"]
+    assert [alert["metric"] for alert in document["alerts"]] == ["assets.unknown", "queue.dead"]
+    assert document["alerts"][1]["message"].startswith("1 dead letter, the last one within a day: NONE; ")
+    assert document["alerts"][1]["hint"].endswith("`assetbatch queue retry NONE` once it is fixed")
 
 
 def test_the_worst_of_many_assets_are_told_and_all_when_asked(commands: Commands, connection: Connection) -> None:
@@ -243,17 +297,20 @@ def test_the_worst_of_many_assets_are_told_and_all_when_asked(commands: Commands
     worst = told(commands, connection)
     everything = told(commands, connection, Wanted(all_assets=True))
 
-    assert [(one.asset.symbol, one.state.value) for one in worst.others] == [
+    assert len(worst.others) == 20
+    assert [(one.asset.symbol, one.state.value) for one in worst.others[:4]] == [
         ("S50", "failing"),
         ("S9", "stale"),
         ("S20", "never"),
         ("S7", "never"),
     ]
-    assert worst.asset_states == everything.asset_states == {"never": 5, "failing": 1, "stale": 1, "fresh": 56}
+    assert worst.asset_states == everything.asset_states == {"never": 2, "failing": 1, "stale": 1, "fresh": 56}
     assert worst.metrics["assets.stale"] == 1
     assert len(everything.others) == 60
-    connection.execute("update assetbatch.sync_state set succeeded_at = now() - interval '3 hours'")
-    assert len(told(commands, connection).others) == 20
+    # People are shown those that somebody should look at, programs as many as the document says.
+    shown = commands("status").stdout
+    assert [f"S{number} " in shown for number in (50, 9, 20, 7, 1)] == [True, True, True, True, False]
+    assert len(json.loads(commands("status", "--json").stdout)["assets"]) == 23
 
 
 def test_runs_that_were_not_well_are_listed_since_when_it_was_asked(commands: Commands, connection: Connection) -> None:
@@ -391,7 +448,7 @@ def test_an_asset_has_a_story(commands: Commands, connection: Connection) -> Non
     connection.execute(
         "insert into assetbatch.queue"
         " (symbol, state, priority, waiting_since, rank, enqueued_at, available_at, attempts, error_kind, error)"
-        " select 'EURUSD', 'delayed', 4, at, at, at, at + interval '30 minutes', 2, 'missing', 'left out'"
+        " select 'EURUSD', 'delayed', 4, at, at, at, at + interval '29 minutes 45 seconds', 2, 'missing', 'left out'"
         " from clock_timestamp() at"
     )
     connection.execute(

@@ -232,3 +232,38 @@ def test_faults_are_json_on_stdout_while_a_bar_is_at_the_terminal(user: Commands
 
     assert "\x1b[?25l" in seen
     assert json.loads(done.stdout)["faults"]
+
+
+@pytest.mark.parametrize("place", ["file", "stdin"])
+def test_a_spreadsheet_is_imported_and_what_it_says_twice_is_told(
+    user: Commands, connection: Connection, place: str
+) -> None:
+    rows = (
+        "Symbol;Polygon Ticker;Priority;Name;",
+        "SOLUSD;X:SOLUSD;high;Sölana;",
+        "ADAUSD;X:ADAUSD;;;",
+        "ADAUSD;X:ADAUSD",
+    )
+    file = user.folder / "Mappe 1.csv"
+    file.write_bytes("\r\n".join(rows).encode("utf-16"))
+
+    with file.open("rb") as stdin:
+        done = subprocess.run(
+            [sys.executable, "-m", "assetbatch", "symbols", "import", "-" if place == "stdin" else file.name],
+            cwd=user.folder,
+            env=user.environment,
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stdout) == (0, "2 added: ADAUSD, SOLUSD\n")
+    named = "stdin" if place == "stdin" else file.name
+    assert done.stderr.splitlines() == [
+        f"assetbatch symbols import: say the same as a line before them, and count once: {named}:4"
+    ]
+    assert own(connection) == {
+        "SOLUSD": ("X:SOLUSD", 2, 1800, "Sölana"),
+        "ADAUSD": ("X:ADAUSD", 3, 1800, "ADA - United States dollar"),
+    }

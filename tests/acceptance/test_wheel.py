@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -50,3 +52,27 @@ def test_it_runs_with_what_it_names_as_needed(wheel: Path, database: str, tmp_pa
     assert run(program, "--version", folder=tmp_path).startswith("assetbatch ")
     for command in (["--help"], ["config", "schema"], ["init", "--grants", "jobs"], ["init"], ["status"], ["metrics"]):
         assert run(program, *command, folder=tmp_path, **environment)
+
+
+def test_what_it_says_of_a_missing_extra_works_as_it_stands(wheel: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("database: {embedded: true}\n")
+    run(sys.executable, "-m", "venv", folder / "venv", folder=folder)
+    run(folder / "venv/bin/python", "-m", "pip", "install", "--quiet", wheel, folder=folder)
+    with tempfile.TemporaryDirectory(prefix="assetbatch-data-", dir="/tmp") as data:
+        Path(data).chmod(0o755)  # root's server runs under an account that has to pass here
+        environment = {"XDG_DATA_HOME": data, "XDG_STATE_HOME": str(folder), "PATH": os.environ["PATH"]}
+        program = folder / "venv/bin/assetbatch"
+
+        refused = subprocess.run(
+            [program, "init"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        (hint,) = re.findall(r"Next: (.*)", refused.stderr)
+        run("sh", "-c", hint, folder=tmp_path)
+
+        assert refused.returncode == 78
+        try:
+            assert "migrations applied" in run(program, "init", folder=folder, **environment)
+        finally:
+            run(program, "database", "stop", folder=folder, **environment)

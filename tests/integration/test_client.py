@@ -21,9 +21,11 @@ from urllib.parse import quote
 
 import pytest
 
+from assetbatch.boottime import boot_time
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider.client import Client
+from assetbatch.provider.flight import HeldUpError
 from assetbatch.provider.quotes import Answers
 from assetbatch.sandbox.breakdowns import packed_bomb
 from assetbatch.sandbox.server import Sandbox
@@ -509,6 +511,72 @@ def test_what_the_waiting_gave_up_early_never_leaves(slow_names: threading.Event
         assert server.requests == []
 
 
+def test_past_its_time_to_leave_a_call_does_not_even_connect() -> None:
+    with serve(http(good_body())) as server:
+        for _ in range(3):
+            with pytest.raises(HeldUpError):
+                ask(server.url, leave_by=boot_time() - 0.001)
+        assert server.connections == []
+
+
+def test_an_answer_may_come_after_the_time_to_leave() -> None:
+    def answer(connection: socket.socket, _request: bytes) -> None:
+        time.sleep(0.6)
+        connection.sendall(http(good_body()))
+
+    with Server(answer) as server:
+        assert len(ask(server.url, leave_by=boot_time() + 0.3).quotes) == 2
+
+
+def test_a_slow_name_holds_no_slot_and_is_told_when_it_is_slow_twice(slow_names: threading.Event) -> None:
+    with serve(http(good_body())) as server:
+        asker = client(server.url, seconds=20)
+        began = time.monotonic()
+        # The first time nobody knows whether it was the network, or this process that stood still.
+        with pytest.raises(HeldUpError):
+            ask(asker, leave_by=boot_time() + 0.1)
+        error = failing(asker, leave_by=boot_time() + 0.1)
+        assert time.monotonic() - began < 0.2 + SLACK_SECONDS
+        assert (error.kind, error.sent) == (FailureKind.UNREACHABLE, False)
+
+        slow_names.set()
+        wait_until(lambda: not requests_under_way())
+        assert server.requests == []
+        assert len(ask(asker, leave_by=boot_time() + 5).quotes) == 2
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_the_last_look_at_the_clock_is_after_the_handshake(
+    tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch, *, late: bool
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    leave_by = boot_time() + (0.1 if late else 10)
+    with Server(
+        lambda connection, _: connection.sendall(http(good_body())), tls, greet=lambda *_: time.sleep(0.15)
+    ) as server:
+        asker = client(server.url, seconds=5)
+        done = threading.Event()
+        asked = asker.begin(CALL, done.set, leave_by=leave_by)
+        assert done.wait(5)
+        if late:
+            with pytest.raises(HeldUpError):
+                asker.finish(asked, now=datetime.now(UTC))
+        assert (asked.flight.sent, len(server.requests)) == (not late, int(not late))
+
+
+def test_what_a_frozen_process_has_sent_its_system_drops_after_the_time_out() -> None:
+    # Held open, and closed by the server only at its end.
+    with Server(lambda *_: server.stopping.wait(30)) as server:
+        asker = client(server.url, seconds=7)
+        asked = asker.begin(CALL, lambda: None)
+        wait_until(lambda: server.requests)
+        through = asked.flight.through
+        assert through is not None
+        assert through.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
+        asker.give_up(asked)
+        wait_until(lambda: not requests_under_way())
+
+
 def test_giving_up_early_cuts_what_is_under_way() -> None:
     ended = threading.Event()
 
@@ -648,6 +716,17 @@ def test_a_proxy_does_not_replace_the_key_and_none_leads_to_this_machine(monkeyp
     assert proxy.requests[0].startswith(b"GET http://api.example/v3/snapshot?")
     assert f"\r\nAuthorization: Bearer {KEY}".encode() in proxy.requests[0]
     assert b"Proxy-Authorization" not in server.requests[0]
+
+
+def test_what_went_to_a_proxy_was_sent_and_not_past_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(lambda *_: None) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        error = failing("http://api.example")
+        assert (error.kind, error.sent, len(proxy.requests)) == (FailureKind.SERVER_ERROR, True, 1)
+        with pytest.raises(HeldUpError):
+            ask("http://api.example", leave_by=boot_time() - 1)
+        assert len(proxy.requests) == 1
 
 
 @pytest.mark.parametrize("answer", [http(b"", 407), http(b"", 502), b"", b"nonsense\r\n\r\n"])

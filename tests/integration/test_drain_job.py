@@ -19,7 +19,7 @@ from assetbatch.errors import DatabaseUnavailableError, Interrupted, SourceMisma
 from assetbatch.jobs.clock import Stop
 from assetbatch.market_hours import Market
 from tests import world as worlds
-from tests.conftest import free_port, wait_until
+from tests.conftest import free_port, open_database, wait_until
 from tests.world import NO_ASSETS, QUICK, UNLIMITED, no_stop
 
 if TYPE_CHECKING:
@@ -496,6 +496,28 @@ def take_away(world: World) -> None:
 
 def claim_all(world: World) -> list[queue.Item]:
     return queue.claim(world.connection, limit=100, alone=False, max_length=6000, added_length=5, lease_seconds=600)
+
+
+def test_a_failure_is_not_told_of_what_another_run_has_served_just_before_it_is_written(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
+    world.put("T1USD")
+    world.connection.execute("insert into trading.symbols (symbol, metadata) values ('T1USD', '{}')")
+    world.sandbox.fail = ["drop:X:T1USD"]
+    with open_database(world.database) as other, other.transaction():
+        other.execute("select from trading.symbols for update")
+        run = pool.submit(world.drain)
+        wait_until(lambda: other.execute("select from pg_locks where not granted").fetchone() is not None)
+        other.execute("update assetbatch.queue set token = gen_random_uuid()")
+        other.execute(
+            "insert into assetbatch.sync_state (symbol, served_at, succeeded_at) values ('T1USD', now(), now())"
+        )
+    result = run.result(timeout=20)
+
+    assert (result.requeued, result.dead, result.remaining) == ((), (), 1)
+    row = world.connection.execute("select error_kind from assetbatch.sync_state").fetchone()
+    assert row == {"error_kind": None}
+    assert world.rows("state", "error_kind") == [("leased", None)]
 
 
 def test_nobody_ends_an_item_that_another_run_has_taken_over(

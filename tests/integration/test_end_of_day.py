@@ -17,6 +17,8 @@ from assetbatch.jobs import forecast, priority
 from assetbatch.jobs.flights import Flights
 from assetbatch.model import Access, AssetType, Call, CallKind
 from assetbatch.planner import Entitlement
+from assetbatch.report import reading
+from assetbatch.report.health import Health
 from assetbatch.sandbox.catalogue import KNOWN
 from assetbatch.sandbox.server import Sandbox
 from tests import world as worlds
@@ -363,6 +365,63 @@ def test_a_plan_that_is_contradicted_falls_back_in_the_same_run_and_is_asked_aga
     assert remembered(world) == [("starter", "snapshots", True)]
     world.now += 5 * MINUTE
     assert world.prioritise(**keys).updated == ALL
+
+
+MISTYPED = """
+{priority_assets: [{symbol: EURUSD, polygon_ticker: "C:EURUSSD", asset_type: forex},
+                   {symbol: BTCUSD, polygon_ticker: "X:BTCUSD", asset_type: crypto}],
+ secondary_assets: [{symbol: ETHUSDT, polygon_ticker: "X:ETHUSDTT", asset_type: crypto}]}
+""".replace("\n", " ")
+
+
+def test_a_mistyped_ticker_is_told_by_each_run_and_by_status_though_no_call_is_made_for_it(world: World) -> None:
+    first = world.prioritise(batch=MISTYPED)
+    second = world.prioritise(batch=MISTYPED)
+
+    assert (first.api_calls_used, second.api_calls_used) == (2, 0)
+    for result in (first, second):
+        assert (result.exit_code, [(one.symbol, one.kind) for one in result.failed]) == (3, [("EURUSD", "missing")])
+        assert "EURUSD" not in result.unchanged
+    assert first.warnings == (
+        "the vendor does not know ETHUSDT: X:ETHUSDTT is not among the 41 tickers of 2026-11-16. Check polygon_ticker",
+    )
+    judge = reading.read(world.configure(batch=MISTYPED), world.connection)
+    alerts = {alert.metric: alert for alert in judge.alerts}
+    assert judge.health is Health.UNHEALTHY
+    assert alerts["assets.failing"].message == "EURUSD failed: C:EURUSSD is not among the 67 tickers of 2026-11-16"
+    assert "ETHUSDT" in alerts["assets.unknown"].message
+    assert all("check polygon_ticker" in alerts[metric].hint for metric in ("assets.failing", "assets.unknown"))
+
+
+def test_a_ticker_that_did_not_trade_on_a_day_is_neither_unknown_nor_failing_until_a_week_is_over(world: World) -> None:
+    world.add("SOLUSD")
+    world.prioritise(batch=NO_SECONDARY)
+    world.sandbox.fail = ["drop:X:SOLUSD"]
+    states = []
+
+    for _ in range(8):
+        world.now += 24 * HOUR
+        result = world.prioritise(batch=NO_SECONDARY)
+        config = world.configure(batch=NO_SECONDARY)
+        judgement = worlds.judged(world.connection, config, worlds.overview(world.now))
+        states += [(row["state"], row["unknown"]) for row in judgement.others if row["symbol"] == "SOLUSD"]
+
+        assert result.warnings == ()
+    assert states == [("end_of_day", False)] * 7 + [("failing", False)]
+
+
+@pytest.mark.parametrize("batch", [NO_SECONDARY, NO_ASSETS])
+def test_a_key_that_is_refused_what_its_plan_says_is_a_warning_of_the_run(world: World, batch: str) -> None:
+    world.environment["POLYGON_TIER"] = "starter"
+    world.add("SOLUSD")
+    world.enqueue(batch=batch)
+
+    priority_run, drain = world.prioritise(batch=batch), world.drain(batch=batch)
+
+    (told,) = drain.warnings if batch == NO_ASSETS else priority_run.warnings
+    assert told.startswith("plan says starter, the key is refused snapshots")
+    assert "probe" in told
+    assert (priority_run if batch == NO_ASSETS else drain).warnings == ()
 
 
 def test_a_plan_that_is_changed_is_in_force_at_the_next_run(world: World) -> None:
@@ -736,7 +795,7 @@ def test_a_day_that_another_run_stored_while_this_one_was_told_of_the_other_mark
     assert world.asked() == ["crypto 2026-11-16", "fx 2026-11-16", "crypto 2026-11-15"]
 
 
-def test_what_a_killed_run_was_asking_for_is_asked_for_by_the_next_when_its_lease_is_over(
+def test_what_a_run_killed_elsewhere_was_asking_for_is_asked_for_by_the_next_when_its_lease_is_over(
     world: World, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.now = datetime.now(UTC)
@@ -747,6 +806,7 @@ def test_what_a_killed_run_was_asking_for_is_asked_for_by_the_next_when_its_leas
     wait_until(lambda: world.sandbox.arrivals)
     killed.kill()
     killed.communicate()
+    world.connection.execute("update assetbatch.runs set place = 'elsewhere'")
     (asked,) = world.asked()
     tries = noted_tries(monkeypatch)
 

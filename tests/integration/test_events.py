@@ -15,9 +15,12 @@ import pytest
 import redis
 
 from assetbatch import events
+from assetbatch.boottime import boot_time
 from assetbatch.config import Config
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
+from assetbatch.errors import LeaseLostError
+from assetbatch.events.notify import NotifyPublisher
 from assetbatch.events.redis import RedisPublisher
 from tests.conftest import Commands, RedisServer, open_database, wait_until
 from tests.world import load_config
@@ -367,6 +370,37 @@ def test_without_a_carrier_the_outbox_stays_bounded_and_nothing_counts_as_droppe
 
     assert connection.execute("select count(*) as count from assetbatch.outbox").fetchone() == {"count": 0}
     assert dropped(connection) == 0
+
+
+def test_notify_says_nothing_of_what_another_has_announced_meanwhile(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    add_events(connection, "EURUSD", "BTCUSD", "XAUUSD")
+    read = outbox.pending(connection, limit=10, max_age_minutes=60)
+    with psycopg.connect(database, autocommit=True) as listener, open_database(database) as other:
+        listener.execute('listen "asset:update"')
+        assert events.publish_pending(config_with(tmp_path), other) == 3
+        add_events(connection, "GBPUSD")
+        NotifyPublisher(connection).publish(read, seconds=2, leave_by=boot_time() - 60)
+        assert events.publish_pending(config_with(tmp_path), connection) == 1
+        heard = [json.loads(note.payload)["symbol"] for note in listener.notifies(timeout=2, stop_after=5)]
+
+    assert heard == ["EURUSD", "BTCUSD", "XAUUSD", "GBPUSD"]
+
+
+def test_redis_hears_nothing_from_who_was_held_up_until_the_lease_was_over(
+    connection: Connection, redis_server: RedisServer
+) -> None:
+    add_events(connection, "EURUSD")
+    read = outbox.pending(connection, limit=10, max_age_minutes=60)
+    publisher = RedisPublisher(redis_server.url, stream=True)
+    with redis.Redis.from_url(redis_server.url) as client:
+        with pytest.raises(LeaseLostError):
+            publisher.publish(read, seconds=2, leave_by=boot_time() - 0.001)
+        assert client.xlen("asset:updates") == 0
+        publisher.publish(read, seconds=2, leave_by=boot_time() + 2)
+        assert client.xlen("asset:updates") == 1
+    publisher.close()
 
 
 # What Redis answers, and does not take

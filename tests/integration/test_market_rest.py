@@ -13,12 +13,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from assetbatch.database import catalogue, entitlements
+from assetbatch.database import entitlements
 from assetbatch.planner import ASK_AGAIN
 from assetbatch.report import status
 from tests.conftest import API_KEY
 from tests.integration.test_end_of_day import World
-from tests.world import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, UNLIMITED, overview
+from tests.world import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, UNLIMITED, judged, overview
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,8 +63,8 @@ def told(world: World) -> status.Status:
     """Tell what `status` says at the simulated time, of assets: the rest of it is quiet."""
     closed = entitlements.closed_markets(world.connection, world.now - ASK_AGAIN)
     seen = replace(overview(world.now, job={"last_run": world.now}), closed=closed)
-    states = catalogue.sync_states(world.connection, ALL)
-    return status.build(world.configure(rate_limiting=UNLIMITED), seen, states, source="sandbox")
+    config = world.configure(rate_limiting=UNLIMITED, batch=NO_SECONDARY)
+    return status.build(config, seen, judged(world.connection, config, seen), source="sandbox")
 
 
 def starts(first: datetime, *, days: int) -> list[datetime]:
@@ -91,7 +91,7 @@ def starts(first: datetime, *, days: int) -> list[datetime]:
 )
 def test_a_closed_market_is_asked_once_more_and_nothing_looks_stale(live: World, first: datetime, days: int) -> None:
     live.now = first - HOUR
-    live.prioritise(rate_limiting=UNLIMITED)
+    live.prioritise(rate_limiting=UNLIMITED, batch=NO_SECONDARY)
     live.asked()
     served_open = dict.fromkeys(ALL, True)
     asked_closed = dict.fromkeys(ALL, 0)
@@ -99,7 +99,7 @@ def test_a_closed_market_is_asked_once_more_and_nothing_looks_stale(live: World,
     for start in starts(first, days=days):
         live.now = start
         before = told(live)
-        result = live.prioritise(rate_limiting=UNLIMITED)
+        result = live.prioritise(rate_limiting=UNLIMITED, batch=NO_SECONDARY)
 
         expected = [symbol for symbol in ALL if is_open(symbol, start) or served_open[symbol]]
         assert tickers(live.asked()) == expected, start

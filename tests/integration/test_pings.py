@@ -4,9 +4,11 @@ import json
 import logging
 import socket
 import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -211,6 +213,27 @@ def test_runs_ping_as_they_end_and_never_print_the_url(
     assert "pings.run_priority (success): sent" in good.stderr
     for run in runs:
         assert TOKEN not in run.stdout + run.stderr
+
+
+def test_a_run_that_cannot_print_its_summary_went_well_all_the_same(watched: Commands, monitor: Monitor) -> None:
+    # Longer than what is kept back until the end.
+    long = "job.print_json = lambda document: print_json(document | {'long': 9999 * 'x'})"
+    patch = f"from assetbatch.cli import job; print_json = job.print_json; {long}"
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from assetbatch.cli import main\n{patch}\nmain()", "run-priority", "--json"],
+            cwd=watched.folder,
+            env=watched.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 0
+    assert "could not be written: No space left on device" in done.stderr
+    assert monitor.seen == [f"GET {PATH}"]
 
 
 def test_a_monitor_that_hangs_changes_nothing(watched: Commands, monitor: Monitor) -> None:

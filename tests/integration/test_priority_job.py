@@ -101,7 +101,7 @@ def test_a_refusal_is_waited_for_and_told(commands: Commands, sandbox: Sandbox, 
     assert row == {"spaced": True}
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_within_two_seconds_and_leaves_nothing_held(
     commands: Commands, sandbox: Sandbox, connection: Connection, signum: signal.Signals
 ) -> None:
@@ -154,7 +154,7 @@ def test_a_waiting_run_gives_its_ticket_back_at_a_signal(
     assert connection.execute("select * from assetbatch.rate_limit_waiters").fetchall() == []
 
 
-def test_a_killed_run_leaves_a_lease_that_runs_out(
+def test_a_run_killed_on_another_host_leaves_a_lease_that_runs_out(
     commands: Commands, sandbox: Sandbox, connection: Connection
 ) -> None:
     sandbox.fail = ["timeout"]
@@ -163,9 +163,14 @@ def test_a_killed_run_leaves_a_lease_that_runs_out(
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
     sandbox.fail = []
+    connection.execute("update assetbatch.runs set place = 'elsewhere'")
+    waiting = commands.start("run-priority")
+    wait_until(lambda: connection.execute("select from assetbatch.runs").rowcount == 2)
+    assert waiting.poll() is None
     assert connection.execute("update assetbatch.leases set held_until = clock_timestamp()").rowcount == 1
 
-    assert commands("run-priority").returncode == 0
+    waiting.communicate(timeout=30)
+    assert waiting.returncode == 0
     assert len(sandbox.arrivals) == 2
     assert connection.execute("select from trading.symbols where metadata ? 'last_update'").rowcount == 3
 

@@ -16,6 +16,7 @@ with progress.ProgressBar.for_terminal("assets", mask=lambda text: text.replace(
     print(shown is not None)
     if shown is not None:
         shown(250, 1000)
+        shown.add("3 of 12", seconds_left=200)
         logging.getLogger("assetbatch.somewhere").info("waiting 13.0 s for a secret")
         time.sleep({seconds})
 """
@@ -41,6 +42,14 @@ lifecycle.end_by(0)
 with progress.ProgressBar.for_terminal("assets"):
     time.sleep(60)
 """
+WAIT = """
+import logging, time
+from assetbatch.report import progress
+progress.PATIENCE_SECONDS = 0.1
+with progress.ProgressBar.for_terminal("assets", mask=lambda text: text.replace("secret", "***")):
+    logging.getLogger("assetbatch.somewhere").info("%s: waiting %.0f s", "secret", 3.4, extra={"counts_down": True})
+    time.sleep(4.5)
+"""
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
@@ -54,7 +63,16 @@ def test_at_a_terminal_a_bar_tells_how_much_is_done_and_what_the_log_says() -> N
     assert (done.returncode, done.stdout) == (0, "True\n")
     assert "250/1000" in seen
     assert "waiting 13.0 s for a ***" in seen
+    assert "3 of 12, 3 min or more" in seen
     assert "secret" not in seen
+
+
+def test_a_wait_is_counted_down_and_no_longer_shown_when_it_is_over() -> None:
+    _, seen = at_terminal(WAIT)
+
+    shown = [place for word in ("***: waiting 3 s", "***: waiting 1 s", "assets") if (place := seen.rfind(word)) > -1]
+    assert len(shown) == 3
+    assert shown == sorted(shown)
 
 
 def test_work_that_takes_but_a_moment_shows_none() -> None:

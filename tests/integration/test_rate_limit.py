@@ -420,7 +420,7 @@ def test_after_a_pause_of_the_machine_the_slot_goes_back_and_another_is_asked_fo
 
     assert [outcome for _, outcome in outcomes] == [Outcome.UNSENT]
     assert slot.token not in {token for token, _ in outcomes}
-    assert slot.asked_at == 11
+    assert slot.send_by == 11 + 10
     assert world.row("select count(*) from assetbatch.rate_limit_slots where counted_by > 'epoch'")["count"] == 1
 
 

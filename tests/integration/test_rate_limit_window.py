@@ -263,7 +263,7 @@ class Window(RuleBasedStateMachine):
             # Stamps have microseconds, these sums some less.
             beside = [each for each in self.ended + self.in_flight if each.counted_by > granted_at - window + 1e-4]
             assert len(beside) < min(limits), f"{len(beside) + 1} requests, of {min(limits)} allowed in {window} s"
-        hold = granted_at + limiter._rules.hold_seconds
+        hold = granted_at + limiter.rules.hold_seconds
         self.in_flight.append(Request(answer, limiter, hold, {self._key: hold}))
         self.key_used_last = self._key
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -100,8 +101,7 @@ def platform(tmp_path: Path, database: str, connection: Connection, sandbox: San
 
 
 def read(text: str) -> wishes_of.Reading:
-    lines = io.StringIO(text, newline="")
-    return wishes_of.read_csv(lines, name="some.csv", priority="MEDIUM", frequency_seconds=1800)
+    return wishes_of.read_csv(text.encode(), name="some.csv", priority="MEDIUM", frequency_seconds=1800)
 
 
 def asset(symbol: str, ticker: str = "", priority: Priority = Priority.MEDIUM, seconds: int = 1800) -> Asset:
@@ -130,7 +130,7 @@ def test_a_csv_is_read_whatever_the_order_of_its_columns() -> None:
         ("some.csv:2", asset("SOL/USD", "X:SOLUSD", Priority.HIGH)),
         ("some.csv:4", asset("EURJPY", "C:EURJPY")),
     ]
-    times = read(HEADER + "A,X:A,,60\nB,X:B,low,86400\n").faults
+    times = read(HEADER + "A,X:A,,60\nB,X:B,lo,86400\n").faults
     assert [(fault.place, fault.key) for fault in times] == [("some.csv:3", "priority")]
 
 
@@ -145,15 +145,15 @@ def test_all_faults_are_told_at_once_with_their_lines() -> None:
         + "D,X:D,URGENT,0\n"
         + "E,X:E,,86401\n"
         + "F,X:F,,,more\n"
-        + "G,X:G\n"
+        + "G\n"
         + ",X:H,,often\n"
     )
 
     assert next(wish.asset.symbol for wish in found.wishes) == "GOOD"
     assert sorted((int(fault.place.removeprefix("some.csv:")), fault.key) for fault in found.faults) == [
         (3, "symbol"), (4, "polygon_ticker"), (5, "symbol"), (6, "polygon_ticker"), (7, "priority"),
-        (7, "update_frequency_seconds"), (8, "update_frequency_seconds"), (9, ""), (10, ""), (11, "symbol"),
-        (11, "update_frequency_seconds"),
+        (7, "update_frequency_seconds"), (8, "update_frequency_seconds"), (9, ""), (10, "polygon_ticker"),
+        (11, "symbol"), (11, "update_frequency_seconds"),
     ]  # fmt: skip
     twice = next(fault for fault in found.faults if fault.place == "some.csv:5")
     assert "some.csv:2" in twice.message
@@ -165,7 +165,10 @@ def test_all_faults_are_told_at_once_with_their_lines() -> None:
         ("", "some.csv:1", "empty"),
         ("\n\n", "some.csv:1", "empty"),
         ("SOLUSD,X:SOLUSD\n", "some.csv:1", "is missing"),
-        ("symbol;polygon_ticker\nA;X:A\n", "some.csv:1", "unknown column"),
+        ("symbol|polygon_ticker\nA|X:A\n", "some.csv:1", "unknown column"),
+        ("symbol,polygon_ticker,priorty\nA,X:A,LOW\n", "some.csv:1", "did you mean priority?"),
+        ("symbol,,polygon_ticker\nA,,X:A\n", "some.csv:1", "unknown column"),
+        ("symbol,Symbol,polygon_ticker\nA,A,X:A\n", "some.csv:1", "twice"),
         ("symbol,polygon_ticker,colour\nA,X:A,red\n", "some.csv:1", "unknown column"),
         ("symbol,polygon_ticker,symbol\nA,X:A,A\n", "some.csv:1", "twice"),
         ('symbol,polygon_ticker\nA,"X:A\n', "some.csv:2", "no CSV"),
@@ -180,11 +183,60 @@ def test_what_is_no_such_csv_is_told(text: str, place: str, words: str) -> None:
 
 
 def test_other_encodings_are_told() -> None:
-    lines = io.TextIOWrapper(io.BytesIO(HEADER.encode() + "Ä,X:A,,\n".encode("latin-1")), encoding="utf-8", newline="")
+    for data in (HEADER.encode() + "Ä,X:A,,\n".encode("latin-1"), b"\xff\xfe" + HEADER.encode("utf-16-le") + b"A"):
+        found = wishes_of.read_csv(data, name="some.csv", priority="LOW", frequency_seconds=60)
 
-    found = wishes_of.read_csv(lines, name="some.csv", priority="LOW", frequency_seconds=60)
+        (fault,) = found.faults
+        assert fault.place == "some.csv:2"
+        assert re.fullmatch(r"is not UTF-(8|16-LE): save it as CSV in UTF-8", fault.message)
 
-    assert [fault.message for fault in found.faults] == ["is not UTF-8"]
+
+SPREADSHEET = '''Symbol;Polygon Ticker;PRIORITY;Update Frequency (seconds);Name;;
+SOLUSD;X:SOLUSD;high;60;"Sol; the ""coin""";;
+
+;;;;;;
+ EURJPY ;C:EURJPY;;;;;
+GBPJPY;C:GBPJPY;Low
+EURJPY;C:EURJPY;medium;;;;
+'''
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_csv_is_read_as_spreadsheets_write_it(delimiter: str, ending: str, encoding: str, named: bool) -> None:
+    text = SPREADSHEET.replace("Sol;", "Sol\v").replace(";", delimiter).replace("\v", ";")
+    # Excel says so itself in a first line of its own, which then counts.
+    text = (f"sep={delimiter}\n" if named else "") + text
+    data = text.replace("\n", ending).encode(encoding)
+    data = b"\xfe\xff" + data if encoding == "utf-16-be" else data
+
+    found = wishes_of.read_csv(data, name="some.csv", priority="MEDIUM", frequency_seconds=1800)
+
+    assert found.faults == []
+    assert [(wish.place, wish.asset) for wish in found.wishes] == [
+        (f"some.csv:{2 + named}", replace(asset("SOLUSD", priority=Priority.HIGH, seconds=60), name='Sol; the "coin"')),
+        (f"some.csv:{5 + named}", asset("EURJPY", "C:EURJPY")),
+        (f"some.csv:{6 + named}", asset("GBPJPY", "C:GBPJPY", Priority.LOW)),
+    ]
+    assert found.repeated == [f"some.csv:{7 + named}"]
+
+
+def test_lines_that_contradict_each_other_are_faults_and_those_that_do_not_count_once() -> None:
+    found = read(HEADER + "A,X:A,LOW,60\nA,X:A,low,60\nA,X:A,HIGH,60\na,X:B,,\nA,X:A,LOW,60\n")
+
+    assert [wish.place for wish in found.wishes] == ["some.csv:2", "some.csv:4", "some.csv:5"]
+    assert found.repeated == ["some.csv:3", "some.csv:6"]
+    assert [(fault.place, fault.key) for fault in found.faults] == [("some.csv:4", "symbol"), ("some.csv:5", "symbol")]
+    assert all("the first one is at some.csv:2" in fault.message for fault in found.faults)
+
+
+@pytest.mark.parametrize("seconds", ["1.800", "1,800", "1 800", "1800,5", "0,5", "1800.5", "half an hour", "-60"])
+def test_a_frequency_that_is_no_whole_number_is_a_fault_of_its_column(seconds: str) -> None:
+    found = read("symbol;polygon_ticker;update_frequency_seconds\nA;X:A;" + seconds + "\n")
+
+    assert [(fault.place, fault.key) for fault in found.faults] == [("some.csv:2", "update_frequency_seconds")]
 
 
 CELLS = st.one_of(st.text(max_size=8), st.sampled_from(["A", "B1", "X:A", "C:B", "LOW", "", "60", "0", "-1", "1e3"]))
@@ -195,12 +247,13 @@ CELLS = st.one_of(st.text(max_size=8), st.sampled_from(["A", "B1", "X:A", "C:B",
 def test_every_line_is_a_wish_or_a_fault(rows: list[list[str]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([["symbol", "polygon_ticker", "priority", "update_frequency_seconds"], *rows])
-    text.seek(0)
 
-    found = wishes_of.read_csv(text, name="some.csv", priority="MEDIUM", frequency_seconds=60)
+    found = wishes_of.read_csv(
+        text.getvalue().encode(errors="replace"), name="some.csv", priority="MEDIUM", frequency_seconds=60
+    )
 
     places = [wish.place for wish in found.wishes] + [fault.place for fault in found.faults]
-    assert len(set(places)) == sum(any(cell.strip() for cell in row) for row in rows)
+    assert len({*places, *found.repeated}) == sum(any(cell.strip() for cell in row) for row in rows)
     assert all(1 <= wish.asset.update_frequency_seconds <= 86_400 for wish in found.wishes)
     assert all(len(str(fault)) < 300 and not CONTROL.search(str(fault)) for fault in found.faults)
 

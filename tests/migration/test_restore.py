@@ -80,6 +80,34 @@ def test_without_any_key_it_says_that_none_is_blocked(connection: Connection) ->
     assert (done.keys_blocked, done.blocked_until) == (0, None)
 
 
+def test_a_dump_that_was_restored_elsewhere_blocks_the_key_by_itself_and_no_longer_once_it_is_mended(
+    connection: Connection,
+) -> None:
+    before = limiter(connection)
+    before.release(before.acquire(), Outcome.OK)
+    other_history = "update assetbatch.rate_limits set history = '7713056685277385028/00000001'"
+    connection.execute(other_history)
+    assert 95 <= seconds_refused(connection) <= 97
+
+    connection.execute("update assetbatch.rate_limits set full_by = 'epoch'")
+    connection.execute(other_history)
+    mend(connection)
+    assert 59 <= seconds_refused(connection) <= 61
+
+
+def test_where_the_server_does_not_tell_its_history_calls_go_out(connection: Connection) -> None:
+    before = limiter(connection)
+    before.release(before.acquire(), Outcome.OK)
+    known = one(connection, "select history from assetbatch.rate_limits")
+    with connection.transaction(force_rollback=True):
+        connection.execute("revoke execute on function pg_control_system() from public")
+        connection.execute("create role poor; grant usage on schema assetbatch to poor")
+        connection.execute("grant all on all tables in schema assetbatch to poor; set local role poor")
+        slot = limiter(connection).acquire(max_wait_seconds=0)
+        assert limiter(connection).release(slot, Outcome.OK)
+        assert one(connection, "select history from assetbatch.rate_limits") == known
+
+
 def test_a_longer_window_of_the_configuration_counts(connection: Connection) -> None:
     before = limiter(connection)
     before.release(before.acquire(), Outcome.OK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -45,8 +46,12 @@ ROWS = {
         insert into assetbatch.leases values ('publisher', gen_random_uuid(), now());
     """,
     3: """
-        select assetbatch.adopt_key('old', 5, '60 s', '1 s', '0');
-        select assetbatch.acquire_slot('old', 'a', 5, 60, 1, 0, null, 35, 'priority', null, 60, 2, 1);
+        insert into assetbatch.rate_limits (key_fingerprint, max_calls, window_length, margin, min_spacing)
+        values ('old', 5, '60 s', '1 s', '0');
+        insert into assetbatch.rate_limit_slots (key_fingerprint, slot, counted_by, hold, granted_at, token)
+        values ('old', 1, now() + interval '35 s', '35 s', now(), gen_random_uuid()),
+               ('old', 2, default, default, default, null);
+        insert into assetbatch.rate_limit_hosts values ('old', 'a', 5, '60 s', '1 s', '0', now());
         insert into assetbatch.rate_limit_waiters values ('old', 7, 'queue', now());
     """,
     4: """
@@ -69,15 +74,20 @@ ROWS = {
     6: """
         insert into assetbatch.bar_absences (symbol, reason, month, ranges, noted_at, told)
         values ('EURUSD', 'refused', '2026-11-01', '{[2026-11-20 10:00Z,2026-11-20 11:00Z)}', now(), 'full');
+        update assetbatch.rate_limits set history = '7713056685277385028/00000001';
+        insert into assetbatch.runs (job, host, version, plan, place, pid, pid_started, gone_at)
+        values ('backfill', 'a', '0.1.0', 'free', 'a boot pid:[1]', 4711, 53363, now());
     """,
 }
 
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> list[schema.Migration]:
-    """The migrations that the program knows: none yet; a test adds them."""
+    """The migrations that the program knows: none yet; a test adds them. Functions are those of the newest schema."""
     known: list[schema.Migration] = []
+    functions = schema.functions()
     monkeypatch.setattr(schema, "migrations", lambda: list(known))
+    monkeypatch.setattr(schema, "functions", lambda: functions if len(known) == len(ALL) else [])
     return known
 
 
@@ -158,6 +168,62 @@ def test_two_hosts_may_upgrade_at_once_from_any_version(
         assert sorted(map(len, applied)) == [0, len(ALL) - version]
         assert lost(before, everything(one)) == []
         schema.check(other)
+
+
+# Functions with the heads that they had in version 5, when they were part of a migration.
+OLD_FUNCTIONS = """
+create function assetbatch.adopt_key(
+  p_key text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval
+) returns void language plpgsql as $$begin raise 'old'; end$$;
+create function assetbatch.apply_rules(
+  r assetbatch.rate_limits, p_host text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval,
+  t timestamptz
+) returns assetbatch.rate_limits language plpgsql as $$begin raise 'old'; end$$;
+create function assetbatch.acquire_slot(
+  p_key text, p_host text,
+  p_max_calls int, p_window_seconds float8, p_margin_seconds float8, p_spacing_seconds float8,
+  p_calls_per_second float8, p_hold_seconds float8, p_lane text, p_ticket bigint, p_max_wait_seconds float8,
+  p_calls_after int, p_calls int,
+  out verdict text, out token uuid, out ticket bigint, out wait_seconds float8, out calls_in_window int
+) language plpgsql set lock_timeout = '5s' as $$begin raise 'old'; end$$;
+create function assetbatch.release_slot(
+  p_key text, p_token uuid, p_outcome text, p_retry_after_seconds float8,
+  out known boolean, out foreseen boolean
+) language plpgsql set lock_timeout = '5s' as $$begin raise 'old'; end$$;
+"""
+
+ALL_FUNCTIONS = """
+select p.oid::regprocedure::text as name, pg_get_functiondef(p.oid) as definition, proacl::text
+from pg_proc p where pronamespace = 'assetbatch'::regnamespace order by 1
+"""
+
+ALL_COLUMNS = """
+select c.oid::regclass::text as table_name, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       pg_get_expr(d.adbin, d.adrelid) as fallback, col_description(c.oid, a.attnum) as description
+from pg_class c join pg_attribute a on a.attrelid = c.oid
+left join pg_attrdef d on (d.adrelid, d.adnum) = (c.oid, a.attnum)
+where c.relnamespace = 'assetbatch'::regnamespace and a.attnum > 0 order by 1, 2
+"""
+
+
+def test_an_upgrade_ends_where_a_fresh_installation_begins(
+    empty_database: str, connection: Connection, known: list[schema.Migration]
+) -> None:
+    with open_database(empty_database) as upgraded:
+        known[:] = ALL[:5]
+        schema.migrate(upgraded)
+        upgraded.execute(OLD_FUNCTIONS)
+        known[:] = ALL
+        assert schema.migrate(upgraded)
+
+        for query in (ALL_FUNCTIONS, ALL_COLUMNS):
+            assert upgraded.execute(query).fetchall() == connection.execute(query).fetchall()
+
+
+def test_functions_that_change_come_with_a_migration() -> None:
+    """A database whose schema has the newest version is left alone: its functions have to be those of that version."""
+    digest = hashlib.sha256("".join(schema.functions()).encode()).hexdigest()[:12]
+    assert (VERSIONS[-1], digest) == (6, "d9a1aba13475"), "add a migration, if only an empty one, then change this"
 
 
 PLATFORM = """

@@ -12,6 +12,7 @@ import yaml
 
 from assetbatch.config import Config, keys, load, show
 from assetbatch.config.settings import Settings
+from assetbatch.errors import ConfigurationError
 from assetbatch.model import Asset, AssetType, Priority, Role
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ bars:
   retention_months: null
 database: {embedded: true}
 events: {backend: auto, max_age_minutes: 60, stream: false}
-alerts: {priority_success_rate_min: 0.90, priority_latency_ms_max: 30000, queue_size_max: 500, rate_limit_waits_per_hour_max: 10}
+alerts: {priority_success_rate_min: 0.90, priority_latency_ms_max: 30000, queue_size_max: 500, rate_limit_waits_per_hour_max: 10, assets_not_well_max: 0}
 pings: {run_priority: null, drain_queue: null, enqueue_secondary: null}
 retention_days: 30
 """  # noqa: E501 - kept as the specification has it
@@ -172,14 +173,20 @@ def test_secondary_assets_have_words_for_priority_and_a_default_frequency(tmp_pa
     assert {row.update_frequency_seconds for row in shortest.secondary_assets} == {1}
 
 
-def test_an_asset_moved_to_the_other_list_leaves_the_default_one(tmp_path: Path) -> None:
-    moved = {"symbol": "GBPUSD", "polygon_ticker": "C:GBPUSD", "asset_type": "forex"}
+@pytest.mark.parametrize("symbol", ["GBPUSD", "gbpusd", "POUND"])
+def test_a_default_secondary_asset_that_is_put_first_is_no_secondary_one(tmp_path: Path, symbol: str) -> None:
+    moved = {"symbol": symbol, "polygon_ticker": "C:GBPUSD", "asset_type": "forex"}
     config = load_assets(tmp_path, priority_assets=[moved])
-    assert [row.symbol for row in config.priority_assets] == ["GBPUSD"]
+    assert [row.symbol for row in config.priority_assets] == [symbol]
     assert [row.symbol for row in config.secondary_assets] == ["ETHUSDT", "USDJPY", "XAGUSD"]
-    moved = {"symbol": "XAUUSD", "polygon_ticker": "C:XAUUSD", "asset_type": "forex"}
-    config = load_assets(tmp_path, secondary_assets=[moved])
-    assert [row.symbol for row in config.priority_assets] == ["EURUSD", "BTCUSD"]
+
+
+def test_default_priority_assets_are_dropped_by_nothing_but_a_list_of_ones_own(tmp_path: Path) -> None:
+    gold = {"symbol": "XAUUSD", "polygon_ticker": "C:XAUUSD", "asset_type": "forex"}
+    with pytest.raises(ConfigurationError, match="XAUUSD is a priority asset by default: give batch"):
+        load_assets(tmp_path, secondary_assets=[gold])
+    config = load_assets(tmp_path, secondary_assets=[gold], priority_assets=[])
+    assert [row.symbol for row in config.assets] == ["XAUUSD"]
 
 
 def test_effective_tells_value_and_origin_of_every_key(tmp_path: Path) -> None:
@@ -215,14 +222,59 @@ def test_the_document_is_json(tmp_path: Path) -> None:
 
 
 def test_defaults_are_a_configuration_and_change_nothing(tmp_path: Path) -> None:
-    text = show.defaults_yaml()
+    text = show.defaults_yaml(embedded=True)
     config = load_text(tmp_path, text)
+    assert config.database.embedded
     assert without_database(config.settings) == Settings()
     for key, field in keys.leaves():
         assert re.search(rf"^ *(# )?{key.rpartition('.')[2]}:", text, re.MULTILINE), key
         assert (keys.meta(field.type).description or "?") in text
     examples = re.sub(r"^(\s*)# (\w+: )", r"\1\2", text, flags=re.MULTILINE).replace("  embedded: true", "  #")
     assert load_text(tmp_path, examples).settings.rate_limiting.calls_per_minute == 5
+
+
+def test_defaults_go_with_an_environment_that_names_a_database(tmp_path: Path) -> None:
+    config = load_text(tmp_path, show.defaults_yaml(embedded=False), {"DATABASE_URL": "postgresql://h/d"})
+    assert config.settings == Settings()
+
+
+ODD_ASSETS = [
+    asset("NO", name="Yes"),
+    asset("ON", name="null: 'x' # \"y\" \\ 🥇 {a, b} "),
+    asset("1E5", name="~", enabled=False, priority=7, update_frequency_seconds=1),
+]
+ODD = json.dumps(ODD_ASSETS, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        (EMBEDDED, {}),
+        (SPECIFICATION, {"POLYGON_API_KEY": "thekey", "REDIS_URL": "redis://:pw@h"}),
+        ("", {"DATABASE_URL": "postgresql://u:pw@h/d", "POLYGON_TIER": "starter", "POLYGON_RATE_LIMIT": "unlimited"}),
+        ("database: {host: '::1', port: 6000, name: a.b$c, user: 1e5}", {"DB_PASSWORD": "pw"}),
+        ("database: {host: filehost, name: d}", {"DB_HOST": "h", "DB_USER": "no"}),
+        ("database: {embedded: true, name: other}\nprovider: {plan: basic}\nbars: {enabled: false}", {}),
+        (EMBEDDED + "pings: {run_priority: 'https://u:pw@h/x'}\nprovider: {max_calls_per_second: null}", {}),
+        (EMBEDDED + "batch: {priority_assets: [], secondary_assets: [], interval_minutes: 0.00001}", {}),
+        (
+            EMBEDDED + f"batch: {{priority_assets: {ODD}}}\nalerts: {{priority_latency_ms_max: 1234567.25}}",
+            {},
+        ),
+        (EMBEDDED + "queue: {retry_delay_seconds: 0.30000000000000004}\nevents: {max_age_minutes: 500000}", {}),
+    ],
+)
+def test_what_is_in_force_is_a_configuration_that_means_the_same(
+    tmp_path: Path, text: str, environ: dict[str, str]
+) -> None:
+    config = load_text(tmp_path, text, environ)
+    shown = show.effective_yaml(config)
+    assert not re.search("pw|thekey", shown)
+    again = load_text(tmp_path, shown, environ)
+    pings = msgspec.structs.replace(config.settings, pings=Settings().pings)
+    assert again.settings == pings
+    assert (again.database.name, again.database.embedded) == (config.database.name, config.database.embedded)
+    assert again.calls_per_window == config.calls_per_window
 
 
 def test_json_schema_is_tight_and_commented() -> None:

@@ -59,6 +59,12 @@ def test_url(tmp_path: Path) -> None:
         ("hostaddr=10.0.0.1 dbname=d", "d on 10.0.0.1:5432"),
         ("postgresql://h1:5432,h2:5433/d", "d on h1,h2"),
         ("postgresql://h1,h2/d", "d on h1,h2"),
+        ("postgresql://u:a%40b%2Fc%25@h1:1,[::1]:2/d", "d on h1,::1"),
+        ("postgresql://u:a:b@[::1]:5433/d", "d on ::1:5433"),
+        ("postgresql://u:pw@%2Frun%2Fpostgresql/d", "d on /run/postgresql"),
+        ("postgresql://h/d?user=me@tenant&password=a@b&options=-c%20geqo%3Doff", "d on h:5432"),
+        ("postgresql://h?dbname=d&application_name=a#b", "d on h:5432"),
+        ("host=@abstract dbname=d password=a@b", "d on @abstract:5432"),
     ],
 )
 def test_urls_that_libpq_understands(tmp_path: Path, url: str, described: str) -> None:
@@ -68,7 +74,6 @@ def test_urls_that_libpq_understands(tmp_path: Path, url: str, described: str) -
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://u:hunter22%zz@h/d", "no connection string that PostgreSQL's library understands"),
         ("postgresql+asyncpg://u:hunter22@h/d", "no connection string"),
         ("hunter22", "no connection string"),
         ("postgresql://u:hunter22@h/d?foo=1", "no connection string"),
@@ -84,6 +89,18 @@ def test_urls_that_name_nothing(tmp_path: Path, url: str, message: str) -> None:
     (fault,) = faults_in(tmp_path, "", {"DATABASE_URL": url})
     assert fault.startswith("DATABASE_URL: database: ")
     assert message in fault
+
+
+@pytest.mark.parametrize("sign", ["@", "@@", "/", "?", "#", "%", "%4", "%zz", " ", "/1?", "?1/"])
+@pytest.mark.parametrize(
+    "form", ["u:hun{}hunter22@h/d", "u:12{}hunter22@h:5/d", "u{}hunter22:pw@h/d", "u:{}hunter22@h", "u:hunter22{}@h/d"]
+)
+def test_a_url_whose_password_is_not_encoded_is_refused_before_anybody_reads_another_host_in_it(
+    tmp_path: Path, sign: str, form: str
+) -> None:
+    (fault,) = faults_in(tmp_path, "", {"DATABASE_URL": "postgresql://" + form.format(sign)})
+    assert "hun" not in fault.replace("hunter22", "")
+    assert "write @ / ? # % : and spaces as % codes: %40 for @" in fault
 
 
 def test_parts_of_the_environment(tmp_path: Path) -> None:

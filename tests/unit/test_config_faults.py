@@ -153,6 +153,22 @@ def assets(*rows: str) -> str:
             "batch.secondary_assets[0].symbol: S is there twice",
         ),
         (
+            assets("{symbol: s, polygon_ticker: 'X:A', asset_type: crypto}", ASSET % ""),
+            "batch.priority_assets[1].symbol: S is there twice; the first one is at config.yaml:3 (batch.priority",
+        ),
+        (
+            assets(ASSET % "") + "  secondary_assets: [{symbol: A, polygon_ticker: 'X:S', asset_type: crypto}]",
+            "batch.secondary_assets[0].polygon_ticker: X:S is there twice; the first one is at config.yaml:3 (batch.",
+        ),
+        (
+            "batch: {secondary_assets: [{symbol: BtcUsd, polygon_ticker: 'X:B', asset_type: crypto, enabled: false}]}",
+            "batch.secondary_assets[0].symbol: BtcUsd is a priority asset by default, as BTCUSD: give batch.priority",
+        ),
+        (
+            "batch: {secondary_assets: [{symbol: GOLD, polygon_ticker: 'C:XAUUSD', asset_type: forex}]}",
+            "batch.secondary_assets[0].polygon_ticker: C:XAUUSD is a priority asset by default, as XAUUSD: give batch",
+        ),
+        (
             f"batch: {{secondary_assets: [{ASSET % ', priority: HIHG'}]}}",
             'expected one of CRITICAL, HIGH, MEDIUM, LOW, not "HIHG"; did you mean HIGH?',
         ),
@@ -180,8 +196,6 @@ def test_one_fault_with_its_line_and_key(tmp_path: Path, text: str, fault: str) 
             "batch: {}\nqueue: \x01\n",
             "config.yaml:2: has a control character, which YAML does not allow",
         ),
-        ("[" * 400_000, "config.yaml: is nested more than 100 levels deep"),
-        ("- " * 400_000, "config.yaml: is nested more than 100 levels deep"),
         ("- [1]\n", "config.yaml:1: expected a mapping (lines of key: value), not a list"),
         ("hello\n", "config.yaml:1: expected a mapping (lines of key: value), not text"),
     ],
@@ -190,6 +204,37 @@ def test_what_is_no_configuration_at_all(tmp_path: Path, text: str, fault: str) 
     faults = [fault for fault in faults_of(tmp_path, text) if "no database" not in fault]
     assert len(faults) == 1
     assert faults[0].startswith(fault)
+
+
+@pytest.mark.parametrize("loader", [document.LOADER, yaml.SafeLoader])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 102 + "]" * 102,
+        "[" * 400_000,
+        "- " * 400_000,
+        "[" * 2000 + "]" * 2000,
+        "{" * 2000,
+        "[{a: " * 2000,
+        "? " * 2000,
+        "[\n" * 2000,
+        "&a [" * 2000,
+        "!!seq [" * 2000,
+        "# é\N{GRINNING FACE}\nbatch: {}\nfoo: " + "[" * 2000,
+        "".join(" " * level + "a:\n" for level in range(1200)),
+    ],
+    ids=lambda text: ascii(text[:12]),
+)
+def test_the_depth_that_is_allowed_is_ours_whatever_the_parser_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loader: Any, text: str
+) -> None:
+    monkeypatch.setattr(document, "LOADER", loader)
+    assert faults_of(tmp_path, text)[0] == "config.yaml: is nested more than 100 levels deep"
+
+
+def test_what_is_not_too_deep_is_told_as_what_it_is(tmp_path: Path) -> None:
+    assert "config.yaml:1: foo: unknown key" in faults_of(tmp_path, "foo: " + "[" * 100 + "]" * 100)
+    assert faults_of(tmp_path, "foo: " + "[" * 100)[0].startswith("config.yaml:2: not YAML: ")
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null\n"])

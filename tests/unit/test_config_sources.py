@@ -155,7 +155,7 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
     assert faults_in(tmp_path, environ={"ASSETBATCH_CONFIG": "gone.yaml"}) == [
         "ASSETBATCH_CONFIG: gone.yaml does not exist"
     ]
-    assert faults_in(tmp_path, file=tmp_path) == [f"--config: {tmp_path} cannot be read: Is a directory"]
+    assert faults_in(tmp_path, file=tmp_path) == [f"--config: {tmp_path} is a folder"]
 
 
 def test_without_any_file_the_environment_must_name_the_database(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 
-from assetbatch.cli.main import app
+from assetbatch.cli import global_options
+from assetbatch.cli.main import new_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 README = Path(__file__).parents[2].joinpath("README.md").read_text("utf-8")
 # Every command has them; the README says so once.
-COMMON = {"--help", "--json"}
+COMMON = {"--help", "--json", "--config", "--verbose", "-v", "--quiet", "-q", "--log-format"}
 
 
 def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -28,7 +29,7 @@ def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield path + name, command
 
 
-ALL = dict(commands(typer.main.get_command(app)))
+ALL = dict(commands(new_command()))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -42,4 +43,18 @@ def test_every_command_has_help_with_an_example_and_a_row_in_the_readme(name: st
             assert option.help, option.name
             for word in {*option.opts} - COMMON:
                 assert f"`{word}" in README, f"{name} {word}"
-    assert "--json" in {word for option in command.params for word in option.opts}
+    hands_on = command.context_settings.get("ignore_unknown_options")
+    common = {"--json", "--config", "--log-format"} if hands_on else COMMON - {"--help"}
+    assert {word for option in command.params for word in option.opts} >= common
+
+
+def test_a_command_that_hands_its_arguments_on_keeps_no_short_one_back() -> None:
+    app = typer.Typer(add_completion=False)
+    app.command("psql", context_settings={"ignore_unknown_options": True})(lambda: None)
+    app.command("other")(lambda: None)
+    root: Any = typer.main.get_command(app)
+
+    global_options.add_to(root)
+
+    words = {name: {word for one in root.commands[name].params for word in one.opts} for name in ("psql", "other")}
+    assert words == {"psql": {"--json", "--config", "--log-format"}, "other": COMMON - {"--help"}}

@@ -185,3 +185,13 @@ def test_halves_cover_a_call_and_end_with_single_assets(size: int) -> None:
         else:
             waiting = planner.halves(one) + waiting
     assert alone == list(call.assets)
+
+
+@given(st.integers(0, 3 * 86_400), st.sampled_from([1, 5, 30, 60]))
+def test_the_next_start_is_the_first_multiple_ahead_at_every_second(seconds: int, minutes: int) -> None:
+    now, every = datetime(2026, 11, 17, tzinfo=UTC) + timedelta(seconds=seconds), timedelta(minutes=minutes)
+
+    start = planner.next_start(now, every)
+
+    assert now < start <= now + every
+    assert (start - datetime(1970, 1, 1, tzinfo=UTC)) % every == timedelta(0)

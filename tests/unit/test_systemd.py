@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,8 @@ JOB, SERVER = "assetbatch@.service", "assetbatch-postgresql.service"
 TIMERS = {f"assetbatch-{job}.timer": job for job in ("run-priority", "drain-queue", "enqueue-secondary")}
 # In tenths, as `systemd-analyze security --threshold` has them.
 MOST_EXPOSED = 15
+# The newest systemd that was seen to do so.
+SKIPS_THE_REPEATED_HOUR = 252
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on this machine")
 
@@ -36,6 +41,11 @@ def settings(unit: str) -> dict[str, list[str]]:
             key, _, value = line.partition("=")
             found.setdefault(key, []).append(value)
     return found
+
+
+def systemd_version() -> int:
+    told = subprocess.run(["systemd-analyze", "--version"], capture_output=True, text=True, check=True).stdout
+    return int(told.split()[1])
 
 
 def words(unit: str, key: str, instance: str = "") -> list[str]:
@@ -76,10 +86,53 @@ def test_timers_start_the_jobs_when_the_crontab_does() -> None:
     expected = {job: minutes for minutes, job in lines}
     calendar = {job: settings(unit)["OnCalendar"][0] for unit, job in TIMERS.items()}
 
-    assert calendar == {job: f"*:0{minutes}" if minutes else "*:*" for job, minutes in expected.items()}
+    assert calendar == {job: f"*:0{minutes} UTC" if minutes else "*:* UTC" for job, minutes in expected.items()}
     batch = Settings().batch
-    assert calendar["run-priority"] == f"*:0/{batch.interval_minutes:g}"
-    assert calendar["enqueue-secondary"] == f"*:0/{batch.enqueue_interval_minutes:g}"
+    assert calendar["run-priority"] == f"*:0/{batch.interval_minutes:g} UTC"
+    assert calendar["enqueue-secondary"] == f"*:0/{batch.enqueue_interval_minutes:g} UTC"
+
+
+# A zone, a time some hours before its clocks change, and by how much they are set back: not at all in spring.
+CHANGES = [
+    ("Europe/Berlin", "2026-10-24 22:00 UTC", 60),
+    ("Europe/Berlin", "2027-03-27 22:00 UTC", 0),
+    ("America/New_York", "2026-11-01 03:00 UTC", 60),
+    ("America/New_York", "2027-03-14 03:00 UTC", 0),
+    ("Australia/Lord_Howe", "2027-04-03 12:00 UTC", 30),
+]
+
+
+def minutes_between(calendar: str, zone: str, since: str) -> set[float]:
+    """How many minutes pass between the starts of seven hours, by systemd's own reckoning."""
+    done = subprocess.run(
+        ["systemd-analyze", "calendar", "--iterations=420", f"--base-time={since}", calendar],
+        env={"TZ": zone, "PATH": os.environ["PATH"], "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    starts = [
+        datetime.strptime(found, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+        for found in re.findall(r"(?:Next elapse|\(in UTC\)): \w+ (\S+ \S+) UTC$", done.stdout, re.MULTILINE)
+    ]
+    assert len(starts) > 2
+    end = starts[0] + timedelta(hours=7)
+    return {(later - one).total_seconds() / 60 for one, later in pairwise(starts) if later <= end}
+
+
+@needs_systemd
+@pytest.mark.parametrize(("zone", "since", "set_back"), CHANGES)
+@pytest.mark.parametrize("unit", TIMERS)
+def test_no_start_is_lost_when_the_clock_is_changed(unit: str, zone: str, since: str, set_back: int) -> None:
+    (calendar,) = settings(unit)["OnCalendar"]
+    interval = int(calendar.removesuffix(" UTC").rpartition("/")[2].replace("*:*", "1"))
+
+    assert minutes_between(calendar, zone, since) == {interval}
+    # That is what the zone is for.
+    if set_back and systemd_version() <= SKIPS_THE_REPEATED_HOUR:
+        local = calendar.removesuffix(" UTC")
+        assert minutes_between(local, zone, since) == {interval, interval + set_back}
 
 
 @pytest.mark.parametrize("unit", TIMERS)

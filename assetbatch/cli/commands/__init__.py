@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from assetbatch.cli.commands import (
     bars,
     configuration,
+    database,
     doctor,
     events,
     installation,
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
         doctor,
         outlook,
         installation,
+        database,
         configuration,
         sandbox,
     ):

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import current
-from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
-    from assetbatch.jobs.backfill import Foreseen
+    from assetbatch.jobs.backfill import Foreseen, Progress
+    from assetbatch.jobs.run import Start
+    from assetbatch.model import RunResult
+    from assetbatch.report.progress import ProgressBar
 
 
 def register(app: typer.Typer) -> None:
@@ -44,19 +46,26 @@ def backfill(
     refetch: Annotated[
         bool, typer.Option("--refetch", help="Ask again for what is there, and print each bar that changes.")
     ] = False,
-    as_json: AsJson = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, max=7 * 86_400, metavar="SECONDS", help="How long to wait for another backfill that is going on."
+        ),
+    ] = 60.0,
 ) -> None:
     """Fetch bars of the past, telling beforehand how many calls that takes, and how long.
 
-    What is there is not asked for again: broken off, it goes on where it was. Jobs go on beside it.
+    What is there is not asked for again: broken off, it goes on where it was. Jobs go on beside it. One backfill at a
+    time: another one is waited for, and when it is still going then, and nothing was fetched, this one exits with 75.
 
     Example: assetbatch backfill --symbol BTCUSD --since 2025-01-01
     """
-    current.json = as_json
     config = current.load_config()
     begin, end = _moment(since), _moment(until)
     if begin and end and begin >= end:
         raise typer.BadParameter("--since is not before --until")
+    if math.isnan(wait):
+        raise typer.BadParameter("--wait is no number of seconds")
 
     from assetbatch.cli import job
     from assetbatch.jobs import backfill as jobs
@@ -67,14 +76,26 @@ def backfill(
     if missing := sorted({*(symbol or [])} - foreseen.assets.keys()):
         tell(f"not in the catalogue: {named(missing)}", exit_code=EXIT_USAGE)
         raise typer.Exit(EXIT_USAGE)
-    if not as_json:
+    if not current.json:
         sys.stderr.write(_foretold(foreseen, config.calls_per_window) + "\n")
 
-    job.run(
-        config,
-        lambda start, progress: jobs.backfill(start, foreseen, refetch=refetch, progress=progress),
-        max_seconds=jobs.longest_seconds(foreseen),
-    )
+    def work(start: Start, shown: ProgressBar | None) -> RunResult:
+        return jobs.backfill(
+            start,
+            foreseen,
+            refetch=refetch,
+            wait_seconds=wait,
+            progress=lambda done: None if shown is None else _show(shown, done),
+        )
+
+    job.run(config, work, max_seconds=wait + jobs.longest_seconds(foreseen))
+
+
+def _show(shown: ProgressBar, done: Progress) -> None:
+    """Show how far it is."""
+    left = counted(done.calls_left, "call")
+    shown(done.calls, done.calls + done.calls_left)
+    shown.add(f"{done.symbol}: {done.bars:,} bars stored, {left} left", seconds_left=done.seconds_left)
 
 
 def _foretold(foreseen: Foreseen, limit: int | None) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
+from assetbatch.cli.invocation import current, print_json, working_folder
 from assetbatch.errors import ConfigurationError
 
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
@@ -22,60 +22,59 @@ def register(app: typer.Typer) -> None:
 
 @config_app.command("show")
 def show(
-    as_json: AsJson = False,
     defaults: Annotated[
         bool, typer.Option("--defaults", help="All keys with their defaults, as a config.yaml.")
     ] = False,
 ) -> None:
-    """Show the effective configuration, secrets masked, and where each value came from.
+    """Show the effective configuration as a config.yaml, secrets masked, and where each value came from.
 
     Example: assetbatch config show --defaults
     """
-    current.command, current.json = "config show", as_json
+    current.command = "config show"
 
-    from assetbatch.config import show
+    from assetbatch.config import show, survey
 
-    if defaults and as_json:
+    if defaults and current.json:
         raise typer.BadParameter("--defaults prints YAML: leave --json out")
     if defaults:
-        sys.stdout.write(show.defaults_yaml())
+        named = survey.environment_names_database(file=current.config_file, environ=os.environ, cwd=working_folder())
+        sys.stdout.write(show.defaults_yaml(embedded=not named))
         return
     config = current.load_config()
-    if as_json:
+    if current.json:
         print_json(show.effective_document(config))
         return
-    for key, value, origin in show.effective(config):
-        sys.stdout.write(f"{key}: {json.dumps(value)}  # {origin}\n")
+    sys.stdout.write(show.effective_yaml(config))
 
 
 @config_app.command("check")
-def check(as_json: AsJson = False) -> None:
+def check() -> None:
     """Check the configuration; every fault at once, with file, line and key.
 
     Example: assetbatch config check
     """
-    current.command, current.json = "config check", as_json
+    current.command = "config check"
     try:
         config = current.load_config()
     except ConfigurationError as error:
-        if not as_json:
+        if not current.json:
             raise
         faults = [{"place": fault.place, "key": fault.key, "message": fault.message} for fault in error.faults]
-        print_json({"ok": False, "faults": faults})
+        print_json({"ok": False, "faults": faults, "warnings": []})
         raise typer.Exit(error.exit_code) from None
-    if as_json:
-        print_json({"ok": True, "faults": []})
+    if current.json:
+        print_json({"ok": True, "faults": [], "warnings": [doubt.told for doubt in config.doubts]})
     else:
         sys.stdout.write(f"{config.file or 'no config.yaml, defaults only'}: no faults; {config.database.described}\n")
 
 
 @config_app.command("schema")
-def schema(as_json: AsJson = False) -> None:
+def schema() -> None:
     """Print a JSON Schema of config.yaml, for editors.
 
     Example: assetbatch config schema > config.schema.json
     """
-    current.command, current.json = "config schema", as_json
+    current.command = "config schema"
 
     from assetbatch.config import show
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import typer
 
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
+from assetbatch.cli.invocation import current, print_json, working_folder
 from assetbatch.errors import EXIT_CONFIGURATION, EXIT_PARTIAL
 
 # Its own steps are bounded; starting an embedded server may take this long.
@@ -22,25 +20,23 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor() -> None:
     """Look at everything that the jobs rely on: a line each, with what fixes it. Makes no call to the API.
 
     Exits with 0 when nothing fails, warnings or not; 3 when something does; 78 when the configuration has faults.
 
     Example: assetbatch doctor
     """
-    current.json = as_json
-
     from assetbatch.cli import lifecycle
     from assetbatch.config.survey import survey
     from assetbatch.report import doctor as report
     from assetbatch.report.doctor import view
 
     lifecycle.end_by(MAX_SECONDS)
-    surveyed = survey(file=current.config_file, environ=os.environ, cwd=Path.cwd())
+    surveyed = survey(file=current.config_file, environ=os.environ, cwd=working_folder())
     current.secrets = surveyed.secrets
     findings = report.examine(surveyed, configuration.data_folder(os.environ))
-    if as_json:
+    if current.json:
         print_json(current.mask(report.document(findings)))
     elif sys.stdout.isatty():
         from assetbatch.report import tables

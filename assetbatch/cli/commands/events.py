@@ -18,7 +18,7 @@ import typer
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import current
 from assetbatch.cli.options import duration
-from assetbatch.errors import DatabaseUnavailableError, Interrupted
+from assetbatch.errors import AnswerLostError, DatabaseUnavailableError, Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,17 +60,13 @@ def tail(
         bool, typer.Option("--follow/--no-follow", help="Go on with what comes, or end with what is there.")
     ] = True,
     max_seconds: Annotated[float | None, typer.Option(min=0, help="End after so many seconds.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON line for each event and nothing else.")
-    ] = False,
 ) -> None:
-    """Show events as they come: a table at a terminal, else a line for each. Needs no Redis.
+    """Show events as they come: a table at a terminal, else a line for each, with --json in JSON. Needs no Redis.
 
     Without --since it begins now, with --no-follow at the oldest that is kept.
 
     Example: assetbatch events tail --symbol EURUSD --since 10m
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.cli import lifecycle
@@ -81,7 +77,7 @@ def tail(
     following = Tail(since_seconds=beginning if since is None else since.total_seconds(), symbols=symbol or ())
     end = time.monotonic() + max_seconds if max_seconds is not None else float("inf")
     try:
-        with _Table() if not as_json and _is_live(follow) else _Lines(as_json) as shown:
+        with _Table() if not current.json and _is_live(follow) else _Lines(current.json) as shown:
             _follow(
                 config,
                 following,
@@ -92,15 +88,12 @@ def tail(
     except Interrupted as interrupted:
         # It goes on until somebody ends it: that is no trouble to tell of.
         raise typer.Exit(interrupted.exit_code) from None
-    except BrokenPipeError:
-        # Nobody reads any more; what the interpreter would still flush at its end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: Callable[[], bool]) -> None:
     """Read and show until it is time to end; a database that goes away is waited for.
 
-    Raises DatabaseUnavailableError when it stays away, BrokenPipeError when nobody reads any more.
+    Raises DatabaseUnavailableError when it stays away, AnswerLostError when nobody reads any more.
     """
     from assetbatch.database import schema
 
@@ -171,7 +164,7 @@ class _Lines:
         sys.stdout.flush()
         # Without events nothing is written, and a reader that has gone would not be noticed.
         if self._is_pipe and any(flags & select.POLLERR for _, flags in self._poll.poll(0)):
-            raise BrokenPipeError
+            raise AnswerLostError(BrokenPipeError())
 
 
 class _Table:

@@ -1,10 +1,10 @@
-"""`init` and `database stop`."""
+"""`init`."""
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,6 @@ import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
-from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import SchemaError
 from assetbatch.report.words import counted
@@ -23,17 +22,24 @@ if TYPE_CHECKING:
     from assetbatch.database.pending import Pending
     from assetbatch.database.restore import Restored
 
-database_app = typer.Typer(help="The embedded PostgreSQL.", no_args_is_help=True)
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What was done: migrations by name, and with a backup that came back what was mended."""
+
+    schema_version: int | None
+    applied: list[str]
+    mended: Restored | None
+    keeps_bars: bool
+    """Bars are kept for good, though the configuration has them dropped after some months."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command("init")(init)
-    app.add_typer(database_app, name="database")
 
 
 def init(
-    as_json: AsJson = False,
     check: Annotated[
         bool, typer.Option("--check", help="Only show what there is to do; 78 where it could not be done.")
     ] = False,
@@ -55,7 +61,6 @@ def init(
 
     Example: assetbatch init
     """
-    current.json = as_json
     if check + restored + (grants is not None) > 1:
         raise typer.BadParameter("--check, --restored and --grants exclude each other")
     if grants is not None:
@@ -80,6 +85,7 @@ def _check(config: Config) -> None:
     from assetbatch.database import pending
     from assetbatch.database.platform import PlatformTablesError
 
+    refuse_second_server(config)
     partitioned = config.settings.bars.retention_months is not None
     connected = False
     try:
@@ -122,38 +128,77 @@ def _plans(found: Pending) -> str:
     return "\n  ".join(lines)
 
 
+def refuse_second_server(config: Config) -> None:
+    """Make root no server beside that of another user, whose jobs would fill the other one; raise SchemaError.
+
+    Who means it names the folder. Where root has one already, it is only said.
+    """
+    if os.geteuid() != 0 or not config.database.embedded or configuration.is_data_folder_named(os.environ):
+        return
+    from assetbatch.database.embedded import EmbeddedServer, others
+
+    server = EmbeddedServer(configuration.data_folder(os.environ))
+    if (other := others.find(server.folder)) is None:
+        return
+    if server.is_set_up:
+        tell(f"this is the {server.described}; {other.described}, and root's commands do not see it: {other.hint}")
+        return
+    raise SchemaError(
+        f"there is no {server.described}; {other.described}, and the jobs would fill one, root look at the other",
+        hint=f"{other.hint}; for a server of root's own all the same: XDG_DATA_HOME={server.folder.parent} in front",
+    )
+
+
 def _install(config: Config, *, restored: bool) -> None:
-    """Create or upgrade, mend what a backup brought back, and tell what was done."""
+    refuse_second_server(config)
+    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS, create=True) as connection:
+        installed = install(config, connection, restored=restored)
+    print_installed(config, installed)
+
+
+def install(config: Config, connection: Connection, *, restored: bool) -> Installed:
+    """Create or upgrade what is in the database, and mend what a backup brought back."""
     from assetbatch.database import bars, catalogue, schema
 
     partitioned = config.settings.bars.retention_months is not None
-    with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS, create=True) as connection:
-        applied = schema.migrate(connection, partition_bars=partitioned)
-        catalogue.sync_with_config(connection, config.assets)
-        bars.keep_partitions(connection, since=schema.check(connection), kept_since=None)
-        kept = partitioned and not bars.are_partitioned(connection)
-        version = schema.version(connection)
-        mended = _mend(config, connection) if restored else None
+    applied = schema.migrate(connection, partition_bars=partitioned)
+    catalogue.sync_with_config(connection, config.assets)
+    bars.keep_partitions(connection, since=schema.check(connection), kept_since=None)
+    return Installed(
+        schema_version=schema.version(connection),
+        applied=[migration.full_name for migration in applied],
+        mended=mend(config, connection) if restored else None,
+        keeps_bars=partitioned and not bars.are_partitioned(connection),
+    )
+
+
+def print_installed(config: Config, done: Installed) -> None:
+    """Tell what was done."""
+    mended = done.mended
     if current.json:
         document = {
             "database": config.database.described,
-            "schema_version": version,
-            "applied": [migration.full_name for migration in applied],
+            "schema_version": done.schema_version,
+            "applied": done.applied,
             "restored": None if mended is None else asdict(mended),
         }
         print_json(document)
     else:
-        did = f"{len(applied)} migrations applied" if applied else "nothing to do"
-        sys.stdout.write(f"{config.database.described}: schema version {version}, {did}\n")
+        did = f"{len(done.applied)} migrations applied" if done.applied else "nothing to do"
+        sys.stdout.write(f"{config.database.described}: schema version {done.schema_version}, {did}\n")
         if mended is not None:
             sys.stdout.write(f"  {_mended(mended)}\n")
     if mended is not None and not mended.keys_blocked:
-        tell("no key is known here, and none is configured: run it again with the key that made calls since the backup")
-    if kept:
+        tell(
+            "no key is known here, and none is configured: run `assetbatch init --restored` with the key that made"
+            " calls since the backup"
+        )
+    if done.keeps_bars:
         tell("bars.retention_months drops nothing: market_data.ohlcv_5m was made without it, or by the platform")
 
 
-def _mend(config: Config, connection: Connection) -> Restored:
+def mend(config: Config, connection: Connection) -> Restored:
+    """Make a database that a backup brought back safe to go on with."""
     from assetbatch.database import restore
     from assetbatch.database.rate_limit import key_fingerprint
     from assetbatch.jobs.run import rules_of
@@ -174,21 +219,3 @@ def _mended(done: Restored) -> str:
         f" {counted(done.bars_released, 'asset')}, {counted(done.days_released, 'finished day')},"
         f" {counted(done.leases_released, 'lease')}"
     )
-
-
-@database_app.command("stop")
-def stop(as_json: AsJson = False) -> None:
-    """End the embedded PostgreSQL; the next command starts it again.
-
-    Example: assetbatch database stop
-    """
-    current.command, current.json = "database stop", as_json
-
-    from assetbatch.database.embedded import EmbeddedServer
-
-    server = EmbeddedServer(configuration.data_folder(os.environ))
-    stopped = server.stop()
-    if as_json:
-        print_json({"stopped": stopped})
-    else:
-        sys.stdout.write(f"{server.described}: {'stopped' if stopped else 'was not running'}\n")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assetbatch.cli.files import replacing
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
+from assetbatch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from assetbatch.report.status import Status
@@ -33,7 +31,6 @@ def metrics(
             dir_okay=False, metavar="FILE", help="Write into a file, all at once, as the textfile collector wants it."
         ),
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Print metrics as Prometheus text, healthy or not; --json: those of `status` as one JSON document.
 
@@ -41,19 +38,18 @@ def metrics(
 
     Example: assetbatch metrics --output /var/lib/node_exporter/assetbatch.prom
     """
-    current.json = as_json
-    if as_json and output is not None:
+    if current.json and output is not None:
         raise typer.BadParameter("--output is for Prometheus text")
     try:
         report = _read()
-    except Exception:
+    except Exception as error:
         # A file of yesterday would go on telling that all is well.
         if output is not None:
             from assetbatch.report.prometheus import nothing_to_tell
 
-            _write(output, nothing_to_tell())
+            _write(output, nothing_to_tell(unhealthy=not isinstance(error, ConfigurationError)))
         raise
-    if as_json:
+    if current.json:
         from assetbatch.report.status_document import metrics_document
 
         print_json(metrics_document(report))
@@ -77,17 +73,5 @@ def _read() -> Status:
 
 
 def _write(file: Path, text: str) -> None:
-    """Put the text in the file's place at once: who reads meanwhile sees the old one or the new one."""
-    made = None
-    try:
-        # No name that a collector takes for its own.
-        number, made = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".new", dir=file.parent)
-        with os.fdopen(number, "w", encoding="utf-8") as opened:
-            opened.write(text)
-            os.fchmod(opened.fileno(), MODE)
-        Path(made).replace(file)
-    except OSError as error:
-        if made is not None:
-            with suppress(OSError):
-                Path(made).unlink()
-        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint="--output") from None
+    with replacing(file, mode=MODE) as opened:
+        opened.write(text.encode())

@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
-from assetbatch.cli.options import AsJson
 
 if TYPE_CHECKING:
     import typer
@@ -18,14 +17,14 @@ def register(app: typer.Typer) -> None:
     app.command("forecast")(forecast)
 
 
-def probe(as_json: AsJson = False) -> None:
+def probe() -> None:
     """Ask the API, with a few calls, what this key may see, and remember it.
 
-    After a lapsed plan is paid again, prices are live at the next run; without it, within the hour.
+    After a lapsed plan is paid again, prices are live at the next run, and bars and dead letters that were refused come
+    back; without it, prices are live within the hour.
 
     Example: assetbatch probe
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.cli import lifecycle
@@ -36,7 +35,7 @@ def probe(as_json: AsJson = False) -> None:
 
     config.require_api_key()
     limit = config.calls_per_window
-    if not as_json:
+    if not current.json:
         budget = "" if limit is None else f" of the {limit} that any {config.window_seconds:g} s allow"
         sys.stderr.write(f"{jobs.CALLS} calls{budget}\n")
     stop = lifecycle.stop_on_signals()
@@ -47,7 +46,7 @@ def probe(as_json: AsJson = False) -> None:
     ):
         schema.check(connection)
         found = jobs.probe(config, connection, host=host(), stop=stop)
-    if as_json:
+    if current.json:
         print_json(probe_document(found))
     else:
         from assetbatch.report import tables
@@ -55,12 +54,11 @@ def probe(as_json: AsJson = False) -> None:
         tables.console().print(tables.probe_view(found))
 
 
-def forecast(as_json: AsJson = False) -> None:
+def forecast() -> None:
     """Show what the next runs will call, how many calls that is, and when every asset will be fresh. Makes no call.
 
     Example: assetbatch forecast
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.jobs import forecast as jobs
@@ -68,7 +66,7 @@ def forecast(as_json: AsJson = False) -> None:
 
     with current.connected(config) as connection:
         foreseen = jobs.foresee(config, connection)
-    if as_json:
+    if current.json:
         print_json(forecast_document(foreseen))
     else:
         from assetbatch.report import tables

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from assetbatch.cli.invocation import current
-from assetbatch.cli.options import AsJson
 
 if TYPE_CHECKING:
     import typer
@@ -16,14 +15,13 @@ def register(app: typer.Typer) -> None:
     app.command("run-priority")(run_priority)
 
 
-def run_priority(as_json: AsJson = False) -> None:
+def run_priority() -> None:
     """Update the priority assets, in order, before anything else may spend the budget.
 
     From cron, every five minutes; a run that goes well prints nothing there.
 
     Example: assetbatch run-priority --json
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.cli import job

@@ -10,7 +10,6 @@ import typer
 
 from assetbatch.cli.asking import agreed
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue import State
 from assetbatch.errors import EXIT_USAGE, FailureKind
@@ -55,7 +54,6 @@ def drain_queue(
         float, typer.Option(min=0, max=86_400, help="Begin no call later than 2 s before so many seconds.")
     ] = 55.0,
     shared: Annotated[bool, typer.Option("--shared", help="Run beside other drains, on this host or others.")] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Update queued assets with the calls that the priority job leaves, until nothing is due.
 
@@ -63,7 +61,6 @@ def drain_queue(
 
     Example: assetbatch drain-queue --max-items 100 --json
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.cli import job
@@ -89,7 +86,6 @@ def enqueue_secondary(
     source: Annotated[
         Source | None, typer.Option(help="Where they are listed; else batch.secondary_source of config.yaml.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Put the secondary assets that are due on the queue, the most overdue first.
 
@@ -97,7 +93,6 @@ def enqueue_secondary(
 
     Example: assetbatch enqueue-secondary --symbol GBPUSD --all
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.cli import job
@@ -120,22 +115,20 @@ def list_items(
         list[State] | None, typer.Option(help="Only items in this state; may be given several times.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; a table shows 50 without it.")] = None,
-    as_json: AsJson = False,
 ) -> None:
     """List the items of the queue, in the order in which they get their turn.
 
     Example: assetbatch queue list --state dead
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.database import queue_desk, schema
 
     with current.connected(config) as connection:
         schema.check(connection)
-        most = limit if limit or as_json else TABLE_LIMIT
+        most = limit if limit or current.json else TABLE_LIMIT
         found = queue_desk.listing(connection, state or list(State), limit=most)
-    if as_json:
+    if current.json:
         from assetbatch.report.documents import queue_document
 
         print_json(queue_document(found))
@@ -152,13 +145,11 @@ def retry(
     kind: Annotated[
         FailureKind | None, typer.Option(metavar="KIND", help="Only what failed so, as in the JSON list.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Bring dead letters back on the queue, with all their attempts.
 
     Example: assetbatch queue retry --kind not_entitled
     """
-    current.json = as_json
     if (symbols and everything) or not (symbols or everything or kind):
         raise typer.BadParameter("name symbols, or give --all or --kind")
     config = current.load_config()
@@ -184,13 +175,11 @@ def retry(
 
 def remove(
     symbols: Annotated[list[str], typer.Argument(help="Symbols, as in the first column of `queue list`.")],
-    as_json: AsJson = False,
 ) -> None:
     """Take items off the queue, whatever their state; the catalogue keeps the assets.
 
     Example: assetbatch queue remove ETHUSDT
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.database import queue_desk, schema
@@ -208,13 +197,11 @@ def clear(
         list[State] | None, typer.Option(help="Only items in this state; may be given several times.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Empty the queue: all items but those that a run is working on, or those of one state.
 
     Example: assetbatch queue clear --state dead --yes
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.database import queue_desk, schema
@@ -231,7 +218,7 @@ def clear(
             raise typer.Exit
     with current.connected(config) as connection:
         removed = queue_desk.clear(connection, states)
-    if as_json:
+    if current.json:
         print_json({"removed": removed})
     else:
         sys.stdout.write(f"{removed} removed\n")

@@ -10,7 +10,6 @@ import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +18,6 @@ def register(app: typer.Typer) -> None:
 
 
 def sandbox(
-    as_json: AsJson = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
     plan: Annotated[
         str, typer.Option(help="The plan that the key has: free, starter, developer, advanced, business.")
@@ -40,8 +38,6 @@ def sandbox(
 
     Example: assetbatch sandbox --plan starter --limit 5
     """
-    current.json = as_json
-
     from assetbatch.sandbox.server import Sandbox
 
     try:
@@ -59,7 +55,7 @@ def sandbox(
     except OSError as error:
         hint = "another sandbox may have it; --port 0 takes a free one"
         raise typer.BadParameter(f"port {port}: {error.strerror} ({hint})") from None
-    if as_json:
+    if current.json:
         print_json({"url": server.url, "plan": plan, "limit": limit, "window_seconds": window})
     else:
         sys.stdout.write(f"{server.url}\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson, duration
+from assetbatch.cli.options import duration
 from assetbatch.errors import AssetbatchError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -41,13 +41,11 @@ def status(
     ] = None,
     asset: Annotated[str | None, typer.Option(metavar="SYMBOL", help="One asset's story.")] = None,
     all_assets: Annotated[bool, typer.Option("--all-assets", help="All assets, not only the worst.")] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Show whether all is well: alerts, jobs, priority assets, the budget of calls, the queue, bars and events.
 
     Example: assetbatch status --since 24h
     """
-    current.json = as_json
     if since is not None and asset is not None:
         raise typer.BadParameter("--since and --asset are two questions: ask one")
     try:
@@ -58,12 +56,12 @@ def status(
         if not check:
             raise
         raise typer.Exit(_tell_unreadable(error)) from None
-    if as_json:
+    if current.json:
         from assetbatch.report.status_document import status_document
 
         print_json(status_document(report))
     elif check:
-        sys.stdout.write(_check_text(report))
+        sys.stdout.write(check_text(report))
     else:
         _show(report)
     if check:
@@ -103,8 +101,7 @@ def _show(report: Status) -> None:
 
 def _tell_unreadable(error: Exception) -> int:
     """Tell a monitoring system why there is no status; return the exit code."""
-    known = isinstance(error, AssetbatchError)
-    unknown = not known or isinstance(error, ConfigurationError)
+    known, unknown = isinstance(error, AssetbatchError), isinstance(error, ConfigurationError)
     reason = f"{error.reason} ({error.hint})" if isinstance(error, AssetbatchError) else f"unexpected: {error!r}"
     if not known:
         log.error("an unexpected error: this is a bug", exc_info=error)
@@ -115,7 +112,7 @@ def _tell_unreadable(error: Exception) -> int:
     return CHECK_UNKNOWN if unknown else CHECK_CRITICAL
 
 
-def _check_text(report: Status) -> str:
+def check_text(report: Status) -> str:
     """Write the worst on the first line, as monitoring systems show it, and everything else below."""
     word = ("OK", "WARNING", "CRITICAL")[report.health.check_code]
     lines = [f"{alert.message} ({alert.hint})" for alert in report.alerts] or [report.health.value]

@@ -11,7 +11,6 @@ from assetbatch.cli.additions import summary
 from assetbatch.cli.asking import agreed
 from assetbatch.cli.commands.symbols_add import YesOption, add, import_
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.report.words import counted
@@ -38,13 +37,11 @@ def register(app: typer.Typer) -> None:
 
 def list_assets(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; a table shows 50 without it.")] = None,
-    as_json: AsJson = False,
 ) -> None:
     """List the catalogue: priority assets in their order, then the others by name.
 
     Example: assetbatch symbols list --limit 200
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.database import schema, symbols
@@ -52,8 +49,8 @@ def list_assets(
 
     with current.connected(config) as connection:
         schema.check(connection)
-        found = symbols.listing(connection, limit=limit if limit or as_json else TABLE_LIMIT)
-    if as_json:
+        found = symbols.listing(connection, limit=limit if limit or current.json else TABLE_LIMIT)
+    if current.json:
         print_json(symbols_view.document(found))
     else:
         from assetbatch.report import tables
@@ -68,13 +65,11 @@ def remove(
     ],
     with_bars: Annotated[bool, typer.Option("--with-bars", help="Their bars, too; asks first.")] = False,
     yes: YesOption = False,
-    as_json: AsJson = False,
 ) -> None:
     """Remove assets from the catalogue, with their queue items and status lines; bars and prices stay.
 
     Example: assetbatch symbols remove SOLUSD --with-bars --yes
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.database import schema, symbols
@@ -90,7 +85,7 @@ def remove(
             raise typer.Exit
     with current.connected(config) as connection:
         done = symbols.remove(connection, names, with_bars=with_bars)
-    if as_json:
+    if current.json:
         print_json(
             {
                 "removed": done.removed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from contextlib import contextmanager
 from enum import StrEnum
@@ -15,13 +14,12 @@ from assetbatch.cli import lifecycle
 from assetbatch.cli.additions import refuse, tell_added, tell_cost
 from assetbatch.cli.asking import agreed
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host
-from assetbatch.cli.options import AsJson
 from assetbatch.cli.trouble import named, tell
 from assetbatch.model import AssetType
 from assetbatch.report.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
@@ -72,13 +70,11 @@ def add(
     frequency: FrequencyOption = None,
     name: Annotated[str, typer.Option(help="For people; else the vendor's.")] = "",
     check: CheckOption = True,
-    as_json: AsJson = False,
 ) -> None:
     """Add one asset to the catalogue; one that is there already stays as it is.
 
     Example: assetbatch symbols add SOLUSD X:SOLUSD --priority HIGH
     """
-    current.json = as_json
     config = current.load_config()
 
     from assetbatch.jobs import symbols as job
@@ -112,7 +108,7 @@ def import_(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="CSV: symbol,polygon_ticker[,priority,update_frequency_seconds]; - is stdin.",
+            help="CSV: symbol,polygon_ticker[,priority,update_frequency_seconds,name]; - is stdin.",
             exists=True,
             dir_okay=False,
             readable=True,
@@ -127,13 +123,13 @@ def import_(
     frequency: FrequencyOption = None,
     check: CheckOption = True,
     yes: YesOption = False,
-    as_json: AsJson = False,
 ) -> None:
     """Add many assets: those of a CSV, all or none of them, or all tickers of a market that match.
 
+    A CSV may be as spreadsheets write it: commas, semicolons or tabs; UTF-8 or Excel's Unicode text.
+
     Example: assetbatch symbols import --market crypto --match '*USD' --yes
     """
-    current.json = as_json
     if (file is None) == (market is None) or (market is None) != (match is None):
         raise typer.BadParameter("name a file, or give --market and --match")
     if market and not check:
@@ -157,10 +153,11 @@ def _import_file(config: Config, file: Path, priority: str, seconds: int, *, che
     from assetbatch.jobs import symbols as job
     from assetbatch.jobs.wishes import read_csv
 
-    with _lines(file) as lines:
-        found = read_csv(
-            lines, name="stdin" if file == STDIN else file.name, priority=priority, frequency_seconds=seconds
-        )
+    if file == STDIN:
+        name, data = "stdin", sys.stdin.buffer.read()
+    else:
+        name, data = file.name, file.read_bytes()
+    found = read_csv(data, name=name, priority=priority, frequency_seconds=seconds)
     wishes, faults, reference = found.wishes, found.faults, None
     assets = [wish.asset for wish in wishes]
     with _at_work(config) as (connection, stop):
@@ -175,6 +172,8 @@ def _import_file(config: Config, file: Path, priority: str, seconds: int, *, che
     if added is None:
         refuse(faults, reference=reference)
     tell_added(config, added, reference=reference)
+    if found.repeated:
+        tell(f"say the same as a line before them, and count once: {named(found.repeated)}")
 
 
 def _import_matching(
@@ -218,15 +217,6 @@ def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
     # What comes now may be a question, and nobody knows how long the answer takes.
     call_off_end()
     lifecycle.interrupt_on_signals()
-
-
-@contextmanager
-def _lines(file: Path) -> Iterator[Iterable[str]]:
-    if file == STDIN:
-        yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
-    else:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            yield opened
 
 
 def _store(connection: Connection, assets: Sequence[Asset]) -> Added:

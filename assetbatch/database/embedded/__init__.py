@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.database.embedded.place import DATABASE_USER, PORT, SERVICE_ACCOUNT, Place
@@ -23,7 +25,23 @@ from assetbatch.database.embedded.process import Postmaster
 from assetbatch.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A program that talks to the server, and the variables that lead it there; it runs as who starts it."""
+
+    program: Path
+    address: Mapping[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The caller's environment, without what would lead it elsewhere."""
+        kept = {name: value for name, value in os.environ.items() if not re.match("PG[A-Z]", name)}
+        # The wheel's line editor does not look where Debian has most terminals' descriptions.
+        return {"TERMINFO_DIRS": "/etc/terminfo:/lib/terminfo:/usr/share/terminfo"} | kept | dict(self.address)
 
 
 class EmbeddedServer:
@@ -37,26 +55,69 @@ class EmbeddedServer:
         """Which server it is, and where, for people."""
         return self._place.described
 
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's data directory; it need not exist."""
+        return self._place.data
+
+    @property
+    def folder(self) -> Path:
+        """The base folder."""
+        return self._place.base
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the server was set up; False also where the caller may not look."""
+        return self._place.is_set_up
+
+    def require(self) -> None:
+        """Raise SchemaError where no server was ever set up, ConfigurationError where it is somebody else's."""
+        from assetbatch.database.embedded import control
+
+        control.require(self._place)
+
     def conninfo(self, database: str) -> str:
         """Give libpq's connection string for `database`; it names what a PG* variable could otherwise change.
 
         `requirepeer` makes sure that our server answers, and not somebody who sits in /tmp under its name.
         """
-        parts = {
-            "host": str(self._place.socket_folder),
+        parts = self._address(database) | {
             "hostaddr": "",
-            "port": str(PORT),
-            "user": DATABASE_USER,
-            "dbname": database,
             "options": "",
-            "requirepeer": _server_user(),
             "sslmode": "disable",
             "gssencmode": "disable",
             "channel_binding": "disable",
             "target_session_attrs": "any",
             "client_encoding": "UTF8",
         }
-        return " ".join(f"{key}={_quoted(value)}" for key, value in parts.items())
+        return _conninfo(parts)
+
+    def address(self, database: str) -> str:
+        """Return the least of a connection string that leads to `database`, for other programs."""
+        parts = self._address(database)
+        if self._place.socket_folder == self._place.home:
+            del parts["requirepeer"]  # nobody else can put a socket there
+        return _conninfo(parts)
+
+    def client(self, program: str, database: str) -> Client:
+        """Return one of PostgreSQL's own clients (psql, pg_dump, …) for `database`, which need not be there.
+
+        Raises ConfigurationError where the wheel is missing.
+        """
+        from assetbatch.database.embedded.programs import find_client
+
+        names = {"dbname": "PGDATABASE"}
+        address = {names.get(key, f"PG{key.upper()}"): value for key, value in self._address(database).items()}
+        return Client(find_client(program), address)
+
+    def _address(self, database: str) -> dict[str, str]:
+        return {
+            "host": str(self._place.socket_folder),
+            "port": str(PORT),
+            "user": DATABASE_USER,
+            "dbname": database,
+            "requirepeer": _server_user(),
+        }
 
     def start(self, *, create: bool = False) -> None:
         """Return when the server accepts connections; at once when it does already.
@@ -111,6 +172,10 @@ def _server_user() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return ""
+
+
+def _conninfo(parts: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={_quoted(value)}" for key, value in parts.items())
 
 
 def _quoted(value: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import tenacity
 
-from assetbatch.database.embedded import system
+from assetbatch.database.embedded import others, system
 from assetbatch.database.embedded.place import DATABASE_USER, PORT, Place
 from assetbatch.database.embedded.process import Postmaster
 from assetbatch.database.embedded.programs import find_programs
@@ -39,6 +40,7 @@ _SETTINGS = (  # an operator may change these in data/postgresql.conf
     "log_checkpoints=off",
     "log_min_error_statement=panic",
 )
+_INIT = "run `assetbatch init` as the user who runs the jobs"
 
 
 class _NotYetError(DatabaseUnavailableError):
@@ -49,14 +51,14 @@ def start(place: Place, *, create: bool) -> None:
     """Do what `EmbeddedServer.start` promises, the server not being ready."""
     with _errors_told(place):
         if not create and not place.home.exists():
-            raise _absent(place)
+            raise absent(place)
         account = system.server_account()
         system.require_reachable(place.base, account)
         system.make_base_folder(place.base, account)
         _refuse_others(place, account)
         with system.locked(place.lock_file, LOCK_SECONDS) as lock:
             if not create and not place.is_set_up:
-                raise _absent(place)
+                raise absent(place)
             programs = find_programs(place.base, account)
             system.make_own_folder(place.home, account)
             system.make_own_folder(place.socket_folder, account)
@@ -83,14 +85,26 @@ def stop(place: Place) -> bool:
             return True
 
 
+def require(place: Place) -> None:
+    """Do what `EmbeddedServer.require` promises."""
+    with _errors_told(place):
+        if os.geteuid() != 0:
+            _refuse_others(place, system.server_account())
+        if not place.is_set_up:
+            raise absent(place)
+
+
 def _refuse_others(place: Place, account: system.Account) -> None:
     """Say whose the folder is, rather than that its lock cannot be had; for root, the lock comes first."""
     if not account.switch and place.home.exists():
         system.require_own(place.home, account)
 
 
-def _absent(place: Place) -> SchemaError:
-    return SchemaError(f"there is no {place.described}", hint="run `assetbatch init` as the user who runs the jobs")
+def absent(place: Place) -> SchemaError:
+    """Make the error for a server that was never set up."""
+    if (other := others.find(place.base)) is not None:
+        return SchemaError(f"there is no {place.described}; {other.described}", hint=f"{other.hint}; else {_INIT}")
+    return SchemaError(f"there is no {place.described}", hint=_INIT)
 
 
 @contextmanager
@@ -98,7 +112,8 @@ def _errors_told(place: Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DatabaseUnavailableError(f"{place.described}: {error}") from error
+        hint = "is there room, and may this user write there? XDG_DATA_HOME names another folder"
+        raise DatabaseUnavailableError(f"{place.described}: {error}", hint=hint) from error
 
 
 def _set_up(place: Place, programs: Path, account: system.Account, lock: int) -> None:

@@ -45,7 +45,7 @@ class Postmaster:
     def pid(self) -> int | None:
         """Find the process that runs the folder, also one that an operator started by hand."""
         pid = _recorded_pid(self._pid_file)
-        return pid if pid is not None and self._is_server(_arguments(pid)) else None
+        return pid if pid is not None and self._is_server(arguments_of(pid)) else None
 
     def clear_recycled(self) -> None:
         """Remove lock files whose process id belongs to an unrelated process now. Call it under the lock.
@@ -56,7 +56,7 @@ class Postmaster:
         socket_lock = self.place.socket.with_name(f"{self.place.socket.name}.lock")
         for file in (self._pid_file, socket_lock):
             pid = _recorded_pid(file)
-            arguments = None if pid is None else _arguments(pid)
+            arguments = None if pid is None else arguments_of(pid)
             if arguments is not None and not self._is_server(arguments):
                 file.unlink(missing_ok=True)
 
@@ -83,7 +83,13 @@ def _recorded_pid(file: Path) -> int | None:
     return None
 
 
-def _arguments(pid: int) -> list[str] | None:
+def is_embedded_server(arguments: list[str]) -> bool:
+    """Tell whether a command line is that of an embedded server's first process, whoever's."""
+    program = Path(arguments[0]).name if arguments else ""
+    return program == "postgres" and any(each.startswith(_NAME_PREFIX) for each in arguments)
+
+
+def arguments_of(pid: int) -> list[str] | None:
     """Read a process's command line; it is empty for a zombie, None when there is no such process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")

@@ -38,13 +38,24 @@ def find_programs(base: Path, account: Account) -> Path:
     return copy / within
 
 
+def find_client(program: str) -> Path:
+    """Find one of PostgreSQL's clients, which runs as who calls it.
+
+    Raises ConfigurationError where the wheel is missing.
+    """
+    site, _ = _wheel()
+    return site / PACKAGE / INSTALLATION / "bin" / program
+
+
 def _wheel() -> tuple[Path, str]:
     """Where the wheel is and its version; found without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
+        from assetbatch.installed import how_to_add
+
         raise refusal(
             "the programs of the embedded PostgreSQL are not installed",
-            hint="pip install 'assetbatch[embedded]'",
+            hint=how_to_add(DISTRIBUTION),
         )
     return Path(spec.origin).parent.parent, importlib.metadata.version(DISTRIBUTION)
 

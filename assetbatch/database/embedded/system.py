@@ -82,7 +82,8 @@ def run(
 @contextmanager
 def locked(path: Path, timeout_seconds: float) -> Iterator[int]:
     """Hold the lock file `path` between processes; gives its descriptor. Raises DatabaseUnavailableError."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    # Only to read: on a file system that became read-only, a server can still be stopped.
+    lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         for attempt in tenacity.Retrying(
             stop=tenacity.stop_after_delay(timeout_seconds),
@@ -189,14 +190,15 @@ def require_own(folder: Path, account: Account) -> None:
         raise refusal(f"{folder} is no folder, or is a symbolic link", hint="see who made it, and remove it")
     if found.st_uid != account.uid:
         raise refusal(
-            f"{folder} is {_user_name(found.st_uid)}'s; PostgreSQL runs as {_user_name(account.uid)}",
+            f"{folder} is {user_name(found.st_uid)}'s; PostgreSQL runs as {user_name(account.uid)}",
             hint="run assetbatch as the user who made it, or name another data folder",
         )
     if found.st_mode & 0o077:
         raise refusal(f"{folder} is open to other users", hint=f"chmod 700 {folder}, once you know why")
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return the name of an account, for people; one without has its number."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -1,4 +1,7 @@
-"""`doctor`: everything that the jobs rely on, looked at once; a line each, with what fixes it. No call is made."""
+"""`doctor`: everything that the jobs rely on, a line each, with what fixes it. No call is made.
+
+It looks at this host and at the database; how things go it has from `status`, which alone judges that.
+"""
 
 from __future__ import annotations
 
@@ -73,15 +76,8 @@ def _database(
         if look("privileges", partial(database.privileges, connection)) and fits:
             look("row security", partial(database.row_security, connection))
         look("numbers", partial(database.numbers, connection))
-        if fits and config is not None:
-            look("source", partial(database.source, connection, config))
-            look("jobs", partial(operation.jobs, connection, config))
-            look("queue", partial(operation.queue, connection))
-            look("bars", partial(operation.bars, connection))
-            look("events", partial(operation.events, connection, config))
-            look("entitlements", partial(operation.plan_and_key, connection, config))
-            look("rate limit", partial(operation.limit, connection))
-            look("hosts", partial(operation.hosts, connection))
+        if fits and config is not None and not connection.closed:
+            done.look("status", partial(operation.findings, connection, config))
         if connection.closed:
             return [fail("database", "the connection broke off", "is PostgreSQL restarting? See its log")]
     return []

@@ -1,24 +1,27 @@
-"""What the database is: server, role, clock, schema, privileges, columns, and whose prices it holds."""
+"""What the database is: server, role, clock, schema, privileges, columns."""
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
 from assetbatch.database import doctor, platform, schema
-from assetbatch.provider.addresses import source_of
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from assetbatch.config import Config, Database
+    from assetbatch.config import Database
     from assetbatch.database.connection import Connection
 
 OLDEST_SERVER = 14
 CLOCK_WARN_SECONDS = 5.0
 CLOCK_FAIL_SECONDS = 60.0
 MOST_NAMED = 8
+MOST_GRANTED = 3
 
 
 def server(connection: Connection, named: Database) -> Iterator[Finding]:
@@ -74,10 +77,8 @@ def fits(connection: Connection) -> Iterator[Finding]:
 
 
 def row_security(connection: Connection) -> Iterator[Finding]:
-    """Tell what the role does not see, and where policies decide what it sees."""
+    """Tell where policies decide what the role sees."""
     seen = platform.sight(connection)
-    if seen.blind_spot is not None:
-        yield fail("provider", seen.blind_spot, seen.mend)
     if seen.guarded:
         hint = f"let them show and take all rows to {seen.role}, or give it BYPASSRLS"
         found = f"policies decide which rows {seen.role} sees of {_named(list(seen.guarded))}"
@@ -87,7 +88,11 @@ def row_security(connection: Connection) -> Iterator[Finding]:
 def privileges(connection: Connection) -> Iterator[Finding]:
     """Tell what the role lacks."""
     if missing := doctor.missing_privileges(connection):
-        hint = "as the tables' owner, run what `assetbatch init --grants ROLE` prints"
+        role = doctor.server(connection).role
+        statements = "; ".join(f"GRANT {one} TO {sql.Identifier(role).as_string()}" for one in missing)
+        hint = f"as the tables' owner: {statements}"
+        if len(missing) > MOST_GRANTED:
+            hint = f"as the tables' owner, run what `assetbatch init --grants {shlex.quote(role)}` prints"
         yield fail("privileges", f"missing: {_named(missing, separator='; ')}", hint)
     else:
         yield ok("privileges", "all that the jobs need")
@@ -101,20 +106,6 @@ def numbers(connection: Connection) -> Iterator[Finding]:
         yield warn("numbers", f"market_data.ohlcv_5m may round prices: {named}", hint)
     else:
         yield ok("numbers", "bars are stored with every digit")
-
-
-def source(connection: Connection, config: Config) -> Iterator[Finding]:
-    """Hold the source that the database belongs to against the configured one."""
-    wanted, there = source_of(config.settings.provider.base_url), schema.source(connection)
-    if there is None:
-        yield ok("source", f"none yet: the first run makes it {wanted}")
-    elif there != wanted:
-        hint = (
-            "name another, empty database and run `assetbatch init`, or set provider.base_url (POLYGON_BASE_URL) back"
-        )
-        yield fail("source", f"the database holds prices of {there}, provider.base_url is of {wanted}", hint)
-    else:
-        yield ok("source", f"prices of {there}")
 
 
 def _named(words: list[str], *, separator: str = ", ") -> str:

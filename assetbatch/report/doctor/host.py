@@ -40,9 +40,11 @@ def program() -> Iterator[Finding]:
 def configuration(survey: Survey) -> Iterator[Finding]:
     """Tell every fault, or which file is in force."""
     for fault in survey.faults:
-        yield fail("configuration", str(fault), survey.hint)
+        yield fail("configuration", str(fault), fault.hint)
     if not survey.faults:
         yield ok("configuration", f"{survey.file or 'no config.yaml, defaults only'}: no faults")
+    for doubt in survey.doubts:
+        yield warn("variables", doubt.told, f"give it its right name, {doubt.meant}, or leave it to whose it is")
 
 
 def files(survey: Survey) -> Iterator[Finding]:
@@ -97,20 +99,22 @@ def plan(config: Config) -> Iterator[Finding]:
 
 def embedded(folder: Path) -> Iterator[Finding]:
     """Look at the embedded server's folder: whose it is, who may look in, how much room there is, does it run."""
-    from assetbatch.database.embedded import EmbeddedServer
+    from assetbatch.database.embedded import EmbeddedServer, control, others
     from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
     from assetbatch.database.embedded.process import Postmaster
+    from assetbatch.database.embedded.system import user_name
 
     name, place = "embedded server", Place.below(folder)
     described = EmbeddedServer(folder).described
     if not os.path.lexists(place.home):
-        yield fail(name, f"there is no {described}", "`assetbatch init` as the user who runs the jobs")
+        absent = control.absent(place)
+        yield fail(name, absent.reason, absent.hint)
         return
     account = pwd.getpwnam(SERVICE_ACCOUNT).pw_uid if os.geteuid() == 0 else os.geteuid()
     found = place.home.lstat()
     if found.st_uid != account:
-        hint = f"run assetbatch as {_user_name(found.st_uid)}, as the jobs do"
-        yield fail(name, f"{place.home} is {_user_name(found.st_uid)}'s, this is {_user_name(os.geteuid())}", hint)
+        hint = f"run assetbatch as {user_name(found.st_uid)}, as the jobs do"
+        yield fail(name, f"{place.home} is {user_name(found.st_uid)}'s, this is {user_name(os.geteuid())}", hint)
         return
     if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
@@ -121,15 +125,10 @@ def embedded(folder: Path) -> Iterator[Finding]:
     if free < LEAST_FREE_BYTES:
         hint = "make room: PostgreSQL stops when the disk is full; bars.retention_months keeps fewer bars"
         yield warn("disk", f"{free >> 20} MB are free where {place.home} is", hint)
+    if (other := others.find(folder)) is not None:
+        yield warn(name, f"this is root's; {other.described}, and root's commands do not see it", other.hint)
     running = "running" if Postmaster(place).ready() else "not running: a command that needs it starts it"
     yield ok(name, f"{described}, {running}; {free >> 30} GB free")
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
 
 
 class RedisCheck:

@@ -1,0 +1,10 @@
+"""The clock by which a right that was granted for a time runs out: it goes on while a laptop sleeps."""
+
+from __future__ import annotations
+
+import time
+
+
+def boot_time() -> float:
+    """Return seconds of CLOCK_BOOTTIME: monotonic, and they also pass while the machine sleeps or is paused."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

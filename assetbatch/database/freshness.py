@@ -1,0 +1,163 @@
+"""How fresh each asset is: judged here, once, in one statement for all of them; whoever tells of it reads it here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date, datetime
+
+    from assetbatch.database.connection import Connection, Row
+    from assetbatch.market_hours import Market
+
+# The states are those of `report.freshness.Freshness`. What the vendor left out of a finished day though it had it
+# lately did not trade then; what it never had is a ticker that it does not know.
+JUDGE = """
+with limits as (
+  select * from unnest(
+    %(frequencies)s::int[], %(markets)s::text[], %(stale_before)s::timestamptz[], %(fresh_since)s::timestamptz[],
+    %(late_before)s::timestamptz[], %(never_before)s::timestamptz[], %(days)s::date[], %(rest)s::boolean[]
+  ) as l (update_frequency_seconds, market, stale_before, fresh_since, late_before, never_before, day, rests)
+), judged as materialized (
+  select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled,
+         a.origin, s.succeeded_at, s.day, s.error_kind, s.error, v.state,
+         case v.state when 'failing' then true
+                      when 'stale' then a.enabled_at < l.stale_before
+                      when 'never' then a.enabled_at < l.never_before
+                      else false end as ill,
+         v.state = 'failing' and (
+           s.error_kind = 'unknown_ticker' or (s.error_kind in ('missing', 'not_found') and s.succeeded_at is null)
+         ) as unknown,
+         coalesce(case when l.rests or s.succeeded_at is null then false
+                       when %(daily)s then coalesce(s.day, '-infinity') < l.day
+                       else s.succeeded_at < l.late_before end, false) as late
+  from assetbatch.assets a
+  left join limits l using (update_frequency_seconds, market)
+  left join assetbatch.sync_state s using (symbol)
+  cross join lateral (
+    select case when s.error_kind = 'not_entitled' then 'not_entitled'
+                when l.rests then 'closed'
+                when s.error_kind is not null and not (
+                  %(daily)s and s.error_kind = 'missing' and coalesce(s.succeeded_at > %(seen_since)s, false)
+                ) then 'failing'
+                when s.succeeded_at is null then 'never'
+                when %(daily)s then case when coalesce(s.day, '-infinity') < l.day then 'stale' else 'end_of_day' end
+                when s.succeeded_at < l.stale_before then 'stale'
+                when s.succeeded_at >= l.fresh_since then 'fresh'
+                else 'closed' end as state
+  ) v
+  where a.enabled or a.symbol = any(%(named)s)
+), counted as (
+  select coalesce(jsonb_agg(g), '[]') as groups
+  from (
+    select asset_type, role, state, ill, unknown, count(*) as assets
+    from judged where enabled group by asset_type, role, state, ill, unknown
+  ) g
+), others as (
+  select symbol, row_number() over (
+           order by array_position(array['failing', 'stale', 'never', 'not_entitled'], state),
+                    succeeded_at nulls first, symbol
+         ) as place
+  from judged
+  where enabled and symbol <> all(%(named)s)
+), shown as (
+  select symbol, 0 as place from judged where symbol = any(%(named)s)
+  union all
+  select symbol, place from others where place <= %(most_others)s or %(most_others)s::int is null
+)
+select case when row_number() over (order by o.place, j.symbol) = 1 then c.groups end as groups,
+       j.symbol, j.polygon_ticker, j.asset_type, j.role, j.rank, j.update_frequency_seconds, j.name, j.origin,
+       j.state, j.ill, j.unknown, j.late, j.succeeded_at, j.day, j.error_kind, j.error,
+       t.metadata -> 'last_update' ->> 'last_price' as last_price,
+       t.metadata -> 'last_update' ->> 'daily_open' as daily_open,
+       t.metadata -> 'last_update' ->> 'timestamp' as data_timestamp
+from counted c
+left join (shown o join judged j using (symbol)) on true
+left join trading.symbols t on t.symbol = j.symbol
+order by o.place, j.symbol
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What assets of one frequency and market are held against; times are aware UTC.
+
+    With live prices: stale is what was last updated before `stale_before`, fresh what was since `fresh_since`, late, if
+    it is a priority asset, what was before `late_before`. With those of finished days: stale and late is what lacks
+    `day`; None: that is not late yet. What was never updated may wait if it was added since `never_before`. `rests`:
+    the vendor says so.
+    """
+
+    update_frequency_seconds: int
+    market: Market
+    stale_before: datetime
+    fresh_since: datetime
+    late_before: datetime
+    never_before: datetime
+    day: date | None = None
+    rests: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """So many enabled assets of a type and role that are in one state.
+
+    `ill`: failing, stale, or never updated in the time that an asset has for that; `unknown`: the vendor never had it.
+    """
+
+    asset_type: str
+    role: str
+    state: str
+    ill: bool
+    unknown: bool
+    assets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """All enabled assets in groups, and a row each of those that were named and of the others that are worst off."""
+
+    groups: tuple[Group, ...] = ()
+    named: Mapping[str, Row] = field(default_factory=dict)
+    others: tuple[Row, ...] = ()
+
+
+def judge(
+    connection: Connection,
+    limits: Sequence[Limit],
+    *,
+    daily: bool,
+    seen_since: datetime,
+    named: Sequence[str],
+    most_others: int | None,
+) -> Judged:
+    """Judge all enabled assets; `daily`: prices are those of finished days.
+
+    What a finished day lacks though the vendor had it since `seen_since` is not failing. `named` assets have rows,
+    enabled or not; of the others the worst, so many at most, or all (None), the worst first.
+    """
+    rows = connection.execute(
+        JUDGE,
+        {
+            "frequencies": [one.update_frequency_seconds for one in limits],
+            "markets": [one.market.value for one in limits],
+            "stale_before": [one.stale_before for one in limits],
+            "fresh_since": [one.fresh_since for one in limits],
+            "late_before": [one.late_before for one in limits],
+            "never_before": [one.never_before for one in limits],
+            "days": [one.day for one in limits],
+            "rest": [one.rests for one in limits],
+            "daily": daily,
+            "seen_since": seen_since,
+            "named": list(named),
+            "most_others": most_others,
+        },
+    ).fetchall()
+    assets = [row for row in rows if row["symbol"] is not None]
+    return Judged(
+        groups=tuple(Group(**group) for group in rows[0]["groups"]),
+        named={row["symbol"]: row for row in assets if row["symbol"] in named},
+        others=tuple(row for row in assets if row["symbol"] not in named),
+    )

@@ -1,0 +1,1 @@
+"""The functions of the schema as SQL, made anew with each migration."""

@@ -1,0 +1,98 @@
+"""The sentences of `status`, which `doctor` tells, too: assets, prices, calls, queue, bars and events."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch.database.bar_holes import sentences as refused_bars
+from assetbatch.planner import Mode
+from assetbatch.report.freshness import Freshness
+from assetbatch.report.words import counted, duration
+
+if TYPE_CHECKING:
+    from assetbatch.report.status import Status
+
+
+def sentences(status: Status) -> dict[str, str]:
+    """Return for each area of `status` how it stands."""
+    return {
+        "assets": _asset_states(status),
+        "prices": _prices(status),
+        "calls": _budget(status),
+        "queue": _queue(status),
+        "bars": _bars(status),
+        "events": _events(status),
+    }
+
+
+def _asset_states(status: Status) -> str:
+    order = [state.value for state in Freshness]
+    counts = sorted(status.asset_states.items(), key=lambda item: order.index(item[0]))
+    return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts if count) or "none"
+
+
+def _prices(status: Status) -> str:
+    prices = status.prices
+    source = prices.source or "nowhere yet"
+    if prices.mode is Mode.LIVE:
+        return f"live, from {source}"
+    if prices.day is None:
+        return f"end of day, none yet, from {source}"
+    newer = "" if prices.newer_at is None else f", newer ones from {prices.newer_at:%Y-%m-%d %H:%M} UTC on"
+    return f"end of day of {prices.day}, from {source}{newer}"
+
+
+def _budget(status: Status) -> str:
+    budget = status.budget
+    if budget.limit is None or budget.remaining is None:
+        free = "unlimited"
+    else:
+        used = budget.limit - budget.remaining
+        free = f"{used} of {budget.limit} used in this window of {budget.window_seconds:g} s, {budget.remaining} free"
+        if budget.next_free_at is not None:
+            free += f", the next in {duration(budget.next_free_at - status.now)}"
+    return f"{free}; {budget.calls_last_hour} in the last hour, {budget.refusals_last_hour} refused"
+
+
+def _queue(status: Status) -> str:
+    queue = status.queue
+    words = [f"{queue.total_items} waiting"]
+    if queue.total_items:
+        ages = queue.oldest_age_seconds_by_priority
+        each = (
+            f"{count} {name} for {duration(timedelta(seconds=ages[name]))}"
+            for name, count in queue.by_priority.items()
+            if count
+        )
+        words[0] += f" ({', '.join(each)})"
+    words += [f"{count} {word}" for word, count in (("leased", queue.leased), ("delayed", queue.delayed)) if count]
+    return ", ".join([*words, f"{queue.dead} dead"])
+
+
+def _bars(status: Status) -> str:
+    bars = status.bars
+    newest = [
+        f"{one.asset.symbol} {bars.newest[one.asset.symbol]:%m-%d %H:%M}"
+        for one in status.assets
+        if one.asset.symbol in bars.newest
+    ]
+    words = [f"newest final {', '.join(newest)} UTC" if newest else "none yet"]
+    if bars.holes is None:
+        words += ["none are asked for"] if newest else []
+    elif newest or bars.holes:
+        words.append(f"{bars.holes} missing in 7 days")
+    if bars.failing:
+        words.append(f"those of {counted(bars.failing, 'asset')} fail")
+    return "; ".join([*words, *refused_bars(bars.refused)])
+
+
+def _events(status: Status) -> str:
+    events = status.events
+    age = events.oldest_age_seconds
+    since = "" if age is None else f", the oldest for {duration(timedelta(seconds=age))}"
+    by = "nobody publishes them" if events.published_by == "none" else f"published by {events.published_by}"
+    if events.refused is not None:
+        by = f"refused: {events.refused}"
+    dropped = f"; {events.dropped} dropped so far, overtaken while they waited" if events.dropped else ""
+    return f"{events.pending} waiting{since}; {by}{dropped}"
