@@ -56,16 +56,14 @@ with limits as (
     from judged where enabled group by asset_type, role, state, ill, unknown
   ) g
 ), others as (
-  select symbol, row_number() over (
-           order by array_position(array['failing', 'stale', 'never', 'not_entitled'], state),
-                    succeeded_at nulls first, symbol
-         ) as place
-  from judged
+  select symbol from judged
   where enabled and symbol <> all(%(named)s)
+  order by array_position(array['failing', 'stale', 'never', 'not_entitled'], state), succeeded_at nulls first, symbol
+  limit %(most_others)s
 ), shown as (
   select symbol, 0 as place from judged where symbol = any(%(named)s)
   union all
-  select symbol, place from others where place <= %(most_others)s or %(most_others)s::int is null
+  select symbol, row_number() over () from others
 )
 select case when row_number() over (order by o.place, j.symbol) = 1 then c.groups end as groups,
        j.symbol, j.polygon_ticker, j.asset_type, j.role, j.rank, j.update_frequency_seconds, j.name, j.origin,
