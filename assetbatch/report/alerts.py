@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from assetbatch.database.freshness import Group
     from assetbatch.database.overview import Overview
     from assetbatch.report.figures import BarsStatus, Budget
-    from assetbatch.report.freshness import Outlook
-    from assetbatch.report.status import AssetStatus
+    from assetbatch.report.freshness import AssetStatus, Outlook
 
 # Events are published at the end of the run that made them: what waits for longer has no carrier.
 EVENTS_PENDING_AT_MOST = timedelta(minutes=5)

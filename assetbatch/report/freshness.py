@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assetbatch import market_hours
 from assetbatch.database.freshness import Limit
+from assetbatch.errors import FailureKind
 from assetbatch.market_hours import Market
 from assetbatch.model import AssetType
 from assetbatch.planner import DayOutcome, Days, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from assetbatch.model import Asset
 
@@ -37,6 +38,35 @@ class Freshness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class AssetStatus:
+    """One asset: its newest price (the vendor's digits), when the market made it, when it was last asked for.
+
+    `ill`, `unknown`, `late`: as `database.freshness` judges it.
+    """
+
+    asset: Asset
+    origin: str
+    state: Freshness
+    ill: bool
+    unknown: bool
+    late: bool
+    last_price: str | None
+    daily_open: str | None
+    data_timestamp: str | None
+    last_sync: datetime | None
+    market_age: timedelta | None
+    day: date | None
+    """The newest finished day that the vendor was asked for it."""
+    error_kind: FailureKind | None
+    error: str
+
+    @property
+    def priced_at(self) -> datetime | None:
+        """When the market made the price; None also where somebody else wrote what is no time."""
+        return moment(self.data_timestamp)
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """What freshness is held against: how prices are asked for, what the vendor has of the last days, who rests."""
 
@@ -55,6 +85,36 @@ class Outlook:
             if self.now > market_hours.day_over_at(day) + DAY_PATIENCE
             and ((asked := self.days.get((market, day))) is None or asked.outcome is not DayOutcome.EMPTY)
         )
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read an aware time; None where there is none, or what is there is none."""
+    try:
+        read = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read if read is None or read.tzinfo else None
+
+
+def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> AssetStatus:
+    """Return how one asset stands, by its row of `database.freshness`; None: the catalogue has it not yet."""
+    row = row or {}
+    return AssetStatus(
+        asset=asset,
+        origin=row.get("origin", "config"),
+        state=Freshness(row.get("state", Freshness.NEVER)),
+        ill=row.get("ill", False),
+        unknown=row.get("unknown", False),
+        late=row.get("late", False),
+        last_price=row.get("last_price"),
+        daily_open=row.get("daily_open"),
+        data_timestamp=row.get("data_timestamp"),
+        last_sync=row.get("succeeded_at"),
+        market_age=market_age(asset, row.get("succeeded_at"), now),
+        day=row.get("day"),
+        error_kind=FailureKind(row["error_kind"]) if row.get("error_kind") else None,
+        error=row.get("error") or "",
+    )
 
 
 def market_age(asset: Asset, succeeded_at: datetime | None, now: datetime) -> timedelta | None:

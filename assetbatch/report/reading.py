@@ -18,7 +18,7 @@ from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.planner import Mode
 from assetbatch.report import status as report
 from assetbatch.report.figures import BarsStatus
-from assetbatch.report.freshness import SEEN_WITHIN, limits
+from assetbatch.report.freshness import SEEN_WITHIN, asset_status, limits
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
@@ -128,4 +128,4 @@ def _with_story(config: Config, connection: Connection, status: Status, row: Row
         asset = catalogue.asset_of(told.catalogue)
     if asset is None:
         raise UnknownAssetError(symbol)
-    return replace(status, story=told, subject=report.asset_status(asset, row, status.now))
+    return replace(status, story=told, subject=asset_status(asset, row, status.now))

@@ -9,23 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch import planner
 from assetbatch.database.catalogue import asset_of
-from assetbatch.errors import FailureKind
 from assetbatch.model import Access
 from assetbatch.report import figures, job_alerts
 from assetbatch.report.alerts import all_alerts
-from assetbatch.report.freshness import Freshness, Outlook, market_age
+from assetbatch.report.freshness import AssetStatus, Outlook, asset_status
 from assetbatch.report.health import Alert, Health, worst
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import date
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Row
     from assetbatch.database.freshness import Judged
     from assetbatch.database.overview import Overview
     from assetbatch.database.story import Story
-    from assetbatch.model import Asset
     from assetbatch.report.figures import BarsStatus, Budget, EventsStatus, PricesStatus, QueueStatus
 
 JOBS = {
@@ -33,35 +30,6 @@ JOBS = {
     "drain-queue": "Queued assets",
     "enqueue-secondary": "Secondary assets",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class AssetStatus:
-    """One asset: its newest price (the vendor's digits), when the market made it, when it was last asked for.
-
-    `ill`, `unknown`, `late`: as `database.freshness` judges it.
-    """
-
-    asset: Asset
-    origin: str
-    state: Freshness
-    ill: bool
-    unknown: bool
-    late: bool
-    last_price: str | None
-    daily_open: str | None
-    data_timestamp: str | None
-    last_sync: datetime | None
-    market_age: timedelta | None
-    day: date | None
-    """The newest finished day that the vendor was asked for it."""
-    error_kind: FailureKind | None
-    error: str
-
-    @property
-    def priced_at(self) -> datetime | None:
-        """When the market made the price; None also where somebody else wrote what is no time."""
-        return moment(self.data_timestamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +78,6 @@ class Status:
     def last_priority_update(self) -> datetime | None:
         """When a priority asset was last updated."""
         return max((one.last_sync for one in self.assets if one.last_sync), default=None)
-
-
-def moment(text: str | None) -> datetime | None:
-    """Read an aware time; None where there is none, or what is there is none."""
-    try:
-        read = None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return read if read is None or read.tzinfo else None
 
 
 def outlook_of(config: Config, overview: Overview) -> Outlook:
@@ -185,27 +144,6 @@ def build(
         bars=bars,
         events=figures.events_of(config, overview),
         metrics=metrics,
-    )
-
-
-def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> AssetStatus:
-    """Return how one asset stands, by its row of `database.freshness`; None: the catalogue has it not yet."""
-    row = row or {}
-    return AssetStatus(
-        asset=asset,
-        origin=row.get("origin", "config"),
-        state=Freshness(row.get("state", Freshness.NEVER)),
-        ill=row.get("ill", False),
-        unknown=row.get("unknown", False),
-        late=row.get("late", False),
-        last_price=row.get("last_price"),
-        daily_open=row.get("daily_open"),
-        data_timestamp=row.get("data_timestamp"),
-        last_sync=row.get("succeeded_at"),
-        market_age=market_age(asset, row.get("succeeded_at"), now),
-        day=row.get("day"),
-        error_kind=FailureKind(row["error_kind"]) if row.get("error_kind") else None,
-        error=row.get("error") or "",
     )
 
 

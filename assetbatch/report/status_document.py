@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from assetbatch.report.freshness import AssetStatus
     from assetbatch.report.health import Alert
-    from assetbatch.report.status import AssetStatus, Status
+    from assetbatch.report.status import Status
 
 
 def status_document(status: Status) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from assetbatch.report.words import ago, counted, duration, until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from assetbatch.report.freshness import AssetStatus
     from assetbatch.report.health import Alert
-    from assetbatch.report.status import AssetStatus, Status
+    from assetbatch.report.status import Status
 
 HEALTH_STYLES = {Health.HEALTHY: "bold green", Health.DEGRADED: "bold yellow", Health.UNHEALTHY: "bold red"}
 LEVEL_STYLES = {Level.WARNING: "yellow", Level.CRITICAL: "bold red"}

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from assetbatch.model import Priority, Role
-from assetbatch.report.status import moment
+from assetbatch.report.freshness import moment
 from assetbatch.report.status_tables import change, headline, line
 from assetbatch.report.tables import NARROW_WIDTH, new_table
 from assetbatch.report.words import ago, counted, duration
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.database.story import Story
-    from assetbatch.report.status import AssetStatus, Status
+    from assetbatch.report.freshness import AssetStatus
+    from assetbatch.report.status import Status
 
 
 def not_well_view(status: Status, *, width: int) -> RenderableType:
