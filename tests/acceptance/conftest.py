@@ -28,6 +28,8 @@ CRONTAB = Path(__file__).parents[2] / "crontab.example"
 # In a namespace of its own: neither the machine's crontabs nor its mail are touched.
 CRON = """
 set -e
+# Where no cron has run since the start there is no file to put another one over.
+[ -e /run/crond.pid ] || : >/run/crond.pid
 for place in spool:/var/spool/cron/crontabs none:/etc/cron.d sbin:/usr/sbin crontab:/etc/crontab pid:/run/crond.pid; do
   mount --bind "$1/${place%%:*}" "${place##*:}"
 done
