@@ -187,6 +187,12 @@ set ranges = excluded.ranges + case when b.told = excluded.told then b.ranges el
 """
 
 
+# As if they had been noted a day before: the next page that covers them finds out anew.
+RELEASE = """
+update assetbatch.bar_absences set noted_at = noted_at - %(held)s
+where symbol = any(%(symbols)s) and reason in ('failed', 'refused') and noted_at > %(now)s - %(held)s
+"""
+
 FORGET_NOT_ENTITLED = """
 delete from assetbatch.bar_absences b using assetbatch.assets a
 where a.symbol = b.symbol and a.asset_type = %(market)s and b.reason = 'not_entitled' and b.told = %(told)s
@@ -210,10 +216,12 @@ def has_finality(connection: Connection) -> bool:
     return row is not None and bool(row["yes"])
 
 
-def holes(connection: Connection, symbol: str, span: Span, *, now: datetime, told: str) -> list[Span]:
+def holes(
+    connection: Connection, symbol: str, span: Span, *, now: datetime, told: str, held: timedelta = HELD
+) -> list[Span]:
     """Find where bars are missing within a span, for no reason that still holds, in the order of time.
 
-    `told` names plan and key, as `note_not_entitled` did.
+    `told` names plan and key, as `note_not_entitled` did; what is no bar, or was refused, is no hole while `held`.
     """
     rows = connection.execute(
         HOLES,
@@ -221,7 +229,7 @@ def holes(connection: Connection, symbol: str, span: Span, *, now: datetime, tol
             "symbol": symbol,
             "since": span.since,
             "until": span.until,
-            "failed_since": now - HELD,
+            "failed_since": now - held,
             "told": told,
         },
     )
@@ -349,6 +357,11 @@ def note_not_entitled(connection: Connection, symbol: str, span: Span, *, told: 
         NOTE_NOT_ENTITLED,
         {"symbol": symbol, "since": span.since, "until": span.until, "told": told, "noted_at": noted_at},
     )
+
+
+def release(connection: Connection, symbols: Sequence[str], *, now: datetime) -> None:
+    """Let bars of these assets be holes again that the vendor had none for that is one, or the table did not take."""
+    connection.execute(RELEASE, {"symbols": list(symbols), "now": now, "held": HELD})
 
 
 def forget_not_entitled(connection: Connection, market: AssetType, *, told: str) -> None:

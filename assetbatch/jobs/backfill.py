@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
@@ -110,9 +111,12 @@ def foresee(
         if reach is None:
             continue
         span = Span(wanted.since(since), min(core.floor(until), reach) if until else reach)
-        missing = (
-            [span] if refetch else bar_holes.holes(connection, asset.symbol, span, now=clock.now(), told=sight.told)
-        )
+        missing = [span]
+        if not refetch:
+            # Who asks for it may have mended what was refused: nothing is put off.
+            missing = bar_holes.holes(
+                connection, asset.symbol, span, now=clock.now(), told=sight.told, held=timedelta(0)
+            )
         if span.since < span.until and missing:
             spans[asset.symbol] = span
             calls += core.calls_for(missing, market_hours.market_of(asset))
@@ -140,6 +144,7 @@ def backfill(
         run.claim_source()
         sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         road = run.road(api_key, Lane.QUEUE)
+        bar_holes.release(run.connection, list(foreseen.spans), now=run.clock.now())
         pages = _Pages(run, road, sight, foreseen.spans, refetch=refetch)
         client = new_client(run.config, api_key)
         client.warm_up()

@@ -270,7 +270,7 @@ def _of_events(overview: Overview) -> Iterator[Alert]:
 
 def _of_bars(overview: Overview, bars: BarsStatus) -> Iterator[Alert]:
     for words in bar_holes.sentences(bars.refused):
-        hint = "the owner of the table has to mend that; until then they are asked for again now and then"
+        hint = "the owner of the table has to mend that; `assetbatch backfill` fetches them then"
         yield Alert(Level.WARNING, "bars.refused", words, hint)
     failing = overview.failing_bars
     if failing and not (bars.refused and failing[0]["error_kind"] in REFUSED):

@@ -1114,3 +1114,40 @@ def test_a_backfill_that_the_table_refuses_ends_with_3_after_one_call(monthly: C
     assert result.ended_by == Trouble(FailureKind.REFUSED_BY_TABLE, NO_PARTITION)
     assert [one.symbol for one in result.failed] == ["BTCUSD"]
     assert world.stored("BTCUSD") == {}
+
+
+@pytest.mark.parametrize("refetch", [False, True])
+def test_a_backfill_asks_at_once_for_what_the_table_has_refused(
+    monthly: Callable[[datetime], World], *, refetch: bool
+) -> None:
+    until = floor(datetime.now(UTC) - timedelta(hours=11))
+    world = monthly(until)
+    world.add("T1USD", "T2USD")
+    assert len(world.drain(max_seconds=TOO_LONG_SECONDS).warnings) == 1
+    world.connection.execute(f"{NEW_PARTITION} values from ('{until}') to (maxvalue)")
+    config = world.configure()
+    foreseen = backfill.foresee(config, world.connection, symbols=None, since=None, until=None, refetch=refetch)
+
+    result = backfill.backfill(Start(config, world.connection, "test", no_stop()), foreseen, refetch=refetch)
+
+    assert (result.exit_code, result.warnings, foreseen.calls) == (0, (), 2)
+    assert refused(world) == {}
+    assert world.is_whole("T1USD")
+
+
+def test_a_backfill_asks_once_for_what_the_table_refuses_still(monthly: Callable[[datetime], World]) -> None:
+    until = floor(datetime.now(UTC) - timedelta(hours=11))
+    world = monthly(until)
+    world.add("T1USD")
+    world.drain(max_seconds=TOO_LONG_SECONDS)
+    before, noted = len(world.calls()), refused(world)
+    config = world.configure()
+    foreseen = backfill.foresee(config, world.connection, symbols=None, since=None, until=None, refetch=False)
+
+    result = backfill.backfill(Start(config, world.connection, "test", no_stop()), foreseen, refetch=False)
+
+    assert len(world.calls()) == before + 1
+    assert NO_PARTITION in result.warnings[0]
+    assert refused(world).keys() == noted.keys()
+    # The jobs go by what was found anew.
+    assert world.drain(max_seconds=TOO_LONG_SECONDS).api_calls_used == 0
