@@ -60,7 +60,7 @@ def all_alerts(
         *job_alerts.of_silence(config, overview, outlook.mode),
         *job_alerts.of_failures(config, overview),
         *_of_plan(config, overview, outlook, assets),
-        *_of_markets(groups, assets),
+        *_of_markets(groups, assets, others),
         *_of_priority_assets(config, overview, outlook, assets),
         *_of_other_assets(config, groups, others),
         *_of_limit(overview, budget),
@@ -117,7 +117,9 @@ def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Seque
     yield Alert(Level.CRITICAL, "api.plan", message, hint)
 
 
-def _of_markets(groups: Sequence[Group], assets: Sequence[AssetStatus]) -> Iterator[Alert]:
+def _of_markets(
+    groups: Sequence[Group], assets: Sequence[AssetStatus], others: Sequence[AssetStatus]
+) -> Iterator[Alert]:
     """Tell of a market none of whose assets is kept fresh, unless it is told of each of them that it is late."""
     for market in AssetType:
         own = [group for group in groups if group.asset_type == market]
@@ -125,8 +127,10 @@ def _of_markets(groups: Sequence[Group], assets: Sequence[AssetStatus]) -> Itera
         total = sum(group.assets for group in own)
         late = sum(one.late for one in assets if one.asset.asset_type is market)
         if total > late and sum(group.assets for group in ill) == total:
-            message = f"every {market} asset is stale or failing: {_states(ill)}"
-            hint = "`assetbatch status --all-assets` tells why"
+            first = next((one for one in (*assets, *others) if one.asset.asset_type is market and one.error), None)
+            why = f"; {first.asset.symbol}: {first.error}" if first else ""
+            message = f"every {market} asset is stale or failing: {_states(ill)}{why}"
+            hint = hint_of(first and first.error_kind) or "`assetbatch status --all-assets` tells why"
             yield Alert(Level.CRITICAL, f"assets.{market}", message, hint, total, 0)
 
 
@@ -162,15 +166,16 @@ def _by_cause(assets: Sequence[AssetStatus]) -> dict[tuple[FailureKind | None, s
 
 def _late(one: AssetStatus, outlook: Outlook) -> Alert:
     """Tell of a priority asset that is older than it may be, whatever the cause: one that fails is late, too."""
-    metric, hint = f"assets.{one.asset.symbol}", one.error or "see the last run"
+    metric, hint = f"assets.{one.asset.symbol}", hint_of(one.error_kind) or "`assetbatch -v run-priority` tells more"
+    why = f": {one.error}" if one.error else ""
     if outlook.mode is Mode.END_OF_DAY:
         day = outlook.overdue_day(one.asset.asset_type)
         late = outlook.now - market_hours.day_over_at(day)
-        message = f"{one.asset.symbol} has no price of {day}, {duration(late)} after there could be one"
+        message = f"{one.asset.symbol} has no price of {day}, {duration(late)} after there could be one{why}"
         return Alert(Level.CRITICAL, metric, message, hint, round(late.total_seconds()), DAY_PATIENCE.total_seconds())
     age = one.market_age or timedelta(0)
     at_most = oldest_priority(one.asset.update_frequency_seconds, outlook.interval)
-    message = f"{one.asset.symbol} is {duration(age)} of market time old"
+    message = f"{one.asset.symbol} is {duration(age)} of market time old{why}"
     return Alert(Level.CRITICAL, metric, message, hint, round(age.total_seconds()), at_most.total_seconds())
 
 

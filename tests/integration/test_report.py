@@ -18,7 +18,7 @@ from assetbatch.database.connection import Connection
 from assetbatch.database.outbox import Refusal
 from assetbatch.database.overview import Overview
 from assetbatch.database.platform import Sight
-from assetbatch.errors import FailureKind
+from assetbatch.errors import FailureKind, hint_of
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
 from assetbatch.report import status
@@ -165,6 +165,23 @@ def test_assets_that_fail_for_one_reason_are_one_alert_with_its_mend(build: Buil
     assert [one.metric for one in markets] == ["assets.forex", "assets.crypto"]
     assert alert.message.startswith("XAUUSD, EURUSD, BTCUSD failed")
     assert "polygon_ticker" in alert.hint
+
+
+def test_the_first_line_of_a_market_or_an_asset_that_fails_has_the_cause_and_its_mend(
+    build: Build, config: Config
+) -> None:
+    unknown = SyncState(error_kind=FailureKind.UNKNOWN_TICKER, error="who is C:XAUUSDD")
+    late = SyncState(
+        succeeded_at=TUESDAY - timedelta(hours=1), error_kind=FailureKind.REFUSED_BY_DATABASE, error="sane"
+    )
+
+    market, *_ = build(config, overview(), XAUUSD=unknown, EURUSD=unknown).alerts
+    asset, *_ = build(config, overview(), BTCUSD=late).alerts
+
+    assert market.message == "every forex asset is stale or failing: 2 failing; XAUUSD: who is C:XAUUSDD"
+    assert market.hint == hint_of(FailureKind.UNKNOWN_TICKER)
+    assert asset.message == "BTCUSD is 60 min of market time old: sane"
+    assert asset.hint == hint_of(FailureKind.REFUSED_BY_DATABASE)
 
 
 def test_a_plan_that_is_contradicted_is_critical_and_a_free_one_is_not(
