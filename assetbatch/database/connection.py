@@ -44,6 +44,14 @@ select set_config('lock_timeout', %(lock_timeout)s, true), set_config('statement
        set_config('idle_in_transaction_session_timeout', '30s', true)
 """
 
+# Of errors that no further run mends by itself.
+MENDS = {
+    "ReadOnlySqlTransaction": "name the primary server, not a standby",
+    "DiskFull": (
+        "make room where PostgreSQL keeps its data; then the next run carries on, and no item has lost an attempt"
+    ),
+}
+
 
 class LoggingCursor(psycopg.Cursor[Row]):
     """Logs each statement, on one line and without its parameters."""
@@ -162,18 +170,17 @@ def meaning_of(error: psycopg.Error, described: str) -> AssetbatchError | None:
             f"{described}: {words}",
             hint=_privilege_hint(words),
         )
+    hint = mend_of(type(error).__name__)
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-        return DatabaseUnavailableError(
-            f"{described} is read only: {words}", hint="name the primary server, not a standby"
-        )
-    if isinstance(error, psycopg.errors.DiskFull):
-        hint = (
-            "make room where PostgreSQL keeps its data; then the next run carries on, and no item has lost an attempt"
-        )
-        return DatabaseUnavailableError(f"{described}: {words}", hint=hint)
+        return DatabaseUnavailableError(f"{described} is read only: {words}", hint=hint)
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return DatabaseUnavailableError(f"{described}: {words}", hint="the next run carries on")
+        return DatabaseUnavailableError(f"{described}: {words}", hint=hint or "the next run carries on")
     return None
+
+
+def mend_of(name: str | None) -> str:
+    """Return what mends an error of the database, by the name of its class, as a run keeps it; empty: nobody knows."""
+    return MENDS.get(name or "", "")
 
 
 def _privilege_hint(words: str) -> str:

@@ -130,7 +130,7 @@ def _of_markets(
             first = next((one for one in (*assets, *others) if one.asset.asset_type is market and one.error), None)
             why = f"; {first.asset.symbol}: {first.error}" if first else ""
             message = f"every {market} asset is stale or failing: {_states(ill)}{why}"
-            hint = hint_of(first and first.error_kind) or "`assetbatch status --all-assets` tells why"
+            hint = hint_of(first.error_kind if first else None) or "`assetbatch status --all-assets` tells why"
             yield Alert(Level.CRITICAL, f"assets.{market}", message, hint, total, 0)
 
 

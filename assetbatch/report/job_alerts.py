@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
+from assetbatch.database.connection import mend_of
 from assetbatch.errors import EXIT_KEY_REFUSED, FailureKind, hint_of
 from assetbatch.provider.addresses import source_of
 from assetbatch.report.health import Alert, Level
@@ -107,12 +108,13 @@ def of_failures(config: Config, overview: Overview) -> Iterator[Alert]:
         if not row["in_a_row"]:
             continue
         lasts, at_most = overview.now - row["failing_since"], INTERVALS_FAILING_AT_MOST * every(config)[row["job"]]
+        kind = row["failing_error_kind"]
         runs = "the last run" if row["in_a_row"] == 1 else f"the last {counted(row['in_a_row'], 'run')}"
         yield Alert(
             Level.CRITICAL if lasts >= at_most else Level.WARNING,
             f"jobs.{row['job']}",
             f"{runs} of {row['job']} failed, for {duration(lasts)}: {row['failing_error'] or 'it was killed'}",
-            hint_of(row["failing_error_kind"]) or f"`assetbatch -v {row['job']}` tells more",
+            hint_of(kind) or mend_of(kind) or f"`assetbatch -v {row['job']}` tells more",
             row["in_a_row"],
             0,
         )

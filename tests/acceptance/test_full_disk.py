@@ -48,6 +48,10 @@ def test_a_full_disk_ends_a_run_with_69_and_blames_nobody(
     assert connection.execute(
         "select status, exit_code, error from assetbatch.runs where job = %s order by id desc limit 1", [job]
     ).fetchone() == {"status": "failed", "exit_code": 69, "error": f"the database: {WORDS}"}
+    told = commands("status", "--check")
+    assert told.returncode > 0
+    assert f"{job} failed, for" in told.stdout
+    assert f"{WORDS} (make room" in told.stdout
     # Prices go before bars.
     assert connection.execute(queue).fetchall() == ([] if (table, job) == DONE else before)
     busy = "select from assetbatch.rate_limit_slots where token is not null"

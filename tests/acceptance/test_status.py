@@ -151,6 +151,7 @@ def test_check_is_critical_when_the_database_is_away_and_unknown_without_configu
 
     assert (away.returncode, away.stdout[:8]) == (2, "CRITICAL")
     assert (unknown.returncode, unknown.stdout[:7]) == (3, "UNKNOWN")
+    assert "()" not in unknown.stdout
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,9 @@ def _show(report: Status) -> None:
 def _tell_unreadable(error: Exception) -> int:
     """Tell a monitoring system why there is no status; return the exit code."""
     known, unknown = isinstance(error, AssetbatchError), isinstance(error, ConfigurationError)
-    reason = f"{error.reason} ({error.hint})" if isinstance(error, AssetbatchError) else f"unexpected: {error!r}"
+    reason = f"unexpected: {error!r}"
+    if isinstance(error, AssetbatchError):
+        reason = f"{error.reason} ({error.hint})" if error.hint else error.reason
     if not known:
         log.error("an unexpected error: this is a bug", exc_info=error)
     if current.json:
