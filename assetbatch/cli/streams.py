@@ -43,9 +43,12 @@ def prepare() -> None:
         if getattr(sys, name) is None:
             number = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    # Line by line as Python's own: a log that is followed is up to date, whatever it is written to.
     sys.stdout, sys.stderr = _over(_Answer, sys.stdout), _over(_Log, sys.stderr)
 
 
 def _over(kind: type[io.FileIO], stream: TextIO) -> TextIO:
     raw = kind(stream.fileno(), "wb", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=stream.isatty())
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=stream.line_buffering
+    )

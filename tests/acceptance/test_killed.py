@@ -66,6 +66,15 @@ def run_of(connection: Connection, job: str) -> dict[str, Any]:
     return row
 
 
+def test_what_a_killed_run_said_beforehand_was_said(hanging: Any) -> None:
+    killed = hanging("backfill", *DAYS)
+    killed.kill()
+
+    _, said = killed.communicate()
+
+    assert "1 call for the bars of BTCUSD" in said
+
+
 @pytest.mark.parametrize("is_zombie", [False, True])
 def test_a_backfill_after_one_that_was_killed_goes_on_at_once(
     commands: Commands, connection: Connection, hanging: Any, *, is_zombie: bool
