@@ -50,5 +50,5 @@ def prepare() -> None:
 def _over(kind: type[io.FileIO], stream: TextIO) -> TextIO:
     raw = kind(stream.fileno(), "wb", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=stream.line_buffering
+        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering)
     )
