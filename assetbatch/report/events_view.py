@@ -23,13 +23,27 @@ def json_line(event: Stored) -> str:
     return f'{event.payload.rstrip()[:-1]}, "published_at": {json.dumps(published_at)}}}'
 
 
-def text_line(event: Stored) -> str:
-    """Write an event as a line: when it was stored, symbol, price, bid, ask, time of the price, seq, fate."""
+def text_line(event: Stored, *, width: int | None = None) -> str:
+    """Write an event as a line: when it was stored, symbol, price, bid, ask, time of the price, seq, fate.
+
+    Whole columns are left out that do not fit into `width`; None: it is no terminal, and nothing is.
+    """
     told = _fields(event)
-    return (
-        f"{event.created_at.astimezone(UTC):%H:%M:%S}  {event.symbol:<12} {told['last_price']:>14} {told['bid']:>14}"
-        f" {told['ask']:>14}  {told['timestamp']:<27}  {event.seq}  {_fate(event)}"
-    )
+    cells = {
+        "stored": f"{event.created_at.astimezone(UTC):%H:%M:%S}",
+        "symbol": f"{event.symbol:<12}",
+        "price": f"{told['last_price']:>14}",
+        "bid": f"{told['bid']:>14}",
+        "ask": f"{told['ask']:>14}",
+        "price of": f"{told['timestamp']:<27}",
+        "seq": str(event.seq),
+        "published": f"{_fate(event):<8}",
+    }
+    for name in ("seq", "ask", "bid", "price of", "published"):
+        if width is None or len("  ".join(cells.values())) <= width:
+            break
+        del cells[name]
+    return "  ".join(cells.values()).rstrip()
 
 
 def table(events: Sequence[Stored], now: datetime, *, width: int, height: int) -> RenderableType:

@@ -240,6 +240,25 @@ def test_a_publisher_killed_between_sending_and_marking_loses_no_event(
     assert seqs == [0, 1, 2, 0, 1, 2]
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_what_is_there_fits_a_terminal_a_line_each(commands: Commands, connection: Connection, width: int) -> None:
+    add(connection, "BTCUSD", 4711)
+    ours, theirs = pty.openpty()
+    environment = commands.environment | {"TERM": "xterm", "COLUMNS": str(width), "LANG": "C.UTF-8"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "assetbatch", "events", "tail", "--no-follow"], cwd=commands.folder, env=environment,
+        stdin=theirs, stdout=theirs, stderr=theirs, timeout=60, check=False,
+    )  # fmt: skip
+
+    os.close(theirs)
+    (line,) = os.read(ours, 65_536).decode().splitlines()
+    os.close(ours)
+    assert done.returncode == 0
+    assert len(line) <= width
+    assert {"BTCUSD", "waits"} <= {*line.split()}
+
+
 def test_a_person_sees_a_table_that_tells_what_became_of_each_event(commands: Commands, connection: Connection) -> None:
     ours, theirs = pty.openpty()
     environment = commands.environment | {"TERM": "xterm", "COLUMNS": "120", "LINES": "20", "LANG": "C.UTF-8"}

@@ -114,6 +114,19 @@ def test_events_keep_symbol_price_and_time_whole_whatever_the_width(width: int, 
     ]
 
 
+@pytest.mark.parametrize(
+    ("width", "missing"),
+    [(140, set()), (100, {"seq", "ask"}), (80, {"seq", "ask", "bid"}), (50, {"seq", "ask", "bid", "price of"})],
+)
+def test_a_line_of_an_event_leaves_out_what_does_not_fit(width: int, missing: set[str]) -> None:
+    line = events_view.text_line(EVENTS[0], width=width)
+
+    assert len(line) <= width
+    assert line.split()[:3] == ["12:00:00", "BTCUSD", "97123.45000001"]
+    assert len(line.split()) == 8 - len(missing)
+    assert events_view.text_line(EVENTS[0]) == events_view.text_line(EVENTS[0], width=140)
+
+
 @pytest.mark.parametrize("width", range(40, 150, 7))
 def test_no_table_is_wider_than_the_terminal_and_no_heading_is_broken(width: int) -> None:
     for view in (symbols_view.view(CATALOGUE, width=width), events_view.table(EVENTS, NOW, width=width, height=24)):

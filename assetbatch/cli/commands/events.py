@@ -11,6 +11,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
@@ -144,9 +145,12 @@ class _Lines:
     """Each event on a line of its own, as it was when it was first seen."""
 
     def __init__(self, as_json: bool) -> None:
-        from assetbatch.report import events_view
+        from assetbatch.report import events_view, tables
 
-        self._line = events_view.json_line if as_json else events_view.text_line
+        self._line = events_view.json_line
+        if not as_json:
+            width = tables.console().width if sys.stdout.isatty() else None
+            self._line = partial(events_view.text_line, width=width)
         self._poll = select.poll()
         self._is_pipe = False
 
