@@ -6,6 +6,7 @@ the database is the old one or the new one.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, TypeVar
@@ -15,7 +16,7 @@ import tenacity
 from psycopg import sql
 
 from assetbatch.database.connection import translated_errors
-from assetbatch.errors import DatabaseUnavailableError
+from assetbatch.errors import AnswerLostError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -176,6 +177,8 @@ def _run(
             told = _wait(process, watch)
         finally:
             process.kill()
+    if process.returncode == -signal.SIGPIPE:
+        raise AnswerLostError(BrokenPipeError())
     if process.returncode:
         raise DatabaseUnavailableError(told.strip() or f"{program} ended with {process.returncode}")
 

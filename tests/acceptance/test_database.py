@@ -382,6 +382,19 @@ def test_another_database_is_named_without_its_password_and_left_to_its_own_prog
         assert "cret" not in done.stderr + url.stderr
 
 
+def test_a_reader_of_a_dump_that_has_seen_enough_is_no_trouble(embedded: Commands) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "assetbatch", "database", "dump"], cwd=embedded.folder, env=embedded.environment,
+        stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("conninfo", "expected"),
     [
