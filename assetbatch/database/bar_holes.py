@@ -189,8 +189,9 @@ set ranges = excluded.ranges + case when b.told = excluded.told then b.ranges el
 
 # As if they had been noted a day before: the next page that covers them finds out anew.
 RELEASE = """
-update assetbatch.bar_absences set noted_at = noted_at - %(held)s
-where symbol = any(%(symbols)s) and reason in ('failed', 'refused') and noted_at > %(now)s - %(held)s
+update assetbatch.bar_absences set noted_at = least(noted_at, %(now)s - %(held)s)
+where symbol = any(%(symbols)s) and reason in ('failed', 'refused')
+returning symbol, reason
 """
 
 FORGET_NOT_ENTITLED = """
@@ -359,9 +360,13 @@ def note_not_entitled(connection: Connection, symbol: str, span: Span, *, told: 
     )
 
 
-def release(connection: Connection, symbols: Sequence[str], *, now: datetime) -> None:
-    """Let bars of these assets be holes again that the vendor had none for that is one, or the table did not take."""
-    connection.execute(RELEASE, {"symbols": list(symbols), "now": now, "held": HELD})
+def release(connection: Connection, symbols: Sequence[str], *, now: datetime) -> set[str]:
+    """Let bars of these assets be holes again that the vendor had none for that is one, or the table did not take.
+
+    Return the symbols of which the table has refused some.
+    """
+    rows = connection.execute(RELEASE, {"symbols": list(symbols), "now": now, "held": HELD})
+    return {row["symbol"] for row in rows if row["reason"] == "refused"}
 
 
 def forget_not_entitled(connection: Connection, market: AssetType, *, told: str) -> None:

@@ -144,8 +144,8 @@ def backfill(
         run.claim_source()
         sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         road = run.road(api_key, Lane.QUEUE)
-        bar_holes.release(run.connection, list(foreseen.spans), now=run.clock.now())
-        pages = _Pages(run, road, sight, foreseen.spans, refetch=refetch)
+        known = bar_holes.release(run.connection, list(foreseen.spans), now=run.clock.now())
+        pages = _Pages(run, road, sight, foreseen.spans, refetch=refetch, known_refused=known)
         client = new_client(run.config, api_key)
         client.warm_up()
         began = time.monotonic()
@@ -212,10 +212,13 @@ def _result(run: Run, pages: _Pages, foreseen: Foreseen) -> RunResult:
 class _Pages(Bars):
     """The bars within some spans, asset by asset: the holes, or with `refetch` all of them once more."""
 
-    def __init__(self, run: Run, road: Road, sight: Sight, spans: Mapping[str, Span], *, refetch: bool) -> None:
+    def __init__(
+        self, run: Run, road: Road, sight: Sight, spans: Mapping[str, Span], *, refetch: bool, known_refused: set[str]
+    ) -> None:
         super().__init__(run, road, sight)
         self._spans = dict(spans)
         self._refetch = refetch
+        self._known_refused = known_refused
         self._tries = self._waits = 0
         self._before: Mapping[datetime, tuple[Bar, bool]] = {}
         self.todo = deque(spans)
@@ -299,6 +302,9 @@ class _Pages(Bars):
     def _refused(self, one: BarCall, stored: StoredBars) -> None:
         del one  # it is the first to do
         symbol, kind = self.todo.popleft(), stored.kind or FailureKind.REFUSED_BY_DATABASE
+        # What it refuses for good is a warning: else no backfill after the first one would end well.
+        if kind is FailureKind.REFUSED_BY_DATABASE and symbol in self._known_refused:
+            return
         self.given_up.append(Failure(symbol, kind, stored.refused[0][1]))
         if kind is FailureKind.REFUSED_BY_TABLE:
             self.ended_by = Trouble(kind, stored.refused[0][1])

@@ -1151,3 +1151,18 @@ def test_a_backfill_asks_once_for_what_the_table_refuses_still(monthly: Callable
     assert refused(world).keys() == noted.keys()
     # The jobs go by what was found anew.
     assert world.drain(max_seconds=TOO_LONG_SECONDS).api_calls_used == 0
+
+
+def test_a_bar_that_the_table_refuses_for_good_fails_the_first_backfill_alone(world: World) -> None:
+    world.add("T1USD")
+    bad = floor(datetime.now(UTC) - timedelta(hours=11))
+    world.connection.execute(f"alter table market_data.ohlcv_5m add constraint sane check (ts <> '{bad}')")
+    config = world.configure()
+    ends = []
+    for _ in range(3):
+        span = {"since": bad, "until": bad + FIVE_MINUTES}
+        foreseen = backfill.foresee(config, world.connection, symbols=None, refetch=False, **span)
+        result = backfill.backfill(Start(config, world.connection, "test", no_stop()), foreseen, refetch=False)
+        ends.append((foreseen.calls, result.exit_code, '"sane"' in result.warnings[0]))
+
+    assert ends == [(1, 3, True), (1, 0, True), (1, 0, True)]
