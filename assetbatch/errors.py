@@ -251,9 +251,15 @@ KINDS: dict[FailureKind, Consequence] = {
 }
 
 
+def kind_of(stored: str | None) -> FailureKind | None:
+    """Return a kind of failure as it is stored; None where it is none, or one that a newer program knows."""
+    return FailureKind(stored) if stored in set(FailureKind) else None
+
+
 def hint_of(kind: str | None) -> str:
     """Return what mends a kind of failure, as it is stored; nothing where it is none."""
-    return KINDS[FailureKind(kind)].hint if kind in set(FailureKind) else ""
+    known = kind_of(kind)
+    return KINDS[known].hint if known else ""
 
 
 class CallError(AssetbatchError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.database.connection import transaction
-from assetbatch.errors import FailureKind
+from assetbatch.errors import FailureKind, kind_of
 from assetbatch.model import Asset, AssetType, Role
 from assetbatch.planner import Candidate
 
@@ -140,7 +140,7 @@ def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, Syn
         row["symbol"]: SyncState(
             row["served_at"],
             row["succeeded_at"],
-            FailureKind(row["error_kind"]) if row["error_kind"] else None,
+            kind_of(row["error_kind"]),
             row["error"] or "",
             row["day"],
         )

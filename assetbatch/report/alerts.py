@@ -151,7 +151,7 @@ def _of_priority_assets(
         if never and runs > 1:
             words = f": {error}" if error else ", though run-priority runs"
             yield Alert(Level.CRITICAL, "assets.never", f"{symbols}: never updated{words}", hint, len(some), 0)
-        elif kind:
+        elif kind or error:
             yield Alert(Level.WARNING, "assets.failing", f"{symbols} failed: {error}", hint, len(some), 0)
 
 

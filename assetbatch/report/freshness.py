@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch import market_hours
 from assetbatch.database.freshness import Limit
-from assetbatch.errors import FailureKind
+from assetbatch.errors import FailureKind, kind_of
 from assetbatch.market_hours import Market
 from assetbatch.model import AssetType
 from assetbatch.planner import DayOutcome, Days, Mode
@@ -112,7 +112,7 @@ def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> 
         last_sync=row.get("succeeded_at"),
         market_age=market_age(asset, row.get("succeeded_at"), now),
         day=row.get("day"),
-        error_kind=FailureKind(row["error_kind"]) if row.get("error_kind") else None,
+        error_kind=kind_of(row.get("error_kind")),
         error=row.get("error") or "",
     )
 

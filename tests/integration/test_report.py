@@ -184,6 +184,20 @@ def test_the_first_line_of_a_market_or_an_asset_that_fails_has_the_cause_and_its
     assert asset.hint == hint_of(FailureKind.REFUSED_BY_DATABASE)
 
 
+def test_a_kind_of_failure_that_a_newer_program_has_stored_is_told_by_its_words(
+    build: Build, connection: Connection, config: Config
+) -> None:
+    build(config, overview())
+    connection.execute(
+        "update assetbatch.sync_state set error_kind = 'moonstruck', error = 'the moon' where symbol = 'BTCUSD'"
+    )
+
+    report = status.build(config, overview(), judged(connection, config, overview()), source=None)
+
+    assert "BTCUSD failed: the moon" in [alert.message for alert in report.alerts]
+    assert catalogue.sync_states(connection, ["BTCUSD"])["BTCUSD"].error == "the moon"
+
+
 def test_a_plan_that_is_contradicted_is_critical_and_a_free_one_is_not(
     build: Build, config: Config, tmp_path: Path
 ) -> None:
