@@ -111,10 +111,11 @@ class Announcer:
         except DeliveryError as error:
             failed = True
             if not self._warned:
-                is_refusal = isinstance(error, RefusedError)
-                log.warning(
-                    "events are refused, and wait: %s" if is_refusal else "events wait for the next run: %s", error
-                )
+                # A refusal for another reason is another trouble, an outage in other words is the same.
+                if isinstance(error, RefusedError):
+                    log.warning(f"events are refused, and wait: {error}")
+                else:
+                    log.warning("events wait for the next run: %s", error)
             self._warned = True
         took = time.monotonic() - began
         slow = took > PAUSE_SECONDS / 2

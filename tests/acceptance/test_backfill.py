@@ -150,8 +150,10 @@ def test_after_everything_is_there_nothing_is_foreseen_but_when_newer_prices_can
     assert [(one["job"], one["kind"], one["calls"]) for one in before["calls"]] == [
         ("run-priority", "grouped_daily", 2)
     ]
-    assert (after["calls"], after["total_calls"], after["mode"]) == ([], 0, "end_of_day")
-    assert after["newer_data_at"] > after["now"]
+    assert (after["mode"], after["newer_data_at"] > after["now"]) == ("end_of_day", True)
+    # The next run may begin just when a new day can be had.
+    assert [one for one in after["calls"] if one["at"] < after["newer_data_at"]] == []
+    assert after["total_calls"] == sum(one["calls"] for one in after["calls"])
 
 
 def test_probe_says_its_cost_and_what_the_key_sees_and_remembers_it(commands: Commands, connection: Connection) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.connection import connect, transaction
+from assetbatch.database.connection import connect, transaction, translated_errors
 from assetbatch.report.doctor import database, host, operation
 from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, worst
 
@@ -68,7 +68,7 @@ def _database(
     with connect(named, data_folder, job="doctor") as connection:
 
         def look(name: str, check: Callable[[], Iterable[Finding]]) -> bool:
-            return not connection.closed and done.look(name, partial(_bounded, connection, check))
+            return not connection.closed and done.look(name, partial(_bounded, connection, check, named.described))
 
         look("database", partial(database.server, connection, named))
         look("clock", partial(database.clock, connection, clock))
@@ -83,8 +83,11 @@ def _database(
     return []
 
 
-def _bounded(connection: Connection, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    with transaction(connection, lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT):
+def _bounded(connection: Connection, check: Callable[[], Iterable[Finding]], described: str) -> list[Finding]:
+    with (
+        translated_errors(described),
+        transaction(connection, lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT),
+    ):
         return list(check())
 
 
