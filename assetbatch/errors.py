@@ -184,6 +184,9 @@ class Consequence:
     """No further call can fare better."""
 
 
+# Answers without a price, as the vendor gives them where a market rests; of an open market each means what it says.
+WITHOUT_PRICE = frozenset({FailureKind.MISSING, FailureKind.INVALID, FailureKind.NOT_FOUND, FailureKind.UNKNOWN_TICKER})
+
 NOT_THE_API = "what answered is not the API: check provider.base_url and any proxy"
 
 KINDS: dict[FailureKind, Consequence] = {

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from assetbatch.market_hours import Market
 
 # The states are those of `report.freshness.Freshness`. What the vendor left out of a finished day though it had it
-# lately did not trade then; what it never had is a ticker that it does not know.
+# lately did not trade then; what it never had is a ticker that it does not know. What was asked for since its market
+# closed, and had no price, is closed, too.
 JUDGE = """
 with limits as (
   select * from unnest(
     %(frequencies)s::int[], %(markets)s::text[], %(stale_before)s::timestamptz[], %(fresh_since)s::timestamptz[],
-    %(late_before)s::timestamptz[], %(never_before)s::timestamptz[], %(days)s::date[], %(rest)s::boolean[]
-  ) as l (update_frequency_seconds, market, stale_before, fresh_since, late_before, never_before, day, rests)
+    %(late_before)s::timestamptz[], %(never_before)s::timestamptz[], %(closed_at)s::timestamptz[], %(days)s::date[],
+    %(rest)s::boolean[]
+  ) as l (update_frequency_seconds, market, stale_before, fresh_since, late_before, never_before, closed_at, day, rests)
 ), judged as materialized (
   select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled,
          a.origin, s.succeeded_at, s.day, s.error_kind, s.error, v.state,
@@ -42,6 +44,7 @@ with limits as (
                 when s.error_kind is not null and not (
                   %(daily)s and s.error_kind = 'missing' and coalesce(s.succeeded_at > %(seen_since)s, false)
                 ) then 'failing'
+                when s.served_at > l.closed_at and coalesce(s.succeeded_at <= l.closed_at, true) then 'closed'
                 when s.succeeded_at is null then 'never'
                 when %(daily)s then case when coalesce(s.day, '-infinity') < l.day then 'stale' else 'end_of_day' end
                 when s.succeeded_at < l.stale_before then 'stale'
@@ -84,8 +87,8 @@ class Limit:
 
     With live prices: stale is what was last updated before `stale_before`, fresh what was since `fresh_since`, late, if
     it is a priority asset, what was before `late_before`. With those of finished days: stale and late is what lacks
-    `day`; None: that is not late yet. What was never updated may wait if it was added since `never_before`. `rests`:
-    the vendor says so.
+    `day`; None: that is not late yet. What was never updated may wait if it was added since `never_before`. A market
+    that rests by its hours does so since `closed_at`; `rests`: the vendor says that it does.
     """
 
     update_frequency_seconds: int
@@ -94,6 +97,7 @@ class Limit:
     fresh_since: datetime
     late_before: datetime
     never_before: datetime
+    closed_at: datetime | None = None
     day: date | None = None
     rests: bool = False
 
@@ -145,6 +149,7 @@ def judge(
             "fresh_since": [one.fresh_since for one in limits],
             "late_before": [one.late_before for one in limits],
             "never_before": [one.never_before for one in limits],
+            "closed_at": [one.closed_at for one in limits],
             "days": [one.day for one in limits],
             "rest": [one.rests for one in limits],
             "daily": daily,

@@ -77,13 +77,14 @@ set last_sync_timestamp = coalesce(excluded.last_sync_timestamp, d.last_sync_tim
 WRITE_SYNC_STATE_AND_EVENTS = """
 with v as (
   select * from unnest(
-    %(symbols)b::text[], %(error_kinds)b::text[], %(errors)b::text[], %(changed)s::boolean[], %(payloads)b::text[]
-  ) as v (symbol, error_kind, error, changed, payload)
+    %(symbols)b::text[], %(error_kinds)b::text[], %(errors)b::text[], %(priced)s::boolean[], %(changed)s::boolean[],
+    %(payloads)b::text[]
+  ) as v (symbol, error_kind, error, priced, changed, payload)
 ), state as (
   insert into assetbatch.sync_state as s (symbol, served_at, succeeded_at, error_kind, error, day, event_seq)
   select v.symbol,
          case when v.error_kind is null then %(served_at)s end,
-         case when v.error_kind is null then %(answered_at)s end,
+         case when v.priced then %(answered_at)s end,
          v.error_kind, v.error, %(day)s::date,
          case when v.changed then (extract(epoch from clock_timestamp()) * 1000000)::bigint else 0 end
   from v order by v.symbol
@@ -105,7 +106,7 @@ order by v.symbol
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """What a call brought for one asset: a quote, or why there is none.
+    """What a call brought for one asset: a quote, or why there is none; neither where its market rests without one.
 
     `known`: it had a row in the platform's table before. Where that is gone, the platform has deleted it, and it is not
     put there again.
@@ -234,7 +235,7 @@ def _write_together(connection: Connection, brought: Sequence[Brought], times: T
     _write_states(connection, brought, changed, times)
     return Stored(
         updated=list(changed),
-        unchanged=[one.symbol for one in brought if one.quote is not None and one.symbol not in changed],
+        unchanged=[one.symbol for one in brought if one.failure is None and one.symbol not in changed],
         deleted=deleted,
         failed=[one.failure for one in brought if one.failure is not None],
         statuses_lost=len(brought) - written,
@@ -242,11 +243,16 @@ def _write_together(connection: Connection, brought: Sequence[Brought], times: T
 
 
 def _write_statuses(connection: Connection, brought: Sequence[Brought]) -> int:
-    statuses = [KINDS[one.failure.kind].sync_status if one.failure else SyncStatus.SUCCESS for one in brought]
     return connection.execute(
         WRITE_SYNC_STATUS,
-        {"symbols": [one.symbol for one in brought], "sync_statuses": [status.value for status in statuses]},
+        {"symbols": [one.symbol for one in brought], "sync_statuses": [_sync_status(one).value for one in brought]},
     ).rowcount
+
+
+def _sync_status(one: Brought) -> SyncStatus:
+    if one.failure is not None:
+        return KINDS[one.failure.kind].sync_status
+    return SyncStatus.NO_DATA if one.quote is None else SyncStatus.SUCCESS
 
 
 def _write_states(
@@ -258,6 +264,7 @@ def _write_states(
             "symbols": [one.symbol for one in brought],
             "error_kinds": [one.failure.kind.value if one.failure else None for one in brought],
             "errors": [one.failure.error if one.failure else None for one in brought],
+            "priced": [one.quote is not None for one in brought],
             "changed": [one.symbol in changed for one in brought],
             "payloads": [_event(one.symbol, changed.get(one.symbol)) for one in brought],
             "served_at": times.served_at,

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -124,11 +124,16 @@ class Cycle:
                 self._plan_anew([call, *self._waiting])
             return
         self.sight.give_up_day()
-        if meaning.halve and len(call.assets) > 1 and call.day is None and self.calls_left >= 2 + len(self._waiting):
+        resting = [one for one in call.assets if call.day is None and self.sight.excuses(one, error.kind)]
+        awake = tuple(one for one in call.assets if one not in resting)
+        halve = meaning.halve and awake and len(call.assets) > 1 and call.day is None
+        if halve and self.calls_left >= 2 + len(self._waiting):
             log.info("%s for %d assets was refused as a whole, halving it: %s", call.kind, len(call.assets), error)
             self._waiting.extendleft(reversed(planner.halves(call)))
             return
-        useless = [call]
+        if resting:
+            self.rested(resting)
+        useless = [replace(call, assets=awake)]
         if meaning.ends_run or (meaning.strike and self.road.api_is_away()):
             useless += self._waiting
         elif error.kind is FailureKind.NOT_ENTITLED:
@@ -168,7 +173,7 @@ class Cycle:
         assert isinstance(answers, Answers)  # noqa: S101 - such calls bring prices
         record = road.landed(call, slot, began, Outcome.OK)
         self.sight.learn(call, None)
-        self._store(call, sort_out(call.assets, answers, self.sight.known), [record])
+        self._store(call, sort_out(call, answers, self.sight.known, self.sight.excuses), [record])
 
     def ask_status(self) -> MarketsOpen | None:
         """Ask which markets are open; None: not known."""
@@ -189,6 +194,11 @@ class Cycle:
             self.road.keep_lease()
             brought = [Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in assets]
             self._store(None, brought, [])
+
+    def rested(self, assets: Sequence[Asset]) -> None:
+        """Write down that these assets were asked for while their market rests, and that it has no price of them."""
+        self.road.keep_lease()
+        self._store(None, [Brought(asset.symbol) for asset in assets], [])
 
     def _fail_all(self, calls: Iterable[Call], kind: FailureKind, reason: str) -> None:
         self.fail([asset for call in calls for asset in call.assets], kind, reason)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours, planner
 from assetbatch.database import catalogue
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import KINDS, FailureKind
+from assetbatch.errors import KINDS, WITHOUT_PRICE, FailureKind
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.cycle import Cycle
 from assetbatch.jobs.run import new_client, perform, renewal_seconds, unknown_tickers
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOB = "run-priority"
-# Answers without a price, as the vendor gives them where a market rests.
-WITHOUT_PRICE = {FailureKind.MISSING, FailureKind.INVALID, FailureKind.NOT_FOUND}
 
 
 def run_priority(start: Start) -> RunResult:
@@ -132,21 +130,24 @@ class _Update:
         if self._sight.mode is Mode.END_OF_DAY:
             return
         failed = {failure.symbol: failure.kind for failure in cycle.road.trip.failed}
+        now = self._run.clock.now()
+        trading = [one for one in self._assets if market_hours.is_open(market_hours.market_of(one), now)]
         silent = {
             market
             for market in AssetType
-            if (own := [asset for asset in self._assets if asset.asset_type is market])
+            if (own := [asset for asset in trading if asset.asset_type is market])
             and all(failed.get(asset.symbol) in WITHOUT_PRICE for asset in own)
-            and any(market_hours.is_open(market_hours.market_of(asset), self._run.clock.now()) for asset in own)
         }
         if not silent or not self._sight.may_ask_status() or cycle.calls_left < 1:
             return
         found = cycle.ask_status()
         self._sight.note_markets({} if found is None else found.markets)
-        rest = [one for one in self._assets if one.asset_type in silent & self._sight.closed]
+        rest = [one for one in trading if one.asset_type in silent & self._sight.closed]
         log.info("the vendor says that the market rests: %s", ", ".join(asset.symbol for asset in rest) or "none")
-        cycle.road.trip.failed = [one for one in cycle.road.trip.failed if one.symbol not in {a.symbol for a in rest}]
-        self._unchanged += rest
+        if rest:
+            symbols = {asset.symbol for asset in rest}
+            cycle.road.trip.failed = [one for one in cycle.road.trip.failed if one.symbol not in symbols]
+            cycle.rested(rest)
 
     def _foresee(self, limiter: RateLimiter) -> None:
         """Keep slots for the next run: other work leaves it those that it is going to need."""

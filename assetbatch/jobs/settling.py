@@ -128,7 +128,7 @@ class Settling:
         known = self._sight.known | {item.asset.symbol for item in items if item.served_at is not None}
         self._write(
             items,
-            [found for one, answers, _ in came for found in sort_out(one.call.assets, answers, known)],
+            [found for one, answers, _ in came for found in sort_out(one.call, answers, known, self._sight.excuses)],
             [record for _, _, record in came],
             served_at=min(one.began_at for one, _, _ in came),
             call=came[0][0].call,
@@ -193,6 +193,9 @@ class Settling:
         if one.call.kind is CallKind.DAILY:
             self._day_failed(items, error)
             return
+        if all(self._sight.excuses(item.asset, error.kind) for item in items):
+            self._write_answers([(item, None) for item in items])
+            return
         log.info("a call for %d assets failed: %s: %s", len(items), error.kind, error)
         meaning, together = KINDS[error.kind], len(items) > 1
         if meaning.strike:
@@ -246,9 +249,14 @@ class Settling:
         self._give_back([item for one in called_off for item in one.items])
 
     def _fail_alone(self, item: Item, error: CallError) -> None:
-        failure = Failure(item.asset.symbol, error.kind, error.reason)
-        brought = Brought(item.asset.symbol, failure=failure, known=item.served_at is not None)
-        self._write([item], [brought], [], served_at=self._run.clock.now())
+        self._write_answers([(item, Failure(item.asset.symbol, error.kind, error.reason))])
+
+    def _write_answers(self, answers: Sequence[tuple[Item, Failure | None]]) -> None:
+        """Store what a call without a document said of its items: a failure, or that their market rests (None)."""
+        brought = [
+            Brought(item.asset.symbol, failure=failure, known=item.served_at is not None) for item, failure in answers
+        ]
+        self._write([item for item, _ in answers], brought, [], served_at=self._run.clock.now())
 
     def _end(self, error: CallError) -> None:
         """End the run, and blame no item, but for those that had the benefit of the doubt before."""

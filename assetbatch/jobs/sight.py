@@ -8,12 +8,12 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from assetbatch import planner
+from assetbatch import market_hours, planner
 from assetbatch.database import bar_holes, catalogue, entitlements, queue, queue_desk
 from assetbatch.database import bars as database_bars
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import key_fingerprint
-from assetbatch.errors import FailureKind
+from assetbatch.errors import WITHOUT_PRICE, FailureKind
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.run import rules_of
 from assetbatch.model import Access, AssetType, CallKind, Trouble
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.errors import CallError
     from assetbatch.jobs.clock import Clock
-    from assetbatch.model import Call, Failure
+    from assetbatch.model import Asset, Call, Failure
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +127,13 @@ class Sight:
     def closed(self) -> frozenset[AssetType]:
         """Markets that the vendor said are closed, within the last hour: a holiday that market hours do not know."""
         return self._closed
+
+    def excuses(self, asset: Asset, kind: FailureKind) -> bool:
+        """Return whether a live answer without a price is no failure, since the asset's market rests."""
+        return kind in WITHOUT_PRICE and (
+            asset.asset_type in self._closed
+            or not market_hours.is_open(market_hours.market_of(asset), self._clock.now())
+        )
 
     def may_ask_status(self) -> bool:
         """Tell whether the vendor may be asked which markets are open: once an hour at most."""

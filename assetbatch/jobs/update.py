@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.database.leases import Lease
     from assetbatch.database.rate_limit import RateLimiter, Slot
+    from assetbatch.errors import FailureKind
     from assetbatch.jobs.clock import Clock, Stop
     from assetbatch.jobs.flights import Flying
     from assetbatch.model import Asset, Call
@@ -256,14 +257,24 @@ class Road:
             return repeated(lambda: attempt(carefully=True))
 
 
-def sort_out(assets: Sequence[Asset], answers: Answers, known: Collection[str] = ()) -> list[prices.Brought]:
-    """Tell for each asset of a call what the answer has for it; `known` had rows in the platform's table before."""
+def sort_out(
+    call: Call, answers: Answers, known: Collection[str], excuses: Callable[[Asset, FailureKind], bool]
+) -> list[prices.Brought]:
+    """Return for each asset of a call what the answer has for it; `known` had rows in the platform's table before.
+
+    `excuses` tells of which assets a live answer without a price is no failure.
+    """
+    failures = {
+        asset.symbol: Failure(asset.symbol, *failed)
+        for asset in call.assets
+        if (failed := answers.failures.get(asset.symbol)) and (call.day is not None or not excuses(asset, failed[0]))
+    }
     return [
         prices.Brought(
             asset.symbol,
             answers.quotes.get(asset.symbol),
-            Failure(asset.symbol, *answers.failures[asset.symbol]) if asset.symbol in answers.failures else None,
+            failures.get(asset.symbol),
             known=asset.symbol in known,
         )
-        for asset in assets
+        for asset in call.assets
     ]

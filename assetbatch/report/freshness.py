@@ -155,6 +155,7 @@ def limits(frequencies: Iterable[int], outlook: Outlook) -> list[Limit]:
                 fresh_since=outlook.now - oldest,
                 late_before=market_time_ago(market, oldest_priority(seconds, outlook.interval), outlook.now),
                 never_before=market_time_ago(market, timedelta(seconds=2 * seconds), outlook.now),
+                closed_at=None if daily else market_hours.last_close(market, outlook.now),
                 day=days[market.asset_type],
                 rests=not daily and market.asset_type in outlook.closed,
             )

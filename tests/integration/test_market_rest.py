@@ -274,3 +274,153 @@ def test_a_holiday_of_the_sandbox_is_of_forex_alone(live: World) -> None:
     assert "results" not in ask("/v2/aggs/ticker/C:EURUSD/prev")
     assert "results" not in ask("/v2/aggs/ticker/C:EURUSD/range/5/minute/2026-04-02/2026-04-02")
     assert ask("/v2/aggs/ticker/X:BTCUSD/range/5/minute/2026-04-02/2026-04-02")["resultsCount"] == 288
+
+
+# Markets that rest by their hours, and whose snapshots the vendor has reset.
+
+
+SATURDAY = datetime(2026, 11, 21, 5, 5, 2, tzinfo=UTC)
+RESETS = {
+    "zero": ["zero:C:"],
+    "no prices": ["missing:C:"],
+    "left out": ["drop:C:"],
+    "404": ["404:C:"],
+    "404 in plain text": ["404-text:C:"],
+}
+SIZES = ["{batch_size: 250}", "{batch_size: 1}"]
+
+
+def states(world: World) -> dict[str, tuple[str, bool]]:
+    """Tell of all assets how they stand, and whether that is ill."""
+    config = world.configure(rate_limiting=UNLIMITED, batch=NO_SECONDARY)
+    found = judged(world.connection, config, overview(world.now))
+    return {row["symbol"]: (row["state"], row["ill"]) for row in (*found.named.values(), *found.others)}
+
+
+def statuses(world: World) -> dict[str, str]:
+    rows = world.connection.execute(
+        "select symbol, sync_status from data_sources.data_sync_status d join trading.symbols s on s.id = d.ticker_id"
+    )
+    return {row["symbol"]: row["sync_status"] for row in rows}
+
+
+@pytest.mark.parametrize("provider", SIZES)
+@pytest.mark.parametrize("reset", RESETS.values(), ids=RESETS)
+@pytest.mark.parametrize("was_served", [True, False], ids=["served before", "new"])
+def test_a_market_that_rests_and_has_no_price_is_asked_once_and_is_calm_until_it_opens(
+    live: World, reset: list[str], provider: str, *, was_served: bool
+) -> None:
+    keys: dict[str, Any] = {"rate_limiting": UNLIMITED, "batch": NO_SECONDARY, "provider": provider}
+    live.add("C:GBPUSD", "C:XAGUSD", "X:SOLUSD")
+    if was_served:
+        live.now = datetime(2026, 11, 20, 21, 50, 2, tzinfo=UTC)
+        live.prioritise(**keys)
+        live.enqueue(**keys)
+        live.drain(**keys)
+        live.asked()
+    live.sandbox.fail = reset
+    live.now = SATURDAY
+    asked: list[str] = []
+
+    while live.now < datetime(2026, 11, 22, 21, 59, tzinfo=UTC):
+        result = live.prioritise(**keys)
+        live.enqueue(**keys)
+        drained = live.drain(**keys)
+
+        assert (result.exit_code, result.failed, result.warnings) == (0, (), ())
+        assert (drained.exit_code, drained.failed, drained.requeued, drained.warnings) == (0, (), (), ())
+        assert set(result.unchanged) == {"XAUUSD", "EURUSD"}
+        assert set(live.queued()) <= {"SOLUSD"}
+        asked += [path for path in map(unquote, live.asked()) if "C:" in path or "marketstatus" in path]
+        found = states(live)
+        assert {found[symbol] for symbol in ("XAUUSD", "EURUSD", "GBPUSD", "XAGUSD")} == {("closed", False)}
+        assert told(live).alerts == ()
+        live.now += 11 * HOUR + 5 * MINUTE
+
+    for ticker in ("C:XAUUSD", "C:EURUSD", "C:GBPUSD", "C:XAGUSD"):
+        # A batch that is refused as a whole is halved until what rests stands alone.
+        assert sum(ticker in path for path in asked) in ({1} if "404" not in reset[0] else {1, 2, 3}), asked
+    assert STATUS not in asked
+    assert {statuses(live)[symbol] for symbol in ("XAUUSD", "GBPUSD")} == {"no_data"}
+
+    live.sandbox.fail = []
+    live.now = datetime(2026, 11, 22, 23, 5, 2, tzinfo=UTC)
+    live.enqueue(**keys)
+    assert live.prioritise(**keys).updated == ALL
+    assert set(live.drain(**keys).updated) == {"GBPUSD", "XAGUSD", "SOLUSD"}
+    assert live.queued() == {}
+    assert {state for state, _ in states(live).values()} == {"fresh"}
+
+
+def test_gold_that_has_no_price_in_its_daily_pause_is_asked_once_and_is_calm(live: World) -> None:
+    keys: dict[str, Any] = {"rate_limiting": UNLIMITED, "batch": NO_SECONDARY}
+    live.now = datetime(2026, 11, 18, 21, 55, 2, tzinfo=UTC)
+    live.prioritise(**keys)
+    live.asked()
+    live.sandbox.fail = ["zero:C:XAU"]
+    asked = []
+
+    for _ in range(12):
+        live.now += 5 * MINUTE
+        result = live.prioritise(**keys)
+        assert (result.exit_code, result.failed, result.updated) == (0, (), ("EURUSD", "BTCUSD"))
+        assert result.unchanged == ("XAUUSD",)
+        asked += tickers(live.asked())
+        assert (states(live)["XAUUSD"], told(live).alerts) == (("closed", False), ())
+    assert asked.count("XAUUSD") == 1
+
+    # Once it is open, no price is a failure again.
+    live.now += 5 * MINUTE
+    failed = live.prioritise(**keys)
+    assert (failed.exit_code, [one.symbol for one in failed.failed]) == (3, ["XAUUSD"])
+
+
+@pytest.mark.parametrize("provider", SIZES)
+def test_a_ticker_that_nobody_knows_is_found_out_when_its_market_opens(live: World, provider: str) -> None:
+    batch = '{priority_assets: [{symbol: EURUSD, polygon_ticker: "C:EURUSSD", asset_type: forex}], secondary_assets: []}'
+    keys: dict[str, Any] = {"rate_limiting": UNLIMITED, "batch": batch, "provider": provider}
+    live.add("C:GBPUSSD")
+    live.now = SATURDAY
+    for _ in range(3):
+        live.enqueue(**keys)
+        assert (live.prioritise(**keys).exit_code, live.drain(**keys).exit_code) == (0, 0)
+        live.now += 5 * HOUR
+
+    live.now = datetime(2026, 11, 22, 22, 5, 2, tzinfo=UTC)
+    live.enqueue(**keys)
+    result, drained = live.prioritise(**keys), live.drain(**keys)
+
+    assert (result.exit_code, [one.symbol for one in result.failed]) == (3, ["EURUSD"])
+    assert [*drained.dead, *drained.requeued] == ["GBPUSSD"]
+    assert states(live)["EURUSD"] == ("failing", True)
+
+
+def test_under_a_limit_a_batch_that_is_refused_as_a_whole_costs_what_rests_nothing(live: World) -> None:
+    limits = "{window_seconds: 0.02, margin_seconds: 0, calls_per_minute: 5}"
+    live.now = SATURDAY
+    live.sandbox.fail = ["404"]
+
+    first = live.prioritise(rate_limiting=limits, batch=NO_SECONDARY)
+
+    assert (first.unchanged, [one.symbol for one in first.failed]) == (("XAUUSD", "EURUSD"), ["BTCUSD"])
+
+
+def test_a_market_that_the_vendor_says_is_closed_forgets_what_failed_before_it_was_asked(live: World) -> None:
+    live.now = GOOD_FRIDAY
+    live.sandbox.fail = ["holiday", "drop:C:"]
+
+    live.prioritise(rate_limiting=UNLIMITED)
+
+    live.now += HOUR + MINUTE
+    assert {state for state, _ in states(live).values()} <= {"fresh", "never", "stale"}
+    assert statuses(live)["EURUSD"] == "no_data"
+
+
+def test_the_vendor_is_asked_whether_forex_rests_while_gold_pauses(live: World) -> None:
+    live.now = datetime(2026, 4, 2, 21, 30, tzinfo=UTC)
+    live.sandbox.fail = ["holiday", "zero:C:"]
+
+    result = live.prioritise(rate_limiting=UNLIMITED)
+
+    assert (result.exit_code, result.failed, set(result.unchanged)) == (0, (), {"XAUUSD", "EURUSD"})
+    assert live.asked()[1:] == [STATUS]
