@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -87,7 +87,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An asset, the start of the run that last served it, and the newest finished day that was asked for it.
+    """An asset, as of when it was served last (`served_as_of`), and the newest finished day that was asked for it.
 
     `failed`: what that day brought was no price. `unseen`: why, where the vendor left it out of each day so far.
     """
@@ -220,6 +220,14 @@ def rests(candidate: Candidate, now: datetime, closed: Set[AssetType] = frozense
     if closed_at is None:
         return candidate.asset.asset_type in closed
     return candidate.served_at is not None and candidate.served_at > closed_at
+
+
+def served_as_of(call: Call | None, began_at: datetime) -> datetime:
+    """Return as of when a call serves its assets with live prices, the mode of another plan, too.
+
+    A quote does as of when it was asked for; figures of a finished day are older than any quote since that began.
+    """
+    return began_at if call is None or call.day is None else datetime.combine(call.day, time(0), UTC)
 
 
 def plan(

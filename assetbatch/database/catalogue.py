@@ -66,7 +66,7 @@ order by a.role, a.rank, a.symbol
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
-    """What is known of an asset's updates. `served_at` is the start of the run that last served it."""
+    """What is known of an asset's updates. `served_at` is as of when it was served: `planner.served_as_of`."""
 
     served_at: datetime | None = None
     succeeded_at: datetime | None = None

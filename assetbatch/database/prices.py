@@ -89,7 +89,8 @@ with v as (
          case when v.changed then (extract(epoch from clock_timestamp()) * 1000000)::bigint else 0 end
   from v order by v.symbol
   on conflict (symbol) do update
-  set served_at = coalesce(excluded.served_at, s.served_at),
+  set served_at = case when excluded.day is null then coalesce(excluded.served_at, s.served_at)
+                       else greatest(excluded.served_at, s.served_at) end,
       succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
       error_kind = excluded.error_kind, error = excluded.error, day = greatest(s.day, excluded.day),
       event_seq = case when excluded.event_seq > 0

@@ -210,4 +210,5 @@ class Cycle:
             if call is not None and day is not None:
                 self.sight.note_stored(call)
 
-        self.road.store(brought, records, ending, served_at=self.road.clock.started_at, day=day)
+        served_at = planner.served_as_of(call, self.road.clock.started_at)
+        self.road.store(brought, records, ending, served_at=served_at, day=day)

@@ -130,7 +130,7 @@ class Settling:
             items,
             [found for one, answers, _ in came for found in sort_out(one.call, answers, known, self._sight.excuses)],
             [record for _, _, record in came],
-            served_at=min(one.began_at for one, _, _ in came),
+            served_at=planner.served_as_of(came[0][0].call, min(one.began_at for one, _, _ in came)),
             call=came[0][0].call,
         )
         self._sight.learn(came[0][0].call, None)

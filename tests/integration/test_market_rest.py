@@ -18,7 +18,7 @@ from assetbatch.planner import ASK_AGAIN
 from assetbatch.report import status
 from tests.conftest import API_KEY
 from tests.integration.test_end_of_day import World
-from tests.world import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, UNLIMITED, judged, overview
+from tests.world import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, QUICK, UNLIMITED, judged, overview
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -377,7 +377,9 @@ def test_gold_that_has_no_price_in_its_daily_pause_is_asked_once_and_is_calm(liv
 
 @pytest.mark.parametrize("provider", SIZES)
 def test_a_ticker_that_nobody_knows_is_found_out_when_its_market_opens(live: World, provider: str) -> None:
-    batch = '{priority_assets: [{symbol: EURUSD, polygon_ticker: "C:EURUSSD", asset_type: forex}], secondary_assets: []}'
+    batch = (
+        '{priority_assets: [{symbol: EURUSD, polygon_ticker: "C:EURUSSD", asset_type: forex}], secondary_assets: []}'
+    )
     keys: dict[str, Any] = {"rate_limiting": UNLIMITED, "batch": batch, "provider": provider}
     live.add("C:GBPUSSD")
     live.now = SATURDAY
@@ -424,3 +426,59 @@ def test_the_vendor_is_asked_whether_forex_rests_while_gold_pauses(live: World) 
 
     assert (result.exit_code, result.failed, set(result.unchanged)) == (0, (), {"XAUUSD", "EURUSD"})
     assert live.asked()[1:] == [STATUS]
+
+
+# Another plan while forex rests: a finished day is no answer about live prices, nor the other way round.
+
+
+def test_prices_are_live_at_once_when_the_plan_is_changed_on_a_saturday(live: World) -> None:
+    keys: dict[str, Any] = {"rate_limiting": QUICK, "batch": NO_SECONDARY}
+    live.add("C:GBPUSD", "X:SOLUSD")
+    live.connection.execute("update assetbatch.assets set update_frequency_seconds = 86400 where symbol = 'SOLUSD'")
+    live.sandbox.plan = live.environment["POLYGON_TIER"] = "free"
+    live.now = SATURDAY + 7 * HOUR
+    assert live.prioritise(**keys).updated == ALL
+    assert live.last_update("EURUSD")["timestamp"] == "2026-11-20T22:00:00.000Z"
+    live.enqueue(**keys)
+    live.drain(**keys)
+    live.asked()
+
+    live.sandbox.plan = live.environment["POLYGON_TIER"] = "starter"
+    live.now += 5 * MINUTE
+    live.enqueue(**keys)
+    changed, drained = live.prioritise(**keys), live.drain(**keys)
+
+    assert changed.updated == ALL
+    assert set(drained.updated) == {"GBPUSD", "SOLUSD"}
+    assert tickers(live.asked()) == list(ALL)
+    live.now += 5 * MINUTE
+    assert live.prioritise(**keys).unchanged == ("XAUUSD", "EURUSD")
+
+    # On the free plan a newer day is asked for; back again, what was asked for live since forex closed still counts.
+    live.sandbox.plan = live.environment["POLYGON_TIER"] = "free"
+    live.asked()
+    live.now += 24 * HOUR
+    assert live.prioritise(**keys).updated == ("BTCUSD",)
+    assert live.asked() == ["crypto 2026-11-21"]
+    live.sandbox.plan = live.environment["POLYGON_TIER"] = "starter"
+    live.now += 5 * MINUTE
+    assert live.prioritise(**keys).unchanged == ("XAUUSD", "EURUSD")
+
+
+def test_a_finished_day_is_asked_for_when_the_plan_becomes_free_on_a_saturday(live: World) -> None:
+    keys: dict[str, Any] = {"rate_limiting": QUICK, "batch": NO_SECONDARY}
+    live.now = SATURDAY + 7 * HOUR
+    live.prioritise(**keys)
+    live.asked()
+    live.sandbox.plan = live.environment["POLYGON_TIER"] = "free"
+    live.now += 5 * MINUTE
+
+    first = live.prioritise(**keys)
+    live.sandbox.plan = live.environment["POLYGON_TIER"] = "starter"
+    live.now += 5 * MINUTE
+    back = live.prioritise(**keys)
+
+    asked = live.asked()
+    assert (first.exit_code, asked[:2]) == (0, ["fx 2026-11-20", "crypto 2026-11-20"])
+    # What was asked for live since forex closed still counts.
+    assert (back.unchanged, tickers(asked[2:])) == (("XAUUSD", "EURUSD"), ["BTCUSD"])

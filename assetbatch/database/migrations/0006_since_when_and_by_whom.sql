@@ -37,3 +37,7 @@ comment on table assetbatch.bar_absences is
   'closed: the market rested; nothing: the vendor had none; failed: what it sent was no bar, asked again after a day; refused: the table did not take it, likewise; not_entitled: not with this plan and key';
 comment on column assetbatch.bar_absences.told is
   'not_entitled: plan and fingerprint of the key that were told so; refused: what PostgreSQL said';
+
+-- What a finished day brought is older than what is asked for live: it does not count as asked since a market closed.
+comment on column assetbatch.sync_state.served_at is
+  'as of when the asset was last served: start of the run, or the finished day; decides when it is due with live prices';
