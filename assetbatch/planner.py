@@ -33,6 +33,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DRAIN_EVERY = timedelta(minutes=1)
 # What was refused is asked again after so long, and so is a day that was not there yet.
 ASK_AGAIN = timedelta(hours=1)
+# What did not trade on a finished day, and for so long on none, has left the market.
+SEEN_WITHIN = timedelta(days=7)
 # A day that the vendor does not have yet is stepped back from, so often at most: each step costs a call.
 MOST_STEPS_BACK = 4
 
@@ -89,14 +91,17 @@ class Plan:
 class Candidate:
     """An asset, as of when it was served last (`served_as_of`), and the newest finished day that was asked for it.
 
-    `failed`: what that day brought was no price. `unseen`: why, where the vendor left it out of each day so far.
+    `failed`: what that day brought was no price. `missing`: how the vendor left it out of that day, and out of each one
+    since `missing_since`; its newest price came at `succeeded_at`.
     """
 
     asset: Asset
     served_at: datetime | None = None
     day: date | None = None
     failed: bool = False
-    unseen: str = ""
+    missing: str = ""
+    missing_since: date | None = None
+    succeeded_at: datetime | None = None
 
 
 def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
@@ -148,10 +153,13 @@ def ask_again_at(asked: AskedDay) -> datetime:
 def wanted_day(market: AssetType, days: Days, now: datetime) -> date | None:
     """Tell the newest finished day that is stored or can be asked for now; None: all the last ones were refused."""
     for day in islice(market_hours.finished_days(market, now), MOST_STEPS_BACK + 1):
-        asked = days.get((market, day))
-        if asked is None or asked.outcome is DayOutcome.STORED or now >= ask_again_at(asked):
+        if _may_ask(days.get((market, day)), now):
             return day
     return None
+
+
+def _may_ask(asked: AskedDay | None, now: datetime) -> bool:
+    return asked is None or asked.outcome is DayOutcome.STORED or now >= ask_again_at(asked)
 
 
 def newer_day_at(market: AssetType, days: Days, now: datetime) -> datetime:
@@ -256,16 +264,18 @@ def plan(
 
 def _daily(candidates: Sequence[Candidate], days: Days, now: datetime) -> Plan:
     """One call a market brings the newest finished day of every asset of it."""
-    calls: dict[AssetType, Call] = {}
+    calls: dict[tuple[AssetType, date], Call] = {}
     unchanged = []
     for candidate in candidates:
         market = candidate.asset.asset_type
         day = wanted_day(market, days, now)
         if day is None or not _lacks(candidate, day, days, now):
+            day = _day_before(candidate, days, now)
+        if day is None:
             unchanged.append(candidate.asset)
             continue
-        call = calls.get(market, Call(CallKind.DAILY, market=market, day=day))
-        calls[market] = replace(call, assets=(*call.assets, candidate.asset))
+        call = calls.get((market, day), Call(CallKind.DAILY, market=market, day=day))
+        calls[market, day] = replace(call, assets=(*call.assets, candidate.asset))
     return Plan(calls=tuple(calls.values()), unchanged=tuple(unchanged))
 
 
@@ -274,6 +284,39 @@ def _lacks(candidate: Candidate, day: date, days: Days, now: datetime) -> bool:
         return True
     asked = days.get((candidate.asset.asset_type, day))
     return candidate.failed and (asked is None or now - asked.asked_at >= ASK_AGAIN)
+
+
+def is_missed(candidate: Candidate, now: datetime) -> bool:
+    """Return whether the newest finished day should have an asset that it lacks: it may not have traded then."""
+    return bool(candidate.missing) and not (_seen_lately(candidate, now) or _may_have_rested(candidate))
+
+
+def _seen_lately(candidate: Candidate, now: datetime) -> bool:
+    return candidate.succeeded_at is not None and now - candidate.succeeded_at < SEEN_WITHIN
+
+
+def _may_have_rested(candidate: Candidate) -> bool:
+    """Return whether the newest day alone lacks a metal: those have holidays on days that forex trades on."""
+    is_metal = market_hours.market_of(candidate.asset) is market_hours.Market.METALS
+    return is_metal and candidate.missing_since is not None and candidate.missing_since == candidate.day
+
+
+def _day_before(candidate: Candidate, days: Days, now: datetime) -> date | None:
+    """Return the day to look back to for a metal without a price that may have rested on the newest; None: no need."""
+    newest = candidate.day
+    if newest is None or _seen_lately(candidate, now) or not _may_have_rested(candidate):
+        return None
+    market = candidate.asset.asset_type
+    last_ones = islice(market_hours.finished_days(market, now), MOST_STEPS_BACK + 1)
+    return next((day for day in last_ones if day < newest and _may_ask(days.get((market, day)), now)), None)
+
+
+def looks_back(call: Call, days: Days) -> bool:
+    """Return whether a call is for a day before one that is stored: for those alone that the newer one lacks."""
+    return any(
+        market is call.market and call.day is not None and day > call.day and asked.outcome is DayOutcome.STORED
+        for (market, day), asked in days.items()
+    )
 
 
 def snapshots(assets: Sequence[Asset], batch_size: int) -> list[Call]:

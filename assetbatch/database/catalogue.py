@@ -41,7 +41,7 @@ where (a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_second
 """
 
 READ_SYNC_STATE = """
-select symbol, served_at, succeeded_at, error_kind, error, day
+select symbol, served_at, succeeded_at, error_kind, error, day, missing_since
 from assetbatch.sync_state
 where symbol = any(%(symbols)s)
 """
@@ -57,7 +57,9 @@ order by role, rank, symbol
 
 READ_MARKET = """
 select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name,
-       s.served_at is not null and a.role = 'secondary' as served, s.succeeded_at is not null as seen
+       s.served_at is not null and a.role = 'secondary' as served,
+       s.succeeded_at is not null or (a.market = 'metals' and s.missing_since is null) as believed,
+       coalesce(a.market = 'metals' and s.missing_since = s.day, false) as paused
 from assetbatch.assets a left join assetbatch.sync_state s using (symbol)
 where a.enabled and a.asset_type = %(market)s
 order by a.role, a.rank, a.symbol
@@ -74,6 +76,8 @@ class SyncState:
     error: str = ""
     day: date | None = None
     """The newest finished day that the vendor was asked for it."""
+    missing_since: date | None = None
+    """The oldest of the finished days that lack it, up to the newest."""
 
 
 def asset_of(row: Mapping[str, Any]) -> Asset:
@@ -102,11 +106,16 @@ def enabled_assets(connection: Connection, symbols: Sequence[str] | None = None)
 
 @dataclass(frozen=True, slots=True)
 class OfMarket:
-    """All enabled assets of a market; symbols of secondary ones that were served before, and of all with a price."""
+    """All enabled assets of a market, and the symbols of some of them.
+
+    `served`: secondary ones that were served before; `believed`: those that exist, or may rest on a day that lacks
+    them; `paused`: those that may have rested on the newest day.
+    """
 
     assets: tuple[Asset, ...]
     served: frozenset[str]
-    seen: frozenset[str]
+    believed: frozenset[str]
+    paused: frozenset[str]
 
 
 def assets_of_market(connection: Connection, market: AssetType) -> OfMarket:
@@ -115,7 +124,8 @@ def assets_of_market(connection: Connection, market: AssetType) -> OfMarket:
     return OfMarket(
         tuple(asset_of(row) for row in rows),
         frozenset(row["symbol"] for row in rows if row["served"]),
-        frozenset(row["symbol"] for row in rows if row["seen"]),
+        frozenset(row["symbol"] for row in rows if row["believed"]),
+        frozenset(row["symbol"] for row in rows if row["paused"]),
     )
 
 
@@ -143,6 +153,7 @@ def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, Syn
             kind_of(row["error_kind"]),
             row["error"] or "",
             row["day"],
+            row["missing_since"],
         )
         for row in connection.execute(READ_SYNC_STATE, {"symbols": list(symbols)})
     }
@@ -158,11 +169,9 @@ def candidates(connection: Connection, assets: Sequence[Asset]) -> list[Candidat
             served_at=states[asset.symbol].served_at,
             day=states[asset.symbol].day,
             failed=states[asset.symbol].error_kind not in {None, FailureKind.MISSING},
-            unseen=states[asset.symbol].error if _is_unseen(states[asset.symbol]) else "",
+            missing=states[asset.symbol].error if states[asset.symbol].error_kind is FailureKind.MISSING else "",
+            missing_since=states[asset.symbol].missing_since,
+            succeeded_at=states[asset.symbol].succeeded_at,
         )
         for asset in assets
     ]
-
-
-def _is_unseen(state: SyncState) -> bool:
-    return state.error_kind is FailureKind.MISSING and state.succeeded_at is None

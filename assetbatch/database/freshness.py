@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from assetbatch.market_hours import Market
 
 # The states are those of `report.freshness.Freshness`. What the vendor left out of a finished day though it had it
-# lately did not trade then; what it never had is a ticker that it does not know. What was asked for since its market
-# closed, and had no price, is closed, too.
+# lately did not trade then; what it never had is a ticker that it does not know, a metal once two days lack it: one
+# may be a holiday of its own. What was asked for since its market closed, and had no price, is closed, too.
 JUDGE = """
 with limits as (
   select * from unnest(
@@ -39,13 +39,19 @@ with limits as (
   left join limits l using (update_frequency_seconds, market)
   left join assetbatch.sync_state s using (symbol)
   cross join lateral (
+    select %(daily)s and coalesce(
+             s.error_kind = 'missing' and a.market = 'metals' and s.missing_since = s.day, false
+           ) as paused
+  ) p
+  cross join lateral (
     select case when s.error_kind = 'not_entitled' then 'not_entitled'
                 when l.rests then 'closed'
                 when s.error_kind is not null and not (
-                  %(daily)s and s.error_kind = 'missing' and coalesce(s.succeeded_at > %(seen_since)s, false)
+                  %(daily)s and s.error_kind = 'missing'
+                  and (coalesce(s.succeeded_at > %(seen_since)s, false) or p.paused)
                 ) then 'failing'
                 when s.served_at > l.closed_at and coalesce(s.succeeded_at <= l.closed_at, true) then 'closed'
-                when s.succeeded_at is null then 'never'
+                when s.succeeded_at is null and not p.paused then 'never'
                 when %(daily)s then case when coalesce(s.day, '-infinity') < l.day then 'stale' else 'end_of_day' end
                 when s.succeeded_at < l.stale_before then 'stale'
                 when s.succeeded_at >= l.fresh_since then 'fresh'

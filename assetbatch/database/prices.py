@@ -81,11 +81,12 @@ with v as (
     %(payloads)b::text[]
   ) as v (symbol, error_kind, error, priced, changed, payload)
 ), state as (
-  insert into assetbatch.sync_state as s (symbol, served_at, succeeded_at, error_kind, error, day, event_seq)
+  insert into assetbatch.sync_state as s
+    (symbol, served_at, succeeded_at, error_kind, error, day, missing_since, event_seq)
   select v.symbol,
          case when v.error_kind is null then %(served_at)s end,
          case when v.priced then %(answered_at)s end,
-         v.error_kind, v.error, %(day)s::date,
+         v.error_kind, v.error, %(day)s::date, case when v.error_kind = 'missing' then %(day)s::date end,
          case when v.changed then (extract(epoch from clock_timestamp()) * 1000000)::bigint else 0 end
   from v order by v.symbol
   on conflict (symbol) do update
@@ -93,6 +94,8 @@ with v as (
                        else greatest(excluded.served_at, s.served_at) end,
       succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
       error_kind = excluded.error_kind, error = excluded.error, day = greatest(s.day, excluded.day),
+      missing_since = case when excluded.missing_since is not null and s.error_kind = 'missing'
+                           then least(excluded.missing_since, s.missing_since) else excluded.missing_since end,
       event_seq = case when excluded.event_seq > 0
                        then greatest(s.event_seq + 1, excluded.event_seq) else s.event_seq end
   returning symbol, event_seq

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.run import Run, Start
     from assetbatch.jobs.update import Trip
     from assetbatch.model import Asset, Call, RunResult
+    from assetbatch.planner import Candidate
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,6 @@ class _Update:
         self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
-        self._unseen: list[Failure] = []
 
     def __call__(self) -> RunResult:
         run, config, settings = self._run, self._run.config, self._run.config.settings
@@ -86,19 +86,20 @@ class _Update:
         if (barred := self._sight.barred) is not None:
             cycle.fail([asset for call in calls for asset in call.assets], barred.kind, barred.error)
         else:
-            cycle.make([self._sight.widened(call) for call in calls])
+            cycle.make([self._sight.widened(call) for call in calls if not planner.looks_back(call, self._sight.days)])
+            self._look_back(cycle)
         self._look_at_markets(cycle)
         if not self._ends_run(road.trip):
             bars.fetch(client, no_call_after=no_call_after, max_calls=max_calls)
         deferred = bars.waiting()
         road.keep_lease()
-        self._foresee(road.limiter)
-        return self._result(road.trip, bars, deferred)
+        known = catalogue.candidates(run.connection, self._assets)
+        self._foresee(road.limiter, known)
+        return self._result(road.trip, bars, deferred, self._missed(known))
 
     def _plan(self, assets: Sequence[Asset]) -> list[Call]:
-        candidates = catalogue.candidates(self._run.connection, assets)
         plan = planner.plan(
-            candidates,
+            catalogue.candidates(self._run.connection, assets),
             mode=self._sight.mode,
             batch_size=self._run.config.settings.provider.batch_size,
             now=self._run.clock.started_at,
@@ -106,12 +107,6 @@ class _Update:
             closed=self._sight.closed,
         )
         self._not_due += plan.not_due
-        # Nothing newer exists, and nothing older came: it goes on failing, though no call is made for it.
-        self._unseen += [
-            Failure(one.asset.symbol, FailureKind.MISSING, one.unseen)
-            for one in candidates
-            if one.unseen and one.asset in plan.unchanged
-        ]
         self._unchanged += plan.unchanged
         return list(plan.calls)
 
@@ -124,6 +119,24 @@ class _Update:
 
     def _ends_run(self, trip: Trip) -> bool:
         return any(KINDS[failure.kind].ends_run for failure in trip.failed)
+
+    def _look_back(self, cycle: Cycle) -> None:
+        """Ask for the day before of what has no price and may have rested on the newest one, with a call that is left.
+
+        It tells gold on a holiday of its own from a ticker that does not exist; what is no use now is not planned.
+        """
+        if self._sight.mode is not Mode.END_OF_DAY or self._ends_run(cycle.road.trip):
+            return
+        calls = [call for call in self._plan(self._assets) if planner.looks_back(call, self._sight.days)]
+        if len(calls) <= cycle.calls_left:
+            cycle.make([self._sight.widened(call) for call in calls])
+
+    def _missed(self, known: Sequence[Candidate]) -> list[Failure] | None:
+        """Return what the finished days lack and should have, whoever asked for them; None: prices are live."""
+        if self._sight.mode is Mode.LIVE:
+            return None
+        missed = [one for one in known if planner.is_missed(one, self._run.clock.now())]
+        return [Failure(one.asset.symbol, FailureKind.MISSING, one.missing) for one in missed]
 
     def _look_at_markets(self, cycle: Cycle) -> None:
         """Ask whether a market rests of which no asset has a price, at most hourly: a holiday is no failure."""
@@ -149,12 +162,11 @@ class _Update:
             cycle.road.trip.failed = [one for one in cycle.road.trip.failed if one.symbol not in symbols]
             cycle.rested(rest)
 
-    def _foresee(self, limiter: RateLimiter) -> None:
+    def _foresee(self, limiter: RateLimiter, known: Sequence[Candidate]) -> None:
         """Keep slots for the next run: other work leaves it those that it is going to need."""
         run, batch = self._run, self._run.config.settings.batch
         every = timedelta(minutes=batch.interval_minutes)
         due = planner.next_due(run.clock.started_at, every)
-        known = catalogue.candidates(run.connection, self._assets)
         served = [replace(candidate, served_at=run.clock.started_at) for candidate in known]
         calls = planner.plan(
             served,
@@ -172,11 +184,17 @@ class _Update:
             grace_seconds=run.config.settings.rate_limiting.reservation_grace_seconds,
         )
 
-    def _result(self, trip: Trip, bars: Bars, deferred: Sequence[str]) -> RunResult:
+    def _result(self, trip: Trip, bars: Bars, deferred: Sequence[str], missed: Sequence[Failure] | None) -> RunResult:
         run, own = self._run, [asset.symbol for asset in self._assets]
         # A call for a whole market serves many others, too.
-        failed = tuple(failure for failure in (*trip.failed, *self._unseen) if failure.symbol in own)
-        known = {*trip.unchanged, *(asset.symbol for asset in self._unchanged)} - {one.symbol for one in failed}
+        own_failures = [failure for failure in trip.failed if failure.symbol in own]
+        failed, known = tuple(own_failures), {*trip.unchanged, *(asset.symbol for asset in self._unchanged)}
+        if missed is not None:
+            # That one day lacks an asset says little: it may not have traded then, or have come with the day before.
+            failed = (*(one for one in failed if one.kind is not FailureKind.MISSING), *missed)
+            known.update(one.symbol for one in own_failures)
+        known -= {one.symbol for one in failed}
+        strangers = [one for one in trip.failed if one.symbol not in {*own, *trip.updated, *trip.unchanged}]
         updated = [symbol for symbol in own if symbol in trip.updated]
         unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
         kinds = [*(failure.kind for failure in failed), *([bars.ended_by.kind] if bars.ended_by else [])]
@@ -197,6 +215,6 @@ class _Update:
                 *run.statuses_lost(),
                 *bars.warnings(),
                 *([self._sight.contradiction] if self._sight.contradiction else []),
-                *unknown_tickers(self._sight.unknown([one for one in trip.failed if one.symbol not in own])),
+                *unknown_tickers(self._sight.unknown(strangers)),
             ),
         )

@@ -67,7 +67,7 @@ class Sight:
         self.days: planner.Days = {}
         self.known: set[str] = set()
         """Symbols that had a row in the platform's table when their market was asked for."""
-        self._seen: set[str] = set()
+        self._believed: set[str] = set()
         self.look()
 
     def look(self) -> None:
@@ -99,8 +99,11 @@ class Sight:
         return f"{words}. Lapsed payment? `assetbatch probe` asks again at once"
 
     def unknown(self, failed: Sequence[Failure]) -> list[Failure]:
-        """Return those failures that are about tickers which the vendor left out of each finished day so far."""
-        return [one for one in failed if one.kind is FailureKind.MISSING and one.symbol not in self._seen]
+        """Return those failures that are about tickers which the vendor left out of each finished day so far.
+
+        Metals may rest on a day that others trade on: they are unknown if two in a row lack them.
+        """
+        return [one for one in failed if one.kind is FailureKind.MISSING and one.symbol not in self._believed]
 
     def may(self, access: Access) -> bool:
         """Tell whether it is worth asking."""
@@ -158,12 +161,18 @@ class Sight:
         return {market: planner.wanted_day(market, self.days, now) for market in AssetType}
 
     def widened(self, call: Call) -> Call:
-        """Let a call for daily figures serve all of its market: the catalogue is what config.yaml says by then."""
+        """Let a call for daily figures serve all of its market: the catalogue is what config.yaml says by then.
+
+        One that looks back serves all that it is worth looking back for.
+        """
         if call.kind is not CallKind.DAILY or call.market is None:
             return call
         found = catalogue.assets_of_market(self._connection, call.market)
         self.known |= found.served
-        self._seen |= found.seen
+        self._believed -= {asset.symbol for asset in found.assets}
+        self._believed |= found.believed
+        if planner.looks_back(call, self.days):
+            return replace(call, assets=tuple(asset for asset in found.assets if asset.symbol in found.paused))
         return replace(call, assets=found.assets)
 
     def take_day(self, call: Call, days: planner.Days) -> Turn:
@@ -198,6 +207,8 @@ class Sight:
         """
         market, day = call.market_day
         self._note_day(market, day, DayOutcome.STORED)
+        if planner.looks_back(call, self.days):
+            return []
         queue.put_off(self._connection, market, day, seconds=planner.ASK_AGAIN.total_seconds())
         return queue.complete_served(self._connection, {market: day})
 

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from assetbatch import market_hours
+from assetbatch import market_hours, planner
 from assetbatch.database.freshness import Limit
 from assetbatch.errors import FailureKind, kind_of
 from assetbatch.market_hours import Market
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # A finished day that is not stored so long after it could be had is trouble.
 DAY_PATIENCE = timedelta(hours=3)
-# What did not trade on a finished day, and for so long on none, has left the market.
-SEEN_WITHIN = timedelta(days=7)
+# As the jobs have it, that tell of the same assets.
+SEEN_WITHIN = planner.SEEN_WITHIN
 
 
 class Freshness(StrEnum):

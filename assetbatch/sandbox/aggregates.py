@@ -49,7 +49,7 @@ def grouped_day(request: Request, market: str, day_text: str) -> Document:
             bar = _day_bar(request, instrument, day)
             if bar is not None:
                 rows.append({"T": instrument.ticker, **_row(instrument, bar, _end_ms(day))})
-    return _document(request, request.faults.rows(rows, BAR), queried=len(rows))
+    return _document(request, request.faults.rows(rows, BAR, day=day_text), queried=len(rows))
 
 
 def custom_range(request: Request, ticker: str, step: str, begin: str, end: str) -> Document:

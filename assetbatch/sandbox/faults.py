@@ -1,7 +1,8 @@
 """The misbehaviours that can be asked for: whole answers that go wrong, and rows that do.
 
 A word is `KIND`, `KIND:MATCH`, `KIND@P` or `KIND:MATCH@P`. MATCH is looked for in path and query (for kinds
-of rows: in the row's ticker); P is a probability, drawn for each request (each row) from a seeded source.
+of rows: in the row's ticker, of a whole market's day in `C:XAUUSD 2026-04-03`); P is a probability, drawn for each
+request (each row) from a seeded source.
 """
 
 from __future__ import annotations
@@ -179,20 +180,20 @@ class Faults:
         return str(next(iter(self.rows([row], BAR, only="wrong-ticker")))["T"])
 
     def rows(
-        self, rows: list[Document], shape: RowShape, *, ticker: str = "", only: str | None = None
+        self, rows: list[Document], shape: RowShape, *, ticker: str = "", day: str = "", only: str | None = None
     ) -> list[Document]:
-        """Let go wrong with the rows what is to; `ticker` for rows that do not name theirs."""
+        """Let go wrong with the rows what is to; `ticker` for rows that do not name theirs, `day` for those of one."""
         if not self._rows:
             return rows
         changed: list[Document] = []
         for row in rows:
-            changed += self._changed(row, shape, ticker or row.get(shape.ticker, ""), only)
+            changed += self._changed(row, shape, f"{ticker or row.get(shape.ticker, '')} {day}", only)
         return changed
 
-    def _changed(self, row: Document, shape: RowShape, ticker: str, only: str | None) -> list[Document]:
+    def _changed(self, row: Document, shape: RowShape, place: str, only: str | None) -> list[Document]:
         copies = [row]
         for fault in self._rows:
-            if only not in {None, fault.kind} or not self._fires(fault, ticker):
+            if only not in {None, fault.kind} or not self._fires(fault, place):
                 continue
             if fault.kind == "drop":
                 return []

@@ -17,7 +17,7 @@ from assetbatch.jobs import forecast, priority
 from assetbatch.jobs.flights import Flights
 from assetbatch.model import Access, AssetType, Call, CallKind
 from assetbatch.planner import Entitlement
-from assetbatch.report import reading
+from assetbatch.report import reading, status
 from assetbatch.report.health import Health
 from assetbatch.sandbox.catalogue import KNOWN
 from assetbatch.sandbox.server import Sandbox
@@ -569,6 +569,143 @@ def test_a_drain_whose_key_may_see_nothing_gives_everything_back_and_says_why(wo
         assert (result.ended_by.kind, result.exit_code, result.dead) == ("not_entitled", 3, ())
         assert len(world.asked()) == calls
         assert world.queued() == {"GBPUSD": ("queued", 0), "ETHUSD": ("queued", 0)}
+
+
+# Holidays of gold alone: forex trades, and the day has no row of it. The Monday after Easter's Friday.
+
+
+EASTER_MONDAY = datetime(2026, 4, 6, 12, tzinfo=UTC)
+NO_GOLD = ["drop:C:XAUUSD 2026-04-03", "drop:C:XAGUSD 2026-04-03"]
+TWO_ASSETS = """
+{priority_assets: [{symbol: XAUUSD, polygon_ticker: "C:XAUUSD", asset_type: forex},
+                   {symbol: BTCUSD, polygon_ticker: "X:BTCUSD", asset_type: crypto}], secondary_assets: []}
+""".replace("\n", " ")
+
+
+def alerts_and_states(world: World, **keys: str) -> tuple[list[str], dict[str, str]]:
+    """Return what is wrong with assets, and how each stands."""
+    config, seen = world.configure(**keys), worlds.overview(world.now, job={"last_run": world.now})
+    judgement = worlds.judged(world.connection, config, seen)
+    told = status.build(config, seen, judgement, source="sandbox")
+    rows = [*judgement.named.values(), *judgement.others]
+    return [alert.metric for alert in told.alerts], {row["symbol"]: row["state"] for row in rows}
+
+
+def test_gold_on_a_holiday_of_its_own_has_the_day_before_on_a_new_database(world: World) -> None:
+    world.add("C:XAGUSD")
+    world.now = EASTER_MONDAY
+    world.sandbox.fail = NO_GOLD
+
+    first = world.prioritise(batch=NO_SECONDARY)
+
+    assert (first.exit_code, first.failed, first.warnings, first.updated) == (0, (), (), ALL)
+    # As many calls as there are priority assets; what is asked for once more is what the newest day lacks.
+    assert world.asked() == ["fx 2026-04-03", "crypto 2026-04-05", "fx 2026-04-02"]
+    stamps = [world.last_update(symbol)["timestamp"] for symbol in ("XAUUSD", "XAGUSD", "EURUSD")]
+    assert stamps == ["2026-04-02T23:59:59.999Z"] * 2 + ["2026-04-03T21:00:00.000Z"]
+    again = world.prioritise(batch=NO_SECONDARY)
+    assert (again.exit_code, again.unchanged, world.asked()) == (0, ALL, [])
+    alerts, states = alerts_and_states(world, batch=NO_SECONDARY)
+    assert (alerts, set(states.values())) == ([], {"end_of_day"})
+
+
+def test_gold_on_a_holiday_of_its_own_keeps_the_day_before(world: World) -> None:
+    world.now = EASTER_MONDAY - 3 * 24 * HOUR
+    world.prioritise(batch=NO_SECONDARY)
+    world.sandbox.fail = NO_GOLD
+    world.now = EASTER_MONDAY
+    world.asked()
+
+    result = world.prioritise(batch=NO_SECONDARY)
+
+    assert (result.exit_code, result.failed, result.warnings) == (0, (), ())
+    assert (result.unchanged, world.asked()) == (("XAUUSD",), ["fx 2026-04-03", "crypto 2026-04-05"])
+    assert world.last_update("XAUUSD")["timestamp"] == "2026-04-02T23:59:59.999Z"
+    alerts, states = alerts_and_states(world, batch=NO_SECONDARY)
+    assert (alerts, states["XAUUSD"]) == ([], "end_of_day")
+    world.now += 24 * HOUR
+    assert world.prioritise(batch=NO_SECONDARY).updated == ALL
+
+
+@pytest.mark.parametrize("drained_first", [False, True])
+def test_a_run_without_a_call_left_looks_back_in_the_next_one(world: World, *, drained_first: bool) -> None:
+    world.add("C:XAGUSD", "C:GBPUSD")
+    world.now = EASTER_MONDAY
+    world.sandbox.fail = NO_GOLD
+    if drained_first:
+        world.enqueue(batch=TWO_ASSETS)
+        drained = world.drain(batch=TWO_ASSETS)
+        assert (drained.exit_code, drained.warnings, world.queued()) == (0, (), {})
+    else:
+        first = world.prioritise(batch=TWO_ASSETS)
+        assert (first.exit_code, first.failed, first.warnings, first.unchanged) == (0, (), (), ("XAUUSD",))
+    assert world.asked() == ["fx 2026-04-03", "crypto 2026-04-05"][: 1 if drained_first else 2]
+    assert alerts_and_states(world, batch=TWO_ASSETS)[1]["XAUUSD"] == "end_of_day"
+    assert drained_first or alerts_and_states(world, batch=TWO_ASSETS)[0] == []
+
+    world.now += 5 * MINUTE
+    second = world.prioritise(batch=TWO_ASSETS)
+
+    assert (second.exit_code, "XAUUSD" in second.updated, second.warnings) == (0, True, ())
+    assert world.asked() == [*(["crypto 2026-04-05"] if drained_first else []), "fx 2026-04-02"]
+    assert world.last_update("XAGUSD")["timestamp"] == "2026-04-02T23:59:59.999Z"
+    assert world.last_update("GBPUSD")["timestamp"] == "2026-04-03T21:00:00.000Z"
+
+
+def test_silver_alone_is_unknown_once_a_second_day_lacks_it(world: World) -> None:
+    world.add("C:XAGUSD", "C:XAUUSSD")
+    world.now = EASTER_MONDAY
+    world.sandbox.fail = NO_GOLD
+    world.enqueue(batch=NO_ASSETS)
+
+    first = world.drain(batch=NO_ASSETS)
+
+    assert (first.exit_code, first.warnings, world.asked()) == (0, (), ["fx 2026-04-03"])
+    assert alerts_and_states(world, batch=NO_ASSETS)[0] == []
+    world.now += 24 * HOUR
+    world.enqueue(batch=NO_ASSETS)
+    second = world.drain(batch=NO_ASSETS)
+    assert second.updated == ("XAGUSD",)
+    assert ["XAUUSSD" in warning for warning in second.warnings] == [True]
+    alerts, states = alerts_and_states(world, batch=NO_ASSETS)
+    assert (alerts, states["XAUUSSD"]) == (["assets.unknown"], "failing")
+
+
+def test_a_mistyped_ticker_of_gold_is_told_in_the_first_run_and_looked_back_for_once(world: World) -> None:
+    batch = NO_SECONDARY[:-1] + (
+        ', priority_assets: [{symbol: XAUUSD, polygon_ticker: "C:XAUUSSD", asset_type: forex},'
+        ' {symbol: EURUSD, polygon_ticker: "C:EURUSD", asset_type: forex},'
+        ' {symbol: BTCUSD, polygon_ticker: "X:BTCUSD", asset_type: crypto}]}'
+    )
+    results = [world.prioritise(batch=batch) for _ in range(3)]
+
+    assert [(one.exit_code, [failure.symbol for failure in one.failed]) for one in results] == [(3, ["XAUUSD"])] * 3
+    assert [one.api_calls_used for one in results] == [3, 0, 0]
+    alerts, states = alerts_and_states(world, batch=batch)
+    assert (alerts, states["XAUUSD"]) == (["assets.never"], "failing")
+    world.asked()
+    for _ in range(2):
+        world.now += 24 * HOUR
+        assert world.prioritise(batch=batch).exit_code == 3
+        assert len(world.asked()) == 2
+
+
+def test_gold_that_comes_into_a_kept_catalogue_on_its_holiday_is_looked_back_for(world: World) -> None:
+    world.now = EASTER_MONDAY
+    world.sandbox.fail = NO_GOLD
+    world.add("C:GBPUSD")
+    batch = MISTYPED.replace("C:EURUSSD", "C:EURUSD").replace("X:ETHUSDTT", "X:ETHUSDT")
+    world.now -= 24 * HOUR
+    world.prioritise(batch=batch)
+    world.now += 24 * HOUR
+    world.prioritise(batch=batch)
+    world.asked()
+
+    result = world.prioritise(batch=NO_SECONDARY)
+
+    assert (result.exit_code, result.failed, result.updated) == (0, (), ("XAUUSD",))
+    assert world.asked() == ["fx 2026-04-03", "fx 2026-04-02"]
+    assert world.last_update("EURUSD")["timestamp"] == "2026-04-03T21:00:00.000Z"
 
 
 # Rows that are no prices.

@@ -41,3 +41,8 @@ comment on column assetbatch.bar_absences.told is
 -- What a finished day brought is older than what is asked for live: it does not count as asked since a market closed.
 comment on column assetbatch.sync_state.served_at is
   'as of when the asset was last served: start of the run, or the finished day; decides when it is due with live prices';
+
+-- Gold has holidays of its own: a day that lacks it tells no more than that; the day before tells whether it exists.
+alter table assetbatch.sync_state add column missing_since date;
+comment on column assetbatch.sync_state.missing_since is
+  'the oldest of the finished days, up to the newest one asked for, that all lack the asset; null: the newest one does not';
