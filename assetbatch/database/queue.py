@@ -174,10 +174,13 @@ returning q.symbol
 # What was no price is asked for again with its market, and not at once for each such item.
 PUT_OFF = """
 update assetbatch.queue q
-set state = 'delayed', available_at = statement_timestamp() + make_interval(secs => %(seconds)s)
-from assetbatch.assets a join assetbatch.sync_state s using (symbol)
-where q.symbol = a.symbol and q.state = 'queued' and a.asset_type = %(market)s
-  and s.day >= %(day)s and coalesce(s.error_kind, 'missing') <> 'missing'
+set state = 'delayed', available_at = statement_timestamp() + make_interval(secs => w.seconds)
+from assetbatch.assets a
+join unnest(%(markets)s::text[], %(days)s::date[], %(seconds)s::float8[]) as w (asset_type, day, seconds)
+  using (asset_type)
+join assetbatch.sync_state s on s.symbol = a.symbol
+where q.symbol = a.symbol and q.state = 'queued'
+  and s.day >= w.day and coalesce(s.error_kind, 'missing') <> 'missing'
 """
 
 ASSET_TYPES = {one.value: one for one in AssetType}
@@ -329,9 +332,19 @@ def complete_served(connection: Connection, days: Mapping[AssetType, date | None
     return [row["symbol"] for row in rows]
 
 
-def put_off(connection: Connection, market: AssetType, day: date, *, seconds: float) -> None:
-    """Let items of a market wait that nobody holds and for which its day brought something that is no price."""
-    connection.execute(PUT_OFF, {"market": market.value, "day": day, "seconds": seconds})
+def put_off(connection: Connection, held: Mapping[AssetType, tuple[date, float]]) -> None:
+    """Let items wait that nobody holds and for which a market's day brought something that is no price.
+
+    `held` has the day, and for how many seconds it is not asked for again.
+    """
+    connection.execute(
+        PUT_OFF,
+        {
+            "markets": [market.value for market in held],
+            "days": [day for day, _ in held.values()],
+            "seconds": [seconds for _, seconds in held.values()],
+        },
+    )
 
 
 def end(connection: Connection, endings: Sequence[Ending], *, step_seconds: float, plan: str, key: str) -> set[str]:

@@ -53,9 +53,11 @@ class Backlog:
         return queue.is_waiting(self._run.connection)
 
     def _complete_served(self) -> None:
-        """End the items whose newest finished day is there."""
+        """End the items whose newest finished day is there; where it brought no price, let them wait for an hour."""
         if self._sight.mode is Mode.END_OF_DAY:
             self._run.trip.unchanged += queue.complete_served(self._run.connection, self._sight.wanted_days())
+            if held := self._sight.held_days():
+                queue.put_off(self._run.connection, held)
 
     def keep(self) -> None:
         """Look after what is claimed, in good time, and after what other workers lost."""

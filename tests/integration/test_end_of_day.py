@@ -789,6 +789,37 @@ def test_rows_that_are_no_prices_cost_a_drain_no_call_each(world: World) -> None
     assert world.queued() == {"USDJPY": ("delayed", 0), "USDCHF": ("delayed", 0)}
 
 
+@pytest.mark.parametrize("fault", ["zero:C:USDJPY", "negative:C:USDJPY"])
+@pytest.mark.parametrize("first", ["drain", "priority"])
+def test_a_day_with_a_price_that_was_none_is_not_asked_for_again_within_the_hour_whoever_queues_it(
+    world: World, fault: str, first: str
+) -> None:
+    world.add("C:GBPUSD", "C:USDJPY")
+    world.sandbox.fail = [fault]
+    batch = NO_SECONDARY if first == "priority" else NO_ASSETS
+    world.enqueue(batch=batch)
+    if first == "priority":
+        world.prioritise(batch=batch)
+    else:
+        world.drain(batch=batch)
+    assert world.asked()[:1] == ["fx 2026-11-16"]
+
+    for minutes in (1, 10, 48):
+        world.now += minutes * MINUTE
+        # Put on the queue by hand, or due again after a failure of before.
+        world.connection.execute("delete from assetbatch.queue where symbol = 'USDJPY'")
+        world.enqueue(["USDJPY"], batch=batch)
+        result = world.drain(batch=batch)
+        assert (result.exit_code, result.dead, world.asked()) == (0, (), [])
+        assert world.queued() == {"USDJPY": ("delayed", 0)}
+
+    world.now += 2 * MINUTE
+    world.sandbox.fail = []
+    world.connection.execute("update assetbatch.queue set available_at = now()")
+    assert world.drain(batch=batch).updated == ("USDJPY",)
+    assert (world.asked(), world.queued()) == (["fx 2026-11-16"], {})
+
+
 # Two runs at once.
 
 
