@@ -19,9 +19,12 @@ JUDGE = """
 with limits as (
   select * from unnest(
     %(frequencies)s::int[], %(markets)s::text[], %(stale_before)s::timestamptz[], %(fresh_since)s::timestamptz[],
-    %(late_before)s::timestamptz[], %(never_before)s::timestamptz[], %(closed_at)s::timestamptz[], %(days)s::date[],
-    %(rest)s::boolean[]
-  ) as l (update_frequency_seconds, market, stale_before, fresh_since, late_before, never_before, closed_at, day, rests)
+    %(late_before)s::timestamptz[], %(never_before)s::timestamptz[], %(closed_at)s::timestamptz[],
+    %(silent_before)s::timestamptz[], %(days)s::date[], %(rest)s::boolean[]
+  ) as l (
+    update_frequency_seconds, market, stale_before, fresh_since, late_before, never_before, closed_at, silent_before,
+    day, rests
+  )
 ), judged as materialized (
   select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled,
          a.origin, s.succeeded_at, s.day, s.error_kind, s.error, v.state,
@@ -54,6 +57,7 @@ with limits as (
                 when s.succeeded_at is null and not p.paused then 'never'
                 when %(daily)s then case when coalesce(s.day, '-infinity') < l.day then 'stale' else 'end_of_day' end
                 when s.succeeded_at < l.stale_before then 'stale'
+                when s.priced_at < l.silent_before then 'silent'
                 when s.succeeded_at >= l.fresh_since then 'fresh'
                 else 'closed' end as state
   ) v
@@ -67,7 +71,8 @@ with limits as (
 ), others as (
   select symbol from judged
   where enabled and symbol <> all(%(named)s)
-  order by array_position(array['failing', 'stale', 'never', 'not_entitled'], state), succeeded_at nulls first, symbol
+  order by array_position(array['failing', 'stale', 'never', 'not_entitled', 'silent'], state),
+           succeeded_at nulls first, symbol
   limit %(most_others)s
 ), shown as (
   select symbol, 0 as place from judged where symbol = any(%(named)s)
@@ -94,7 +99,8 @@ class Limit:
     With live prices: stale is what was last updated before `stale_before`, fresh what was since `fresh_since`, late, if
     it is a priority asset, what was before `late_before`. With those of finished days: stale and late is what lacks
     `day`; None: that is not late yet. What was never updated may wait if it was added since `never_before`. A market
-    that rests by its hours does so since `closed_at`; `rests`: the vendor says that it does.
+    that rests by its hours does so since `closed_at`; `rests`: the vendor says that it does. What has a price of before
+    `silent_before` is asked for in vain: nothing trades.
     """
 
     update_frequency_seconds: int
@@ -104,6 +110,7 @@ class Limit:
     late_before: datetime
     never_before: datetime
     closed_at: datetime | None = None
+    silent_before: datetime | None = None
     day: date | None = None
     rests: bool = False
 
@@ -156,6 +163,7 @@ def judge(
             "late_before": [one.late_before for one in limits],
             "never_before": [one.never_before for one in limits],
             "closed_at": [one.closed_at for one in limits],
+            "silent_before": [one.silent_before for one in limits],
             "days": [one.day for one in limits],
             "rest": [one.rests for one in limits],
             "daily": daily,

@@ -77,15 +77,15 @@ set last_sync_timestamp = coalesce(excluded.last_sync_timestamp, d.last_sync_tim
 WRITE_SYNC_STATE_AND_EVENTS = """
 with v as (
   select * from unnest(
-    %(symbols)b::text[], %(error_kinds)b::text[], %(errors)b::text[], %(priced)s::boolean[], %(changed)s::boolean[],
-    %(payloads)b::text[]
-  ) as v (symbol, error_kind, error, priced, changed, payload)
+    %(symbols)b::text[], %(error_kinds)b::text[], %(errors)b::text[], %(priced_at)s::timestamptz[],
+    %(changed)s::boolean[], %(payloads)b::text[]
+  ) as v (symbol, error_kind, error, priced_at, changed, payload)
 ), state as (
   insert into assetbatch.sync_state as s
-    (symbol, served_at, succeeded_at, error_kind, error, day, missing_since, event_seq)
+    (symbol, served_at, succeeded_at, priced_at, error_kind, error, day, missing_since, event_seq)
   select v.symbol,
          case when v.error_kind is null then %(served_at)s end,
-         case when v.priced then %(answered_at)s end,
+         case when v.priced_at is not null then %(answered_at)s end, v.priced_at,
          v.error_kind, v.error, %(day)s::date, case when v.error_kind = 'missing' then %(day)s::date end,
          case when v.changed then (extract(epoch from clock_timestamp()) * 1000000)::bigint else 0 end
   from v order by v.symbol
@@ -93,6 +93,7 @@ with v as (
   set served_at = case when excluded.day is null then coalesce(excluded.served_at, s.served_at)
                        else greatest(excluded.served_at, s.served_at) end,
       succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
+      priced_at = coalesce(excluded.priced_at, s.priced_at),
       error_kind = excluded.error_kind, error = excluded.error, day = greatest(s.day, excluded.day),
       missing_since = case when excluded.missing_since is not null and s.error_kind = 'missing'
                            then least(excluded.missing_since, s.missing_since) else excluded.missing_since end,
@@ -268,7 +269,7 @@ def _write_states(
             "symbols": [one.symbol for one in brought],
             "error_kinds": [one.failure.kind.value if one.failure else None for one in brought],
             "errors": [one.failure.error if one.failure else None for one in brought],
-            "priced": [one.quote is not None for one in brought],
+            "priced_at": [None if one.quote is None else one.quote.timestamp for one in brought],
             "changed": [one.symbol in changed for one in brought],
             "payloads": [_event(one.symbol, changed.get(one.symbol)) for one in brought],
             "served_at": times.served_at,

@@ -144,6 +144,11 @@ def _of_priority_assets(
     for one in assets:
         if one.late and one.state is not Freshness.CLOSED:
             yield _late(one, outlook)
+    if silent := [one for one in assets if one.state is Freshness.SILENT]:
+        since = f"{min(one.priced_at or overview.now for one in silent):%Y-%m-%d %H:%M} UTC"
+        message = f"{', '.join(one.asset.symbol for one in silent)}: asked for, but nothing has traded since {since}"
+        hint = "delisted, or renamed? See polygon_ticker"
+        yield Alert(Level.WARNING, "assets.silent", message, hint, len(silent), 0)
     runs = overview.job("run-priority")["runs"]
     for (kind, error, never), some in _by_cause(assets).items():
         symbols = ", ".join(one.asset.symbol for one in some)

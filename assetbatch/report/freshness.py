@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # A finished day that is not stored so long after it could be had is trouble.
 DAY_PATIENCE = timedelta(hours=3)
+# What did not trade for so long while its market was open is silent: nobody can bring a newer price.
+SILENT_AFTER = timedelta(days=7)
 # As the jobs have it, that tell of the same assets.
 SEEN_WITHIN = planner.SEEN_WITHIN
 
@@ -30,6 +32,7 @@ class Freshness(StrEnum):
 
     FRESH = "fresh"
     STALE = "stale"
+    SILENT = "silent"
     CLOSED = "closed"
     END_OF_DAY = "end_of_day"
     NOT_ENTITLED = "not_entitled"
@@ -155,6 +158,7 @@ def limits(frequencies: Iterable[int], outlook: Outlook) -> list[Limit]:
                 fresh_since=outlook.now - oldest,
                 late_before=market_time_ago(market, oldest_priority(seconds, outlook.interval), outlook.now),
                 never_before=market_time_ago(market, timedelta(seconds=2 * seconds), outlook.now),
+                silent_before=None if daily else market_time_ago(market, max(SILENT_AFTER, oldest), outlook.now),
                 closed_at=None if daily else market_hours.last_close(market, outlook.now),
                 day=days[market.asset_type],
                 rests=not daily and market.asset_type in outlook.closed,

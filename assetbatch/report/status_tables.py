@@ -26,9 +26,14 @@ if TYPE_CHECKING:
 
 HEALTH_STYLES = {Health.HEALTHY: "bold green", Health.DEGRADED: "bold yellow", Health.UNHEALTHY: "bold red"}
 LEVEL_STYLES = {Level.WARNING: "yellow", Level.CRITICAL: "bold red"}
-STATE_STYLES = {Freshness.FRESH: "green", Freshness.CLOSED: "dim", Freshness.END_OF_DAY: "dim"}
+STATE_STYLES = {
+    Freshness.FRESH: "green",
+    Freshness.SILENT: "yellow",
+    Freshness.CLOSED: "dim",
+    Freshness.END_OF_DAY: "dim",
+}
 # Of the other assets, those that somebody should look at are shown.
-NOT_WELL = {Freshness.FAILING, Freshness.STALE, Freshness.NEVER, Freshness.NOT_ENTITLED}
+NOT_WELL = {Freshness.FAILING, Freshness.STALE, Freshness.NEVER, Freshness.NOT_ENTITLED, Freshness.SILENT}
 # Words of the lines below the tables, all as wide.
 LABEL_WIDTH = 8
 

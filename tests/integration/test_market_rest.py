@@ -16,6 +16,7 @@ import pytest
 from assetbatch.database import entitlements
 from assetbatch.planner import ASK_AGAIN
 from assetbatch.report import status
+from assetbatch.report.health import Health, Level
 from tests.conftest import API_KEY
 from tests.integration.test_end_of_day import World
 from tests.world import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, QUICK, UNLIMITED, judged, overview
@@ -482,3 +483,56 @@ def test_a_finished_day_is_asked_for_when_the_plan_becomes_free_on_a_saturday(li
     assert (first.exit_code, asked[:2]) == (0, ["fx 2026-11-20", "crypto 2026-11-20"])
     # What was asked for live since forex closed still counts.
     assert (back.unchanged, tickers(asked[2:])) == (("XAUUSD", "EURUSD"), ["BTCUSD"])
+
+
+# What is asked for and answered, but trades no more.
+
+
+def test_a_last_trade_of_long_ago_is_silent_and_neither_fresh_nor_stale(live: World) -> None:
+    keys: dict[str, Any] = {"rate_limiting": UNLIMITED, "batch": NO_SECONDARY}
+    live.add("X:SOLUSD", "C:GBPUSD")
+    live.now = began = datetime(2026, 9, 15, 12, tzinfo=UTC)
+    live.sandbox.fail = ["stale:X:SOLUSD", "stale:C:GBPUSD"]
+    found = {}
+
+    for days in (0, 6, 8, 10, 40):
+        live.now = began + timedelta(days=days)
+        live.enqueue(**keys)
+        result, drained = live.prioritise(**keys), live.drain(**keys)
+        assert (result.exit_code, drained.exit_code) == (0, 0)
+        assert {*drained.updated, *drained.unchanged} == {"SOLUSD", "GBPUSD"}
+        found[days] = {symbol: states(live)[symbol] for symbol in ("SOLUSD", "GBPUSD")}
+        # Of a secondary asset that is no alarm.
+        assert told(live).alerts == ()
+
+    fresh, silent = ("fresh", False), ("silent", False)
+    # Forex rests on two days of seven.
+    assert {days: (one["SOLUSD"], one["GBPUSD"]) for days, one in found.items()} == {
+        0: (fresh, fresh),
+        6: (fresh, fresh),
+        8: (silent, fresh),
+        10: (silent, silent),
+        40: (silent, silent),
+    }
+    live.sandbox.fail = []
+    live.now += 24 * HOUR
+    live.enqueue(**keys)
+    live.prioritise(**keys)
+    live.drain(**keys)
+    assert {state for state, _ in states(live).values()} == {"fresh"}
+
+
+def test_a_priority_asset_that_trades_no_more_is_a_warning(live: World) -> None:
+    keys: dict[str, Any] = {"rate_limiting": UNLIMITED, "batch": NO_SECONDARY}
+    live.now = datetime(2026, 9, 15, 12, tzinfo=UTC)
+    live.sandbox.fail = ["stale:X:BTCUSD"]
+    live.prioritise(**keys)
+    live.now += timedelta(days=40)
+    assert live.prioritise(**keys).unchanged == ("BTCUSD",)
+
+    report = told(live)
+
+    (alert,) = report.alerts
+    assert (alert.metric, alert.level, report.health) == ("assets.silent", Level.WARNING, Health.DEGRADED)
+    assert alert.message == "BTCUSD: asked for, but nothing has traded since 2026-09-15 11:49 UTC"
+    assert [one.state for one in report.assets] == ["fresh", "fresh", "silent"]

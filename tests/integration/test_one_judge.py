@@ -60,6 +60,7 @@ class One:
     succeeded_ago: timedelta | None
     error: str | None
     day_ago: int | None
+    priced_ago: timedelta | None = None
 
     def asset(self, number: int) -> Asset:
         kind = AssetType.CRYPTO if self.ticker.startswith("X:") else AssetType.FOREX
@@ -87,6 +88,7 @@ assets = st.lists(
         succeeded_ago=st.sampled_from(AGES),
         error=st.sampled_from(ERRORS),
         day_ago=st.sampled_from([None, 1, 2, 3, 4, 8]),
+        priced_ago=st.sampled_from([None, MINUTE, 6 * DAY, 11 * DAY, 40 * DAY]),
     ),
     max_size=6,
 )
@@ -133,7 +135,8 @@ def rule(one: One, asset: Asset, now: datetime, *, daily: bool) -> tuple[str, bo
         return ("stale", has_had_time) if stale else ("end_of_day", False)
     if open_for(ago) > oldest:
         return "stale", has_had_time
-    return ("fresh" if ago <= oldest else "closed"), False
+    is_silent = one.priced_ago is not None and open_for(one.priced_ago) > max(7 * DAY, oldest)
+    return ("silent" if is_silent else "fresh" if ago <= oldest else "closed"), False
 
 
 def put(connection: Connection, found: list[One], began: tuple[Runs, ...]) -> datetime:
@@ -150,9 +153,16 @@ def put(connection: Connection, found: list[One], began: tuple[Runs, ...]) -> da
             (asset.symbol, asset.polygon_ticker, asset.asset_type.value, one.frequency, now - one.enabled_ago),
         )
         connection.execute(
-            "insert into assetbatch.sync_state (symbol, succeeded_at, error_kind, error, day)"
-            " values (%s, %s, %s, %s, %s)",
-            (asset.symbol, one.succeeded_ago and now - one.succeeded_ago, one.error, one.error, one.day(now)),
+            "insert into assetbatch.sync_state (symbol, succeeded_at, error_kind, error, day, priced_at)"
+            " values (%s, %s, %s, %s, %s, %s)",
+            (
+                asset.symbol,
+                one.succeeded_ago and now - one.succeeded_ago,
+                one.error,
+                one.error,
+                one.day(now),
+                one.priced_ago and now - one.priced_ago,
+            ),
         )
     for job in began:
         for place, ending in enumerate(job.endings):

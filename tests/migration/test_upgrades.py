@@ -74,7 +74,7 @@ ROWS = {
     6: """
         insert into assetbatch.bar_absences (symbol, reason, month, ranges, noted_at, told)
         values ('EURUSD', 'refused', '2026-11-01', '{[2026-11-20 10:00Z,2026-11-20 11:00Z)}', now(), 'full');
-        update assetbatch.sync_state set missing_since = '2026-11-20';
+        update assetbatch.sync_state set missing_since = '2026-11-20', priced_at = '2026-11-19';
         update assetbatch.rate_limits set history = '7713056685277385028/00000001';
         insert into assetbatch.runs (job, host, version, plan, place, pid, pid_started, gone_at)
         values ('backfill', 'a', '0.1.0', 'free', 'a boot pid:[1]', 4711, 53363, now());

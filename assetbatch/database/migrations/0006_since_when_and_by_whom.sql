@@ -46,3 +46,8 @@ comment on column assetbatch.sync_state.served_at is
 alter table assetbatch.sync_state add column missing_since date;
 comment on column assetbatch.sync_state.missing_since is
   'the oldest of the finished days, up to the newest one asked for, that all lack the asset; null: the newest one does not';
+
+-- That an asset is asked for and answered says nothing about when it traded last.
+alter table assetbatch.sync_state add column priced_at timestamptz;
+comment on column assetbatch.sync_state.priced_at is
+  'the vendor''s own time of the newest price that it answered with; null: not known';
