@@ -160,27 +160,27 @@ returning q.symbol
 
 
 # What needs no call: the newest day that the market can be asked for is there, or none can be asked for now. An asset
-# for which the vendor sent something that is no price is asked for again.
+# for which it brought something that is no price is asked for again with its market, but not as long as that is held.
 COMPLETE_SERVED = """
+with wanted as (
+  select * from unnest(%(markets)s::text[], %(days)s::date[], %(held_seconds)s::float8[])
+    as w (asset_type, day, held_seconds)
+), put_off as (
+  update assetbatch.queue q
+  set state = 'delayed', available_at = statement_timestamp() + make_interval(secs => w.held_seconds)
+  from assetbatch.assets a
+  join wanted w using (asset_type)
+  join assetbatch.sync_state s using (symbol)
+  where q.symbol = a.symbol and q.state = 'queued' and w.held_seconds > 0
+    and s.day >= w.day and coalesce(s.error_kind, 'missing') <> 'missing'
+)
 delete from assetbatch.queue q
 using assetbatch.assets a
-join unnest(%(markets)s::text[], %(days)s::date[]) as w (asset_type, day) using (asset_type)
+join wanted w using (asset_type)
 left join assetbatch.sync_state s on s.symbol = a.symbol
 where q.symbol = a.symbol and q.state in ('queued', 'delayed')
   and (w.day is null or (s.day >= w.day and coalesce(s.error_kind, 'missing') = 'missing'))
 returning q.symbol
-"""
-
-# What was no price is asked for again with its market, and not at once for each such item.
-PUT_OFF = """
-update assetbatch.queue q
-set state = 'delayed', available_at = statement_timestamp() + make_interval(secs => w.seconds)
-from assetbatch.assets a
-join unnest(%(markets)s::text[], %(days)s::date[], %(seconds)s::float8[]) as w (asset_type, day, seconds)
-  using (asset_type)
-join assetbatch.sync_state s on s.symbol = a.symbol
-where q.symbol = a.symbol and q.state = 'queued'
-  and s.day >= w.day and coalesce(s.error_kind, 'missing') <> 'missing'
 """
 
 ASSET_TYPES = {one.value: one for one in AssetType}
@@ -321,30 +321,23 @@ def complete(connection: Connection, items: Sequence[Item]) -> set[str]:
     return {row["symbol"] for row in connection.execute(COMPLETE, _claims(items))} if items else set()
 
 
-def complete_served(connection: Connection, days: Mapping[AssetType, date | None]) -> list[str]:
+def complete_served(
+    connection: Connection, days: Mapping[AssetType, date | None], held_seconds: Mapping[AssetType, float]
+) -> list[str]:
     """Take items off the queue that nobody holds and whose asset has the day that is given for its market.
 
-    None for a market: no day can be asked for now. Returns the symbols.
+    None for a market: no day can be asked for now. Items of assets for which the day brought something that is no price
+    wait for `held_seconds`: for so long it is not asked for again. Returns the symbols of those that are done.
     """
     rows = connection.execute(
-        COMPLETE_SERVED, {"markets": [market.value for market in days], "days": list(days.values())}
-    )
-    return [row["symbol"] for row in rows]
-
-
-def put_off(connection: Connection, held: Mapping[AssetType, tuple[date, float]]) -> None:
-    """Let items wait that nobody holds and for which a market's day brought something that is no price.
-
-    `held` has the day, and for how many seconds it is not asked for again.
-    """
-    connection.execute(
-        PUT_OFF,
+        COMPLETE_SERVED,
         {
-            "markets": [market.value for market in held],
-            "days": [day for day, _ in held.values()],
-            "seconds": [seconds for _, seconds in held.values()],
+            "markets": [market.value for market in days],
+            "days": list(days.values()),
+            "held_seconds": [held_seconds.get(market, 0.0) for market in days],
         },
     )
+    return [row["symbol"] for row in rows]
 
 
 def end(connection: Connection, endings: Sequence[Ending], *, step_seconds: float, plan: str, key: str) -> set[str]:

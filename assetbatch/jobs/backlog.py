@@ -55,9 +55,9 @@ class Backlog:
     def _complete_served(self) -> None:
         """End the items whose newest finished day is there; where it brought no price, let them wait for an hour."""
         if self._sight.mode is Mode.END_OF_DAY:
-            self._run.trip.unchanged += queue.complete_served(self._run.connection, self._sight.wanted_days())
-            if held := self._sight.held_days():
-                queue.put_off(self._run.connection, held)
+            self._run.trip.unchanged += queue.complete_served(
+                self._run.connection, self._sight.wanted_days(), self._sight.held_seconds()
+            )
 
     def keep(self) -> None:
         """Look after what is claimed, in good time, and after what other workers lost."""

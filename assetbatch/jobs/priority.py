@@ -87,7 +87,7 @@ class _Update:
             cycle.fail([asset for call in calls for asset in call.assets], barred.kind, barred.error)
         else:
             cycle.make([self._sight.widened(call) for call in calls if not planner.looks_back(call, self._sight.days)])
-            self._look_back(cycle)
+            self._look_back(cycle, calls)
         self._look_at_markets(cycle)
         if not self._ends_run(road.trip):
             bars.fetch(client, no_call_after=no_call_after, max_calls=max_calls)
@@ -120,14 +120,16 @@ class _Update:
     def _ends_run(self, trip: Trip) -> bool:
         return any(KINDS[failure.kind].ends_run for failure in trip.failed)
 
-    def _look_back(self, cycle: Cycle) -> None:
+    def _look_back(self, cycle: Cycle, planned: Sequence[Call]) -> None:
         """Ask for the day before of what has no price and may have rested on the newest one, with a call that is left.
 
-        It tells gold on a holiday of its own from a ticker that does not exist; what is no use now is not planned.
+        It tells gold on a holiday of its own from a ticker that does not exist.
         """
-        if self._sight.mode is not Mode.END_OF_DAY or self._ends_run(cycle.road.trip):
+        if self._sight.mode is Mode.LIVE or self._ends_run(cycle.road.trip):
             return
-        calls = [call for call in self._plan(self._assets) if planner.looks_back(call, self._sight.days)]
+        if any(failure.kind is FailureKind.MISSING for failure in cycle.road.trip.failed):
+            planned = self._plan(self._assets)
+        calls = [call for call in planned if planner.looks_back(call, self._sight.days)]
         if len(calls) <= cycle.calls_left:
             cycle.make([self._sight.widened(call) for call in calls])
 

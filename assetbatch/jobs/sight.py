@@ -160,16 +160,11 @@ class Sight:
         now = self._clock.now()
         return {market: planner.wanted_day(market, self.days, now) for market in AssetType}
 
-    def held_days(self) -> dict[AssetType, tuple[date, float]]:
-        """Return the newest days that were asked for within the hour, and for how many seconds they are not again."""
-        now = self._clock.now()
-        asked = {
-            (market, day): self.days[market, day]
-            for market, day in self.wanted_days().items()
-            if day is not None and (market, day) in self.days
-        }
-        left = {key: (one.asked_at + planner.ASK_AGAIN - now).total_seconds() for key, one in asked.items()}
-        return {market: (day, seconds) for (market, day), seconds in left.items() if seconds > 0}
+    def held_seconds(self) -> dict[AssetType, float]:
+        """Return for how many seconds the newest day of a market that was asked for lately is not asked for again."""
+        asked = {market: self.days.get((market, day)) for market, day in self.wanted_days().items() if day}
+        again_at = {market: one.asked_at + planner.ASK_AGAIN for market, one in asked.items() if one}
+        return {market: (at - self._clock.now()).total_seconds() for market, at in again_at.items()}
 
     def widened(self, call: Call) -> Call:
         """Let a call for daily figures serve all of its market: the catalogue is what config.yaml says by then.
@@ -220,7 +215,8 @@ class Sight:
         self._note_day(market, day, DayOutcome.STORED)
         if planner.looks_back(call, self.days):
             return []
-        return queue.complete_served(self._connection, {market: day})
+        hour = planner.ASK_AGAIN.total_seconds()
+        return queue.complete_served(self._connection, {market: day}, {market: hour})
 
     def learn(self, call: Call, error: CallError | None) -> bool:
         """Learn from how a call went; True: there is another way now to what it was for."""
