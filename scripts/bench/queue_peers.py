@@ -88,7 +88,7 @@ class Lanes:
             with connection.transaction():
                 prices.write(
                     connection,
-                    sort_out(call.assets, answers),
+                    sort_out(call, answers, (), lambda _asset, _kind: False),
                     prices.Times(asked_at, datetime.now(UTC)),
                     carefully=False,
                 )
