@@ -142,6 +142,7 @@ class FailureKind(StrEnum):
     REDIRECTED = "redirected"
     REFUSED_BY_DATABASE = "refused_by_database"
     REFUSED_BY_TABLE = "refused_by_table"
+    LOCKED = "locked"
     WORKER_LOST = "worker_lost"
 
 
@@ -249,6 +250,10 @@ KINDS: dict[FailureKind, Consequence] = {
     FailureKind.REFUSED_BY_DATABASE: Consequence("a constraint or trigger of the platform's own tables refused it"),
     FailureKind.REFUSED_BY_TABLE: Consequence(
         "the table's owner has to mend it: create the month's partition, or grant the privilege", fate=Fate.BACK
+    ),
+    FailureKind.LOCKED: Consequence(
+        "another transaction keeps the row locked, pg_stat_activity shows whose: the next run tries again",
+        fate=Fate.BACK,
     ),
     FailureKind.WORKER_LOST: Consequence("is memory short, or does something kill the jobs?"),
 }

@@ -9,7 +9,7 @@ import psycopg
 
 from assetbatch.database.connection import words_of
 from assetbatch.database.prices import ADD_SYMBOLS
-from assetbatch.database.savepoints import refuses, refuses_table, sift
+from assetbatch.database.savepoints import refuses_table, sift
 from assetbatch.errors import FailureKind
 from assetbatch.model import Bar
 
@@ -129,7 +129,7 @@ def write(
 
     if not carefully:
         return StoredBars(put(page) if page else 0)
-    found = sift(connection, page, put, is_refusal=refuses, most_statements=MOST_STATEMENTS)
+    found = sift(connection, page, put, most_statements=MOST_STATEMENTS)
     if not found.refused:
         return StoredBars(sum(found.taken))
     refused = sorted((row[0].ts, words_of(error)) for row, error in found.refused)

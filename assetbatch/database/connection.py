@@ -38,6 +38,16 @@ Connection = psycopg.Connection[Row]
 CONNECT_TIMEOUT_SECONDS = 5
 TCP_USER_TIMEOUT_MS = 30_000
 
+# What statements meet that were written for other tables: since the schema's version fits, those are the platform's.
+OTHERWISE_SHAPED = (
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.DatatypeMismatch,
+    psycopg.errors.InvalidColumnReference,
+    psycopg.errors.GeneratedAlways,
+    psycopg.errors.WrongObjectType,
+)
+
 # The last one is for a process that is frozen: the server lets go of its locks.
 LIMIT_TRANSACTION = """
 select set_config('lock_timeout', %(lock_timeout)s, true), set_config('statement_timeout', %(statement_timeout)s, true),
@@ -163,13 +173,8 @@ def translated_errors(described: str) -> Iterator[None]:
 def meaning_of(error: psycopg.Error, described: str) -> AssetbatchError | None:
     """Return what an error of the database so `described` means for who runs a command; None: it is a bug."""
     words = words_of(error)
-    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
-        return SchemaError(f"{described} has no schema for assetbatch ({words})", hint="run `assetbatch init`")
-    if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return SchemaError(
-            f"{described}: {words}",
-            hint=_privilege_hint(words),
-        )
+    if shaped := _schema_hint(error):
+        return SchemaError(f"{described}: {words}", hint=shaped)
     hint = mend_of(type(error).__name__)
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
         return DatabaseUnavailableError(f"{described} is read only: {words}", hint=hint)
@@ -181,6 +186,20 @@ def meaning_of(error: psycopg.Error, described: str) -> AssetbatchError | None:
 def mend_of(name: str | None) -> str:
     """Return what mends an error of the database, by the name of its class, as a run keeps it; empty: nobody knows."""
     return MENDS.get(name or "", "")
+
+
+def _schema_hint(error: psycopg.Error) -> str:
+    """Return what helps where the database is not as it has to be; nothing where it is."""
+    if error.diag.context is not None and not isinstance(error, psycopg.OperationalError):
+        place = " ".join(error.diag.context.split())
+        return f"a trigger or a function of the platform's own tables raised it ({place}): their owner has to mend that"
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
+        return "it has no schema for assetbatch, or not all of it: run `assetbatch init`"
+    if isinstance(error, OTHERWISE_SHAPED):
+        return "a table is not as it has to be: `assetbatch doctor` says what differs"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return _privilege_hint(words_of(error))
+    return ""
 
 
 def _privilege_hint(words: str) -> str:

@@ -7,15 +7,15 @@ newer one, whoever brings it. Where the platform's own constraints refuse an ass
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
 from assetbatch.database.connection import words_of
-from assetbatch.database.savepoints import sift
+from assetbatch.database.savepoints import refuses, refuses_row, sift
 from assetbatch.errors import KINDS, FailureKind, SyncStatus
 from assetbatch.model import Failure
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
     from assetbatch.model import Quote
+
+# As far ahead as a quote of the vendor's may be: clocks differ.
+FUTURE_TOLERANCE = timedelta(minutes=5)
+# Our own transactions keep a row for milliseconds. Each part that is tried may meet one that is kept by others.
+LOCKED_ROW_TIMEOUT = "250ms"
+MOST_LOCK_WAITS = 40
 
 # Lists of texts go in binary (`b`): as text they are escaped one by one, which costs more than all else here.
 ADD_SYMBOLS = """
@@ -34,16 +40,41 @@ order by symbol
 on conflict (symbol) do nothing
 """
 
+# `is_damaged`: prices were appended to what is no object, as `||` does; older versions did that.
 LOCK_SYMBOLS = """
-select symbol, metadata -> 'last_update' as last_update
+select symbol, metadata -> 'last_update' as last_update, coalesce(jsonb_typeof(metadata), 'null') as kind,
+       coalesce(jsonb_typeof(metadata) = 'array' and metadata -> -1 ? 'last_update', false) as is_damaged
 from trading.symbols where symbol = any(%(symbols)b)
 order by symbol
 for no key update
 """
 
+# Locks those that are free; what it returns are the others.
+LOCK_FREE_SYMBOLS = """
+with free as materialized (
+  select symbol from trading.symbols where symbol = any(%(symbols)b)
+  order by symbol
+  for no key update skip locked
+)
+select symbol from trading.symbols
+where symbol = any(%(symbols)b) and symbol not in (select symbol from free)
+order by symbol
+"""
+
+READ_NAMESAKES = """
+select symbol from trading.symbols
+where lower(trim(symbol)) in (select lower(trim(name)) from unnest(%(symbols)b::text[]) as missing (name))
+  and symbol <> all(%(symbols)b)
+order by symbol
+"""
+
+READ_LOCK_TIMEOUT = "select current_setting('lock_timeout') as lock_timeout"
+WAIT_SHORTLY = "select set_config('lock_timeout', %(lock_timeout)s, true)"
+
+# What is JSON's null is no object yet; what is neither is the platform's, and does not come here.
 WRITE_PRICES = """
 update trading.symbols s
-set metadata = coalesce(s.metadata, '{}') || jsonb_build_object('last_update', q.last_update),
+set metadata = coalesce(nullif(s.metadata, 'null'), '{}') || jsonb_build_object('last_update', q.last_update),
     updated_at = clock_timestamp()
 from (
   select symbol, jsonb_build_object(
@@ -60,17 +91,25 @@ from (
 where s.symbol = q.symbol
 """
 
-# The time of the last sync stays what it was when this one failed.
+# The time of the last sync stays what it was when this one failed. The word is cast to whatever type its column has.
+# What it returns is looked at: triggers of the platform have had their way with the prices by now, and with the status.
 WRITE_SYNC_STATUS = """
-insert into data_sources.data_sync_status as d (ticker_id, provider_id, last_sync_timestamp, sync_status, updated_at)
-select s.id, p.id, case when v.sync_status = 'success' then clock_timestamp() end, v.sync_status, clock_timestamp()
-from unnest(%(symbols)b::text[], %(sync_statuses)b::text[]) as v (symbol, sync_status)
-join trading.symbols s using (symbol)
-cross join (select id from data_sources.api_providers where code = 'polygon') p
-order by v.symbol
-on conflict (ticker_id, provider_id) do update
-set last_sync_timestamp = coalesce(excluded.last_sync_timestamp, d.last_sync_timestamp),
-    sync_status = excluded.sync_status, updated_at = excluded.updated_at
+with v as materialized (
+  select s.id, s.symbol, s.metadata, v.sync_status
+  from unnest(%(symbols)b::text[], %(sync_statuses)b::text[]) as v (symbol, sync_status)
+  join trading.symbols s using (symbol)
+), written as (
+  insert into data_sources.data_sync_status as d (ticker_id, provider_id, last_sync_timestamp, sync_status, updated_at)
+  select v.id, p.id, case when v.sync_status = 'success' then clock_timestamp() end,
+         assetbatch.as_type_of((null::data_sources.data_sync_status).sync_status, v.sync_status), clock_timestamp()
+  from v cross join (select id from data_sources.api_providers where code = 'polygon') p
+  order by v.symbol
+  on conflict (ticker_id, provider_id) do update
+  set last_sync_timestamp = coalesce(excluded.last_sync_timestamp, d.last_sync_timestamp),
+      sync_status = excluded.sync_status, updated_at = excluded.updated_at
+  returning 1
+)
+select v.symbol, v.metadata -> 'last_update' as last_update, (select count(*) from written) as written from v
 """
 
 # A symbol's seq never goes back, not even after an old backup was restored: the clock is ahead of what was given then.
@@ -127,13 +166,17 @@ class Brought:
 class Stored:
     """What became of it: symbols whose price changed, for which nothing newer came, that were deleted; failures.
 
-    `statuses_lost`: how many rows of data_sync_status were not written, and nothing said why.
+    `locked` are symbols that another transaction kept locked: nothing is stored of them, and nothing is charged to
+    them. `from_future`: the price that was there was of a time in the future, and gave way. `statuses_lost`: how many
+    rows of data_sync_status were not written, and nothing said why.
     """
 
     updated: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    locked: list[str] = field(default_factory=list)
+    from_future: list[str] = field(default_factory=list)
     statuses_lost: int = 0
 
     def __iadd__(self, other: Stored) -> Self:
@@ -142,6 +185,8 @@ class Stored:
         self.unchanged += other.unchanged
         self.deleted += other.deleted
         self.failed += other.failed
+        self.locked += other.locked
+        self.from_future += other.from_future
         self.statuses_lost += other.statuses_lost
         return self
 
@@ -175,43 +220,98 @@ def last_update(quote: Quote) -> dict[str, Decimal | str | None]:
     }
 
 
-def supersedes(quote: Quote, stored: object) -> bool:
+def supersedes(quote: Quote, stored: object, now: datetime) -> bool:
     """Tell whether `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
 
     It does when it is newer, or of the same time but not the same. What is stored may have been written by others: what
-    cannot be read as a time gives way.
+    cannot be read as a time gives way, and so does a time in the future.
     """
-    if not isinstance(stored, dict):
+    stored_at = _time_of(stored)
+    if stored_at is None or _is_future(stored_at, now):
         return True
+    return not _is_there(quote, stored) if stored_at == quote.timestamp else stored_at < quote.timestamp
+
+
+def _time_of(stored: object) -> datetime | None:
     try:
-        stored_at = datetime.fromisoformat(stored["timestamp"])
-        if stored_at != quote.timestamp:
-            return stored_at < quote.timestamp
+        moment = datetime.fromisoformat(stored["timestamp"]) if isinstance(stored, dict) else None
     except (KeyError, TypeError, ValueError):
-        return True
-    return any(stored.get(key) != value for key, value in last_update(quote).items() if key != "timestamp")
+        return None
+    return None if moment is None or moment.tzinfo is None else moment
+
+
+def _is_future(moment: datetime | None, now: datetime) -> bool:
+    return moment is not None and moment - now > FUTURE_TOLERANCE
+
+
+def _is_there(quote: Quote, stored: object) -> bool:
+    """Return whether `stored`, a `metadata.last_update` or anything at all, has this quote's figures and its time."""
+    return (
+        isinstance(stored, dict)
+        and _time_of(stored) == quote.timestamp
+        and all(stored.get(key) == value for key, value in last_update(quote).items() if key != "timestamp")
+    )
 
 
 def write(connection: Connection, brought: Sequence[Brought], times: Times, *, carefully: bool) -> Stored:
     """Write what was brought. The caller opens the transaction, and repeats it `carefully` when this raises a refusal.
 
-    Carefully means that what the platform refuses is looked for, and fails alone.
+    Carefully means that what the platform refuses is looked for, and fails alone; and that what another transaction
+    keeps locked is left to the next run. Raises what has to do with no row: trouble of the server, a table that takes
+    nothing from this role.
     """
     if not carefully:
         return _write_together(connection, brought, times)
+    limit = connection.execute(READ_LOCK_TIMEOUT).fetchone()
+    connection.execute(WAIT_SHORTLY, {"lock_timeout": LOCKED_ROW_TIMEOUT})
     # In the order of all who write, for the parts come in another.
-    connection.execute(LOCK_SYMBOLS, {"symbols": [one.symbol for one in brought]})
-    found = sift(connection, brought, lambda part: _write_together(connection, part, times))
-    stored = Stored()
-    for one in found.taken:
-        stored += one
-    if found.refused:
-        stored += _write_refusals(connection, {one.symbol: words_of(error) for one, error in found.refused}, times)
+    locked = _lock(connection, [one.symbol for one in brought])
+    stored, reasons = _write_apart(connection, [one for one in brought if one.symbol not in locked], times)
+    stored.locked += sorted(locked)
+    if reasons:
+        stored += _write_refusals(connection, reasons, times)
+    connection.execute(WAIT_SHORTLY, limit)
     return stored
 
 
-def _write_refusals(connection: Connection, reasons: Mapping[str, str], times: Times) -> Stored:
-    failures = [Failure(symbol, FailureKind.REFUSED_BY_DATABASE, reasons[symbol]) for symbol in sorted(reasons)]
+def _lock(connection: Connection, symbols: Sequence[str]) -> set[str]:
+    """Lock the rows of symbols; return those that another transaction keeps for longer than our own ever do."""
+    try:
+        with connection.transaction():
+            connection.execute(LOCK_SYMBOLS, {"symbols": symbols})
+    except psycopg.errors.LockNotAvailable:
+        return {row["symbol"] for row in connection.execute(LOCK_FREE_SYMBOLS, {"symbols": symbols})}
+    return set()
+
+
+def _write_apart(
+    connection: Connection, brought: Sequence[Brought], times: Times
+) -> tuple[Stored, dict[str, psycopg.Error]]:
+    """Write what can be written; return what became of it, and why the other symbols were refused."""
+    waits = 0
+
+    def is_refusal(error: psycopg.Error) -> bool:
+        nonlocal waits
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            waits += 1
+        return refuses(error) or 0 < waits <= MOST_LOCK_WAITS
+
+    found = sift(connection, brought, lambda part: _write_together(connection, part, times), is_refusal=is_refusal)
+    stored = Stored()
+    for one in found.taken:
+        stored += one
+    reasons = {one.symbol: error for one, error in found.refused if refuses(error)}
+    stored.locked += [one.symbol for one, _ in found.refused if one.symbol not in reasons]
+    if reasons and not found.taken and not any(refuses_row(error) for error in reasons.values()):
+        # Not for what any of them is: the schema is not what it has to be, or a privilege is missing.
+        raise next(iter(reasons.values()))
+    return stored, reasons
+
+
+def _write_refusals(connection: Connection, reasons: Mapping[str, psycopg.Error], times: Times) -> Stored:
+    failures = [
+        Failure(symbol, FailureKind.REFUSED_BY_DATABASE, words_of(reasons[symbol])) for symbol in sorted(reasons)
+    ]
     refused = [Brought(failure.symbol, failure=failure) for failure in failures]
     # The status tells of it too, unless it is this very table that refuses.
     sift(connection, refused, lambda part: _write_statuses(connection, part))
@@ -221,37 +321,68 @@ def _write_refusals(connection: Connection, reasons: Mapping[str, str], times: T
 
 def _write_together(connection: Connection, brought: Sequence[Brought], times: Times) -> Stored:
     symbols = {"symbols": [one.symbol for one in brought]}
-    locked = {row["symbol"]: row["last_update"] for row in connection.execute(LOCK_SYMBOLS, symbols)}
+    locked = {row["symbol"]: row for row in connection.execute(LOCK_SYMBOLS, symbols)}
     if new := [one.symbol for one in brought if not one.known and one.symbol not in locked]:
         connection.execute(ADD_SYMBOLS, {"symbols": new})
-        locked = {row["symbol"]: row["last_update"] for row in connection.execute(LOCK_SYMBOLS, symbols)}
+        locked = {row["symbol"]: row for row in connection.execute(LOCK_SYMBOLS, symbols)}
         if not locked.keys() >= set(new):
-            raise psycopg.errors.RaiseException(
-                "a trigger, a rule or row-level security keeps its row out of trading.symbols, or hides it"
-            )
+            raise psycopg.errors.RaiseException(why_not_there(connection, new))
     deleted = [one.symbol for one in brought if one.symbol not in locked]
-    brought = [one for one in brought if one.symbol in locked]
+    brought = [_unless_damaged(one, locked[one.symbol]) for one in brought if one.symbol in locked]
+    before = {symbol: row["last_update"] for symbol, row in locked.items()}
     changed = {
-        one.symbol: one.quote for one in brought if one.quote is not None and supersedes(one.quote, locked[one.symbol])
+        one.symbol: one.quote
+        for one in brought
+        if one.quote is not None and supersedes(one.quote, before[one.symbol], times.answered_at)
     }
     if changed:
         connection.execute(WRITE_PRICES, _columns(changed))
-    written = _write_statuses(connection, brought)
+    after = _write_statuses(connection, brought)
+    if not all(_is_there(quote, after.prices.get(symbol)) for symbol, quote in changed.items()):
+        raise psycopg.errors.RaiseException("a trigger or a rule of trading.symbols drops or changes the price")
     _write_states(connection, brought, changed, times)
     return Stored(
         updated=list(changed),
         unchanged=[one.symbol for one in brought if one.failure is None and one.symbol not in changed],
         deleted=deleted,
         failed=[one.failure for one in brought if one.failure is not None],
-        statuses_lost=len(brought) - written,
+        from_future=[symbol for symbol in changed if _is_future(_time_of(before[symbol]), times.answered_at)],
+        statuses_lost=len(brought) - after.statuses,
     )
 
 
-def _write_statuses(connection: Connection, brought: Sequence[Brought]) -> int:
-    return connection.execute(
+def why_not_there(connection: Connection, symbols: Sequence[str]) -> str:
+    """Return why rows that were added are not found by their symbols."""
+    found = [row["symbol"] for row in connection.execute(READ_NAMESAKES, {"symbols": symbols})]
+    if found:
+        return f"trading.symbols has it as {', '.join(found)}: a trigger or the platform spells it so, and so must we"
+    return "a trigger, a rule or row-level security keeps its row out of trading.symbols, or hides it"
+
+
+def _unless_damaged(one: Brought, row: Mapping[str, Any]) -> Brought:
+    """Let an asset fail whose `metadata` is of a kind that no price can be put into without damage."""
+    if one.failure is not None or row["kind"] in {"object", "null"}:
+        return one
+    words = f"trading.symbols.metadata of its row is of JSON type {row['kind']}, and a price needs an object"
+    if row["is_damaged"]:
+        words += ": an older version of assetbatch appended prices to what it was; set it to '{}', or to what it held"
+    return replace(one, quote=None, failure=Failure(one.symbol, FailureKind.REFUSED_BY_DATABASE, words))
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    """What the tables hold after prices and statuses were written: each `last_update`; how many statuses were."""
+
+    prices: dict[str, object]
+    statuses: int
+
+
+def _write_statuses(connection: Connection, brought: Sequence[Brought]) -> _After:
+    rows = connection.execute(
         WRITE_SYNC_STATUS,
         {"symbols": [one.symbol for one in brought], "sync_statuses": [_sync_status(one).value for one in brought]},
-    ).rowcount
+    ).fetchall()
+    return _After({row["symbol"]: row["last_update"] for row in rows}, rows[0]["written"] if rows else 0)
 
 
 def _sync_status(one: Brought) -> SyncStatus:

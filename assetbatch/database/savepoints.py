@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import psycopg
 
+from assetbatch.database.retries import repeated
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -17,10 +19,16 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 
-# Not about the rows, wherever it is raised: connection, transaction, memory and disk, locks, time-outs, the system.
-TROUBLE = ("08", "25", "40", "53", "55", "57", "58")
+# Not about what is stored, whoever raises it: connection, transaction, conflicts, memory and disk, locks, time-outs,
+# the system.
+TROUBLE = ("08", "25", "40", "53", "55P03", "57", "58030")
 # What a constraint, a column's type or a trigger of the platform raises of a row.
-OF_ROWS = ("22", "23", "44", "P0")
+OF_ROWS = ("22", "23", "44", "45", "P0")
+# What a constraint would say at the commit it says at once, and of the rows that it is about; but not in between, when
+# a row of another table may still be missing.
+DEFER_CONSTRAINTS = "set constraints all deferred"
+CHECK_CONSTRAINTS = "set constraints all immediate"
+
 # Of these rows tried alone, the first and the last among them, one that is taken shows that the table takes some.
 PROBES = 8
 
@@ -37,13 +45,19 @@ class Sifted(Generic[R, T]):
     statements: int = 0
 
 
+def refuses(error: psycopg.Error) -> bool:
+    """Return whether an error is about what was to be stored, or where; any other is trouble of the server or ours.
+
+    What the platform raises has no list of classes: whatever is no trouble is worth trying the rows apart.
+    """
+    return not (error.sqlstate or "08").startswith(TROUBLE)
+
+
 def refuses_row(error: psycopg.Error) -> bool:
-    """Return whether a row is refused for what it is: by a constraint, a type, a policy, or a trigger's function."""
-    code = error.sqlstate or "08"
-    if code.startswith(TROUBLE) and code != "55000":
-        return False
+    """Return whether a row is refused for what it is: by a constraint, a type, a policy, or a function of a trigger."""
     by_policy = error.diag.source_function == "ExecWithCheckOptions"
-    return code.startswith(OF_ROWS) or by_policy or error.diag.context is not None
+    of_rows = (error.sqlstate or "").startswith(OF_ROWS)
+    return refuses(error) and (of_rows or by_policy or error.diag.context is not None)
 
 
 def refuses_table(error: psycopg.Error) -> bool:
@@ -53,14 +67,22 @@ def refuses_table(error: psycopg.Error) -> bool:
     """
     if isinstance(error, psycopg.errors.CheckViolation):
         return error.diag.constraint_name is None and error.diag.context is None
-    code = error.sqlstate or "08"
-    is_there = code not in {psycopg.errors.UndefinedTable.sqlstate, psycopg.errors.InvalidSchemaName.sqlstate}
-    return is_there and not refuses_row(error) and (code.startswith(("42", "0A")) or code == "55000")
+    is_there = error.sqlstate not in {psycopg.errors.UndefinedTable.sqlstate, psycopg.errors.InvalidSchemaName.sqlstate}
+    return is_there and refuses(error) and not refuses_row(error)
 
 
-def refuses(error: psycopg.Error) -> bool:
-    """Return whether an error is about what was to be stored, or where; any other is trouble of the server or ours."""
-    return refuses_row(error) or refuses_table(error)
+def carefully(transaction: Callable[..., T]) -> T:
+    """Run a whole transaction; where something was refused in it, or at its end, once more, told `carefully=True`.
+
+    So what is careful costs nothing where nothing is refused. Deadlocks and serialisation failures repeat either. A row
+    that another transaction holds is refused, too.
+    """
+    try:
+        return repeated(lambda: transaction(carefully=False))
+    except psycopg.Error as error:
+        if not (refuses(error) or isinstance(error, psycopg.errors.LockNotAvailable)):
+            raise
+        return repeated(lambda: transaction(carefully=True))
 
 
 def sift(
@@ -68,15 +90,16 @@ def sift(
     rows: Sequence[R],
     put: Callable[[Sequence[R]], T],
     *,
-    is_refusal: Callable[[psycopg.Error], bool] = refuses_row,
+    is_refusal: Callable[[psycopg.Error], bool] = refuses,
     most_statements: int | None = None,
 ) -> Sifted[R, T]:
     """Put rows into a table, inside the caller's transaction: together, else in halves, down to those that are refused.
 
-    `put` writes some of them; each time it has a savepoint of its own. Halves that lie beside rows that were taken come
-    first: what is refused often lies together. With `most_statements`, rows that are not tried by then count as refused
-    for the first one's reason; so do all where each of some that are tried alone is refused, or where the table cannot
-    be written at all. Raises what is no refusal.
+    `put` writes some of them; each time it has a savepoint of its own, at whose end deferred constraints are looked at.
+    Halves that lie beside rows that were taken come first: what is refused often lies together. With
+    `most_statements`, rows that are not tried by then count as refused for the first one's reason. So do all, where
+    the table may refuse whatever comes, or statements are bounded, and each of some that are tried alone is refused.
+    Raises what is no refusal.
     """
     sieve = _Sieve(connection, rows, put, is_refusal)
     found = sieve.found
@@ -84,8 +107,8 @@ def sift(
         return found
     first = sieve.errors[0]
     parts = _halves(0, len(rows))
-    if most_statements is not None:
-        probes = _probes(len(rows)) if refuses_row(first) else []
+    if most_statements is not None or not refuses_row(first):
+        probes = _probes(len(rows))
         for at in probes:
             sieve.takes(at, at + 1)
         if not found.taken:
@@ -136,7 +159,9 @@ class _Sieve(Generic[R, T]):
         self.found.statements += 1
         try:
             with self._connection.transaction():
-                self.found.taken.append(self._put(self._rows[start:end]))
+                self._connection.execute(DEFER_CONSTRAINTS)
+                taken = self._put(self._rows[start:end])
+                self._connection.execute(CHECK_CONSTRAINTS)
         except psycopg.Error as error:
             if not self._is_refusal(error):
                 raise
@@ -144,6 +169,7 @@ class _Sieve(Generic[R, T]):
             if end - start == 1:
                 self.found.refused.append((self._rows[start], error))
             return False
+        self.found.taken.append(taken)
         self._is_taken[start:end] = b"\1" * (end - start)
         return True
 

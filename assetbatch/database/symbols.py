@@ -13,9 +13,9 @@ import psycopg
 from assetbatch.database.catalogue import asset_of
 from assetbatch.database.connection import transaction, words_of
 from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
-from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS
+from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, why_not_there
 from assetbatch.database.retries import repeated
-from assetbatch.database.savepoints import sift
+from assetbatch.database.savepoints import Sifted, carefully, sift
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -156,21 +156,20 @@ def add(connection: Connection, assets: Sequence[Asset]) -> Added:
     What the platform's table refuses is left out, alone. Raises SchemaError when it refuses whatever comes.
     """
 
-    def attempt() -> Added:
+    def attempt(*, carefully: bool) -> Added:
         result = Added()
         with transaction(connection):
-            if assets:
-                _add(connection, assets, result)
+            _add(connection, assets, result, carefully=carefully)
         return result
 
-    return repeated(attempt)
+    return carefully(attempt) if assets else Added()
 
 
-def _add(connection: Connection, assets: Sequence[Asset], result: Added) -> None:
+def _add(connection: Connection, assets: Sequence[Asset], result: Added, *, carefully: bool) -> None:
     def put(part: Sequence[Asset]) -> tuple[set[str], set[str]]:
         return _add_together(connection, part), {asset.symbol for asset in part}
 
-    found = sift(connection, assets, put, most_statements=MOST_STATEMENTS)
+    found = sift(connection, assets, put, most_statements=MOST_STATEMENTS) if carefully else Sifted([put(assets)])
     result.refused += sorted((asset.symbol, words_of(error)) for asset, error in found.refused)
     if len(result.refused) > MOST_REFUSALS:
         raise SchemaError(
@@ -200,7 +199,7 @@ def _add_together(connection: Connection, assets: Sequence[Asset]) -> set[str]:
     connection.execute(ADD_SYMBOLS, {"symbols": list(added)})
     found = connection.execute(COUNT_SYMBOLS, {"symbols": list(added)}).fetchone()
     if found is None or found["count"] < len(added):
-        raise psycopg.errors.RaiseException("a trigger kept its row out of trading.symbols")
+        raise psycopg.errors.RaiseException(why_not_there(connection, list(added)))
     return added
 
 

@@ -15,7 +15,9 @@ import psycopg
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_holes, bar_pages, bars
+from assetbatch.database import bar_holes, bar_pages, bars, runs
+from assetbatch.database.bar_pages import StoredBars
+from assetbatch.database.connection import words_of
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind, Fate
 from assetbatch.jobs.bar_calls import BarCall, BarCalls
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.bars import Harvest
-    from assetbatch.database.bar_pages import StoredBars
     from assetbatch.database.rate_limit import Slot
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.run import Run
@@ -134,7 +135,11 @@ class Bars(BarCalls):
         )
         for ts, why in page.invalid[:1]:
             log.warning("%s: %d rows are no bars, as that of %s: %s", asset.symbol, len(page.invalid), ts, why)
-        stored = self._road.write(lambda *, carefully: self._write(one, found, carefully=carefully), [record])
+        try:
+            stored = self._road.write(lambda *, carefully: self._write(one, found, carefully=carefully), [record])
+        except psycopg.errors.LockNotAvailable as error:
+            self._locked(one, record, words_of(error))
+            return
         if stored is None:
             log.warning("bars of %s are not stored: it was removed, or held for too long", asset.symbol)
             return
@@ -147,6 +152,13 @@ class Bars(BarCalls):
         self.stored += stored.written
         if page.more or not one.newest:
             self._again(one)
+
+    def _locked(self, one: BarCall, record: CallRecord, words: str) -> None:
+        """Ask for the bars of an asset again later whose rows another transaction keeps."""
+        runs.record_calls(self._run.connection, [record])
+        log.info("bars of %s are not stored: %s", one.claimed.track.asset.symbol, words)
+        self._put_off(one, FailureKind.LOCKED, words)
+        self._refused(one, StoredBars(0, ((one.span.since, words),), FailureKind.LOCKED, is_any_taken=False))
 
     def _refused(self, one: BarCall, stored: StoredBars) -> None:
         """Ask for no further bars of an asset of which the table took none, nor of others where that is the table's."""

@@ -232,7 +232,7 @@ class Drain:
             [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)],
             anything_stored=bool(trip.updated or trip.unchanged or self._bars.assets),
         )
-        warnings = result.warnings + self._run.statuses_lost() + self._bars.warnings()
+        warnings = result.warnings + self._run.platform_warnings() + self._bars.warnings()
         if trip.deleted:
             warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(trip.deleted)}",)
         warnings += unknown_tickers(self._sight.unknown(trip.failed))

@@ -214,7 +214,7 @@ class _Update:
             ended_by=bars.ended_by,
             warnings=(
                 *result.warnings,
-                *run.statuses_lost(),
+                *run.platform_warnings(),
                 *bars.warnings(),
                 *([self._sight.contradiction] if self._sight.contradiction else []),
                 *unknown_tickers(self._sight.unknown(strangers)),

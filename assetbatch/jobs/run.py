@@ -20,7 +20,7 @@ from assetbatch.provider.addresses import source_of
 from assetbatch.provider.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from assetbatch.config import Config
@@ -111,13 +111,28 @@ class Run:
             warnings=_give_way(self.config, self.connection, trip.unforeseen),
         )
 
-    def statuses_lost(self) -> tuple[str, ...]:
-        """Return why data_sync_status is not written, or was not in this run; nothing where it is."""
+    def platform_warnings(self) -> tuple[str, ...]:
+        """Return what in the platform's tables kept this run from storing something, or looked wrong."""
+        return (*self._statuses_lost(), *self._found_odd())
+
+    def _statuses_lost(self) -> tuple[str, ...]:
         seen, lost = platform.sight(self.connection), self.trip.statuses_lost
         if seen.blind_spot is not None:
             return (f"{seen.blind_spot}. Next: {seen.mend}",)
         what = "data_sources.data_sync_status was not written"
         return (f"{what} for {lost} assets: a trigger or a rule keeps its rows out",) if lost else ()
+
+    def _found_odd(self) -> Iterator[str]:
+        trip = self.trip
+        if trip.locked:
+            names = _named(sorted(set(trip.locked)))
+            yield (
+                f"not stored, since another transaction keeps the rows locked: {names}. The next run tries again;"
+                " pg_stat_activity shows who holds them"
+            )
+        if trip.from_future:
+            names = _named(sorted(set(trip.from_future)))
+            yield f"last_update had a time in the future, which another program wrote, and gave way: {names}"
 
 
 def skipped(run: Run) -> RunResult:
@@ -236,9 +251,14 @@ def unknown_tickers(failures: Sequence[Failure]) -> tuple[str, ...]:
     """Return a warning of tickers that the vendor does not know, if there are any."""
     if not failures:
         return ()
-    more = f" and {len(failures) - MOST_NAMED} more" if len(failures) > MOST_NAMED else ""
-    names = ", ".join(one.symbol for one in failures[:MOST_NAMED])
-    return (f"the vendor does not know {names}{more}: {failures[0].error}. Check polygon_ticker",)
+    names = _named([one.symbol for one in failures])
+    return (f"the vendor does not know {names}: {failures[0].error}. Check polygon_ticker",)
+
+
+def _named(symbols: Sequence[str]) -> str:
+    """Return the first of some symbols, and how many more there are."""
+    more = f" and {len(symbols) - MOST_NAMED} more" if len(symbols) > MOST_NAMED else ""
+    return ", ".join(symbols[:MOST_NAMED]) + more
 
 
 def exit_code(kinds: Sequence[FailureKind], *, anything_stored: bool) -> int:

@@ -155,11 +155,17 @@ class Settling:
                 self._claims.forget(self._sight.note_stored(call))
                 # What the vendor has not of a day it will not have in a minute: that item is done, too.
                 failures = {symbol: one for symbol, one in failures.items() if one.kind is not FailureKind.MISSING}
-            done = [item for item in items if item.asset.symbol not in failures]
+            locked = set(stored.locked)
+            done = [item for item in items if item.asset.symbol not in failures.keys() | locked]
             endings = [
                 self._verdict(item, failures[item.asset.symbol], of_day=day is not None)
                 for item in items
                 if item.asset.symbol in failures
+            ]
+            # Nobody's fault: it is asked for again a little later.
+            delay = self._settings.retry_delay_seconds
+            endings += [
+                Ending(item, State.DELAYED, delay_seconds=delay) for item in items if item.asset.symbol in locked
             ]
             ended = self._claims.write(done, endings)
             if lost := claimed & failures.keys() - ended:

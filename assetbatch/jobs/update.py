@@ -13,14 +13,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-import psycopg
 from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 
 from assetbatch.database import prices, runs
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import Outcome
-from assetbatch.database.retries import repeated
-from assetbatch.database.savepoints import refuses
+from assetbatch.database.savepoints import carefully
 from assetbatch.errors import KINDS, CallError
 from assetbatch.model import Failure
 from assetbatch.provider.flight import HeldUpError
@@ -64,6 +62,10 @@ class Trip:
     waited_seconds: float = 0.0
     statuses_lost: int = 0
     """Rows of data_sync_status that were not written, and nothing said why."""
+    locked: list[str] = field(default_factory=list)
+    """Symbols that another transaction kept locked: their prices are asked for again."""
+    from_future: list[str] = field(default_factory=list)
+    """Symbols whose stored price was of a time in the future, and gave way."""
     unforeseen: list[int] = field(default_factory=list)
     """For each refusal that our own calls do not explain: how many of them were in the window."""
 
@@ -234,12 +236,15 @@ class Road:
         self.trip.deleted += stored.deleted
         self.trip.failed += stored.failed
         self.trip.statuses_lost += stored.statuses_lost
+        self.trip.locked += stored.locked
+        self.trip.from_future += stored.from_future
         return ended
 
     def write(self, write: Callable[..., T], records: Sequence[runs.CallRecord]) -> T:
         """Write something with the records of its calls, in one transaction; what gets in its way repeats it.
 
-        `write` is told whether to go about it `carefully`: the platform's tables refused something before.
+        `write` is told whether to go about it `carefully`: the platform's tables refused something before, or a row
+        was locked.
         """
 
         def attempt(*, carefully: bool) -> T:
@@ -249,12 +254,7 @@ class Road:
                     runs.record_calls(self.connection, records)
                 return written
 
-        try:
-            return repeated(lambda: attempt(carefully=False))
-        except psycopg.Error as error:
-            if not refuses(error):
-                raise
-            return repeated(lambda: attempt(carefully=True))
+        return carefully(attempt)
 
 
 def sort_out(

@@ -415,3 +415,24 @@ def test_a_uri_leads_where_the_connection_string_does(conninfo: str, expected: s
     assert psycopg.conninfo.conninfo_to_dict(expected) == {
         name: value for name, value in parts.items() if "password" not in name
     }
+
+
+def test_a_locked_row_and_a_price_of_the_future_are_told_once(commands: Commands, connection: Connection) -> None:
+    connection.execute(
+        "insert into trading.symbols (symbol, metadata) values ('XAUUSD', '{}'), ('EURUSD', '{}'), ('BTCUSD',"
+        ' \'{"last_update": {"last_price": 9, "timestamp": "2099-01-01T00:00:00Z"}}\')'
+    )
+    with connection.transaction():
+        connection.execute("select from trading.symbols where symbol = 'EURUSD' for update")
+
+        first = commands("run-priority", "--json")
+
+    document = json.loads(first.stdout)
+    assert (first.returncode, document["failed"]) == (0, [])
+    assert set(document["updated"]) == {"XAUUSD", "BTCUSD"}
+    assert "another transaction keeps the rows locked: EURUSD" in first.stderr
+    assert "last_update had a time in the future, which another program wrote, and gave way: BTCUSD" in first.stderr
+
+    again = commands("run-priority", "--json")
+    assert "EURUSD" in json.loads(again.stdout)["updated"]
+    assert "future" not in again.stderr

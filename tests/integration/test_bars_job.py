@@ -1166,3 +1166,48 @@ def test_a_bar_that_the_table_refuses_for_good_fails_the_first_backfill_alone(wo
         ends.append((foreseen.calls, result.exit_code, '"sane"' in result.warnings[0]))
 
     assert ends == [(1, 3, True), (1, 0, True), (1, 0, True)]
+
+
+def test_an_asset_whose_row_another_transaction_keeps_is_put_off_and_the_others_are_stored(world: World) -> None:
+    world.add("T1USD", "T2USD")
+    with open_database(world.database) as platform, platform.transaction():
+        platform.execute("select from trading.symbols where symbol = 'T1USD' for update")
+
+        result = world.drain(max_seconds=30)
+
+    assert result.exit_code == 0
+    assert errors(world) == {"T1USD": "locked"}
+    assert world.is_whole("T2USD")
+    # Its call was made, and is told to the ledger.
+    outcomes = "select count(*) as calls from assetbatch.api_calls where symbol = 'T1USD' and outcome = 'ok'"
+    assert world.connection.execute(outcomes).fetchone() == {"calls": 1}
+
+    world.make_due()
+    assert world.drain(max_seconds=TOO_LONG_SECONDS).exit_code == 0
+    assert errors(world) == {}
+    assert world.is_whole("T1USD")
+
+
+def test_what_a_trigger_raises_at_the_commit_costs_its_bars_alone(world: World) -> None:
+    world.add("T1USD", "T2USD")
+    world.connection.execute(
+        """
+        create function market_data.guard() returns trigger language plpgsql as $$
+        begin
+          if to_char(new.ts at time zone 'UTC', 'HH24:MI') = '03:35' then
+            raise exception 'not at that time' using errcode = '45000';
+          end if;
+          return new;
+        end $$;
+        create constraint trigger guard after insert or update on market_data.ohlcv_5m
+          deferrable initially deferred for each row execute function market_data.guard();
+        """
+    )
+
+    result = world.drain(max_seconds=TOO_LONG_SECONDS)
+
+    assert result.exit_code == 0
+    assert {words for _, words in refused(world).values()} == {"not at that time"}
+    for symbol in ("T1USD", "T2USD"):
+        missing = world.wanted(f"X:{symbol}").keys() - world.stored(symbol).keys()
+        assert {(ts.hour, ts.minute) for ts in missing} == {(3, 35)}

@@ -671,3 +671,23 @@ def test_a_second_run_waits_for_the_first_and_then_has_its_turn(
     assert first.result(SOON).updated == ("T1USD",)
     assert (second.result(SOON).status, second.result().updated) == ("ok", ())
     assert len(held.sandbox.arrivals) == 1
+
+
+def test_an_asset_whose_row_another_transaction_keeps_goes_back_and_the_others_are_stored(world: World) -> None:
+    names = symbols(4)
+    world.put(*names)
+    world.connection.execute("insert into trading.symbols (symbol) select unnest(%s::text[])", [list(names)])
+    with open_database(world.database) as platform, platform.transaction():
+        platform.execute("select from trading.symbols where symbol = 'T2USD' for update")
+
+        result = world.drain()
+
+    assert (result.exit_code, result.failed, result.dead) == (0, (), ())
+    assert (set(result.updated), result.requeued) == ({"T1USD", "T3USD", "T4USD"}, ("T2USD",))
+    assert result.api_calls_used == 1
+    (warning,) = result.warnings
+    assert "another transaction keeps the rows locked: T2USD" in warning
+    assert world.rows("symbol", "state", "attempts", "error") == [("T2USD", "delayed", 0, None)]
+
+    world.make_due()
+    assert world.drain().updated == ("T2USD",)

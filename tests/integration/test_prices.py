@@ -95,7 +95,7 @@ def test_what_others_wrote_there_gives_way(connection: Connection, junk: str) ->
 
 @given(st.none() | st.integers() | st.text() | st.dictionaries(st.text(), st.none() | st.text() | st.integers()))
 def test_supersedes_takes_anything(stored: object) -> None:
-    assert isinstance(prices.supersedes(quote(), stored), bool)
+    assert isinstance(prices.supersedes(quote(), stored, NOON), bool)
 
 
 def test_seq_grows_and_never_goes_back_after_an_old_backup(connection: Connection) -> None:

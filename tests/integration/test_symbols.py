@@ -457,6 +457,17 @@ def test_what_is_added_is_in_both_tables_and_what_was_there_stays_as_it_was(worl
           $$ begin if new.symbol like '%BAD%' then return null; end if; return new; end $$;
         create trigger quiet before insert on trading.symbols for each row execute function quiet()
         """,
+        """
+        create function late() returns trigger language plpgsql as $$
+        begin if new.symbol like '%BAD%' then raise 'no' using errcode = '45000'; end if; return null; end $$;
+        create constraint trigger late after insert on trading.symbols deferrable initially deferred
+          for each row execute function late()
+        """,
+        """
+        create function broken() returns trigger language plpgsql as $$
+        begin if new.symbol like '%BAD%' then perform trading.none_such(); end if; return new; end $$;
+        create trigger broken before insert on trading.symbols for each row execute function broken()
+        """,
     ],
 )
 def test_what_the_platform_refuses_is_left_out_alone(platform: World, rule: str) -> None:
@@ -470,6 +481,17 @@ def test_what_the_platform_refuses_is_left_out_alone(platform: World, rule: str)
     assert len(added.added) == 20
     for table in ("assetbatch.assets", "trading.symbols"):
         assert {row[0] for row in platform.rows(f"select symbol from {table}")} == {one.symbol for one in many}
+
+
+def test_assets_that_nothing_refuses_are_added_without_a_savepoint(
+    platform: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sift(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(symbols, "sift", sift)
+
+    assert symbols.add(platform.connection, [asset("T1")]).added == ["T1"]
 
 
 def test_a_platform_that_refuses_every_row_ends_it_and_nothing_is_stored(platform: World) -> None:
