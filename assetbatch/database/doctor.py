@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.platform import MISSING_COLUMNS, MISSING_KEYS
+from assetbatch.database.platform import lacks
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -158,11 +158,8 @@ def missing_privileges(connection: Connection) -> list[str]:
 
 
 def platform_lacks(connection: Connection) -> list[str]:
-    """List columns and keys of the platform's tables that are relied on and are not there (any more)."""
-    lacks = [f"{row['relation']}.{row['name']}" for row in connection.execute(MISSING_COLUMNS)]
-    return lacks or [
-        f"a unique key of {row['relation']} ({', '.join(row['columns'])})" for row in connection.execute(MISSING_KEYS)
-    ]
+    """Return what in the platform's tables is not (any more) as the tool needs it."""
+    return [one.what for one in lacks(connection)]
 
 
 def rounding_columns(connection: Connection) -> list[tuple[str, str]]:

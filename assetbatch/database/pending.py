@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch.database import bars, catalogue, schema
 from assetbatch.database.connection import transaction
-from assetbatch.database.platform import platform_statements
+from assetbatch.database.platform import guards, lacks
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ MONTHS_AHEAD = 3
 class Pending:
     """What is left for `init` to do, by name. With `owner_statements`, which it needs first, it would fail.
 
+    `lacks` says what of the platform's tables they are about, `row_security` which policies decide what whom is shown.
     `schema_version` is the one that is there; None: none is.
     """
 
@@ -79,6 +80,8 @@ class Pending:
     disabled: list[str] = field(default_factory=list)
     partitions: list[str] = field(default_factory=list)
     owner_statements: list[str] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)
+    row_security: list[str] = field(default_factory=list)
 
     @property
     def anything(self) -> bool:
@@ -119,6 +122,7 @@ def read(connection: Connection, assets: Sequence[Asset], *, partition_bars: boo
         if there["bars"]:
             partition_bars = bool(there["meta"]) and bars.are_partitioned(connection)
         months = {"names": _months(there["now"]) if partition_bars else []}
+        lacking = lacks(connection)
         return Pending(
             schema_version=schema.version(connection),
             migrations=[migration.full_name for migration in missing],
@@ -126,7 +130,9 @@ def read(connection: Connection, assets: Sequence[Asset], *, partition_bars: boo
             changed=changed,
             disabled=disabled,
             partitions=[row["name"] for row in connection.execute(MISSING_TABLES, months)],
-            owner_statements=rights + platform_statements(connection),
+            owner_statements=rights + [one.statement for one in lacking],
+            lacks=[one.what for one in lacking],
+            row_security=[guard.sentence for guard in guards(connection)],
         )
 
 

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from assetbatch import __version__
 from assetbatch.database.connection import transaction
-from assetbatch.database.platform import PlatformTablesError, keep_provider, platform_statements
+from assetbatch.database.platform import PlatformTablesError, keep_provider, lacks
 from assetbatch.errors import SchemaError, SourceMismatchError
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Mig
     with transaction(connection, lock_timeout=f"{LOCK_SECONDS}s", statement_timeout="10min"):
         connection.execute(LOCK_MIGRATIONS)
         connection.execute(SET_PARTITION_BARS, {"value": "on" if partition_bars else "off"})
-        if statements := platform_statements(connection):
-            raise PlatformTablesError(statements)
+        if found := lacks(connection):
+            raise PlatformTablesError([one.what for one in found], [one.statement for one in found])
         connection.execute(CREATE_MIGRATIONS_TABLE)
         missing = missing_migrations(connection)
         if missing:

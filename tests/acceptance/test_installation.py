@@ -41,6 +41,8 @@ NOTHING: dict[str, Any] = {
     "disabled": [],
     "partitions": [],
     "owner_statements": [],
+    "lacks": [],
+    "row_security": [],
 }
 NAMES = [migration.full_name for migration in schema.migrations()]
 NEWEST = schema.migrations()[-1].version

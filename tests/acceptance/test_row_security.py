@@ -130,3 +130,36 @@ def test_no_policy_makes_a_run_go_well_in_silence_that_stores_nothing(
     assert "row-level security" in done.stderr or "row security" in done.stderr
     assert "Traceback" not in done.stderr
     assert doctors(commands)["row security"][0] == "warn"
+
+
+def test_doctor_and_the_check_of_init_name_table_role_and_policy(
+    commands: Commands, connection: Connection, role: str
+) -> None:
+    owners = commands.environment["DATABASE_URL"].replace(f"user={role}", "user=assetbatch")
+    for table in ("trading.symbols", "data_sources.api_providers", "market_data.ohlcv_5m"):
+        connection.execute(f"alter table {table} enable row level security".encode())
+    connection.execute(
+        f"create policy mine on trading.symbols for select to {role} using (true);"
+        " create policy theirs on trading.symbols for all to pg_monitor using (true);"
+        " create policy seen on data_sources.api_providers for select using (true)".encode()
+    )
+    decides = f"decides what {role} sees and writes"
+    told = [
+        f"row-level security of data_sources.api_providers {decides}: seen (for select to public)",
+        f"row-level security of market_data.ohlcv_5m has no policy for {role}, which sees and writes no row",
+        f"row-level security of trading.symbols {decides}: mine (for select to {role})",
+    ]
+
+    assert doctors(commands)["row security"] == ("warn", "; ".join(told))
+    assert json.loads(commands("init", "--check", "--json").stdout)["row_security"] == told
+    assert told[1] in commands("init", "--check").stdout
+    others = json.loads(commands("init", "--check", "--json", DATABASE_URL=owners).stdout)["row_security"]
+    assert others[2] == (
+        "row-level security of trading.symbols does not bind assetbatch, but others:"
+        f" mine (for select to {role}), theirs (for all to pg_monitor)"
+    )
+    findings = json.loads(commands("doctor", "--json").stdout)["findings"]
+    (hint,) = [one["hint"] for one in findings if one["name"] == "row security"]
+    connection.execute(hint.partition("owner: ")[2].encode())
+    assert commands("run-priority").returncode == 0
+    assert stored(connection) == (3, 3)

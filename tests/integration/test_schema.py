@@ -100,7 +100,7 @@ def test_missing_columns_and_keys_are_told_at_once_and_their_statements_mend_the
         schema.migrate(connection)
 
     assert statements == [
-        "ALTER TABLE trading.symbols ADD COLUMN symbol text not null;",
+        "ALTER TABLE trading.symbols ADD COLUMN symbol text;",
         "ALTER TABLE trading.symbols ADD UNIQUE (symbol);",
     ]
 

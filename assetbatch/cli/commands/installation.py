@@ -102,14 +102,14 @@ def _check(config: Config) -> None:
     else:
         sys.stdout.write(f"{config.database.described}: {_plans(found)}\n")
     if found.owner_statements:
-        raise PlatformTablesError(found.owner_statements)
+        raise PlatformTablesError(found.lacks, found.owner_statements)
 
 
 def _plans(found: Pending) -> str:
     """Tell in words what `init` would do."""
     version = "no schema yet" if found.schema_version is None else f"schema version {found.schema_version}"
     if not found.anything:
-        return f"{version}, nothing to do"
+        return "\n  ".join([f"{version}, nothing to do", *found.row_security])
     condition = "after the statements below " if found.owner_statements else ""
     lines = [f"{version}; {condition}`assetbatch init` would"]
     if found.create_database:
@@ -125,6 +125,7 @@ def _plans(found: Pending) -> str:
         )
         if names
     ]
+    lines += found.row_security
     return "\n  ".join(lines)
 
 

@@ -77,12 +77,11 @@ def fits(connection: Connection) -> Iterator[Finding]:
 
 
 def row_security(connection: Connection) -> Iterator[Finding]:
-    """Tell where policies decide what the role sees."""
-    seen = platform.sight(connection)
-    if seen.guarded:
-        hint = f"let them show and take all rows to {seen.role}, or give it BYPASSRLS"
-        found = f"policies decide which rows {seen.role} sees of {_named(list(seen.guarded))}"
-        yield warn("row security", found, hint)
+    """Return where policies decide what the role sees, and which."""
+    if active := [guard for guard in platform.guards(connection) if guard.is_active]:
+        found = "; ".join(guard.sentence for guard in active)
+        statements = " ".join(guard.mend for guard in active)
+        yield warn("row security", found, f"let it see and write every row, as the tables' owner: {statements}")
 
 
 def privileges(connection: Connection) -> Iterator[Finding]:
