@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.database.connection import transaction
+from assetbatch.database.savepoints import Sifted, sift
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 KEPT_MINUTES = 60.0
 # Rows that one sweep looks at: a few milliseconds, and more than a run writes between two of them.
 SWEPT = 5_000
+# What is refused of a batch is looked for in so many; what is not found by then waits with it.
+MOST_STATEMENTS = 200
 
 # News that is too old to be news is overtaken, but for each symbol's newest, which tells how things stand.
 READ_PENDING = """
@@ -27,7 +30,7 @@ select id, symbol, payload::text as payload,
            where newer.symbol = o.symbol and newer.id > o.id and newer.published_at is null
          ) as overtaken
 from assetbatch.outbox o
-where published_at is null
+where published_at is null and id > %(after_id)s
 order by id
 limit %(limit)s
 """
@@ -207,9 +210,9 @@ class Stretch:
     next_transaction: int
 
 
-def pending(connection: Connection, *, limit: int, max_age_minutes: float) -> list[Event]:
-    """Read the oldest events that were not announced yet, in order."""
-    parameters = {"limit": limit, "max_age_minutes": max_age_minutes}
+def pending(connection: Connection, *, limit: int, max_age_minutes: float, after_id: int = 0) -> list[Event]:
+    """Read the oldest events that were not announced yet, in order, but for those up to `after_id`."""
+    parameters = {"limit": limit, "max_age_minutes": max_age_minutes, "after_id": after_id}
     return [
         Event(row["id"], row["symbol"], row["payload"], row["overtaken"])
         for row in connection.execute(READ_PENDING, parameters)
@@ -261,6 +264,18 @@ def notify(connection: Connection, events: Sequence[Event], *, seconds: float) -
     timeout = f"{max(1, round(seconds * 1000))}ms"
     with transaction(connection, lock_timeout=timeout, statement_timeout=timeout):
         connection.execute(NOTIFY, {"ids": [event.id for event in events]})
+
+
+def notify_apart(connection: Connection, events: Sequence[Event], *, seconds: float) -> Sifted[Event, Sequence[Event]]:
+    """Announce as `notify` does, but for events that PostgreSQL refuses; return which it took, and the others."""
+    timeout = f"{max(1, round(seconds * 1000))}ms"
+
+    def put(part: Sequence[Event]) -> Sequence[Event]:
+        connection.execute(NOTIFY, {"ids": [event.id for event in part]})
+        return part
+
+    with transaction(connection, lock_timeout=timeout, statement_timeout=timeout):
+        return sift(connection, events, put, most_statements=MOST_STATEMENTS)
 
 
 def read_before(connection: Connection, *, seconds: float) -> tuple[int, datetime]:

@@ -63,12 +63,14 @@ with recursive needed (position, relation, name, kind, shortest, type, definitio
 ), typed as (
   select c.*, format_type(c.atttypid, c.atttypmod) as found, t.oid as base, t.typname, t.typtype, t.typcategory,
          format('%I.%I', n.nspname, t.typname) as type_name, case when b.modifier > 4 then b.modifier - 4 end as length,
-         key_base.typcategory = 'N' and t.typcategory = 'N' as are_numbers
+         -- 'N': numbers, 'S': texts; within these one key is compared with the other whatever their types are.
+         key.oid is null or t.oid = coalesce(nullif(key.typbasetype, 0), key.oid)
+           or (t.typcategory = key.typcategory and t.typcategory in ('N', 'S')) as fits_key
   from columns c
   join based b using (position)
   join pg_type t on t.oid = b.base and t.typtype <> 'd'
   join pg_namespace n on n.oid = t.typnamespace
-  left join pg_type key_base on key_base.oid = c.key_type
+  left join pg_type key on key.oid = c.key_type
 ), wrong as (
   select * from typed
   where not case
@@ -77,8 +79,7 @@ with recursive needed (position, relation, name, kind, shortest, type, definitio
     when kind in ('text', 'word') then
       typcategory = 'S' and typname not in ('name', 'bpchar') and coalesce(length, shortest) >= shortest
     when kind = 'number' then typname in ('numeric', 'float8', 'float4', 'int2', 'int4', 'int8')
-    when kind in ('trading.symbols', 'data_sources.api_providers') then
-      key_type is null or atttypid = key_type or are_numbers
+    when kind in ('trading.symbols', 'data_sources.api_providers') then fits_key
     else base = to_regtype(kind)
   end
 ), lacks (position, what, statement) as (

@@ -150,15 +150,44 @@ def publish_pending(
     return published
 
 
+def _deliver(
+    connection: Connection,
+    carrier: Publisher,
+    news: Sequence[outbox.Event],
+    *,
+    seconds: float,
+    leave_by: float,
+    is_well: bool,
+) -> RefusedError | None:
+    """Deliver events and mark those that were; return why some were refused, where others were taken.
+
+    `is_well`: none was refused before them. Raises DeliveryError, and LeaseLostError as the publisher does.
+    """
+    try:
+        carrier.publish(news, seconds=seconds, leave_by=leave_by)
+    except DeliveryError as error:
+        outbox.mark_published(connection, error.delivered)
+        if not isinstance(error, RefusedError):
+            raise
+        outbox.note_refusal(connection, str(error))
+        if not error.delivered:
+            raise
+        return error
+    outbox.mark_published(connection, news, is_well=is_well)
+    return None
+
+
 def _publish(config: Config, connection: Connection, lease: Lease, end: float) -> int:
     max_age_minutes = config.settings.events.max_age_minutes
     carrier: Publisher | None = None
     published = 0
+    refusal: RefusedError | None = None
+    after_id = 0
     try:
         while end - time.monotonic() >= SHORTEST_SECONDS:
             # Before they are read: with the lease lost in between, another one may have published some of them.
             lease.keep(lasting=LEASE_SECONDS * 0.9)
-            events = outbox.pending(connection, limit=BATCH, max_age_minutes=max_age_minutes)
+            events = outbox.pending(connection, limit=BATCH, max_age_minutes=max_age_minutes, after_id=after_id)
             if not events:
                 break
             carrier = carrier or publisher(config, connection)
@@ -170,18 +199,18 @@ def _publish(config: Config, connection: Connection, lease: Lease, end: float) -
                 outbox.drop(connection, [event for event in events if event.overtaken])
             if news:
                 left = min(max(SHORTEST_SECONDS, end - time.monotonic()), DELIVERY_SECONDS)
-                try:
-                    carrier.publish(news, seconds=left, leave_by=lease.until - left)
-                except DeliveryError as error:
-                    outbox.mark_published(connection, error.delivered)
-                    if isinstance(error, RefusedError):
-                        outbox.note_refusal(connection, str(error))
-                    raise
-                outbox.mark_published(connection, news, is_well=True)
-                published += len(news)
+                refused = _deliver(
+                    connection, carrier, news, seconds=left, leave_by=lease.until - left, is_well=refusal is None
+                )
+                published += len(refused.delivered if refused else news)
+                if refused is not None:
+                    # It does not keep those behind it.
+                    refusal, after_id = refused, events[-1].id
     except LeaseLostError:
         log.info("another run publishes now")
     finally:
         if carrier is not None:
             carrier.close()
+    if refusal is not None:
+        raise refusal
     return published

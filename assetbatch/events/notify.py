@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from assetbatch.database import outbox
-from assetbatch.events import DeliveryError
+from assetbatch.database.connection import words_of
+from assetbatch.events import DeliveryError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from assetbatch.database.connection import Connection
+
+
+LONGEST_SHOWN = 80
 
 
 class NotifyPublisher:
@@ -31,6 +35,20 @@ class NotifyPublisher:
             outbox.notify(self._connection, events, seconds=seconds)
         except psycopg.OperationalError as error:
             raise DeliveryError(f"NOTIFY: {error}") from None
+        except psycopg.DataError:
+            # A channel or an event that is longer than PostgreSQL takes keeps no other back.
+            self._publish_apart(events, seconds=seconds)
+
+    def _publish_apart(self, events: Sequence[outbox.Event], *, seconds: float) -> None:
+        try:
+            found = outbox.notify_apart(self._connection, events, seconds=seconds)
+        except psycopg.OperationalError as error:
+            raise DeliveryError(f"NOTIFY: {error}") from None
+        if found.refused:
+            event, why = found.refused[0]
+            delivered = [one for part in found.taken for one in part]
+            words = f"NOTIFY: {words_of(why)}: {event.channel[:LONGEST_SHOWN]!r}"
+            raise RefusedError(words, delivered)
 
     def close(self) -> None:
         """Do nothing: the connection is the run's."""

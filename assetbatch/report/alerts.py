@@ -271,7 +271,10 @@ def _of_events(overview: Overview) -> Iterator[Alert]:
     oldest, pending = overview.hour["oldest_event_at"], overview.hour["events_pending"]
     if refused := overview.events_refused:
         message = f"{counted(refused.events, 'event')} refused, and waiting: {refused.words}"
-        hint = "what carries events has to take them: see REDIS_URL and the rights of its user"
+        hint = (
+            "what carries events has to take them: see REDIS_URL and the rights of its user; NOTIFY takes symbols of 50"
+            " bytes at most"
+        )
         yield Alert(Level.WARNING, "events.refused", message, hint, refused.events, 0)
     elif oldest is not None and overview.now - oldest > EVENTS_PENDING_AT_MOST:
         message = f"{counted(pending, 'event')} waiting for more than 5 minutes"

@@ -592,3 +592,73 @@ def test_a_rehearsal_finds_what_publishing_meets_and_nobody_hears_it(
 
     assert seqs == []
     assert xlen(redis_server) == 0
+
+
+LONG = "S" * 51
+NEWLINE = "NEW\nLINE"
+
+
+def test_a_symbol_too_long_for_notify_keeps_no_other_event_back(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BATCH", 4)
+    heard: list[tuple[str, str]] = []
+    connection.add_notify_handler(lambda notice: heard.append((notice.channel, json.loads(notice.payload)["symbol"])))
+    connection.execute('listen "asset:update"; listen "asset:update:EURUSD"; listen "asset:update:NEW\nLINE"')
+    config = config_with(tmp_path)
+    add_events(connection, "EURUSD", LONG, NEWLINE, "BTCUSD", "XAUUSD", "B" * 9000, "GBPUSD", "USDJPY", "EURGBP")
+
+    for times in (1, 2):
+        with pytest.raises(events.RefusedError, match=r"NOTIFY: channel name too long: 'asset:update:(SSS|BBB)"):
+            events.publish_pending(config, connection)
+
+        assert [event.symbol for event in outbox.pending(connection, limit=99, max_age_minutes=60)] == [
+            LONG,
+            "B" * 9000,
+        ]
+        refusal = outbox.refusal(connection)
+        assert refusal is not None
+        assert (refusal.events, refusal.times >= times) == (2, True)
+    connection.execute("select 1")
+    assert [symbol for channel, symbol in heard if channel == "asset:update"] == [
+        "EURUSD", NEWLINE, "BTCUSD", "XAUUSD", "GBPUSD", "USDJPY", "EURGBP",
+    ]  # fmt: skip
+    assert {channel for channel, _ in heard} == {"asset:update", "asset:update:EURUSD", "asset:update:NEW\nLINE"}
+
+    connection.execute("delete from assetbatch.outbox where length(symbol) > 50")
+    add_events(connection, "EURUSD")
+    assert events.publish_pending(config, connection) == 1
+    assert outbox.refusal(connection) is None
+
+
+def test_jobs_go_on_beside_a_symbol_that_no_channel_can_have(commands: Commands, connection: Connection) -> None:
+    put = (
+        "insert into assetbatch.assets"
+        " (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)"
+        " values (%s, %s, 'crypto', 'secondary', 1, 1800, %s)"
+    )
+    for symbol in (LONG, NEWLINE, "", "\x7f"):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(put, [symbol, "X:ADAUSD", "symbols"])
+    # As they may be left by an older version.
+    connection.execute("alter table assetbatch.assets drop constraint assets_symbol_check")
+    for symbol, ticker, origin in ((LONG, "X:ADAUSD", "symbols"), (NEWLINE, "X:SOLUSD", "symbols")):
+        connection.execute(put, [symbol, ticker, origin])
+    connection.execute(put, ["C" * 60, "X:DOTUSD", "config"])
+    connection.execute(
+        "alter table assetbatch.assets add constraint assets_symbol_check"
+        " check (not enabled or octet_length(symbol) between 1 and 50) not valid"
+    )
+    commands.environment["POLYGON_RATE_LIMIT"] = "50"
+
+    runs = [commands(*words) for words in (["init"], ["enqueue-secondary", "--all", "--source", "database"],
+                                           ["drain-queue"], ["run-priority"])]  # fmt: skip
+
+    assert [done.returncode for done in runs] == [0, 0, 0, 0], [done.stderr for done in runs]
+    assert [event.symbol for event in outbox.pending(connection, limit=99, max_age_minutes=60)] == [LONG]
+    status = json.loads(commands("status", "--json").stdout)
+    (alert,) = [one for one in status["alerts"] if one["metric"] == "events.refused"]
+    assert "channel name too long" in json.dumps(alert)
+    assert status["status"] == "degraded"
+    stored = connection.execute("select symbol from trading.symbols where metadata ? 'last_update'").fetchall()
+    assert {LONG, NEWLINE, "BTCUSD"} <= {row["symbol"] for row in stored}

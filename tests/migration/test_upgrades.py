@@ -155,6 +155,23 @@ def test_no_row_is_lost_on_the_way_from_the_first_version(empty_database: str, k
         schema.check(connection)
 
 
+def test_symbols_that_are_refused_by_now_stay_where_they_are(
+    empty_database: str, known: list[schema.Migration]
+) -> None:
+    with open_database(empty_database) as connection:
+        upgrade_to(connection, known, 5)
+        connection.execute(
+            "insert into assetbatch.assets"
+            " (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)"
+            " values (repeat('S', 51), 'X:A', 'crypto', 'secondary', 3, 1800, 'config')"
+        )
+        known[:] = ALL
+        schema.migrate(connection)
+
+        # As when it has left config.yaml.
+        connection.execute("update assetbatch.assets set enabled = false where length(symbol) > 50")
+
+
 @pytest.mark.parametrize("version", VERSIONS[:-1])
 def test_two_hosts_may_upgrade_at_once_from_any_version(
     empty_database: str, known: list[schema.Migration], version: int

@@ -51,3 +51,7 @@ comment on column assetbatch.sync_state.missing_since is
 alter table assetbatch.sync_state add column priced_at timestamptz;
 comment on column assetbatch.sync_state.priced_at is
   'the vendor''s own time of the newest price that it answered with; null: not known';
+
+-- A symbol is part of a channel of NOTIFY, of lines of the log, of names of files. Rows that are there already stay.
+alter table assetbatch.assets add constraint assets_symbol_check
+  check (not enabled or (octet_length(symbol) between 1 and 50 and symbol !~ '[[:cntrl:]]')) not valid;
