@@ -38,9 +38,8 @@ Connection = psycopg.Connection[Row]
 CONNECT_TIMEOUT_SECONDS = 5
 TCP_USER_TIMEOUT_MS = 30_000
 
-# What statements meet that were written for other tables: since the schema's version fits, those are the platform's.
+# What statements meet that were written for columns of other types: since the schema's version fits, the platform's.
 OTHERWISE_SHAPED = (
-    psycopg.errors.UndefinedColumn,
     psycopg.errors.UndefinedFunction,
     psycopg.errors.DatatypeMismatch,
     psycopg.errors.InvalidColumnReference,

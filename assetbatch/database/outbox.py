@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.database.connection import transaction
-from assetbatch.database.savepoints import Sifted, sift
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from assetbatch.database.connection import Connection
+    from assetbatch.database.savepoints import Sifted
 
 # What was published stays this long at least, for who wants to see what was said.
 KEPT_MINUTES = 60.0
@@ -268,6 +268,9 @@ def notify(connection: Connection, events: Sequence[Event], *, seconds: float) -
 
 def notify_apart(connection: Connection, events: Sequence[Event], *, seconds: float) -> Sifted[Event, Sequence[Event]]:
     """Announce as `notify` does, but for events that PostgreSQL refuses; return which it took, and the others."""
+    # Who only reads the outbox does without.
+    from assetbatch.database.savepoints import sift
+
     timeout = f"{max(1, round(seconds * 1000))}ms"
 
     def put(part: Sequence[Event]) -> Sequence[Event]:
