@@ -9,7 +9,7 @@ import psycopg
 
 from assetbatch.database.connection import words_of
 from assetbatch.database.prices import ADD_SYMBOLS
-from assetbatch.database.savepoints import refuses_table, sift
+from assetbatch.database.savepoints import refuses_row, refuses_table, sift
 from assetbatch.errors import FailureKind
 from assetbatch.model import Bar
 
@@ -132,8 +132,12 @@ def write(
     found = sift(connection, page, put, most_statements=MOST_STATEMENTS)
     if not found.refused:
         return StoredBars(sum(found.taken))
+    first = found.refused[0][1]
+    is_tables = not found.taken and refuses_table(first)
+    if not (found.taken or is_tables or refuses_row(first)):
+        # Neither for what any of them is nor for where they belong: there is no such table.
+        raise first
     refused = sorted((row[0].ts, words_of(error)) for row, error in found.refused)
-    is_tables = not found.taken and refuses_table(found.refused[0][1])
     return StoredBars(
         sum(found.taken),
         tuple(refused),

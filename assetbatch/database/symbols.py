@@ -15,7 +15,7 @@ from assetbatch.database.connection import transaction, words_of
 from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, why_not_there
 from assetbatch.database.retries import carefully, repeated
-from assetbatch.database.savepoints import Sifted, sift
+from assetbatch.database.savepoints import Sifted, refuses_row, sift
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -170,6 +170,9 @@ def _add(connection: Connection, assets: Sequence[Asset], result: Added, *, care
         return _add_together(connection, part), {asset.symbol for asset in part}
 
     found = sift(connection, assets, put, most_statements=MOST_STATEMENTS) if carefully else Sifted([put(assets)])
+    if found.refused and not found.taken and not refuses_row(found.refused[0][1]):
+        # Not for what any of them is: a privilege is missing, or a table.
+        raise found.refused[0][1]
     result.refused += sorted((asset.symbol, words_of(error)) for asset, error in found.refused)
     if len(result.refused) > MOST_REFUSALS:
         raise SchemaError(

@@ -267,3 +267,26 @@ def test_a_spreadsheet_is_imported_and_what_it_says_twice_is_told(
         "SOLUSD": ("X:SOLUSD", 2, 1800, "Sölana"),
         "ADAUSD": ("X:ADAUSD", 3, 1800, "ADA - United States dollar"),
     }
+
+
+def test_a_trigger_of_the_platform_that_forbids_a_removal_is_told_in_its_words(
+    user: Commands, connection: Connection
+) -> None:
+    assert user("symbols", "add", "SOLUSD", "X:SOLUSD").returncode == 0
+    connection.execute(
+        """
+        insert into data_sources.data_sync_status (ticker_id, provider_id, sync_status)
+        select s.id, p.id, 'success' from trading.symbols s, data_sources.api_providers p where s.symbol = 'SOLUSD';
+        create function data_sources.keep() returns trigger language plpgsql as $$
+        begin raise exception 'statuses are kept' using errcode = '45000'; end $$;
+        create trigger keep before delete on data_sources.data_sync_status for each row
+          execute function data_sources.keep();
+        """
+    )
+
+    done = user("symbols", "remove", "SOLUSD", "--yes")
+
+    assert done.returncode == 78
+    assert "statuses are kept" in done.stderr
+    assert "a trigger or a function of the platform's own tables raised it" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

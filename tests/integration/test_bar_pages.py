@@ -257,6 +257,13 @@ def test_what_a_column_cannot_hold_is_refused_alone(market: Connection) -> None:
     )
 
 
+def test_bars_that_have_no_table_at_all_are_not_refused_one_by_one(market: Connection) -> None:
+    market.execute("alter table market_data.ohlcv_5m rename to elsewhere")
+
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        write(market, finals(*map(bar, range(20))), carefully=True)
+
+
 class CountingCursor(psycopg.Cursor[Any]):
     """Counts what is put into the table of the bars."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -481,6 +482,27 @@ def test_what_the_platform_refuses_is_left_out_alone(platform: World, rule: str)
     assert len(added.added) == 20
     for table in ("assetbatch.assets", "trading.symbols"):
         assert {row[0] for row in platform.rows(f"select symbol from {table}")} == {one.symbol for one in many}
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("revoke insert on trading.symbols from adds", psycopg.errors.InsufficientPrivilege),
+        ("drop table trading.symbols cascade", psycopg.errors.UndefinedTable),
+    ],
+)
+def test_what_is_missing_for_all_is_no_assets_fault(platform: World, change: str, error: type[psycopg.Error]) -> None:
+    platform.connection.execute(
+        "create role adds; grant usage on schema trading, assetbatch to adds;"
+        " grant all on trading.symbols, assetbatch.assets to adds"
+    )
+    platform.connection.execute(change.encode())
+    platform.connection.execute("set role adds")
+    try:
+        with pytest.raises(error):
+            symbols.add(platform.connection, [asset("T1"), asset("T2")])
+    finally:
+        platform.connection.execute("reset role; drop owned by adds; drop role adds")
 
 
 def test_assets_that_nothing_refuses_are_added_without_a_savepoint(
