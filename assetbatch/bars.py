@@ -32,6 +32,8 @@ ONE_PAGE = timedelta(minutes=MOST_BASE_MINUTES)
 RECHECK_EVERY = timedelta(hours=23)
 # A ticker without a bar in so much open time has no 5-minute bars: it may have 1-minute bars.
 SILENT = timedelta(hours=12)
+# What the vendor has no bar for is believed when it says so twice, so long apart.
+TOLD_AGAIN = timedelta(hours=1)
 # Sums and products of the vendor's longest numbers.
 EXACT_DIGITS = 120
 
@@ -41,8 +43,10 @@ class Track:
     """What is known of one asset's bars.
 
     They are wanted since `wanted_since`, and asked for until `asked_until`; the newest final one begins at `watermark`
-    (of bars that a platform stored itself: the newest). `minutes` is the length of the bars that the vendor has: 5, or
-    1 where they are built here. `served`: its price was stored before.
+    (of bars that a platform stored itself: the newest). `source_minutes` is the length of the bars that the vendor has:
+    5, or 1 where they are built here; since `source_told_at` it seems to be 1, but was told so once only. `served`: its
+    price was stored before. `silent`: the vendor was asked before, and had no bars at some time of an open market; what
+    it has not said twice, and may be asked again, begins at `silent_since`, within a page.
     """
 
     asset: Asset
@@ -50,8 +54,22 @@ class Track:
     asked_until: datetime | None = None
     rechecked_at: datetime | None = None
     watermark: datetime | None = None
-    minutes: int = 5
+    source_minutes: int = 5
+    source_told_at: datetime | None = None
     served: bool = False
+    silent: bool = False
+    silent_since: datetime | None = None
+
+    @property
+    def minutes(self) -> int:
+        """The length of the bars to ask for."""
+        # Of an asset of which none ever came, the second time of 1 minute: there are such wherever there are others.
+        never_came = self.watermark is None and self.silent_since is not None
+        return 1 if never_came or self.source_told_at is not None else self.source_minutes
+
+    def is_doubtful(self, now: datetime) -> bool:
+        """Return whether the vendor is to be asked a second time if it has no 5-minute bars."""
+        return self.source_told_at is not None and now - self.source_told_at >= TOLD_AGAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +108,18 @@ def tail(track: Track, *, until: datetime, now: datetime, recheck: timedelta) ->
     """Tell what to ask for to have an asset's newest bars up to `until`; None: nothing.
 
     From the newest final bar on, inclusive; once a day from `recheck` before it, so that corrections arrive with no
-    further call. What does not fit into one page is a hole, for later: the newest bars come first.
+    further call; and from where the vendor had no bars once, so that it says so twice with no further call. What does
+    not fit into one page is a hole, for later: the newest bars come first.
     """
     if track.asked_until is not None and track.asked_until >= until:
         return None
     since = track.watermark or track.asked_until or track.wanted_since
     if track.watermark and (track.rechecked_at is None or now - track.rechecked_at >= RECHECK_EVERY):
         since -= recheck
+    if track.silent_since is not None:
+        since = min(since, track.silent_since)
+    if track.is_doubtful(now):
+        since = track.wanted_since
     since = max(since, track.wanted_since, until - ONE_PAGE)
     return Span(floor(since), until) if since < until else None
 

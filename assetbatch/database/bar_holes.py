@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from assetbatch.bars import TOLD_AGAIN
 from assetbatch.model import Span
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 # For so long nobody asks again for what the vendor had no bar for that is one, or the table did not take.
 HELD = timedelta(days=1)
+
+# For so long a call for the newest bars may ask in passing for what the vendor had no bar for once: longer than a
+# weekend at which there is none.
+IN_PASSING = timedelta(days=3)
 
 # What is told of those that the table did not take.
 MOST_REASONS = 3
@@ -59,10 +64,15 @@ with wanted (r) as (
   )
   from (values (true)) as bare (is_final)
 ), absent (r) as (
-  select coalesce(range_agg(r), '{}') from assetbatch.bar_absences a, unnest(a.ranges) r
-  where a.symbol = %(symbol)s and a.month >= date_trunc('month', %(since)s at time zone 'UTC')
-    and (a.reason not in ('failed', 'refused') or a.noted_at > %(failed_since)s)
-    and (a.reason <> 'not_entitled' or a.told = %(told)s)
+  select coalesce(range_agg(r), '{}') from (
+    select a.ranges from assetbatch.bar_absences a
+    where a.symbol = %(symbol)s and a.month >= date_trunc('month', %(since)s at time zone 'UTC')
+      and (a.reason not in ('failed', 'refused') or a.noted_at > %(failed_since)s)
+      and (a.reason <> 'not_entitled' or a.told = %(told)s)
+    union all
+    select i.ranges from assetbatch.bar_silences i
+    where i.symbol = %(symbol)s and i.ask_at > %(now)s and coalesce(i.told_at > %(told_since)s, true)
+  ) o, unnest(o.ranges) r
 )
 select lower(hole) as since, upper(hole) as until
 from wanted, covered, absent, unnest(wanted.r - covered.r - absent.r) hole
@@ -100,6 +110,8 @@ left join lateral (
          where o.symbol = a.symbol and o.month >= date_trunc('month', wanted.since at time zone 'UTC')
            and o.reason <> 'refused' and (o.reason <> 'failed' or o.noted_at > %(failed_since)s)
            and (o.reason <> 'not_entitled' or o.told = %(told)s))
+      - (select coalesce(range_agg(r), '{}') from assetbatch.bar_silences i, unnest(i.ranges) r
+         where i.symbol = a.symbol and i.ask_at > %(now)s)
       - (select coalesce(range_agg(tstzrange(rest.since, rest.until)), '{}') from rest where rest.symbol = a.symbol)
     end
   ) hole
@@ -124,7 +136,21 @@ having sum(extract(epoch from upper(r) - lower(r)) / 300 - there.bars) > 0
 order by bars desc, a.symbol
 """
 
+# What the vendor had no bar for, and was not asked a second time.
+SILENCES = """
+select v.symbol, (sum(extract(epoch from upper(r) - lower(r))) / 300)::bigint as bars, min(lower(r)) as since,
+       max(upper(r)) as until, max(i.told_at) as told_at
+from unnest(%(symbols)s::text[], %(since)s::timestamptz[], %(until)s::timestamptz[]) as v (symbol, since, until)
+join assetbatch.bar_silences i using (symbol)
+cross join unnest(i.ranges * tstzmultirange(tstzrange(v.since, greatest(v.since, v.until)))) r
+where i.told_at > %(told_since)s
+group by v.symbol
+order by bars desc, v.symbol
+"""
+
 # What a page covers and has no bar for is absent for a reason; other reasons that were noted for that time are gone.
+# That the vendor has nothing is believed where it has said so before, an hour ago or more; elsewhere it is a silence,
+# which is gone when it is believed, or broken.
 NOTE_ABSENCES = """
 with asked (r) as (
   select tstzmultirange(tstzrange(%(since)s, %(until)s))
@@ -140,9 +166,33 @@ with asked (r) as (
 ), refused (r) as (
   select coalesce(range_agg(tstzrange(since, until)), '{}')
   from unnest(%(refused_since)b::timestamptz[], %(refused_until)b::timestamptz[]) as v (since, until)
+), silent (r) as (
+  select absent.r - closed.r - invalid.r from absent, closed, invalid
+), told (r) as (
+  select coalesce(range_agg(r), '{}') from (
+    select ranges from assetbatch.bar_silences where symbol = %(symbol)s and told_at <= %(told_before)s
+    union all
+    select ranges from assetbatch.bar_absences
+    where symbol = %(symbol)s and reason = 'nothing' and month >= date_trunc('month', %(since)s at time zone 'UTC')
+  ) o, unnest(o.ranges) r
+), waiting (r) as (
+  select coalesce(range_agg(r), '{}') from assetbatch.bar_silences i, unnest(i.ranges) r
+  where i.symbol = %(symbol)s and i.told_at > %(told_before)s
+), heard (id, r) as (
+  select i.id, i.ranges - case when i.told_at > %(told_before)s then asked.r - silent.r else asked.r end
+  from assetbatch.bar_silences i, asked, silent where i.symbol = %(symbol)s and i.ranges && asked.r
+), ended as (
+  delete from assetbatch.bar_silences i using heard where i.id = heard.id and isempty(heard.r)
+), shortened as (
+  update assetbatch.bar_silences i set ranges = heard.r from heard
+  where i.id = heard.id and not isempty(heard.r) and i.ranges <> heard.r
+), begun as (
+  insert into assetbatch.bar_silences (symbol, told_at, ask_at, ranges)
+  select %(symbol)s, %(noted_at)s, %(ask_at)s, silent.r - told.r - waiting.r from silent, told, waiting
+  where not isempty(silent.r - told.r - waiting.r)
 ), found (reason, ranges) as (
   select 'closed', absent.r * closed.r - invalid.r from absent, closed, invalid
-  union all select 'nothing', absent.r - closed.r - invalid.r from absent, closed, invalid
+  union all select 'nothing', silent.r * told.r from silent, told
   union all select 'failed', invalid.r from invalid
   union all select 'refused', refused.r from refused
   union all select 'not_entitled', '{}'
@@ -218,11 +268,20 @@ def has_finality(connection: Connection) -> bool:
 
 
 def holes(
-    connection: Connection, symbol: str, span: Span, *, now: datetime, told: str, held: timedelta = HELD
+    connection: Connection,
+    symbol: str,
+    span: Span,
+    *,
+    now: datetime,
+    told: str,
+    held: timedelta = HELD,
+    at_once: bool = False,
 ) -> list[Span]:
     """Find where bars are missing within a span, for no reason that still holds, in the order of time.
 
-    `told` names plan and key, as `note_not_entitled` did; what is no bar, or was refused, is no hole while `held`.
+    `told` names plan and key, as `note_not_entitled` did; what is no bar, or was refused, is no hole while `held`. What
+    the vendor had no bar for once is a hole after an hour if it is wanted `at_once`; else calls for the newest bars may
+    ask for it in passing first.
     """
     rows = connection.execute(
         HOLES,
@@ -230,7 +289,9 @@ def holes(
             "symbol": symbol,
             "since": span.since,
             "until": span.until,
+            "now": now,
             "failed_since": now - held,
+            "told_since": now - TOLD_AGAIN if at_once else None,
             "told": told,
         },
     )
@@ -273,6 +334,7 @@ def coverage(
             "rest_since": [span.since for _, span in rests],
             "rest_until": [span.until for _, span in rests],
             "since": since,
+            "now": now,
             "failed_since": now - HELD,
             "told": told,
         },
@@ -297,6 +359,49 @@ def refused(connection: Connection, symbols: Sequence[str] | None = None) -> lis
     """
     rows = connection.execute(REFUSED, {"symbols": None if symbols is None else list(symbols)})
     return [RefusedBars(row["symbol"], row["bars"], row["words"], row["since"]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """How many bars of an asset, between two times, the vendor did not have at `told_at`, as it said once so far."""
+
+    symbol: str
+    bars: int
+    since: datetime
+    until: datetime
+    told_at: datetime
+
+    @property
+    def ask_at(self) -> datetime:
+        """When asking again can tell."""
+        return self.told_at + TOLD_AGAIN
+
+
+def silences(connection: Connection, spans: Mapping[str, Span], *, now: datetime) -> list[Silence]:
+    """Return which bars, within these spans, the vendor did not have when it was asked less than an hour ago."""
+    rows = connection.execute(
+        SILENCES,
+        {
+            "symbols": list(spans),
+            "since": [span.since for span in spans.values()],
+            "until": [span.until for span in spans.values()],
+            "told_since": now - TOLD_AGAIN,
+        },
+    )
+    return [Silence(**row) for row in rows]
+
+
+def silence_sentence(found: Sequence[Silence]) -> str:
+    """Return in a sentence what the vendor did not have, and when it can be asked again."""
+    bars, symbols = sum(one.bars for one in found), [one.symbol for one in found]
+    more = f" and {len(symbols) - MOST_NAMED} more" if len(symbols) > MOST_NAMED else ""
+    since, until = min(one.since for one in found), max(one.until for one in found)
+    again = max(one.ask_at for one in found)
+    return (
+        f"{bars:,} bar{'s' if bars > 1 else ''} of {', '.join(symbols[:MOST_NAMED])}{more} between"
+        f" {since:%Y-%m-%dT%H:%MZ} and {until:%Y-%m-%dT%H:%MZ} were not there when the vendor was asked; that is"
+        f" believed when it says so again, from {again:%Y-%m-%dT%H:%MZ} on"
+    )
 
 
 def sentences(found: Sequence[RefusedBars]) -> list[str]:
@@ -324,11 +429,13 @@ def note_absences(
     span: Span,
     closed: Sequence[Span],
     noted_at: datetime,
+    in_passing: bool = False,
     words: str = "",
 ) -> None:
     """Note why a page has no bar where it has none: within what it covers, and `closed` is when the market rested.
 
-    Of what the table refused, `words` say why.
+    What the vendor had no bar for at `noted_at` for the first time is a hole again an hour later, or, `in_passing`,
+    when no call for the newest bars has asked for it in days. Of what the table refused, `words` say why.
     """
     if span.since >= harvest.until and not harvest.refused:
         return
@@ -348,6 +455,8 @@ def note_absences(
             "refused_until": [one.until for one in harvest.refused],
             "words": words,
             "noted_at": noted_at,
+            "told_before": noted_at - TOLD_AGAIN,
+            "ask_at": noted_at + (IN_PASSING if in_passing else TOLD_AGAIN),
         },
     )
 

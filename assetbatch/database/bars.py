@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from assetbatch.bars import Track
+from assetbatch.bars import ONE_PAGE, TOLD_AGAIN, Track
 from assetbatch.database.catalogue import asset_of
 from assetbatch.database.connection import transaction
 from assetbatch.database.leases import new_token, release_dead
@@ -73,19 +73,33 @@ select a.*, c.*, (
   where o.symbol_id = s.id and o.ts < coalesce(c.asked_until, 'infinity') order by o.ts desc limit 1
 ) as newest, exists (
   select from assetbatch.sync_state y where y.symbol = c.symbol and y.served_at is not null
-) as served
+) as served, (
+  select lower(range_agg(r) * tstzmultirange(tstzrange(%(page_since)s, null)))
+  from assetbatch.bar_silences i, unnest(i.ranges) r where i.symbol = c.symbol and i.told_at <= %(told_before)s
+) as silent_since, exists (
+  select from assetbatch.bar_silences i where i.symbol = c.symbol
+) or exists (
+  select from assetbatch.bar_absences o where o.symbol = c.symbol and o.reason = 'nothing' and not isempty(o.ranges)
+) as silent
 from claimed c join assetbatch.assets a using (symbol) left join trading.symbols s using (symbol)
 """
 
 # The same, for one who only looks.
 READ_TRACKS = """
 select a.*, greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s) as wanted_since,
-       b.asked_until, b.rechecked_at, coalesce(b.source_minutes, 5) as source_minutes, (
+       b.asked_until, b.rechecked_at, coalesce(b.source_minutes, 5) as source_minutes, b.source_told_at, (
   select o.ts from market_data.ohlcv_5m o
   where o.symbol_id = s.id and o.ts < coalesce(b.asked_until, 'infinity') order by o.ts desc limit 1
 ) as newest, exists (
   select from assetbatch.sync_state y where y.symbol = a.symbol and y.served_at is not null
-) as served
+) as served, (
+  select lower(range_agg(r) * tstzmultirange(tstzrange(%(page_since)s, null)))
+  from assetbatch.bar_silences i, unnest(i.ranges) r where i.symbol = a.symbol and i.told_at <= %(told_before)s
+) as silent_since, exists (
+  select from assetbatch.bar_silences i where i.symbol = a.symbol
+) or exists (
+  select from assetbatch.bar_absences o where o.symbol = a.symbol and o.reason = 'nothing' and not isempty(o.ranges)
+) as silent
 from assetbatch.assets a left join assetbatch.bar_state b using (symbol) left join trading.symbols s using (symbol)
 where a.symbol = any(%(symbols)s)
 order by array_position(%(symbols)s, a.symbol)
@@ -95,7 +109,8 @@ order by array_position(%(symbols)s, a.symbol)
 FINISH = """
 update assetbatch.bar_state b
 set asked_until = greatest(b.asked_until, %(asked_until)s), asked_at = coalesce(%(asked_at)s, b.asked_at),
-    rechecked_at = coalesce(%(rechecked_at)s, b.rechecked_at), source_minutes = %(source_minutes)s,
+    rechecked_at = coalesce(%(rechecked_at)s, b.rechecked_at),
+    source_minutes = %(source_minutes)s, source_told_at = %(source_told_at)s,
     watermark = (
       select o.ts from market_data.ohlcv_5m o join trading.symbols s on s.id = o.symbol_id
       where s.symbol = b.symbol and o.ts < coalesce(greatest(b.asked_until, %(asked_until)s), 'infinity')
@@ -182,6 +197,7 @@ def claim(
     wanted_since: datetime,
     kept_since: datetime | None,
     seconds: float,
+    now: datetime,
     run_id: int | None = None,
 ) -> Claimed | None:
     """Take the right to ask for an asset's bars; None where another run has it, or the asset is gone.
@@ -196,6 +212,8 @@ def claim(
         "kept_since": kept_since,
         "token": token,
         "seconds": seconds,
+        "page_since": now - ONE_PAGE,
+        "told_before": now - TOLD_AGAIN,
     }
     row = connection.execute(CLAIM, wanted).fetchone()
     if row is None and release_dead(connection):
@@ -204,11 +222,23 @@ def claim(
 
 
 def tracks(
-    connection: Connection, symbols: Sequence[str], *, wanted_since: datetime, kept_since: datetime | None
+    connection: Connection,
+    symbols: Sequence[str],
+    *,
+    wanted_since: datetime,
+    kept_since: datetime | None,
+    now: datetime,
 ) -> list[Track]:
     """Read what `claim` would find of these assets, in this order, without claiming anything."""
     rows = connection.execute(
-        READ_TRACKS, {"symbols": list(symbols), "wanted_since": wanted_since, "kept_since": kept_since}
+        READ_TRACKS,
+        {
+            "symbols": list(symbols),
+            "wanted_since": wanted_since,
+            "kept_since": kept_since,
+            "page_since": now - ONE_PAGE,
+            "told_before": now - TOLD_AGAIN,
+        },
     )
     return [_track(row) for row in rows]
 
@@ -220,8 +250,11 @@ def _track(row: Row) -> Track:
         asked_until=row["asked_until"],
         rechecked_at=row["rechecked_at"],
         watermark=row["newest"],
-        minutes=row["source_minutes"],
+        source_minutes=row["source_minutes"],
+        source_told_at=row["source_told_at"],
         served=row["served"],
+        silent=row["silent"],
+        silent_since=row["silent_since"],
     )
 
 
@@ -271,7 +304,8 @@ def finish(
     asked_until: datetime | None = None,
     asked_at: datetime | None = None,
     rechecked_at: datetime | None = None,
-    minutes: int,
+    source_minutes: int,
+    source_told_at: datetime | None = None,
 ) -> bool:
     """Note what a call brought, and let another run ask; False: another run does already, or the asset is gone."""
     done = connection.execute(
@@ -282,7 +316,8 @@ def finish(
             "asked_until": asked_until,
             "asked_at": asked_at,
             "rechecked_at": rechecked_at,
-            "source_minutes": minutes,
+            "source_minutes": source_minutes,
+            "source_told_at": source_told_at,
         },
     )
     return done.rowcount == 1

@@ -34,8 +34,11 @@ where b.symbol = %(symbol)s
 READ_ABSENCES = """
 select reason, (extract(epoch from sum(upper(r) - lower(r))) / 300)::bigint as bars,
        min(lower(r)) as since, max(upper(r)) as until
-from assetbatch.bar_absences a, unnest(a.ranges) r
-where symbol = %(symbol)s
+from (
+  select reason, ranges from assetbatch.bar_absences where symbol = %(symbol)s
+  union all
+  select 'nothing_told_once', ranges from assetbatch.bar_silences where symbol = %(symbol)s
+) a, unnest(a.ranges) r
 group by reason
 order by reason
 """

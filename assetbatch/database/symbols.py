@@ -76,6 +76,8 @@ with gone as (
   delete from assetbatch.bar_state where symbol in (select symbol from gone)
 ), absences as (
   delete from assetbatch.bar_absences where symbol in (select symbol from gone)
+), silences as (
+  delete from assetbatch.bar_silences where symbol in (select symbol from gone)
 )
 select array(select symbol from gone order by symbol) as removed
 """

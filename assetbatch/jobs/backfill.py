@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from assetbatch.bars import Harvest
     from assetbatch.config import Config
+    from assetbatch.database.bar_holes import Silence
     from assetbatch.database.bar_pages import StoredBars
     from assetbatch.database.bars import Claimed
     from assetbatch.database.connection import Connection
@@ -54,12 +55,18 @@ SPARE_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What a backfill is going to ask for: a span for each symbol, so many calls, so long at the least."""
+    """What a backfill is going to ask for: a span for each symbol, so many calls, so long at the least.
+
+    `wanted` has the spans of all that it was asked for; `silences` is what of them it is not going to ask for yet,
+    since the vendor has just said that it has nothing.
+    """
 
     spans: Mapping[str, Span]
     assets: Mapping[str, Asset]
     calls: int
     seconds: float
+    wanted: Mapping[str, Span]
+    silences: Sequence[Silence]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +112,37 @@ def foresee(
     wanted = Wanted(config, sight, clock)
     assets = catalogue.enabled_assets(connection, symbols)
     spans: dict[str, Span] = {}
+    all_wanted: dict[str, Span] = {}
     calls = 0
     for asset in assets:
         reach = wanted.until(market_hours.market_of(asset))
         if reach is None:
             continue
         span = Span(wanted.since(since), min(core.floor(until), reach) if until else reach)
+        all_wanted[asset.symbol] = span
         missing = [span]
         if not refetch:
             # Who asks for it may have mended what was refused: nothing is put off.
             missing = bar_holes.holes(
-                connection, asset.symbol, span, now=clock.now(), told=sight.told, held=timedelta(0)
+                connection,
+                asset.symbol,
+                span,
+                now=clock.now(),
+                told=sight.told,
+                held=timedelta(0),
+                at_once=True,
             )
         if span.since < span.until and missing:
             spans[asset.symbol] = span
             calls += core.calls_for(missing, market_hours.market_of(asset))
-    return Foreseen(spans, {asset.symbol: asset for asset in assets}, calls, seconds_for(calls, config))
+    return Foreseen(
+        spans,
+        {asset.symbol: asset for asset in assets},
+        calls,
+        seconds_for(calls, config),
+        all_wanted,
+        [] if refetch else bar_holes.silences(connection, all_wanted, now=clock.now()),
+    )
 
 
 def backfill(
@@ -145,7 +167,7 @@ def backfill(
         sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         road = run.road(api_key, Lane.QUEUE)
         known = bar_holes.release(run.connection, list(foreseen.spans), now=run.clock.now())
-        pages = _Pages(run, road, sight, foreseen.spans, refetch=refetch, known_refused=known)
+        pages = _Pages(run, road, sight, foreseen, refetch=refetch, known_refused=known)
         client = new_client(run.config, api_key)
         client.warm_up()
         began = time.monotonic()
@@ -212,16 +234,19 @@ def _result(run: Run, pages: _Pages, foreseen: Foreseen) -> RunResult:
 class _Pages(Bars):
     """The bars within some spans, asset by asset: the holes, or with `refetch` all of them once more."""
 
+    _at_once = True
+
     def __init__(
-        self, run: Run, road: Road, sight: Sight, spans: Mapping[str, Span], *, refetch: bool, known_refused: set[str]
+        self, run: Run, road: Road, sight: Sight, foreseen: Foreseen, *, refetch: bool, known_refused: set[str]
     ) -> None:
         super().__init__(run, road, sight)
-        self._spans = dict(spans)
+        self._wanted_spans = foreseen.wanted
+        self._spans = dict(foreseen.spans)
         self._refetch = refetch
         self._known_refused = known_refused
         self._tries = self._waits = 0
         self._before: Mapping[datetime, tuple[Bar, bool]] = {}
-        self.todo = deque(spans)
+        self.todo = deque(foreseen.spans)
         self.given_up: list[Failure] = []
         self._changed: dict[tuple[str, datetime], ChangedBar] = {}
 
@@ -231,7 +256,11 @@ class _Pages(Bars):
         return list(self._changed.values())
 
     def warnings(self) -> tuple[str, ...]:
-        return tuple(bar_holes.sentences(bar_holes.refused(self._run.connection, list(self._spans))))
+        connection = self._run.connection
+        silences = bar_holes.silences(connection, self._wanted_spans, now=self._run.clock.now())
+        long = [one for one in silences if one.bars * core.LENGTH >= core.SILENT]
+        words = [f"{bar_holes.silence_sentence(long)}: start it again then, or leave it to drain-queue"] if long else []
+        return (*bar_holes.sentences(bar_holes.refused(connection, list(self._spans))), *words)
 
     def has_work(self) -> bool:
         # Looked at before a slot is waited for: nobody waits a window long to learn that all is there.

@@ -56,6 +56,9 @@ class BarCalls:
     `ended_by` is what no further call can fare better than, once there is such.
     """
 
+    # Whether what the vendor had no bar for once is asked for again as soon as that can tell.
+    _at_once = False
+
     def __init__(self, run: Run, sight: Sight, *, symbols: list[str] | None = None) -> None:
         self._run = run
         self._sight = sight
@@ -136,6 +139,7 @@ class BarCalls:
             Span(since, until),
             now=self._run.clock.now(),
             told=self._sight.told,
+            at_once=self._at_once,
         )
 
     def begin(self) -> BarCall | None:
@@ -147,6 +151,7 @@ class BarCalls:
             wanted_since=self._since(symbol),
             kept_since=self.wanted.kept_since(),
             seconds=self._lease_seconds,
+            now=self._run.clock.now(),
             run_id=self._run.id,
         )
         if claimed is None:
@@ -157,8 +162,9 @@ class BarCalls:
         if span is None:
             bars.release(self._run.connection, claimed)
             return None
-        call = Call(CallKind.BARS, (claimed.track.asset,), span=span, minutes=claimed.track.minutes)
-        return BarCall(call, claimed, newest, self._run.clock.now())
+        track, now = claimed.track, self._run.clock.now()
+        minutes = 5 if newest and track.is_doubtful(now) else track.minutes
+        return BarCall(Call(CallKind.BARS, (track.asset,), span=span, minutes=minutes), claimed, newest, now)
 
     def _next(self) -> tuple[str, bool]:
         """Choose whose bars come next: the newest of somebody, or else a hole."""
@@ -189,7 +195,14 @@ class BarCalls:
         if span is None and until is not None:
             # The platform itself has stored them: what is missing before them is a hole.
             now = self._run.clock.now()
-            bars.finish(self._run.connection, claimed, asked_until=until, asked_at=now, minutes=track.minutes)
+            bars.finish(
+                self._run.connection,
+                claimed,
+                asked_until=until,
+                asked_at=now,
+                source_minutes=track.source_minutes,
+                source_told_at=track.source_told_at,
+            )
         return span
 
     def _hole(self, claimed: Claimed) -> Span | None:

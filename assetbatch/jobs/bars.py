@@ -122,7 +122,16 @@ class Bars(BarCalls):
         if self._has_minutes_only(one, page):
             log.info("%s has no 5-minute bars: asking for 1-minute bars", asset.symbol)
             self._last_holes.pop(asset.symbol, None)
-            self._road.write(lambda **_: bars.finish(self._run.connection, one.claimed, minutes=1), [record])
+            told_twice = one.claimed.track.source_told_at is not None
+            self._road.write(
+                lambda **_: bars.finish(
+                    self._run.connection,
+                    one.claimed,
+                    source_minutes=1 if told_twice else 5,
+                    source_told_at=None if told_twice else one.asked_at,
+                ),
+                [record],
+            )
             self._again(one)
             return
         found = core.harvest(
@@ -170,10 +179,16 @@ class Bars(BarCalls):
             self._list_due()
 
     def _has_minutes_only(self, one: BarCall, page: Page) -> bool:
-        """Tell whether a ticker that never had a 5-minute bar should have had one by now."""
-        if one.call.minutes == 1 or page.bars or page.invalid or one.claimed.track.watermark is not None:
+        """Return whether a ticker should have had a 5-minute bar by now.
+
+        That is looked at the first time that it has none, and the second, if it had 1-minute bars after the first.
+        """
+        track = one.claimed.track
+        if one.call.minutes == 1 or page.bars or page.invalid:
             return False
-        market = market_hours.market_of(one.claimed.track.asset)
+        if track.source_told_at is None and (track.silent or track.watermark is not None):
+            return False
+        market = market_hours.market_of(track.asset)
         until = min(one.span.until, one.asked_at)
         return market_hours.open_time(market, one.span.since, until) >= core.SILENT
 
@@ -206,6 +221,7 @@ class Bars(BarCalls):
                 span=one.span,
                 closed=market_hours.closed_spans(market, one.span.since, found.until),
                 noted_at=one.asked_at,
+                in_passing=one.newest and (track.silent or track.watermark is not None),
                 words=stored.refused[0][1] if stored is not None and stored.refused else "",
             )
             if stored is not None and one.newest and not stored.is_any_taken:
@@ -232,7 +248,8 @@ class Bars(BarCalls):
 
     def _finish(self, one: BarCall, found: Harvest) -> bool:
         track = one.claimed.track
-        is_any_final = any(is_final for _, is_final in found.bars)
+        has_any = track.watermark is not None or any(is_final for _, is_final in found.bars)
+        is_built = has_any and one.call.minutes == 1
         rechecked = track.watermark is None or one.span.since < track.watermark
         return bars.finish(
             self._run.connection,
@@ -241,7 +258,8 @@ class Bars(BarCalls):
             asked_at=one.asked_at if one.newest and found.whole else None,
             rechecked_at=one.asked_at if one.newest and rechecked else None,
             # Remembered as soon as one was found.
-            minutes=one.call.minutes if is_any_final or track.watermark else 5,
+            source_minutes=track.source_minutes if has_any else 5,
+            source_told_at=track.source_told_at or one.asked_at if is_built and track.source_minutes == 5 else None,
         )
 
     def failed(self, one: BarCall, error: CallError) -> None:

@@ -181,7 +181,8 @@ class _Forecaster:
         due = set(bars.due(connection, limits, symbols=looked_at, now=now, limit=len(looked_at)))
         scanned = set(bar_holes.next_to_scan(connection, scanned_before=now, now=now, limit=len(symbols)))
         found = []
-        for track in bars.tracks(connection, looked_at, wanted_since=wanted.since(), kept_since=wanted.kept_since()):
+        known = bars.tracks(connection, looked_at, wanted_since=wanted.since(), kept_since=wanted.kept_since(), now=now)
+        for track in known:
             symbol, until = track.asset.symbol, track.asked_until
             newest = wanted.newest(track) if symbol in due else None
             if newest is None and symbol not in scanned:
@@ -192,7 +193,10 @@ class _Forecaster:
             if until is not None and track.wanted_since < until:
                 span = Span(track.wanted_since, until)
                 holes = bar_holes.holes(connection, symbol, span, now=now, told=sight.told)
-            calls = core.calls_for(holes, market_hours.market_of(track.asset)) + (newest is not None)
+            calls = core.calls_for(holes, market_hours.market_of(track.asset))
+            if newest is not None:
+                # Whether the vendor has bars of 1 minute alone is asked by a call of its own.
+                calls += 2 if track.is_doubtful(now) else 1
             if calls:
                 since = [*(hole.since for hole in holes), *([newest.since] if newest else [])]
                 found.append(ForeseenBars(symbol, since[0], calls))

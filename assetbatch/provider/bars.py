@@ -48,10 +48,15 @@ def read(call: Call, document: Document, *, now: datetime) -> Page:
     if ticker != asset.polygon_ticker:
         reason = f"asked for {asset.polygon_ticker}, the answer is about {text(ticker)}"
         raise CallError(FailureKind.INVALID, reason, answered=True)
+    rows, told = rows_of(document), document.get("resultsCount")
+    if isinstance(told, Decimal) and told.is_finite() and told > len(rows):
+        # What is not there may have been lost: such a page does not tell that there is nothing.
+        reason = f"the page has {len(rows)} rows and says that they are {text(told)}"
+        raise CallError(FailureKind.MALFORMED, reason, answered=True)
     length = timedelta(minutes=call.minutes)
     bars: dict[datetime, Bar] = {}
     invalid: dict[datetime, str] = {}
-    for row in rows_of(document):
+    for row in rows:
         try:
             ts = time_of(row.get("t"), now)
         except InvalidRowError:

@@ -137,7 +137,9 @@ def store(
     """Store a page as the jobs do, that may be there already if it is stored `again`; return how many were written."""
     span = Span(begin, begin + len(made) * LENGTH)
     asked_at = datetime.now(UTC)
-    claimed = bars.claim(connection, asset(number).symbol, wanted_since=begin, kept_since=None, seconds=60)
+    claimed = bars.claim(
+        connection, asset(number).symbol, wanted_since=begin, kept_since=None, seconds=60, now=asked_at
+    )
     assert claimed is not None
     with transaction(connection):
         stored = bar_pages.write(
@@ -153,7 +155,7 @@ def store(
         )
         found = Harvest(tuple(made), (), (), until=span.until, whole=True)
         bar_holes.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
-        bars.finish(connection, claimed, asked_until=span.until, asked_at=asked_at, minutes=5)
+        bars.finish(connection, claimed, asked_until=span.until, asked_at=asked_at, source_minutes=5)
     assert stored is not None
     return stored.written
 

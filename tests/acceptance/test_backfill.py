@@ -91,6 +91,26 @@ def test_a_ticker_that_has_1_minute_bars_only_is_built_of_them(commands: Command
     assert (document["api_calls_used"], document["bars"]) == (2, {"assets": 1, "stored": 576})
 
 
+def test_what_the_vendor_did_not_have_is_told_and_is_not_said_to_be_all_there_is(
+    commands: Commands, connection: Connection, sandbox: Sandbox
+) -> None:
+    sandbox.fail = ["drop:BTCUSD"]
+    first = commands("backfill", *FIRST_DAYS)
+    within_the_hour = commands("backfill", *FIRST_DAYS)
+    calls = len(sandbox.arrivals)
+    sandbox.fail = []
+    connection.execute("update assetbatch.bar_silences set told_at = told_at - interval '1 hour'")
+    again = commands("backfill", *FIRST_DAYS, "--json")
+
+    assert (first.returncode, within_the_hour.returncode, calls) == (0, 0, 2)
+    words = "576 bars of BTCUSD between 2026-01-01T00:00Z and 2026-01-03T00:00Z were not there when"
+    assert words in " ".join(first.stderr.split())
+    assert "no call to make now: 576 bars that the vendor did not have may be asked for again" in within_the_hour.stderr
+    assert "nothing is missing" not in within_the_hour.stderr
+    document = json.loads(again.stdout)
+    assert (document["api_calls_used"], document["bars"], again.stderr) == (1, {"assets": 1, "stored": 576}, "")
+
+
 def test_a_page_that_fails_for_good_is_told_and_the_next_run_goes_on(commands: Commands, sandbox: Sandbox) -> None:
     sandbox.fail = ["404:EURUSD"]
     days = ("--since", "2026-01-05", "--until", "2026-01-06", "--symbol", "EURUSD", "--symbol", "BTCUSD")

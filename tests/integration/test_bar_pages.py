@@ -360,8 +360,9 @@ def note(
 def absences(connection: Connection) -> dict[str, list[tuple[int, int]]]:
     found: dict[str, list[tuple[int, int]]] = {}
     for row in connection.execute(
-        "select reason, lower(r) as since, upper(r) as until from assetbatch.bar_absences, unnest(ranges) r"
-        " order by 1, 2"
+        "select reason, lower(r) as since, upper(r) as until"
+        " from (select reason, ranges from assetbatch.bar_absences"
+        "       union all select 'once', ranges from assetbatch.bar_silences) a, unnest(ranges) r order by 1, 2"
     ):
         ends = (row["since"] - BEGIN) // LENGTH, (row["until"] - BEGIN) // LENGTH
         found.setdefault(row["reason"], []).append(ends)
@@ -391,7 +392,7 @@ def test_what_a_page_has_not_is_absent_for_a_reason(market: Connection) -> None:
     # Closed is what the vendor has nothing for while the market rests; what was spoilt is neither.
     assert absences(market) == {
         "closed": [(1, 2), (8, 10)],
-        "nothing": [(0, 1), (4, 5), (6, 8), (10, 12)],
+        "once": [(0, 1), (4, 5), (6, 8), (10, 12)],
         "failed": [(5, 6)],
     }
     assert holes(market) == [(2, 4), (12, 20)]
@@ -400,23 +401,53 @@ def test_what_a_page_has_not_is_absent_for_a_reason(market: Connection) -> None:
 def test_a_later_page_takes_back_the_reasons_of_what_it_covers(market: Connection) -> None:
     note(market, harvest(20, absent=[(0, 20)]))
     note(market, harvest(10, absent=[(6, 7)]), since=5)
-    assert absences(market) == {"nothing": [(0, 5), (6, 7), (10, 20)]}
+    assert absences(market) == {"once": [(0, 5), (6, 7), (10, 20)]}
+    note(market, harvest(15, absent=[(0, 15)]), noted_at=ASKED + HOUR)
+    assert absences(market) == {"nothing": [(0, 5), (6, 7), (10, 15)], "once": [(5, 6), (7, 10), (15, 20)]}
 
-    note(market, harvest(20, invalid=[(3, 4)]))
+    note(market, harvest(20, invalid=[(3, 4)]), noted_at=ASKED + HOUR)
     assert absences(market) == {"failed": [(3, 4)]}
     note(market, harvest(20))
     assert absences(market) == {}
+
+
+def test_that_there_is_nothing_is_believed_when_it_is_told_twice_an_hour_apart(market: Connection) -> None:
+    for minutes in (0, 10, 59):
+        note(market, harvest(20, absent=[(2, 4)]), noted_at=ASKED + timedelta(minutes=minutes))
+        assert absences(market) == {"once": [(2, 4)]}
+        assert holes(market, 2, 4, now=ASKED + timedelta(minutes=59)) == []
+    # What is not told again is a hole again, and what is told a second time is none.
+    assert holes(market, 2, 4, now=ASKED + HOUR) == [(2, 4)]
+    note(market, harvest(20, absent=[(3, 6)]), noted_at=ASKED + HOUR)
+    assert absences(market) == {"nothing": [(3, 4)], "once": [(4, 6)]}
+    note(market, harvest(20, absent=[(3, 6)]), noted_at=ASKED + 2 * HOUR)
+    assert absences(market) == {"nothing": [(3, 6)]}
+    assert holes(market, 3, 6, now=ASKED + 400 * DAY) == []
+
+
+def test_what_calls_for_the_newest_bars_may_ask_for_in_passing_is_a_hole_after_days(market: Connection) -> None:
+    with transaction(market):
+        found, asked = harvest(20, absent=[(2, 4)]), span(0, 100)
+        bar_holes.note_absences(market, "BTCUSD", found, span=asked, closed=[], noted_at=ASKED, in_passing=True)
+
+    assert holes(market, 2, 4, now=ASKED + 2 * DAY) == []
+    assert holes(market, 2, 4, now=ASKED + 3 * DAY) == [(2, 4)]
+    # For who wants it at once, as soon as asking can tell.
+    for hours, expected in ((0, []), (1, [span(2, 4)])):
+        now = ASKED + hours * HOUR
+        assert bar_holes.holes(market, "BTCUSD", span(2, 4), now=now, told="", at_once=True) == expected
 
 
 def test_a_page_that_covers_nothing_says_nothing(market: Connection) -> None:
     note(market, harvest(20, absent=[(0, 20)]))
     note(market, harvest(5), since=5)
 
-    assert absences(market) == {"nothing": [(0, 20)]}
+    assert absences(market) == {"once": [(0, 20)]}
 
 
 def test_the_same_reason_twice_is_written_once(market: Connection) -> None:
-    note(market, harvest(20, absent=[(0, 4)]), closed=[(0, 2)])
+    for noted_at in (ASKED - HOUR, ASKED):
+        note(market, harvest(20, absent=[(0, 4)]), closed=[(0, 2)], noted_at=noted_at)
     before = market.execute("select *, xmin::text from assetbatch.bar_absences order by reason").fetchall()
 
     note(market, harvest(20, absent=[(0, 4)]), closed=[(0, 2)], noted_at=ASKED + HOUR)
@@ -488,6 +519,7 @@ def claim(connection: Connection, *, since: int = 0, kept: int | None = None, se
         wanted_since=at(since),
         kept_since=None if kept is None else at(kept),
         seconds=seconds,
+        now=ASKED,
     )
 
 
@@ -503,7 +535,7 @@ def test_one_run_at_a_time_asks_for_the_bars_of_an_asset(connection: Connection,
 
     # What the first run brings now is late: it must not end the other's lease.
     bars.release(market, first)
-    bars.finish(market, first, asked_until=at(9), minutes=1)
+    bars.finish(market, first, asked_until=at(9), source_minutes=1)
     bars.fail(market, first, kind="timeout", error="", first_seconds=60, now=ASKED)
     assert claim(market) is None
     row = market.execute("select asked_until, failures, source_minutes from assetbatch.bar_state").fetchone()
@@ -537,7 +569,7 @@ def test_the_newest_bar_below_what_was_asked_for_is_final(market: Connection) ->
     claimed = claim(market)
     assert claimed.track.watermark == at(2)  # of a platform's own bars, the newest
 
-    bars.finish(market, claimed, asked_until=at(2), asked_at=ASKED, minutes=5)
+    bars.finish(market, claimed, asked_until=at(2), asked_at=ASKED, source_minutes=5)
 
     track = claim(market).track
     assert (track.watermark, track.asked_until, track.minutes) == (at(1), at(2), 5)
@@ -553,7 +585,7 @@ def test_an_asset_that_fails_is_put_off_ever_longer(market: Connection) -> None:
     assert waits[:3] == [timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=4)]
     assert waits[-1] == DAY
 
-    bars.finish(market, claim(market), minutes=5)
+    bars.finish(market, claim(market), source_minutes=5)
     row = market.execute("select failures, retry_at, error_kind, error from assetbatch.bar_state").fetchone()
     assert row == {"failures": 0, "retry_at": None, "error_kind": None, "error": None}
 

@@ -120,6 +120,10 @@ class World(worlds.World):
         """Tell which calls for bars came in."""
         return [one for one in self.sandbox.arrivals if "/range/" in one.path]
 
+    def lengths(self) -> list[str]:
+        """Tell of how many minutes the bars were that they asked for."""
+        return [one.path.split("/")[6] for one in self.calls()]
+
     def spans(self) -> list[tuple[int, int]]:
         """Tell from when to when they asked, in milliseconds."""
         paths = [one.path.partition("?")[0].split("/") for one in self.calls()]
@@ -153,7 +157,9 @@ class World(worlds.World):
 
     def absent(self, symbol: str) -> dict[str, list[tuple[datetime, datetime]]]:
         rows = self.connection.execute(
-            "select reason, lower(r) as since, upper(r) as until from assetbatch.bar_absences, unnest(ranges) r"
+            "select reason, lower(r) as since, upper(r) as until"
+            " from (select symbol, reason, ranges from assetbatch.bar_absences"
+            "       union all select symbol, 'once', ranges from assetbatch.bar_silences) a, unnest(ranges) r"
             " where symbol = %s order by reason, r",
             [symbol],
         )
@@ -292,11 +298,12 @@ def test_a_page_that_fails_leaves_the_pages_before_it(world: World) -> None:
 def test_bars_are_built_of_minutes_where_there_are_no_others(world: World, symbol: str, ticker: str) -> None:
     world.sandbox.fail = [f"minutes-only:{ticker}"]
     world.add(ticker)
+    world.now = TUESDAY
 
     world.drain(bars="{backfill_days: 5}")
 
-    assert [call.path.split("/")[6] for call in world.calls()] == ["5", "1"]
-    assert world.state(symbol)["source_minutes"] == 1
+    assert world.lengths() == ["5", "1"]
+    assert world.state(symbol)["source_minutes"] == 5  # told once
     stored = world.settled(symbol)
     assert stored == aggregated(world.wanted(ticker, minutes=1))
     # What the vendor itself would make of them; its average is of exact prices, ours of rounded ones.
@@ -305,9 +312,14 @@ def test_bars_are_built_of_minutes_where_there_are_no_others(world: World, symbo
     assert {ts: (*bar[:5], bar[6]) for ts, bar in stored.items()} == {
         ts: (*bar[:5], bar[6]) for ts, bar in theirs.items()
     }
-    world.make_due()
-    world.drain(bars="{backfill_days: 5}")
-    assert all(call.path.split("/")[6] == "1" for call in world.calls()[2:])
+    world.sandbox.fail = [f"minutes-only:{ticker}"]
+    for minutes, asked in ((30, ["1"]), (61, ["5", "1"]), (95, ["1"]), (60 * 24, ["1"])):
+        known = len(world.calls())
+        world.now = TUESDAY + timedelta(minutes=minutes)
+        world.drain(bars="{backfill_days: 5}")
+        assert world.lengths()[known:] == asked
+    assert world.state(symbol)["source_minutes"] == 1
+    assert world.settled(symbol) == aggregated(world.wanted(ticker, minutes=1))
 
 
 def aggregated(minutes: Bars) -> Bars:
@@ -439,7 +451,7 @@ def test_an_illiquid_ticker_is_not_asked_again_for_what_it_does_not_have(world: 
     assert len(world.calls()) == 1
     state = world.state("T1USD")
     wanted = (state["asked_until"] - state["wanted_since"]) // FIVE_MINUTES
-    nothing = sum(((until - since) for since, until in world.absent("T1USD")["nothing"]), timedelta(0))
+    nothing = sum(((until - since) for since, until in world.absent("T1USD")["once"]), timedelta(0))
     assert nothing // FIVE_MINUTES == wanted - len(world.settled("T1USD"))
 
     assert world.drain().api_calls_used == 0

@@ -78,6 +78,8 @@ ROWS = {
         update assetbatch.rate_limits set history = '7713056685277385028/00000001';
         insert into assetbatch.runs (job, host, version, plan, place, pid, pid_started, gone_at)
         values ('backfill', 'a', '0.1.0', 'free', 'a boot pid:[1]', 4711, 53363, now());
+        insert into assetbatch.bar_silences (symbol, told_at, ask_at, ranges)
+        values ('EURUSD', '2026-11-20 12:00Z', '2026-11-20 13:00Z', '{[2026-11-19 10:00Z,2026-11-19 11:00Z)}');
     """,
 }
 

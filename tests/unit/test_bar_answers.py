@@ -35,7 +35,7 @@ def row(minute: int = 0, **changes: Any) -> dict[str, Any]:
 
 
 def read(rows: object, asked: Call | None = None, **changes: Any) -> Page:
-    document = {"ticker": "X:BTCUSD", "queryCount": 5, "resultsCount": 1, "adjusted": True, "status": "OK"}
+    document = {"ticker": "X:BTCUSD", "queryCount": 5, "adjusted": True, "status": "OK"}
     text = json.dumps(document | ({} if rows is None else {"results": rows}) | changes)
     for word, written in RAW.items():
         text = text.replace(word, written)
@@ -66,6 +66,22 @@ def test_a_page_is_read_digit_by_digit() -> None:
 def test_an_answer_without_rows_is_an_empty_page(rows: object) -> None:
     assert read(rows) == Page((), more=False)
     assert read(None, results=None) == Page((), more=False)
+
+
+@pytest.mark.parametrize("count", [0, 1, "@NaN", "@huge", "7", None, [], True, -1])
+def test_a_count_that_claims_no_more_rows_than_there_are_says_nothing(count: object) -> None:
+    if count == "@huge":
+        with pytest.raises(CallError, match=r"the page has 1 rows and says that they are 1E\+400"):
+            read([row()], resultsCount=count)
+    else:
+        assert len(read([row()], resultsCount=count).bars) == 1
+
+
+@pytest.mark.parametrize("rows", [None, [], [row()], [row(), row()]])
+def test_a_page_with_fewer_rows_than_it_counts_is_none(rows: object) -> None:
+    with pytest.raises(CallError, match="and says that they are 3") as raised:
+        read(rows, resultsCount=3)
+    assert raised.value.kind is FailureKind.MALFORMED
 
 
 def test_of_the_next_page_it_counts_only_that_it_is_there() -> None:

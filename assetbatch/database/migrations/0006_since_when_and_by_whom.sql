@@ -55,3 +55,19 @@ comment on column assetbatch.sync_state.priced_at is
 -- A symbol is part of a channel of NOTIFY, of lines of the log, of names of files. Rows that are there already stay.
 alter table assetbatch.assets add constraint assets_symbol_check
   check (not enabled or (octet_length(symbol) between 1 and 50 and symbol !~ '[[:cntrl:]]')) not valid;
+
+-- What the vendor was asked for and had no bar for once: believed when it says so again, an hour later or more.
+create table assetbatch.bar_silences (
+  id      bigint generated always as identity primary key,
+  symbol  text not null,
+  told_at timestamptz not null,
+  ask_at  timestamptz not null,
+  ranges  tstzmultirange not null
+);
+create index bar_silences_symbol on assetbatch.bar_silences (symbol);
+comment on column assetbatch.bar_silences.told_at is 'when the call began that brought no bar';
+comment on column assetbatch.bar_silences.ask_at is
+  'when it is a hole again, should no call for the newest bars have asked for it in passing';
+alter table assetbatch.bar_state add column source_told_at timestamptz;
+comment on column assetbatch.bar_state.source_told_at is
+  'when the vendor had no 5-minute bars while it had 1-minute bars, as long as it has said so once only';
