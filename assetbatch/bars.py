@@ -45,8 +45,9 @@ class Track:
     They are wanted since `wanted_since`, and asked for until `asked_until`; the newest final one begins at `watermark`
     (of bars that a platform stored itself: the newest). `source_minutes` is the length of the bars that the vendor has:
     5, or 1 where they are built here; since `source_told_at` it seems to be 1, but was told so once only. `served`: its
-    price was stored before. `silent`: the vendor was asked before, and had no bars at some time of an open market; what
-    it has not said twice, and may be asked again, begins at `silent_since`, within a page.
+    price was stored before; `is_unknown`: the vendor does not know its ticker. `silent`: the vendor was asked before,
+    and had no bars at some time of an open market; what it has not said twice, and may be asked again, begins at
+    `silent_since`, within a page.
     """
 
     asset: Asset
@@ -57,6 +58,7 @@ class Track:
     source_minutes: int = 5
     source_told_at: datetime | None = None
     served: bool = False
+    is_unknown: bool = False
     silent: bool = False
     silent_since: datetime | None = None
 

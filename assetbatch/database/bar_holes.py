@@ -28,12 +28,14 @@ IN_PASSING = timedelta(days=3)
 MOST_REASONS = 3
 MOST_NAMED = 5
 
-# Holes are looked for where nobody has looked for longest; nowhere while the table takes nothing.
+# Holes are looked for where nobody has looked for longest; nowhere while the table takes nothing, and not of a ticker
+# that the vendor does not know.
 NEXT_TO_SCAN = """
 select a.symbol
 from assetbatch.assets a join assetbatch.bar_state b using (symbol)
 where a.enabled and b.asked_until is not null
   and exists (select from trading.symbols s where s.symbol = a.symbol)
+  and not exists (select from assetbatch.unknown_tickers u where u.symbol = a.symbol)
   and coalesce(b.scanned_at < %(scanned_before)s, true)
   and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
   and not exists (

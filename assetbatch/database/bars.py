@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
 # the oldest watermark. An asset that was served and has no row in the platform's table now was deleted there. While one
-# waits whose bars the table did not take, it takes no others either that reach as far.
+# waits whose bars the table did not take, it takes no others either that reach as far. Of a ticker that the vendor does
+# not know there are none; whether it does, the price tells that is on its way.
 DUE = """
 with limits as (
   select * from unnest(
@@ -46,6 +47,9 @@ join limits l using (update_frequency_seconds, market)
 left join assetbatch.bar_state b using (symbol)
 where a.enabled and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
   and l.until < (select since from refusing)
+  and not exists (select from assetbatch.unknown_tickers u where u.symbol = a.symbol)
+  and (not exists (select from assetbatch.queue q where q.symbol = a.symbol and q.state in ('queued', 'leased'))
+       or exists (select from assetbatch.sync_state s where s.symbol = a.symbol and s.succeeded_at is not null))
   and (exists (select from trading.symbols s where s.symbol = a.symbol)
        or b.asked_until is null
        and not exists (select from assetbatch.sync_state s where s.symbol = a.symbol and s.served_at is not null))
@@ -80,7 +84,9 @@ select a.*, c.*, (
   select from assetbatch.bar_silences i where i.symbol = c.symbol
 ) or exists (
   select from assetbatch.bar_absences o where o.symbol = c.symbol and o.reason = 'nothing' and not isempty(o.ranges)
-) as silent
+) as silent, exists (
+  select from assetbatch.unknown_tickers u where u.symbol = c.symbol
+) as is_unknown
 from claimed c join assetbatch.assets a using (symbol) left join trading.symbols s using (symbol)
 """
 
@@ -99,7 +105,9 @@ select a.*, greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s) as
   select from assetbatch.bar_silences i where i.symbol = a.symbol
 ) or exists (
   select from assetbatch.bar_absences o where o.symbol = a.symbol and o.reason = 'nothing' and not isempty(o.ranges)
-) as silent
+) as silent, exists (
+  select from assetbatch.unknown_tickers u where u.symbol = a.symbol
+) as is_unknown
 from assetbatch.assets a left join assetbatch.bar_state b using (symbol) left join trading.symbols s using (symbol)
 where a.symbol = any(%(symbols)s)
 order by array_position(%(symbols)s, a.symbol)
@@ -253,6 +261,7 @@ def _track(row: Row) -> Track:
         source_minutes=row["source_minutes"],
         source_told_at=row["source_told_at"],
         served=row["served"],
+        is_unknown=row["is_unknown"],
         silent=row["silent"],
         silent_since=row["silent_since"],
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch.database.connection import transaction
 from assetbatch.errors import FailureKind, kind_of
-from assetbatch.model import Asset, AssetType, Role
+from assetbatch.model import Asset, AssetType, Failure, Role
 from assetbatch.planner import Candidate
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ READ_SYNC_STATE = """
 select symbol, served_at, succeeded_at, error_kind, error, day, missing_since
 from assetbatch.sync_state
 where symbol = any(%(symbols)s)
+"""
+
+READ_UNKNOWN = """
+select u.symbol, u.error_kind, u.error
+from assetbatch.unknown_tickers u join assetbatch.assets a using (symbol)
+where a.enabled and u.symbol = any(coalesce(%(symbols)s, array[u.symbol]))
+order by a.role, a.rank, u.symbol
 """
 
 READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets"
@@ -102,6 +109,12 @@ def enabled_assets(connection: Connection, symbols: Sequence[str] | None = None)
     """Read the enabled assets, or those of them that are named; the most important first."""
     rows = connection.execute(READ_ENABLED, {"symbols": None if symbols is None else list(symbols)})
     return [asset_of(row) for row in rows]
+
+
+def unknown_tickers(connection: Connection, symbols: Sequence[str] | None = None) -> list[Failure]:
+    """Return of which enabled assets (None: all) the vendor does not know the ticker, and how it said so."""
+    rows = connection.execute(READ_UNKNOWN, {"symbols": None if symbols is None else list(symbols)})
+    return [Failure(row["symbol"], FailureKind(row["error_kind"]), row["error"] or "") for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

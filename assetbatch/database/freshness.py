@@ -32,8 +32,8 @@ with limits as (
                       when 'stale' then a.enabled_at < l.stale_before
                       when 'never' then a.enabled_at < l.never_before
                       else false end as ill,
-         v.state = 'failing' and (
-           s.error_kind = 'unknown_ticker' or (s.error_kind in ('missing', 'not_found') and s.succeeded_at is null)
+         v.state = 'failing' and exists (
+           select from assetbatch.unknown_tickers u where u.symbol = a.symbol
          ) as unknown,
          coalesce(case when l.rests or s.succeeded_at is null then false
                        when %(daily)s then coalesce(s.day, '-infinity') < l.day

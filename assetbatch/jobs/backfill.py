@@ -17,7 +17,7 @@ from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import EXIT_BUSY, KINDS, FailureKind
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.clock import Clock
-from assetbatch.jobs.run import new_client, perform, renewal_seconds, skipped
+from assetbatch.jobs.run import new_client, perform, renewal_seconds, skipped, unknown_tickers
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, ChangedBar, Failure, Span, Trouble
@@ -58,7 +58,7 @@ class Foreseen:
     """What a backfill is going to ask for: a span for each symbol, so many calls, so long at the least.
 
     `wanted` has the spans of all that it was asked for; `silences` is what of them it is not going to ask for yet,
-    since the vendor has just said that it has nothing.
+    since the vendor has just said that it has nothing, `unknown` what it does not know at all.
     """
 
     spans: Mapping[str, Span]
@@ -67,6 +67,7 @@ class Foreseen:
     seconds: float
     wanted: Mapping[str, Span]
     silences: Sequence[Silence]
+    unknown: Sequence[Failure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,14 @@ def foresee(
     sight = Sight(connection, config, clock, api_key=api_key)
     wanted = Wanted(config, sight, clock)
     assets = catalogue.enabled_assets(connection, symbols)
+    unknown = catalogue.unknown_tickers(connection, symbols)
     spans: dict[str, Span] = {}
     all_wanted: dict[str, Span] = {}
     calls = 0
+    left_out = {one.symbol for one in unknown}
     for asset in assets:
+        if asset.symbol in left_out:
+            continue
         reach = wanted.until(market_hours.market_of(asset))
         if reach is None:
             continue
@@ -142,6 +147,7 @@ def foresee(
         seconds_for(calls, config),
         all_wanted,
         [] if refetch else bar_holes.silences(connection, all_wanted, now=clock.now()),
+        unknown,
     )
 
 
@@ -241,6 +247,7 @@ class _Pages(Bars):
     ) -> None:
         super().__init__(run, road, sight)
         self._wanted_spans = foreseen.wanted
+        self._unknown_ones = list(foreseen.unknown)
         self._spans = dict(foreseen.spans)
         self._refetch = refetch
         self._known_refused = known_refused
@@ -260,7 +267,8 @@ class _Pages(Bars):
         silences = bar_holes.silences(connection, self._wanted_spans, now=self._run.clock.now())
         long = [one for one in silences if one.bars * core.LENGTH >= core.SILENT]
         words = [f"{bar_holes.silence_sentence(long)}: start it again then, or leave it to drain-queue"] if long else []
-        return (*bar_holes.sentences(bar_holes.refused(connection, list(self._spans))), *words)
+        refused = bar_holes.sentences(bar_holes.refused(connection, list(self._spans)))
+        return (*refused, *words, *unknown_tickers(self._unknown_ones))
 
     def has_work(self) -> bool:
         # Looked at before a slot is waited for: nobody waits a window long to learn that all is there.
@@ -286,6 +294,10 @@ class _Pages(Bars):
             return
         log.info("another run asks for bars of %s", symbol)
         self._road.pause(WAIT_SECONDS)
+
+    def _unknown(self, symbol: str) -> None:
+        self.todo.popleft()
+        self._unknown_ones += catalogue.unknown_tickers(self._run.connection, [symbol])
 
     def _again(self, one: BarCall) -> None:
         del one  # it is still the first to do

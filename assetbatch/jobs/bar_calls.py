@@ -97,6 +97,10 @@ class BarCalls:
             self._scan()
         return bool(self._due or self._holed)
 
+    def look_again(self) -> None:
+        """Make the next list at once: assets were served for the first time, and their bars waited for that."""
+        self._listed_at = None
+
     def _list_due(self) -> None:
         limits = [
             limit
@@ -157,8 +161,12 @@ class BarCalls:
         if claimed is None:
             self._taken(symbol)
             return None
-        self._keep_partitions(claimed)
-        span = self._newest(claimed) if newest else self._hole(claimed)
+        span = None
+        if claimed.track.is_unknown:
+            self._unknown(symbol)
+        else:
+            self._keep_partitions(claimed)
+            span = self._newest(claimed) if newest else self._hole(claimed)
         if span is None:
             bars.release(self._run.connection, claimed)
             return None
@@ -178,6 +186,9 @@ class BarCalls:
 
     def _taken(self, symbol: str) -> None:
         """Leave it to the other run that has just begun to ask."""
+
+    def _unknown(self, symbol: str) -> None:
+        """Leave out an asset of which a price call has learned meanwhile that the vendor does not know its ticker."""
 
     def _again(self, one: BarCall) -> None:
         """Let the next call be for the same asset."""

@@ -133,6 +133,8 @@ class Settling:
             served_at=planner.served_as_of(came[0][0].call, min(one.began_at for one, _, _ in came)),
             call=came[0][0].call,
         )
+        if any(item.served_at is None for item in items):
+            self._bars.look_again()
         self._sight.learn(came[0][0].call, None)
         self.judge()
         self._run.announcer.announce()

@@ -56,7 +56,7 @@ class World(test_bars_job.World):
         known = len(self.calls())
         keys: dict[str, Any] = {"bars": BARS} | sections
         assert self.drain(**keys).exit_code == 0
-        self.now += SECOND  # else the next run takes itself for the same one
+        self.now += MINUTE  # else the next run takes itself for the same one
         return self.lengths()[known:]
 
     def ago(self, **back: float) -> datetime:

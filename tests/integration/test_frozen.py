@@ -251,7 +251,9 @@ def test_a_page_of_bars_is_not_asked_for_by_who_was_frozen_while_another_asked(w
     world.wait_for_lock("assetbatch.bar_absences")
     stop(backfill)
     locked.__exit__(None, None, None)
+    # The server has done what was asked of it, and then the lease runs out.
     held = "select count(*) from assetbatch.bar_state where leased_until > clock_timestamp()"
+    wait_until(lambda: world.count(held))
     wait_until(lambda: world.count(held) == 0)
     drained = world.drain(bars=wanted)
     bars = [one.path for one in world.sandbox.arrivals]

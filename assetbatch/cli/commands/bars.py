@@ -104,6 +104,8 @@ def _foretold(foreseen: Foreseen, limit: int | None) -> str:
         bars, again = sum(one.bars for one in foreseen.silences), max(one.ask_at for one in foreseen.silences)
         words = f"no call to make now: {counted(bars, 'bar')} that the vendor did not have may be asked for again"
         return f"{words} from {again:%Y-%m-%dT%H:%MZ} on"
+    if not foreseen.calls and foreseen.unknown:
+        return f"no call to make: the vendor does not know {named([one.symbol for one in foreseen.unknown])}"
     if not foreseen.calls:
         return "nothing is missing there: no call to make"
     calls = f"{counted(foreseen.calls, 'call')} for the bars of {named(list(foreseen.spans))}"

@@ -71,3 +71,25 @@ comment on column assetbatch.bar_silences.ask_at is
 alter table assetbatch.bar_state add column source_told_at timestamptz;
 comment on column assetbatch.bar_state.source_told_at is
   'when the vendor had no 5-minute bars while it had 1-minute bars, as long as it has said so once only';
+
+-- Of a ticker that the vendor does not know, nothing but its price is asked for, until it is served or changed.
+create view assetbatch.unknown_tickers as
+select symbol, error_kind, error from assetbatch.sync_state
+where error_kind = 'unknown_ticker' or (error_kind in ('missing', 'not_found') and succeeded_at is null);
+
+-- What was said of one ticker says nothing of another, whoever changes it.
+create function assetbatch.forget_ticker() returns trigger language plpgsql as $$
+begin
+  update assetbatch.sync_state set error_kind = null, error = null
+  where symbol = new.symbol and error_kind is not null;
+  update assetbatch.bar_state
+  set source_minutes = 5, source_told_at = null, failures = 0, retry_at = null, error_kind = null, error = null
+  where symbol = new.symbol;
+  delete from assetbatch.bar_absences where symbol = new.symbol and reason <> 'refused';
+  delete from assetbatch.bar_silences where symbol = new.symbol;
+  return null;
+end
+$$;
+create trigger forget_ticker after update of polygon_ticker on assetbatch.assets
+for each row when (old.polygon_ticker is distinct from new.polygon_ticker)
+execute function assetbatch.forget_ticker();
