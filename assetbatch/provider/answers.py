@@ -1,27 +1,18 @@
-"""The vendor's answers as documents: JSON that is bounded, a status that is looked at, refusals as typed errors.
+"""The vendor's answers: a status that is looked at, rows, refusals as typed errors. Their JSON is that of `documents`.
 
 Nothing in them is trusted: not their size, depth or numbers, and what is shown of them is bounded and printable.
 """
 
 from __future__ import annotations
 
-import json
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from decimal import Decimal
 
 from assetbatch.errors import CallError, FailureKind
+from assetbatch.provider.documents import MAX_BYTES, Document, parse
 
-Document = dict[str, Any]
+__all__ = ["MAX_BYTES", "Document", "check_status", "message", "parse", "refusal", "rows_of", "text"]
 
 GOOD_STATUSES = {"OK", "DELAYED", "success"}
-# What an answer may weigh. Of JSON python makes many times its size (`0,` becomes a Decimal of 104 bytes), and one
-# character outside ASCII makes all of a text up to four times as wide. The vendor's largest useful answer, 50,000 bars
-# of a minute, has 450,000 values in 7 MB; with these bounds the worst answer leaves a run well below 200 MiB.
-MAX_BYTES = 8 * 2**20
-MAX_VALUES = 500_000
-WIDEST_CHARACTER = 4
-LONGEST_NUMBER = 100
-NO_NUMBER = Decimal("NaN")
 KIND_OF_STATUS = {
     401: FailureKind.KEY_REFUSED,
     403: FailureKind.NOT_ENTITLED,
@@ -29,38 +20,6 @@ KIND_OF_STATUS = {
     429: FailureKind.RATE_LIMITED,
 }
 LONGEST_TEXT = 300
-
-
-def parse(body: bytes | bytearray) -> Document:
-    """Read a JSON object. Raises CallError (too large, malformed) for anything else, without quoting what it is."""
-    # Each value has a comma or an opening bracket before it, so these bound how many there are.
-    if (
-        len(body) * (1 if body.isascii() else WIDEST_CHARACTER) > MAX_BYTES
-        or body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES
-    ):
-        raise CallError(
-            FailureKind.TOO_LARGE, f"the answer ({len(body)} bytes) is larger than any good one", answered=True
-        )
-    try:
-        # A literal NaN is no JSON, but python reads it: as a Decimal it fails the row that has it, not its neighbours.
-        document = json.loads(body, parse_float=_decimal, parse_int=_decimal, parse_constant=Decimal)
-    except (ValueError, RecursionError) as error:
-        raise CallError(
-            FailureKind.MALFORMED,
-            f"the answer is no JSON ({type(error).__name__}, {len(body)} bytes)",
-            answered=True,
-        ) from None
-    if not isinstance(document, dict):
-        raise CallError(FailureKind.MALFORMED, "the answer is JSON, but no object", answered=True)
-    return document
-
-
-def _decimal(digits: str) -> Decimal:
-    """Read a number; one that no price has, of endless digits or exponent, fails its row only."""
-    try:
-        return Decimal(digits) if len(digits) <= LONGEST_NUMBER else NO_NUMBER
-    except InvalidOperation:
-        return NO_NUMBER
 
 
 def check_status(document: Document) -> None:

@@ -896,10 +896,27 @@ WEIGHTS: dict[str, tuple[Callable[[], bytes], str]] = {
         "redirected",
     ),
     "60 MiB of numbers": (lambda: http(filled(b"0")), "too_large"),
-    "brackets, as many as are let in": (lambda: http(filled(b"[" * 900 + b"]" * 900, values=499_000)), "missing"),
-    "objects, as many as are let in": (lambda: http(filled(b'{"":0}', values=499_000)), "missing"),
+    "brackets, as many as are let in": (lambda: http(filled(b"[" * 900 + b"]" * 900, values=7_900_000)), "missing"),
+    "objects, as many as are let in": (lambda: http(filled(b'{"":0}', values=199_000)), "missing"),
     "a text, as long as is let in": (
-        lambda: http(filled(b'"' + b"x" * (8 * MEBIBYTE - 100) + b'"', values=1)),
+        lambda: http(filled(b'"' + b"x" * (4 * MEBIBYTE - 100) + b'"', values=1)),
+        "missing",
+    ),
+    "texts, as many as are let in": (lambda: http(filled(b'"' + b"x" * (3 * MEBIBYTE) + '😀"'.encode())), "too_large"),
+    "rows of 60 MiB": (lambda: http(filled(b'{"x":"' + b"x" * 700 + '😀"}'.encode())), "missing"),
+    "the largest of everything": (
+        lambda: http(
+            b'{"status":"OK","results":['
+            + b'{"o":0,"h":0,"l":0,"c":0,"v":0,"vw":0,"n":0,"t":0},' * 50_000
+            + (b'{"x":"' + b"x" * 3 * MEBIBYTE + b'"},') * 19
+            + b"["
+            + b"0," * 90_000
+            + b"0]]}"
+        ),
+        "missing",
+    ),
+    "rows of many values that nobody knows": (
+        lambda: http(filled(b"{" + b",".join(b'"x%d":0' % number for number in range(70)) + b"}", values=6_900_000)),
         "missing",
     ),
 }
@@ -926,6 +943,51 @@ def test_no_answer_takes_200_mebibytes(name: str) -> None:
     found, peak = done.stdout.split()
     assert found == kind
     assert 10 < int(peak) < MOST_MEMORY_MIB
+
+
+# A page of as many 1-minute bars as there can be, asked for, read, and weighed.
+PAGE = """
+import sys
+from datetime import UTC, datetime, timedelta
+from assetbatch.model import CallKind, Span
+from tests.integration.test_client import *
+begin = datetime(2026, 1, 1, tzinfo=UTC)
+span = Span(begin, begin + timedelta(minutes=50_000))
+found = client(sys.argv[1], seconds=60).ask(
+    Call(CallKind.BARS, (BITCOIN,), span=span, minutes=1), now=lambda: datetime(2026, 3, 1, tzinfo=UTC)
+)
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(len(found.bars), int(peak) // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        ', "dv": "303067.65623321"',
+        "".join(f', "unknown_field_{number}": 303067.65623321' for number in range(25)),
+        ', "name": "Bitcöin €😀 \\u20ac \\ud83d\\ude00"',
+        ', "x": {"y": [[{"z": {"o": 1, "t": 2}}]], "t": 1}',
+        f', "x": "{"x" * 900}"',
+    ],
+    ids=["known", "one more", "many more", "characters", "nested", "long"],
+)
+def test_what_nobody_knows_of_50_000_bars_costs_no_more_than_its_bytes(more: str) -> None:
+    rows = (
+        f'{{"v": 303067.65623321, "vw": 987.45529, "o": 955.79, "c": 1009.475, "h": 1042.926, "l": 949.001,'
+        f' "t": {1_767_225_600_000 + 60_000 * number}, "n": 1251{more}}}'
+        for number in range(50_000)
+    )
+    body = f'{{"ticker": "X:BTCUSD", "resultsCount": 50000, "status": "OK", "results": [{", ".join(rows)}]}}'.encode()
+    with serve(http(body)) as server:
+        done = subprocess.run([sys.executable, "-c", PAGE, server.url], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    bars, peak = done.stdout.split()
+    assert bars == "50000"
+    # 122 MiB were seen for what is known, with python itself; with 50 MiB of a body, 158.
+    assert int(peak) < 135 + (len(body) / MEBIBYTE - 8)
 
 
 # The sandbox

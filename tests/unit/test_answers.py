@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Quote, Role
-from assetbatch.provider import answers, quotes, values
+from assetbatch.provider import answers, documents, quotes, values
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 QUOTED_AT = datetime(2026, 11, 20, 11, 59, 58, 123456, tzinfo=UTC)
@@ -228,13 +228,14 @@ def test_latin_1_is_no_unicode() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"a":"' + b"x" * answers.MAX_BYTES + b'"}',
-        b'{"a":0' + b" " * answers.MAX_BYTES + b"}",
-        b'{"a":"' + b"x" * (answers.MAX_BYTES // 4) + '😀"}'.encode(),
-        b'{"a":[' + b"0," * answers.MAX_VALUES + b"0]}",
-        b'{"a":[' + b"[]," * (answers.MAX_VALUES // 2) + b"0]}",
-        b'{"a":[' + b"{}," * (answers.MAX_VALUES // 2) + b"0]}",
-        b'{"a":[' + b'{"":0},' * (answers.MAX_VALUES // 2) + b"0]}",
+        b'{"a":0' + b" " * documents.MAX_BYTES + b"}",
+        b'{"a":"' + b"x" * (4 * documents.MAX_PART_BYTES) + b'"}',
+        b'{"a":"' + b"x" * documents.MAX_PART_BYTES + '😀"}'.encode(),
+        b'{"a":[' + b"0," * documents.MAX_VALUES + b"0]}",
+        b'{"a":[' + b"{}," * documents.MAX_ROWS + b"{}]}",
+        b'{"a":[[' + b"0," * documents.MAX_PART_VALUES + b"0]]}",
+        b'{"a":{"b":[' + b"{}," * documents.MAX_PART_VALUES + b"0]}}",
+        b'{"results":[' + b'{"o":0,"h":0,"l":0,"c":0,"v":0,"vw":0,"n":0,"t":0,"a":0},' * 60_000 + b"0]}",
     ],
     ids=lambda body: repr(body[:10]),
 )
@@ -242,14 +243,72 @@ def test_what_would_take_too_much_memory_is_not_parsed(body: bytes) -> None:
     assert refused(body).kind is FailureKind.TOO_LARGE
 
 
-def test_fifty_thousand_bars_of_a_minute_are_not_too_large() -> None:
-    bar = (
-        b'{"v":303067.65623321,"vw":987.45529,"o":955.79,"c":1009.475,"h":1042.926,"l":949,"t":1590984000000,"n":1251}'
-    )
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"",
+        b',"dv":"303067.65623321"',
+        b"".join(b',"unknown%d":303067.65623321' % number for number in range(20)),
+        ',"name":"Bitcöin €😀 \\u20ac \\ud83d\\ude00 \\" ]}"'.encode(),
+        b',"x":{"y":[[{"z":{"o":1,"results":[]}}],"}",{}]},"w":[1,2,3]',
+        b',"x":"' + b"x" * 500 + b'"',
+    ],
+    ids=["known", "one more", "twenty more", "characters", "nested", "long"],
+)
+def test_fifty_thousand_bars_of_a_minute_are_not_too_large(more: bytes) -> None:
+    bar = b'{"v":303067.65623321,"vw":987.45529,"o":955.79,"c":1009.475,"h":1042.926,"l":949,"t":1590984000000,"n":1251'
 
-    document = answers.parse(b'{"status":"OK","results":[' + b",".join([bar] * 50_000) + b"]}")
+    document = answers.parse(b'{"status":"OK","results":[' + b",".join([bar + more + b"}"] * 50_000) + b"]}")
 
     assert len(document["results"]) == 50_000
+    good = {"v": "303067.65623321", "vw": "987.45529", "o": "955.79", "c": "1009.475", "h": "1042.926", "l": "949"}
+    expected = {key: Decimal(value) for key, value in (good | {"t": "1590984000000", "n": "1251"}).items()}
+    for row in (document["results"][0], document["results"][-1]):
+        assert {key: row[key] for key in expected} == expected
+        assert row.keys() - expected.keys() <= {"name"}
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+names = st.sampled_from(["results", "ticker", "o", "t", "last_quote", "unknown", "x"])
+trees = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=6) | st.dictionaries(names, inner, max_size=6), max_leaves=60
+)
+
+
+def known(value: Any, *, rows: bool = False) -> Any:
+    """What is kept of a value: its known fields; of a list of rows, those that are objects."""
+    if isinstance(value, dict):
+        return {key: known(one) for key, one in value.items() if key in documents.KNOWN}
+    if isinstance(value, list):
+        return [known(one) if isinstance(one, dict) else None for one in value] if rows else []
+    return value
+
+
+@given(st.dictionaries(names, trees, max_size=6), st.booleans(), st.sampled_from([None, 2]), st.integers(1, 40))
+def test_what_is_read_part_by_part_is_what_json_says(
+    tree: dict[str, Any], ascii_only: bool, indent: int | None, first_part_bytes: int
+) -> None:
+    body = json.dumps(tree, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
+    whole = json.loads(body, parse_float=documents._decimal, parse_int=documents._decimal, parse_constant=Decimal)
+    with pytest.MonkeyPatch.context() as patch:
+        # However the parts are cut.
+        patch.setattr(documents, "FIRST_PART_BYTES", first_part_bytes)
+        found = documents.parse(body)
+        # Cut short or with something behind it, it is none.
+        for broken in (body[:-1], body + b"}", body[: len(body) // 2]):
+            with pytest.raises(CallError) as raised:
+                documents.parse(broken)
+            assert raised.value.kind is FailureKind.MALFORMED
+
+    expected = {key: known(value, rows=True) for key, value in whole.items() if key in documents.KNOWN}
+    assert repr(found) == repr(expected)
+
+
+def test_a_page_that_is_broken_in_its_middle_is_malformed_however_long_it_is() -> None:
+    row = b'{"v":1,"vw":1,"o":1,"c":1,"h":1,"l":1,"t":1590984000000,"n":1},'
+    for broken in (b'{"v":1 "vw":1},', b"nul,", b"{]},", b'{"v":"\\x"},', b'{"v":"\n"},', b'{"v":"\xff"},'):
+        body = b'{"status":"OK","results":[' + row * 30_000 + broken + row * 30_000 + b"0]}"
+        assert refused(body).kind is FailureKind.MALFORMED
 
 
 @pytest.mark.parametrize(
