@@ -144,6 +144,9 @@ class Bars(BarCalls):
         )
         for ts, why in page.invalid[:1]:
             log.warning("%s: %d rows are no bars, as that of %s: %s", asset.symbol, len(page.invalid), ts, why)
+        for ts in page.contradicted[:1]:
+            words = "%s: %d bars came twice with different figures, as that of %s: the one of more trades is taken"
+            log.info(words, asset.symbol, len(page.contradicted), ts)
         try:
             stored = self._road.write(lambda *, carefully: self._write(one, found, carefully=carefully), [record])
         except psycopg.errors.LockNotAvailable as error:

@@ -32,12 +32,14 @@ PRICES = ("o", "h", "l", "c")
 class Page:
     """What one call for bars brought, in the order of time; `more`: the vendor has further ones behind the last.
 
-    `invalid` has the times of rows that were no bars, and why.
+    `invalid` has the times of rows that were no bars, and why; `contradicted` those of which there were several, with
+    different figures: the one of most trades is taken, of as many that of most volume.
     """
 
     bars: tuple[Bar, ...]
     more: bool
     invalid: tuple[tuple[datetime, str], ...] = ()
+    contradicted: tuple[datetime, ...] = ()
 
 
 def read(call: Call, document: Document, *, now: datetime) -> Page:
@@ -56,6 +58,7 @@ def read(call: Call, document: Document, *, now: datetime) -> Page:
     length = timedelta(minutes=call.minutes)
     bars: dict[datetime, Bar] = {}
     invalid: dict[datetime, str] = {}
+    contradicted: set[datetime] = set()
     for row in rows:
         try:
             ts = time_of(row.get("t"), now)
@@ -65,9 +68,14 @@ def read(call: Call, document: Document, *, now: datetime) -> Page:
         if not call.span.since <= ts < call.span.until or (ts - EPOCH) % length:
             continue
         try:
-            bars[ts] = _bar(ts, row)
+            bar = _bar(ts, row)
         except InvalidRowError as error:
             invalid[ts] = str(error)
+            continue
+        other = bars.setdefault(ts, bar)
+        if bar != other:
+            contradicted.add(ts)
+            bars[ts] = max(other, bar, key=_weight)
     more = bool(document.get("next_url"))
     if more and not bars:
         raise CallError(FailureKind.MALFORMED, "a page without bars says that there are more", answered=True)
@@ -75,7 +83,13 @@ def read(call: Call, document: Document, *, now: datetime) -> Page:
         tuple(bars[ts] for ts in sorted(bars)),
         more,
         tuple((ts, invalid[ts]) for ts in sorted(invalid) if ts not in bars),
+        tuple(sorted(contradicted)),
     )
+
+
+def _weight(bar: Bar) -> tuple[int, Decimal]:
+    """Return how much a bar knows of, to choose among several of one time: of as much, the first is taken."""
+    return (-1 if bar.trades is None else bar.trades, bar.volume)
 
 
 def _bar(ts: datetime, row: Mapping[str, Any]) -> Bar:

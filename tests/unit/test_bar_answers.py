@@ -84,6 +84,47 @@ def test_a_page_with_fewer_rows_than_it_counts_is_none(rows: object) -> None:
     assert raised.value.kind is FailureKind.MALFORMED
 
 
+@pytest.mark.parametrize("minutes", [1, 5])
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize(
+    ("taken", "left"),
+    [
+        ({"n": 38, "c": 1, "v": 1}, {"n": 37, "c": 2, "v": 9}),
+        ({"n": 37, "v": 2.5, "c": 1}, {"n": 37, "v": 2.25, "c": 2}),
+        ({"n": 1, "v": 1, "c": 1}, {"n": "absent", "v": 9, "c": 2}),
+        ({"n": 0, "v": 1, "c": 1}, {"n": "absent", "v": 9, "c": 2}),
+        ({"n": "absent", "v": 9, "c": 1}, {"n": "absent", "v": 1, "c": 2}),
+        ({"n": "absent", "v": 9, "c": 1}, {"n": "absent", "v": "absent", "c": 2}),
+    ],
+)
+def test_of_two_bars_of_one_time_that_of_more_trades_is_taken(
+    taken: dict[str, Any], left: dict[str, Any], turn: int, minutes: int
+) -> None:
+    page = read([*[row(5, **taken), row(5, **left)][::turn], row()], call(minutes))
+
+    assert [(bar.ts, bar.close) for bar in page.bars] == [(BEGIN, Decimal("96512.25")), (BEGIN + 5 * MINUTE, 1)]
+    assert (page.contradicted, page.invalid) == ((BEGIN + 5 * MINUTE,), ())
+
+
+def test_of_three_the_one_of_most_trades_is_taken_and_counted_once() -> None:
+    page = read([row(n=3, c=1), row(5), row(n=9, c=2), row(n=5, c=3), row(n=9, c=2)])
+
+    assert [bar.close for bar in page.bars] == [2, Decimal("96512.25")]
+    assert page.contradicted == (BEGIN,)
+
+
+@pytest.mark.parametrize("other", [{}, {"o": 96500.0}, {"more": 1}])
+def test_the_same_bar_twice_contradicts_nothing(other: dict[str, Any]) -> None:
+    page = read([row(5), row(), row(**other), row(5)])
+
+    assert (len(page.bars), page.contradicted) == (2, ())
+
+
+def test_a_row_that_is_no_bar_contradicts_none() -> None:
+    for rows in ([row(), row(c=0, n=99)], [row(c=0, n=99), row()]):
+        assert read(rows) == read([row()])
+
+
 def test_of_the_next_page_it_counts_only_that_it_is_there() -> None:
     assert read([row()], next_url="https://elsewhere.example/steal?cursor=1").more
     assert not read([row()], next_url="").more
