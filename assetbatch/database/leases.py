@@ -96,6 +96,23 @@ select array(
 ) as released
 """
 
+# The same of a run that ends by itself, so that no item is to blame: attempts are given back, too. By its id, since it
+# may not know all: the answer to a claim may have been lost with the connection.
+GIVE_BACK = """
+with leases as (
+  delete from assetbatch.leases l where assetbatch.run_of(l.holder) = %(id)s
+), bars as (
+  update assetbatch.bar_state b set token = null, leased_until = null
+  where b.token is not null and assetbatch.run_of(b.token) = %(id)s
+), days as (
+  update assetbatch.daily_figures d set token = null, asking_until = null
+  where d.token is not null and assetbatch.run_of(d.token) = %(id)s
+)
+update assetbatch.queue q
+set state = 'queued', attempts = q.attempts - 1, token = null, claimed_at = null, leased_until = null
+where q.state = 'leased' and assetbatch.run_of(q.token) = %(id)s
+"""
+
 
 def new_token(run_id: int | None) -> UUID:
     """Make a token that a run holds something by, which tells whose it is; None: nobody's whose end would matter."""
@@ -127,6 +144,12 @@ def release_dead(connection: Connection) -> bool:
     if released:
         log.info("a run was killed that held %s", ", ".join(released))
     return bool(released)
+
+
+def give_back(connection: Connection, run_id: int) -> None:
+    """Give back all that a run holds that ends, items with their attempts, whether or not it has heard of it."""
+    with transaction(connection):
+        connection.execute(GIVE_BACK, {"id": run_id})
 
 
 @dataclass(frozen=True, slots=True)

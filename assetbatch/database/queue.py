@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from assetbatch.database.leases import new_token, release_dead
-from assetbatch.errors import FailureKind
+from assetbatch.errors import EXIT_BUG, FailureKind
 from assetbatch.model import Asset, AssetType, Role
 
 if TYPE_CHECKING:
@@ -33,21 +33,23 @@ LOST = "its worker was killed, or stood still for too long"
 
 # What a killed worker held goes back at once, at its old place, unless it is out of attempts. On its way to its last
 # attempt it stands alone, so that an item that kills its worker takes no other with it. The attempt is given back where
-# the database itself was away meanwhile: its worker could not tell how the work ended.
+# the database itself was away meanwhile: its worker could not tell how the work ended; and where the run has written
+# down its end, but for a bug: nothing killed it.
 BRING_BACK = """
 with expired as materialized (
-  select symbol, attempts - (pg_postmaster_start_time() > claimed_at)::int as attempts
-  from assetbatch.queue
-  where state = 'leased' and leased_until <= statement_timestamp()
-  for update skip locked
+  select q.symbol, not (pg_postmaster_start_time() > q.claimed_at or coalesce(r.exit_code <> %(bug)s, false)) as charged
+  from assetbatch.queue q left join assetbatch.runs r on r.id = assetbatch.run_of(q.token)
+  where q.state = 'leased' and q.leased_until <= statement_timestamp()
+  for update of q skip locked
 ), brought_back as (
   update assetbatch.queue q
-  set state = case when e.attempts > %(retries)s then 'dead' else 'queued' end,
-      died_at = case when e.attempts > %(retries)s then statement_timestamp() end,
-      attempts = e.attempts,
-      largest_call = case %(retries)s - e.attempts
+  set state = case when e.charged and q.attempts > %(retries)s then 'dead' else 'queued' end,
+      died_at = case when e.charged and q.attempts > %(retries)s then statement_timestamp() end,
+      attempts = q.attempts - (not e.charged)::int,
+      largest_call = case %(retries)s - (q.attempts - (not e.charged)::int)
                        when 0 then 1 when 1 then least(q.largest_call, 16) else q.largest_call end,
-      error_kind = %(kind)s, error = %(error)s,
+      error_kind = case when e.charged then %(kind)s else q.error_kind end,
+      error = case when e.charged then %(error)s else q.error end,
       token = null, claimed_at = null, leased_until = null
   from expired e
   where q.symbol = e.symbol
@@ -75,12 +77,15 @@ SIZE = "select count(*) as size from assetbatch.queue where state <> 'dead'"
 
 # The first in order that nobody else is just claiming, and those after it that the same call covers: as far as the line
 # of tickers may be long, and no further than any of them may be asked for together with others. The lateral join is
-# looked up row by row: the planner would rather read the whole catalogue.
+# looked up row by row: the planner would rather read the whole catalogue. A run that has ended claims nothing: its
+# statement may have been on its way when the connection broke, and what it held was given back meanwhile.
 CLAIM = """
-with first as materialized (
+with run as materialized (
+  select from assetbatch.runs where id = %(run_id)s::bigint and finished_at is null for share
+), first as materialized (
   select ctid, (priority > 1) as later, rank, id, symbol, largest_call
   from assetbatch.queue
-  where state = 'queued'
+  where state = 'queued' and (%(run_id)s::bigint is null or exists (select from run))
   order by (priority > 1), rank, id
   limit %(limit)s
   for update skip locked
@@ -242,7 +247,8 @@ def bring_back(connection: Connection, *, retries: int) -> BroughtBack:
     """
     release_dead(connection)
     row = connection.execute(
-        BRING_BACK, {"retries": retries, "kind": FailureKind.WORKER_LOST.value, "error": LOST}
+        BRING_BACK,
+        {"retries": retries, "kind": FailureKind.WORKER_LOST.value, "error": LOST, "bug": EXIT_BUG},
     ).fetchone()
     assert row is not None  # noqa: S101 - a select without from has one row
     return BroughtBack(row["expired"], row["dead"], row["promoted"])
@@ -284,6 +290,7 @@ def claim(
             "max_length": max_length,
             "added_length": added_length,
             "token": token,
+            "run_id": run_id,
             "lease_seconds": lease_seconds,
         },
     ).fetchall()

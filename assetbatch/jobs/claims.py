@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from assetbatch import planner
 from assetbatch.boottime import boot_time
-from assetbatch.database import queue
+from assetbatch.database import leases, queue, runs
 from assetbatch.database.connection import transaction
 from assetbatch.database.queue import Ending, State
 from assetbatch.database.rate_limit import key_fingerprint
@@ -156,16 +156,13 @@ class Claims:
             ended = self._end(self._connection, endings)
         self.note((), endings, ended)
 
-    def let_go(self, *, patiently: bool) -> None:
-        """Give back all that is held: the run ends for reasons that are no item's fault.
+    def let_go(self, error: BaseException, *, patiently: bool) -> None:
+        """Write down that `error` ended the run, and give back all that it holds: that is no item's fault.
 
         `patiently`: a database that is away is waited for. What cannot be given back runs out by itself.
         """
-        if not self._held:
-            return
-        endings = [Ending(item, State.QUEUED) for item in self._held]
         with suppress(psycopg.Error, Interrupted):
-            self._end(self._connection, endings)
+            self._give_all_back(self._connection, error)
             return
         with suppress(psycopg.Error, AssetbatchError, Interrupted):
             for attempt in Retrying(
@@ -175,7 +172,12 @@ class Claims:
                 reraise=True,
             ):
                 with attempt, self._reconnect() as connection:
-                    self._end(connection, endings)
+                    self._give_all_back(connection, error)
+
+    def _give_all_back(self, connection: Connection, error: BaseException) -> None:
+        # The end first: from then on, no claim of this run that is still on its way comes to anything.
+        runs.abandon(connection, self._run_id, error)
+        leases.give_back(connection, self._run_id)
 
     def _end(self, connection: Connection, endings: Sequence[Ending]) -> set[str]:
         return queue.end(

@@ -113,23 +113,23 @@ class Drain:
     def to_the_end(self) -> None:
         """Make calls until there is nothing more to do; whatever ends it, but a bug, nothing stays claimed."""
         run = self._run
-        self._claims.bring_back()
-        if not self._backlog.is_waiting() and not self._bars.has_work():
-            return
-        run.claim_source()
-        catalogue.sync_with_config(run.connection, run.config.assets)
-        if self._progress is not None:
-            self._size = queue.size(run.connection)
-        self._flights.warm_up()
         try:
+            self._claims.bring_back()
+            if not self._backlog.is_waiting() and not self._bars.has_work():
+                return
+            run.claim_source()
+            catalogue.sync_with_config(run.connection, run.config.assets)
+            if self._progress is not None:
+                self._size = queue.size(run.connection)
+            self._flights.warm_up()
             # The next calls are under way while what the last ones brought is stored.
             while self._begin_calls() or self._flights or self._settling.is_behind:
                 self._store()
                 if self._flights:
                     self._land(PATIENCE_SECONDS)
             self._settling.judge()
-        except (AssetbatchError, Interrupted, psycopg.Error):
-            self._let_go(asked_to_end=run.stop.requested.is_set())
+        except (AssetbatchError, Interrupted, psycopg.Error) as error:
+            self._let_go(error, asked_to_end=run.stop.requested.is_set())
             raise
         # Any other error is a bug. What met it stays claimed, as if the worker had been killed: should an answer bring
         # it about, its items run out of attempts and hold nobody up.
@@ -207,7 +207,7 @@ class Drain:
         if self._progress is not None:
             self._progress(len(self._road.trip.updated) + len(self._road.trip.unchanged), self._size)
 
-    def _let_go(self, *, asked_to_end: bool) -> None:
+    def _let_go(self, error: BaseException, *, asked_to_end: bool) -> None:
         """Store what has come home, where it was a signal that ended the run; give back the rest."""
         try:
             if asked_to_end:
@@ -216,12 +216,7 @@ class Drain:
                     self._settling.store()
         finally:
             given_up = self._flights.give_up()
-            with suppress(psycopg.Error):
-                self._sight.give_up_day()
-                for one in given_up:
-                    if one.bars is not None:
-                        self._bars.let_go(one.bars)
-            self._claims.let_go(patiently=not asked_to_end)
+            self._claims.let_go(error, patiently=not asked_to_end)
             with suppress(psycopg.Error, Interrupted):
                 self._road.given_up(given_up)
 

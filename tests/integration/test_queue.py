@@ -19,7 +19,7 @@ from assetbatch import planner
 from assetbatch.database import queue
 from assetbatch.database.enqueue import enqueue
 from assetbatch.database.queue import BroughtBack, Ending, Item, State
-from assetbatch.errors import FailureKind
+from assetbatch.errors import EXIT_BUG, FailureKind
 from assetbatch.model import Asset, AssetType, Failure, Priority, Role
 from tests.conftest import open_database
 
@@ -525,6 +525,7 @@ CLAIMING: dict[str, object] = {
     "added_length": planner.ADDED_LENGTH,
     "lease_seconds": LEASE,
     "token": "00000000-0000-0000-0000-000000000000",
+    "run_id": 1,
 }
 
 
@@ -551,7 +552,9 @@ def test_nothing_reads_the_whole_queue_to_find_its_next_items(connection: Connec
 
     found = {
         "claim": scans(connection, queue.CLAIM, CLAIMING),
-        "bring back": scans(connection, queue.BRING_BACK, {"retries": 3, "error": queue.LOST, "kind": "worker_lost"}),
+        "bring back": scans(
+            connection, queue.BRING_BACK, {"retries": 3, "error": queue.LOST, "kind": "worker_lost", "bug": EXIT_BUG}
+        ),
         "is waiting": scans(connection, queue.IS_WAITING, {}),
     }
 
