@@ -6,6 +6,7 @@
     ├── SourceMismatchError        78   the database belongs to another source of prices
     ├── DatabaseUnavailableError   69
     ├── LeaseLostError             69   another run of the job has taken over
+    ├── NoThreadError              69   the system gives the process no further thread
     ├── CallError           3, 69, 77   one call to the vendor; its kind says the rest
     └── AnswerLostError             3   stdout could not be written
 
@@ -96,6 +97,15 @@ class LeaseLostError(AssetbatchError):
     exit_code = EXIT_UNAVAILABLE
 
 
+class NoThreadError(AssetbatchError):
+    """The system gives the process no further thread: a limit of the user, the unit or the container is reached."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__(f"no thread could be started: {error}", hint=KINDS[FailureKind.NO_THREAD].hint)
+
+
 class AnswerLostError(AssetbatchError):
     """What a command had to print could not be written; what it did before that is done."""
 
@@ -129,6 +139,7 @@ class FailureKind(StrEnum):
     EMPTY = "empty"
     RATE_LIMITED = "rate_limited"
     NO_SLOT = "no_slot"
+    NO_THREAD = "no_thread"
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
@@ -219,6 +230,12 @@ KINDS: dict[FailureKind, Consequence] = {
     ),
     FailureKind.NO_SLOT: Consequence(
         "the budget of calls is used up: the next run tries again", fate=Fate.BACK, ends_run=True
+    ),
+    FailureKind.NO_THREAD: Consequence(
+        "raise the limit that is reached: pids of the container, TasksMax= of the unit, or processes of the user",
+        fate=Fate.BACK,
+        outage=True,
+        ends_run=True,
     ),
     FailureKind.UNREACHABLE: Consequence(
         "check the network and provider.base_url", fate=Fate.BACK, retry=True, strike=True, outage=True

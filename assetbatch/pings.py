@@ -11,7 +11,8 @@ import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from assetbatch import __version__
+from assetbatch import __version__, threads
+from assetbatch.errors import NoThreadError
 
 if TYPE_CHECKING:
     import requests
@@ -44,8 +45,12 @@ def ping(config: Config, job: str, *, failed: bool, seconds: float) -> None:
 
     # A daemon: a server that drips must not keep the process from ending.
     thread = threading.Thread(target=call, name="ping", daemon=True)
-    thread.start()
-    thread.join(seconds)
+    try:
+        threads.start(thread)
+    except NoThreadError as error:
+        answers.append(f"failed: {error.reason}")
+    else:
+        thread.join(seconds)
     log.info("%s: %s", name, answers[0] if answers else f"failed: no answer within {seconds:g} s")
 
 

@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from assetbatch import threads
 from assetbatch.boottime import boot_time
 from assetbatch.cli import answer_signals
 from assetbatch.errors import EXIT_UNAVAILABLE, Interrupted
@@ -79,7 +80,7 @@ def _leave_lost_terminal() -> None:
 def end_by(seconds: float) -> Callable[[], None]:
     """End the process by force some time after its own limit of `seconds`; a laptop's sleep counts.
 
-    Returns what calls that off.
+    Returns what calls that off. Raises NoThreadError.
     """
     called_off = threading.Event()
     limit = seconds + HARD_END_SECONDS
@@ -96,5 +97,5 @@ def end_by(seconds: float) -> Callable[[], None]:
             os.write(2, words.encode())
         os._exit(EXIT_UNAVAILABLE)
 
-    threading.Thread(target=watch, name="hard end", daemon=True).start()
+    threads.start(threading.Thread(target=watch, name="hard end", daemon=True))
     return called_off.set

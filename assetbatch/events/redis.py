@@ -11,8 +11,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from assetbatch import threads
 from assetbatch.boottime import boot_time
-from assetbatch.errors import LeaseLostError
+from assetbatch.errors import LeaseLostError, NoThreadError
 from assetbatch.events import DeliveryError, RefusedError
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class RedisPublisher:
                 failure.append(error)
 
         thread = threading.Thread(target=deliver, name="publisher", daemon=True)
-        thread.start()
+        try:
+            threads.start(thread)
+        except NoThreadError as error:
+            raise DeliveryError(error.reason) from None
         thread.join(seconds)
         if thread.is_alive():
             raise DeliveryError(f"Redis: no answer within {seconds:.1f} s")

@@ -18,7 +18,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from assetbatch.errors import CallError, FailureKind
+from assetbatch import threads
+from assetbatch.errors import CallError, FailureKind, NoThreadError
 from assetbatch.provider import answers, reading
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of, target
 from assetbatch.provider.flight import Flight, HeldUpError
@@ -113,6 +114,8 @@ class Client:
     ) -> Asked:
         """Send a call, after a pause of so many seconds; `done` is called, in another thread, when its answer is there.
 
+        Where no thread can be started, that is how it failed.
+
         Past `leave_by` (`boot_time()`) it does not leave. A client has one call under way at a time: `finish` ends it.
         """
         asked = Asked(call, Flight(target(call), after_seconds + self.request_seconds, leave_by))
@@ -129,7 +132,12 @@ class Client:
             done()
 
         # A daemon: a server that drips must not keep the process from ending.
-        threading.Thread(target=fly, name="request", daemon=True).start()
+        thread = threading.Thread(target=fly, name="request", daemon=True)
+        try:
+            threads.start(thread)
+        except NoThreadError as error:
+            asked.landed.put(CallError(FailureKind.NO_THREAD, error.reason, sent=False))
+            done()
         return asked
 
     def give_up(self, asked: Asked) -> None:

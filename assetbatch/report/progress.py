@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from threading import Lock, Timer
 from typing import TYPE_CHECKING, Self
 
+from assetbatch import threads
+from assetbatch.errors import NoThreadError
 from assetbatch.report.words import duration
 
 if TYPE_CHECKING:
@@ -52,7 +54,9 @@ class ProgressBar:
         listener = _Listener(shown, mask)
         package.addHandler(listener)
         package.setLevel(logging.INFO)
-        shown._timer.start()
+        # Where no thread is left, it never appears.
+        with suppress(NoThreadError):
+            threads.start(shown._timer)
         try:
             yield shown
         finally:
@@ -112,7 +116,11 @@ class ProgressBar:
             # From here on, other threads change it.
             self._bar = bar
             self._update()
-            bar.start()
+            try:
+                bar.start()
+            except RuntimeError:  # no thread is left for it
+                bar.stop()
+                self._bar = None
 
     def _update(self) -> None:
         if self._bar is not None:

@@ -12,10 +12,11 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from assetbatch import __version__
+from assetbatch import __version__, threads
 from assetbatch.config.configuration import FREE_CALLS_PER_WINDOW
 from assetbatch.config.secret import ways
 from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.errors import NoThreadError
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
 
@@ -143,11 +144,15 @@ class RedisCheck:
     def start(self) -> None:
         """Begin to ask."""
         self._until = time.monotonic() + REDIS_SECONDS
-        self._thread.start()
+        try:
+            threads.start(self._thread)
+        except NoThreadError as error:
+            self._found = fail("redis", error.reason, error.hint)
 
     def findings(self) -> Iterator[Finding]:
         """Tell how it answered; a server that drips its answer counts as one that does not."""
-        self._thread.join(max(0.0, self._until - time.monotonic()))
+        if self._thread.ident is not None:  # else it could not be started
+            self._thread.join(max(0.0, self._until - time.monotonic()))
         late = self._away(f"no answer within {REDIS_SECONDS:g} s")
         yield self._found or late
 
