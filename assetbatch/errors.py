@@ -148,6 +148,7 @@ class FailureKind(StrEnum):
     UNKNOWN_TICKER = "unknown_ticker"
     MISSING = "missing"
     INVALID = "invalid"
+    TOO_MANY = "too_many_assets"
     MALFORMED = "malformed"
     TOO_LARGE = "too_large"
     REDIRECTED = "redirected"
@@ -247,6 +248,9 @@ KINDS: dict[FailureKind, Consequence] = {
         "the API is in trouble: the next run tries again", retry=True, strike=True, outage=True
     ),
     FailureKind.BAD_REQUEST: Consequence("check polygon_ticker", fate=Fate.DEAD, halve=True),
+    FailureKind.TOO_MANY: Consequence(
+        "the API takes no call for so many assets: lower provider.batch_size", fate=Fate.BACK, halve=True
+    ),
     FailureKind.NOT_FOUND: Consequence(
         "the ticker is unknown, or has no data now; if all fail so, check provider.base_url",
         sync_status=SyncStatus.NO_DATA,

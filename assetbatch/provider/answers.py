@@ -15,10 +15,24 @@ __all__ = ["MAX_BYTES", "Document", "check_status", "message", "parse", "refusal
 GOOD_STATUSES = {"OK", "DELAYED", "success"}
 KIND_OF_STATUS = {
     401: FailureKind.KEY_REFUSED,
+    402: FailureKind.NOT_ENTITLED,
     403: FailureKind.NOT_ENTITLED,
     404: FailureKind.NOT_FOUND,
+    407: FailureKind.MALFORMED,  # said by a proxy
+    408: FailureKind.SERVER_ERROR,
+    413: FailureKind.TOO_MANY,
+    425: FailureKind.SERVER_ERROR,
     429: FailureKind.RATE_LIMITED,
+    499: FailureKind.SERVER_ERROR,
 }
+# The vendor's words, which say it whatever status they come with.
+KIND_OF_WORDS = {
+    "exceeded the maximum requests": FailureKind.RATE_LIMITED,
+    "unknown api key": FailureKind.KEY_REFUSED,
+    "api key was not provided": FailureKind.KEY_REFUSED,
+}
+# Where an answer has its words.
+WORDY = ("message", "error")
 LONGEST_TEXT = 300
 
 
@@ -27,8 +41,9 @@ def check_status(document: Document) -> None:
     status = document.get("status")
     if isinstance(status, str) and status in GOOD_STATUSES:
         return
-    if status == "NOT_AUTHORIZED":
-        raise refusal(403, document)
+    found = refusal(200, document)
+    if found.kind is not FailureKind.MALFORMED:
+        raise found
     raise CallError(FailureKind.MALFORMED, f"the answer's status is {text(status)}: {message(document)}", answered=True)
 
 
@@ -45,8 +60,8 @@ def rows_of(document: Document) -> list[Document]:
 def message(document: object) -> str:
     """Find the vendor's own words in an answer, bounded."""
     if isinstance(document, dict):
-        for key in ("message", "error"):
-            if isinstance(document.get(key), str):
+        for key in WORDY:
+            if isinstance(document.get(key), str) and document[key].strip():
                 return text(document[key])
     return "no message"
 
@@ -62,23 +77,33 @@ def text(value: object) -> str:
     return "".join(character if character.isprintable() else "?" for character in " ".join(shown.split()))
 
 
-def refusal(http_status: int, document: object, *, retry_after_seconds: float | None = None) -> CallError:
-    """Turn an HTTP status other than 200, and what came with it, into a typed error.
+def refusal(
+    http_status: int, document: object, *, several: bool = False, retry_after_seconds: float | None = None
+) -> CallError:
+    """Turn an answer that is none, by its HTTP status and what came with it, into a typed error.
 
-    403 has several meanings that only its message tells apart: never, not this far back, not yet.
+    403 has several meanings that only its message tells apart: never, not this far back, not yet. `several`: the call
+    was for several assets, and may be made for fewer.
     """
-    words = message(document)
-    kind = _kind_of(http_status, words.lower(), document)
+    kind = _kind_of(http_status, document)
+    if kind is FailureKind.TOO_MANY and not several:
+        kind = FailureKind.SERVER_ERROR
     return CallError(
         kind,
-        f"HTTP {http_status}: {words}" if http_status != 200 else words,
+        f"HTTP {http_status}: {message(document)}",
         http_status=http_status,
         answered=True,
         retry_after_seconds=retry_after_seconds,
     )
 
 
-def _kind_of(http_status: int, words: str, document: object) -> FailureKind:
+def _kind_of(http_status: int, document: object) -> FailureKind:
+    words = " ".join(str(document.get(key)) for key in WORDY).lower() if isinstance(document, dict) else ""
+    for phrase, kind in KIND_OF_WORDS.items():
+        if phrase in words:
+            return kind
+    if http_status == 200 and isinstance(document, dict) and document.get("status") == "NOT_AUTHORIZED":
+        http_status = 403
     if http_status == 403 and not isinstance(document, dict):
         # Said by a proxy or firewall on the way: the vendor always gives a reason.
         return FailureKind.MALFORMED

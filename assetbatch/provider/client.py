@@ -126,7 +126,7 @@ class Client:
                 if asked.flight.is_late:
                     raise HeldUpError
                 if not asked.flight.given_up:
-                    asked.landed.put(self._fetch(asked.flight))
+                    asked.landed.put(self._fetch(asked))
             except Exception as error:  # noqa: BLE001 - carried to the thread that asked, and raised there
                 asked.landed.put(error)
             done()
@@ -187,9 +187,10 @@ class Client:
             words = words.replace(written, "***")
         return words
 
-    def _fetch(self, flight: Flight) -> answers.Document:
+    def _fetch(self, asked: Asked) -> answers.Document:
         from assetbatch.provider import transport
 
+        flight = asked.flight
         transport.flights.current = flight
         if self._session is None:
             self.warm_up()
@@ -204,7 +205,7 @@ class Client:
             ) as response:
                 self._was_late = False
                 if response.status_code != 200:
-                    raise self._refusal(response, flight)
+                    raise self._refusal(response, asked)
                 body = self._read(response, flight, answers.MAX_BYTES)
         except HeldUpError:
             raise self._late() from None
@@ -212,7 +213,7 @@ class Client:
             raise transport.call_error(error, flight) from None
         return answers.parse(body)
 
-    def _refusal(self, response: requests.Response, flight: Flight) -> CallError:
+    def _refusal(self, response: requests.Response, asked: Asked) -> CallError:
         """Read an answer that is none; its status says what it is, even where its body is cut, broken or endless."""
         from assetbatch.provider import transport
 
@@ -227,8 +228,13 @@ class Client:
             )
         document = None
         with suppress(CallError, *transport.ERRORS):
-            document = answers.parse(self._read(response, flight, MAX_REFUSAL_BYTES))
-        return answers.refusal(response.status_code, document, retry_after_seconds=_retry_after(response.headers))
+            document = answers.parse(self._read(response, asked.flight, MAX_REFUSAL_BYTES))
+        return answers.refusal(
+            response.status_code,
+            document,
+            several=len(asked.call.assets) > 1 and asked.call.day is None,
+            retry_after_seconds=_retry_after(response.headers),
+        )
 
     def _read(self, response: requests.Response, flight: Flight, max_bytes: int) -> bytearray:
         body = bytearray()

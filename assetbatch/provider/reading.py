@@ -17,10 +17,11 @@ Answer: TypeAlias = quotes.Answers | bars.Page | reference.MarketsOpen | referen
 
 def read(call: Call, document: answers.Document, *, now: datetime) -> Answer:
     """Read the answer to a call: prices for snapshots and daily figures, a page of bars, … Raises CallError."""
-    if call.kind is CallKind.MARKET_STATUS:
-        return reference.read_status(document)  # the one document without a status of its own
-    answers.check_status(document)
+    if call.kind is not CallKind.MARKET_STATUS or "status" in document:  # a good one has no status of its own
+        answers.check_status(document)
     match call.kind:
+        case CallKind.MARKET_STATUS:
+            return reference.read_status(document)
         case CallKind.DAILY:
             return daily.read(call, document, now=now)
         case CallKind.BARS:

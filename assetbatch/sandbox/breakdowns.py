@@ -92,6 +92,12 @@ BREAKDOWNS: dict[str, Callable[[str, Callable[[], Answer]], Answer]] = {
     "403-in-200": _fixed(lambda: _refused(bodies.NOT_ENTITLED, status=200)),
     "404": lambda path, _answer: bodies.not_found(path),
     "404-text": _fixed(lambda: bodies.plain(404, "404 page not found\n")),
+    "408": _fixed(lambda: bodies.nginx(408, "Request Time-out")),
+    "413": _fixed(lambda: bodies.nginx(413, "Request Entity Too Large")),
+    "425": _fixed(lambda: bodies.nginx(425, "Too Early")),
+    "499": _fixed(lambda: bodies.nginx(499, "Client Closed Request")),
+    "401-in-200": _fixed(lambda: bodies.error(200, bodies.UNKNOWN_KEY)),
+    "429-in-200": _fixed(lambda: bodies.error(200, bodies.TOO_MANY)),
     "429": _fixed(_too_many),
     "429-retry-after": _fixed(lambda: replace(_too_many(), headers=(("Retry-After", "2"),))),
 }

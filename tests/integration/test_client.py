@@ -255,7 +255,11 @@ TABLE = [
     (206, good_body(), FailureKind.MALFORMED),
     (414, b"", FailureKind.BAD_REQUEST),
     (418, b"", FailureKind.BAD_REQUEST),
-    (499, b"", FailureKind.BAD_REQUEST),
+    *((status, NGINX, FailureKind.SERVER_ERROR) for status in (408, 425, 499)),
+    (413, NGINX, FailureKind.TOO_MANY),
+    (200, vendor("ERROR", error="You've exceeded the maximum requests per minute"), FailureKind.RATE_LIMITED),
+    (503, vendor("ERROR", error="You've exceeded the maximum requests per minute"), FailureKind.RATE_LIMITED),
+    (200, vendor("ERROR", message="unknown API key"), FailureKind.KEY_REFUSED),
     (599, b"", FailureKind.SERVER_ERROR),
     (999, good_body(), FailureKind.MALFORMED),
 ]

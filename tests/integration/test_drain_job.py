@@ -125,7 +125,7 @@ def test_a_ticker_that_the_vendor_does_not_serve_is_dead_at_once_and_alone(
     assert (again.exit_code, again.api_calls_used, len(world.sandbox.arrivals)) == (0, 0, 1)
 
 
-@pytest.mark.parametrize("word", ["400", "404", "404-text"])
+@pytest.mark.parametrize("word", ["400", "404", "404-text", "413"])
 @pytest.mark.parametrize("max_items", [None, 16])
 def test_a_call_refused_as_a_whole_is_halved_until_the_bad_one_stands_alone(
     world: World, word: str, max_items: int | None
@@ -208,6 +208,52 @@ def test_an_outage_ends_the_run_after_three_calls_and_blames_nobody(world: World
     world.environment.clear()
     assert world.drain().remaining == 0
     assert world.stored() == {*symbols(12)}
+
+
+@pytest.mark.parametrize("word", ["408", "413", "425", "499"])
+def test_what_says_nothing_about_an_asset_is_asked_again_before_it_is_dead(world: World, word: str) -> None:
+    world.put(*symbols(3))
+    world.sandbox.fail = [f"{word}:T2USD"]
+    sections: dict[str, Any] = {
+        "provider": "{batch_size: 1}",
+        "queue": "{retry_max_attempts: 1, retry_delay_seconds: 3600}",
+    }
+
+    result = world.drain(**sections)
+
+    assert (result.exit_code, result.dead, result.requeued) == (0, (), ("T2USD",))
+    assert world.rows("symbol", "state", "attempts", "error_kind") == [("T2USD", "delayed", 1, "server_error")]
+    world.make_due()
+    world.put("T4USD")
+    assert world.drain(**sections).dead == ("T2USD",)
+
+
+def test_a_call_that_is_too_large_is_made_for_fewer_at_once_and_no_attempt_is_spent(world: World) -> None:
+    world.put(*symbols(8))
+    world.sandbox.fail = ["413:T7USD,", "413:,X:T7USD"]
+
+    result = world.drain(queue="{retry_max_attempts: 0}")
+
+    assert (result.exit_code, set(result.updated), result.requeued) == (0, set(symbols(8)), ())
+    assert [one.status for one in world.sandbox.arrivals].count(413) == 3
+    assert len(world.sandbox.arrivals) <= 3 + 4
+
+
+@pytest.mark.parametrize(("word", "exit_code"), [("401-in-200", 77), ("429-in-200", 0)])
+def test_a_refusal_that_comes_with_200_blames_nobody(world: World, word: str, exit_code: int) -> None:
+    world.put(*symbols(3))
+    world.sandbox.fail = [word]
+
+    result = world.drain(
+        provider="{batch_size: 1}",
+        queue="{retry_max_attempts: 0}",
+        max_seconds=3,
+        rate_limiting="{calls_per_minute: 5, window_seconds: 9}",
+    )
+
+    assert (result.exit_code, result.dead, result.remaining) == (exit_code, (), 3)
+    assert len(world.sandbox.arrivals) == 1
+    assert world.rows("state", "attempts") == [("queued", 0)] * 3
 
 
 def test_an_outage_that_begins_meanwhile_ends_the_run_and_is_no_success(world: World) -> None:

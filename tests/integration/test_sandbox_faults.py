@@ -96,6 +96,12 @@ def client(shared: Client) -> Client:
         ("403-in-200", 200, "application/json", "NOT_AUTHORIZED"),
         ("404", 404, "application/json", "Ticker not found."),
         ("404-text", 404, "text/plain; charset=utf-8", "404 page not found"),
+        ("408", 408, "text/html", "408 Request Time-out"),
+        ("413", 413, "text/html", "413 Request Entity Too Large"),
+        ("425", 425, "text/html", "425 Too Early"),
+        ("499", 499, "text/html", "499 Client Closed Request"),
+        ("401-in-200", 200, "application/json", "Unknown API Key"),
+        ("429-in-200", 200, "application/json", "You've exceeded the maximum requests per minute"),
         ("429", 429, "application/json", "You've exceeded the maximum requests per minute"),
     ],
 )

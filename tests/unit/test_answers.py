@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Quote, Role
-from assetbatch.provider import answers, documents, quotes, values
+from assetbatch.provider import answers, documents, quotes, reading, values
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 QUOTED_AT = datetime(2026, 11, 20, 11, 59, 58, 123456, tzinfo=UTC)
@@ -370,8 +370,42 @@ def test_a_refusal_may_come_with_200(message: str, kind: FailureKind) -> None:
     assert message in caught.value.reason
 
 
+@pytest.mark.parametrize("status", ["ERROR", "error", None, "NOT_AUTHORIZED"])
+@pytest.mark.parametrize("key", ["message", "error"])
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("You've exceeded the maximum requests per minute, please wait", FailureKind.RATE_LIMITED),
+        ("you've EXCEEDED the Maximum Requests per minute", FailureKind.RATE_LIMITED),
+        ("Unknown API Key", FailureKind.KEY_REFUSED),
+        ("unknown api key", FailureKind.KEY_REFUSED),
+        ("API Key was not provided", FailureKind.KEY_REFUSED),
+    ],
+)
+def test_what_a_refusal_with_200_says_counts(status: str | None, key: str, words: str, kind: FailureKind) -> None:
+    with pytest.raises(CallError) as caught:
+        answers.check_status({"status": status, key: words})
+
+    error = caught.value
+    assert (error.kind, error.http_status, error.answered) == (kind, 200, True)
+    assert error.reason == f"HTTP 200: {words}"
+
+
+@pytest.mark.parametrize("status", ["OK", "DELAYED"])
+def test_words_in_a_good_answer_refuse_nothing(status: str) -> None:
+    answers.check_status({"status": status, "message": "Unknown API Key"})
+
+
+def test_the_one_answer_without_a_status_may_be_a_refusal_too() -> None:
+    with pytest.raises(CallError) as caught:
+        reading.read(Call(CallKind.MARKET_STATUS), {"status": "ERROR", "error": "Unknown API Key"}, now=NOW)
+
+    assert caught.value.kind is FailureKind.KEY_REFUSED
+
+
 ENTITLED = "You are not entitled to this data. Please upgrade your plan at https://massive.com/pricing"
 TIMEFRAME = "Your plan doesn't include this data timeframe. Please upgrade your plan"
+EXCEEDED = "You've exceeded the maximum requests per minute, please wait or upgrade your subscription to continue."
 TODAY = "Attempted to request today's data before end of day. Please upgrade your plan"
 
 
@@ -400,7 +434,17 @@ TODAY = "Attempted to request today's data before end of day. Please upgrade you
         (404, None, FailureKind.NOT_FOUND, "no message"),
         (414, None, FailureKind.BAD_REQUEST, "no message"),
         (418, None, FailureKind.BAD_REQUEST, "no message"),
-        (499, None, FailureKind.BAD_REQUEST, "no message"),
+        (402, {"error": "Payment required"}, FailureKind.NOT_ENTITLED, "Payment required"),
+        (407, None, FailureKind.MALFORMED, "no message"),
+        *((status, None, FailureKind.SERVER_ERROR, "no message") for status in (408, 413, 425, 499)),
+        (422, None, FailureKind.BAD_REQUEST, "no message"),
+        (431, None, FailureKind.BAD_REQUEST, "no message"),
+        (404, {"error": EXCEEDED.upper()}, FailureKind.RATE_LIMITED, EXCEEDED.upper()),
+        (503, {"message": EXCEEDED}, FailureKind.RATE_LIMITED, EXCEEDED),
+        (403, {"message": "", "error": EXCEEDED}, FailureKind.RATE_LIMITED, EXCEEDED),
+        (400, {"message": "Sorry", "error": "unknown API key"}, FailureKind.KEY_REFUSED, "Sorry"),
+        (500, {"message": "Unknown API Key"}, FailureKind.KEY_REFUSED, "Unknown API Key"),
+        (500, {"error": ["Unknown API Key"]}, FailureKind.KEY_REFUSED, "no message"),
         (429, {"status": "ERROR", "error": "You've exceeded"}, FailureKind.RATE_LIMITED, "You've exceeded"),
         (429, None, FailureKind.RATE_LIMITED, "no message"),
         (500, None, FailureKind.SERVER_ERROR, "no message"),
@@ -417,6 +461,11 @@ def test_refusals(status: int, document: object, kind: FailureKind, words: str) 
 
     assert (error.kind, error.reason) == (kind, f"HTTP {status}: {words}")
     assert (error.http_status, error.sent, error.answered, error.retry_after_seconds) == (status, True, True, 7)
+
+
+def test_a_call_for_several_may_be_too_large_and_one_for_one_may_not() -> None:
+    assert answers.refusal(413, None, several=True).kind is FailureKind.TOO_MANY
+    assert answers.refusal(408, None, several=True).kind is FailureKind.SERVER_ERROR
 
 
 @pytest.mark.parametrize(
@@ -789,6 +838,6 @@ def test_any_refusal_is_typed(status: int, document: Any) -> None:
 
     assert error.http_status == status
     assert error.reason.isprintable()
-    assert (error.kind is FailureKind.SERVER_ERROR) == (500 <= status < 600)
+    assert (error.kind is FailureKind.SERVER_ERROR) == (500 <= status < 600 or status in {408, 413, 425, 499})
     assert (error.kind is FailureKind.RATE_LIMITED) == (status == 429)
     assert (error.kind is FailureKind.KEY_REFUSED) == (status == 401)
