@@ -107,7 +107,8 @@ class Rules:
 class Slot:
     """Permission to send `calls` requests, the first one now and each other `spacing_seconds` after the one before.
 
-    It is one request where there is a limit; `token` is None on an unlimited plan.
+    It is one request where there is a limit; `token` is None on an unlimited plan, as long as the server does not count
+    all the same.
     """
 
     token: UUID | None
@@ -143,6 +144,7 @@ class RateLimiter:
         self.rules = rules
         self._lane = lane
         self._pause = pause
+        self._refusals = 0
 
     def acquire(self, *, max_wait_seconds: float = math.inf, calls_after: int = 0, calls: int = 1) -> Slot:
         """Wait for a slot, on an unlimited plan for `calls` of them.
@@ -158,7 +160,7 @@ class RateLimiter:
         turn_at = None if self.rules.max_calls is not None else started
         try:
             while True:
-                asked_at = boot_time()
+                asked_at, refusals = boot_time(), self._refusals
                 left = max_wait_seconds - (time.monotonic() - started)
                 answer = self._ask(ticket, 0.0 if turn_at is None else left, calls_after, calls)
                 ticket = answer["ticket"]
@@ -175,7 +177,8 @@ class RateLimiter:
                     whole = max((turn_at or 0) - time.monotonic(), answer["wait_seconds"])
                     log.info("waiting %.0f s for a call", whole, extra={"counts_down": True})
                     self._pause(answer["wait_seconds"])
-                if answer["verdict"] == "granted":
+                # What was granted for later, without a slot, is void after a refusal meanwhile.
+                if answer["verdict"] == "granted" and refusals == self._refusals:
                     slot = self._slot(answer, asked_at, time.monotonic() - started, calls)
                     if self._is_in_time(slot, max_wait_seconds):
                         return slot
@@ -230,6 +233,7 @@ class RateLimiter:
 
     def release(self, slot: Slot, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
         """Report what became of the request, as soon as it is known; return False for an unforeseen refusal."""
+        self._refusals += outcome is Outcome.LIMITED
         if slot.token is None and outcome is not Outcome.LIMITED:
             return True  # without slots, only a refusal is anybody else's concern
         row = self._connection.execute(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What a killed worker held, and what is due again, is looked for this often, and whenever nothing waits.
 UPKEEP_SECONDS = 10.0
+# Calls that are allowed at once leave within this time: what another process is told meanwhile does not reach them.
+AT_ONCE_SECONDS = 0.1
 # After a claim that found nothing, though something waits.
 DRY_PAUSE_SECONDS = 0.05
 # After a claim that another run's call is going to serve.
@@ -74,7 +76,8 @@ class Backlog:
         """Tell how many calls one claim may serve: where it is for one call, or the pace is slow, no more than used."""
         if self._batch_size > 1:
             return 1
-        return min(free, max(1.0, self._run.config.settings.provider.max_calls_per_second or free))
+        pace = self._run.config.settings.provider.max_calls_per_second
+        return free if pace is None else min(free, max(1.0, pace * AT_ONCE_SECONDS))
 
     def claim(self, calls: int, items_left: float) -> list[tuple[Call, tuple[Item, ...]]]:
         """Claim what so many calls cover; what rests is done without one."""

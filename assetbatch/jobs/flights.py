@@ -47,6 +47,7 @@ class Flights:
         self._clock = clock
         self._stop = stop
         self._something_landed = threading.Event()
+        self._brake = threading.Event()
 
     @property
     def free(self) -> int:
@@ -71,10 +72,17 @@ class Flights:
         after_seconds: float = 0.0,
         bars: BarCall | None = None,
     ) -> None:
-        """Send a call, after a pause of so many seconds; past `leave_by` and that pause it does not leave."""
+        """Send a call, after a pause of so many seconds; past `leave_by` and that pause it does not leave.
+
+        Nor does it once another one was refused as one too many, until what has not left is called off.
+        """
         client = self._idle.pop()
         asked = client.begin(
-            call, self._something_landed.set, leave_by=leave_by + after_seconds, after_seconds=after_seconds
+            call,
+            self._something_landed.set,
+            leave_by=leave_by + after_seconds,
+            after_seconds=after_seconds,
+            brake=self._brake,
         )
         self._flying.append(
             Flying(call, items, bars, slot, client, asked, self._clock.now(), time.monotonic() + after_seconds)
@@ -118,6 +126,7 @@ class Flights:
             one.client.give_up(one.asked)
             self._flying.remove(one)
             self._idle.append(one.client)
+        self._brake = threading.Event()
         return waiting
 
     def give_up(self) -> list[Flying]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from assetbatch import __version__
+from assetbatch.config.configuration import FREE_CALLS_PER_WINDOW
 from assetbatch.database import platform, retention, runs, schema
 from assetbatch.database.leases import LEASE_SECONDS, Lease, release_dead
 from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
@@ -108,7 +109,7 @@ class Run:
             api_calls_used=trip.calls_used,
             rate_limit_waits=trip.long_waits + trip.refusals,
             waited_seconds=round(trip.waited_seconds, 3),
-            warnings=_give_way(self.config, self.connection, trip.unforeseen),
+            warnings=_give_way(self.config, self.connection, trip),
         )
 
     def platform_warnings(self) -> tuple[str, ...]:
@@ -233,15 +234,24 @@ def new_client(config: Config, api_key: str) -> Client:
     )
 
 
-def _give_way(config: Config, connection: Connection, unforeseen: list[int]) -> tuple[str, ...]:
-    """Warn of refusals that our own calls do not explain; `unforeseen`: for each, how many were in the window."""
-    if not unforeseen:
+def _give_way(config: Config, connection: Connection, trip: Trip) -> tuple[str, ...]:
+    """Warn of refusals that our own calls do not explain."""
+    limit = config.calls_per_window
+    if not (trip.unforeseen or (limit is None and trip.refusals)):
         return ()
-    ours, limit = min(unforeseen), config.calls_per_window
     refusals = runs.refusals_in_last_hour(connection)
+    often = "once" if refusals == 1 else f"{refusals} times"
+    if limit is None:
+        words = (
+            f"the configuration says unlimited, the server counts all the same: it refused {often} in the last hour."
+            " Calls are spaced for an hour. Check provider.plan, or set rate_limiting.calls_per_minute"
+            f" ({FREE_CALLS_PER_WINDOW} on the free plan)"
+        )
+        return (words,)
+    ours = min(trip.unforeseen)
     words = (
-        f"refused with {ours}{'' if limit is None else f' of {limit}'} calls of ours in the window,"
-        f" {'once' if refusals == 1 else f'{refusals} times'} in the last hour: another program uses this key,"
+        f"refused with {ours} of {limit} calls of ours in the window,"
+        f" {often} in the last hour: another program uses this key,"
         f" or the server counts otherwise. Give way: rate_limiting.calls_per_minute: {max(1, ours)}"
     )
     return (words,)

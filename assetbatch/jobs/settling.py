@@ -78,7 +78,7 @@ class Settling:
                 self._held_up(one)
                 continue
             if isinstance(answer, CallError):
-                self._road.failed(one.call, one.slot, one.began, answer)
+                self._failed(one, answer)
                 bad.append((one, answer))
                 continue
             record = self._road.landed(one.call, one.slot, one.began, Outcome.OK)
@@ -99,6 +99,12 @@ class Settling:
                 self._bars_failed(one.bars, error)
         if any(KINDS[error.kind].strike for _, error in bad) and self.ended_by is None:
             self._run.stop.pause(STRIKE_PAUSE_SECONDS)
+
+    def _failed(self, one: Flying, error: CallError) -> None:
+        """Tell the slot of a call that failed; after one too many, none leaves that has not left yet."""
+        self._road.failed(one.call, one.slot, one.began, error)
+        if error.kind is FailureKind.RATE_LIMITED:
+            self._call_off()
 
     def _held_up(self, one: Flying) -> None:
         """Give back all that a call was for that never left, as if it had not been begun."""

@@ -36,12 +36,12 @@ WORDY = ("message", "error")
 LONGEST_TEXT = 300
 
 
-def check_status(document: Document) -> None:
+def check_status(document: Document, *, retry_after_seconds: float | None = None) -> None:
     """Look for a refusal inside a good answer. Raises CallError."""
     status = document.get("status")
     if isinstance(status, str) and status in GOOD_STATUSES:
         return
-    found = refusal(200, document)
+    found = refusal(200, document, retry_after_seconds=retry_after_seconds)
     if found.kind is not FailureKind.MALFORMED:
         raise found
     raise CallError(FailureKind.MALFORMED, f"the answer's status is {text(status)}: {message(document)}", answered=True)

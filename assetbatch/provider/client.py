@@ -110,15 +110,23 @@ class Client:
         return self.finish(asked, now=now())
 
     def begin(
-        self, call: Call, done: Callable[[], object], *, leave_by: float = math.inf, after_seconds: float = 0.0
+        self,
+        call: Call,
+        done: Callable[[], object],
+        *,
+        leave_by: float = math.inf,
+        after_seconds: float = 0.0,
+        brake: threading.Event | None = None,
     ) -> Asked:
         """Send a call, after a pause of so many seconds; `done` is called, in another thread, when its answer is there.
 
         Where no thread can be started, that is how it failed.
 
-        Past `leave_by` (`boot_time()`) it does not leave. A client has one call under way at a time: `finish` ends it.
+        Past `leave_by` (`boot_time()`) it does not leave, nor once `brake` is set, which it sets itself when it is
+        refused as one too many. A client has one call under way at a time: `finish` ends it.
         """
-        asked = Asked(call, Flight(target(call), after_seconds + self.request_seconds, leave_by))
+        seconds = after_seconds + self.request_seconds
+        asked = Asked(call, Flight(target(call), seconds, leave_by, brake or threading.Event()))
 
         def fly() -> None:
             time.sleep(after_seconds)
@@ -128,6 +136,8 @@ class Client:
                 if not asked.flight.given_up:
                     asked.landed.put(self._fetch(asked))
             except Exception as error:  # noqa: BLE001 - carried to the thread that asked, and raised there
+                if isinstance(error, CallError) and error.kind is FailureKind.RATE_LIMITED:
+                    asked.flight.brake.set()
                 asked.landed.put(error)
             done()
 
@@ -150,7 +160,7 @@ class Client:
         if not asked.has_landed:
             self.give_up(asked)
             if not asked.flight.sent and asked.flight.is_late:
-                raise self._late()
+                raise self._late(asked.flight)
             raise CallError(
                 FailureKind.TIMEOUT, f"no whole answer within {self.request_seconds:g} s", sent=asked.flight.sent
             )
@@ -171,11 +181,13 @@ class Client:
             found.failures = {symbol: (kind, self._without_key(words)) for symbol, (kind, words) in failures}
         return found
 
-    def _late(self) -> Exception:
+    def _late(self, flight: Flight) -> Exception:
         """Return what a request failed of that had no time left to leave once it was connected, or was not by then.
 
         Its process may have been frozen meanwhile, which is nobody's fault; twice in a row it is the network's.
         """
+        if flight.brake.is_set():
+            return HeldUpError()
         if not self._was_late:
             self._was_late = True
             return HeldUpError()
@@ -206,12 +218,13 @@ class Client:
                 self._was_late = False
                 if response.status_code != 200:
                     raise self._refusal(response, asked)
-                body = self._read(response, flight, answers.MAX_BYTES)
+                document = answers.parse(self._read(response, flight, answers.MAX_BYTES))
+                reading.check(asked.call, document, retry_after_seconds=_retry_after(response.headers))
         except HeldUpError:
-            raise self._late() from None
+            raise self._late(flight) from None
         except transport.ERRORS as error:
             raise transport.call_error(error, flight) from None
-        return answers.parse(body)
+        return document
 
     def _refusal(self, response: requests.Response, asked: Asked) -> CallError:
         """Read an answer that is none; its status says what it is, even where its body is cut, broken or endless."""

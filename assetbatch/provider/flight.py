@@ -14,7 +14,8 @@ from assetbatch.boottime import boot_time
 class HeldUpError(Exception):
     """A request was held up for so long that it had no right to leave any more; it never left, and nobody is to blame.
 
-    Its process was frozen, or stood at a lock. Who meant to send it asks for the right anew.
+    Its process was frozen, or stood at a lock; or another call was refused meanwhile as one too many. Who meant to send
+    it asks for the right anew.
     """
 
 
@@ -30,6 +31,8 @@ class Flight:
     """How long it may take."""
     leave_by: float = math.inf
     """When the right to send it runs out."""
+    brake: threading.Event = field(default_factory=threading.Event)
+    """Set: none of the calls that share it leaves any more, since one of them was refused as one too many."""
     began: float = field(default_factory=boot_time)
     sent: bool = False
     given_up: bool = False
@@ -39,7 +42,7 @@ class Flight:
     @property
     def is_late(self) -> bool:
         """Whether it may not leave any more."""
-        return boot_time() > self.leave_by
+        return boot_time() > self.leave_by or self.brake.is_set()
 
     @property
     def is_over(self) -> bool:
@@ -49,7 +52,7 @@ class Flight:
     @property
     def seconds_to_leave(self) -> float:
         """How long it may still be in leaving."""
-        return max(0.0, min(self.leave_by, self.began + self.seconds) - boot_time())
+        return 0.0 if self.is_late else max(0.0, min(self.leave_by, self.began + self.seconds) - boot_time())
 
     @property
     def seconds_left(self) -> float:

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 Answer: TypeAlias = quotes.Answers | bars.Page | reference.MarketsOpen | reference.TickerPage
 
 
-def read(call: Call, document: answers.Document, *, now: datetime) -> Answer:
-    """Read the answer to a call: prices for snapshots and daily figures, a page of bars, … Raises CallError."""
+def check(call: Call, document: answers.Document, *, retry_after_seconds: float | None = None) -> None:
+    """Look for a refusal inside a good answer. Raises CallError."""
     if call.kind is not CallKind.MARKET_STATUS or "status" in document:  # a good one has no status of its own
-        answers.check_status(document)
+        answers.check_status(document, retry_after_seconds=retry_after_seconds)
+
+
+def read(call: Call, document: answers.Document, *, now: datetime) -> Answer:
+    """Read a good answer to a call: prices for snapshots and daily figures, a page of bars, … Raises CallError."""
     match call.kind:
         case CallKind.MARKET_STATUS:
             return reference.read_status(document)

@@ -212,6 +212,17 @@ def _mend_of_others(config: Config, ill: Sequence[AssetStatus]) -> str:
     return hint or "does drain-queue run, and is the budget of calls large enough?"
 
 
+def _way_out_of_refusals(budget: Budget) -> str:
+    if not budget.spaced:
+        return "our own calls explain it: after a failover or a restore some were not known"
+    if budget.limit is None:
+        return (
+            "the configuration says unlimited, the server counts all the same: check provider.plan, or set"
+            " rate_limiting.calls_per_minute; until then calls are spaced"
+        )
+    return "another program uses this key, or the server counts otherwise: lower rate_limiting.calls_per_minute"
+
+
 def _states(groups: Sequence[Group]) -> str:
     counts: dict[str, int] = {}
     for group in groups:
@@ -225,9 +236,7 @@ def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
             Level.WARNING,
             "api.refusals",
             f"the API refused {counted(refusals, 'call')} as too many in the last hour",
-            "another program uses this key, or the server counts otherwise: lower rate_limiting.calls_per_minute"
-            if budget.spaced
-            else "our own calls explain it: after a failover or a restore some were not known",
+            _way_out_of_refusals(budget),
             refusals,
             0,
         )

@@ -523,6 +523,29 @@ def test_past_its_time_to_leave_a_call_does_not_even_connect() -> None:
         assert server.connections == []
 
 
+@pytest.mark.parametrize("words", [(429, b""), (200, vendor("ERROR", error="You've exceeded the maximum requests"))])
+def test_after_one_too_many_no_other_leaves_that_shares_its_brake_and_nobody_is_blamed(
+    words: tuple[int, bytes],
+) -> None:
+    status, body = words
+    brake, refused = threading.Event(), threading.Event()
+    with serve(http(body, status, Retry_After="7")) as server:
+        first, second = client(server.url), client(server.url)
+        asked = first.begin(CALL, refused.set, brake=brake)
+        waiting = second.begin(CALL, lambda: None, after_seconds=0.5, brake=brake)
+        assert refused.wait(SECONDS)
+        with pytest.raises(CallError) as caught:
+            first.finish(asked, now=datetime.now(UTC))
+        assert (caught.value.kind, caught.value.retry_after_seconds) == (FailureKind.RATE_LIMITED, 7)
+        for _ in range(3):
+            assert waiting.flight.is_over
+            with pytest.raises(HeldUpError):
+                second.finish(waiting, now=datetime.now(UTC))
+            waiting = second.begin(CALL, lambda: None, brake=brake)
+        time.sleep(0.6)
+        assert len(server.requests) == 1
+
+
 def test_an_answer_may_come_after_the_time_to_leave() -> None:
     def answer(connection: socket.socket, _request: bytes) -> None:
         time.sleep(0.6)

@@ -680,11 +680,11 @@ def test_what_came_home_beside_a_failure_is_stored_at_a_signal(world: World) -> 
     stop = StopAfterTrouble(lambda: len(world.sandbox.arrivals) == 3)
 
     with pytest.raises(Interrupted):
-        # A fifth of a second apart, so that the first has failed before the others have an answer.
+        # A moment apart, so that the first has failed before the others have an answer.
         world.drain(
             stop=stop,
             rate_limiting=UNLIMITED,
-            provider="{batch_size: 1, concurrency: 3, max_calls_per_second: 5}",
+            provider="{batch_size: 1, concurrency: 3, max_calls_per_second: 30}",
         )
 
     assert world.stored() == {"T2USD"}

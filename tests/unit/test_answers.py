@@ -398,7 +398,7 @@ def test_words_in_a_good_answer_refuse_nothing(status: str) -> None:
 
 def test_the_one_answer_without_a_status_may_be_a_refusal_too() -> None:
     with pytest.raises(CallError) as caught:
-        reading.read(Call(CallKind.MARKET_STATUS), {"status": "ERROR", "error": "Unknown API Key"}, now=NOW)
+        reading.check(Call(CallKind.MARKET_STATUS), {"status": "ERROR", "error": "Unknown API Key"})
 
     assert caught.value.kind is FailureKind.KEY_REFUSED
 

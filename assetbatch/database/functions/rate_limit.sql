@@ -16,6 +16,10 @@
 -- When the limit shrinks, no busy slot is dropped, since its request still counts: of n slots fewer may be busy.
 -- When the window grows, or a limit comes after none, the slots do not tell all that still counts. Whatever they do not
 -- tell was counted by `full_by`, and no slot is free before full_by + window_length + margin.
+-- Where the configuration has no limit nothing is proven, but a server that counts all the same is obeyed: after a refusal
+-- that was not foreseen the key waits as it was told, and then, for an hour, takes slots as if it had a limit of
+-- `counted_calls`, one call at a time and evenly spaced. What was granted without a slot before that was counted before
+-- the wait that the server itself asked for.
 -- A standby that takes over may never have heard of the last grants, nor a backup of those since it was made. Either has
 -- another history than the rows that it holds: whatever was granted before that was seen is counted a hold later.
 --
@@ -134,7 +138,7 @@ $$;
 --   wait:    sleep `wait_seconds`, then ask again with `ticket`, which keeps the place in its lane;
 --   refused: it would take longer than `p_max_wait`; nothing is left behind.
 -- `wait_seconds` is never longer than until the slot can come free, so nobody oversleeps.
--- A limited plan grants one slot at a time; an unlimited one `p_calls` at once, to be sent a turn apart.
+-- A limited plan grants one slot at a time; an unlimited one `p_calls` at once, without a token, to be sent a turn apart.
 -- Lanes: `priority` goes before `queue`. Of the slots that come free by the next due time of the priority job (plus grace),
 -- `queue` leaves as many as that job is going to need.
 create or replace function assetbatch.acquire_slot(
@@ -150,7 +154,9 @@ declare
   history_now constant text := assetbatch.history();
   cooldown interval;       -- from the answer until the slot is free again
   longest_hold constant interval := '10 minutes';  -- of any host, whatever its time-outs
-  ahead_of_time constant interval := '1 second';   -- unlimited plans: how long before its turn a call is allowed
+  -- Unlimited plans: how long before its turn a call is allowed. No longer, since no refusal reaches it meanwhile.
+  ahead_of_time constant interval := '0.1 seconds';
+  counted_calls constant int := 5;                 -- unlimited plans: the limit of the smallest plan, after a refusal
   most_calls constant int := 64;                   -- unlimited plans: of one host, granted at once
   step interval;           -- unlimited plans: between two calls
   gap interval;            -- between an answer and the next request, when calls are spaced
@@ -214,7 +220,15 @@ begin
   update assetbatch.rate_limit_slots s set counted_by = t + s.hold
   where s.key_fingerprint = p_key and s.counted_by > t + s.hold;
 
+  if r.max_calls is null and r.blocked_until <= t and t < r.spaced_until then
+    r.max_calls := counted_calls;
+    r.full_by := 'epoch';
+    insert into assetbatch.rate_limit_slots (key_fingerprint, slot)
+    select p_key, n from generate_series(1, counted_calls) n
+    on conflict do nothing;
+  end if;
   if r.max_calls is null then
+    delete from assetbatch.rate_limit_waiters w where w.key_fingerprint = p_key and w.ticket = p_ticket;
     ready_at := greatest(r.next_call_at, t);
     wait_seconds := extract(epoch from greatest(ready_at, r.blocked_until) - t);
     if wait_seconds > greatest(p_max_wait_seconds, 0) then
@@ -341,7 +355,8 @@ $$;
 --   limited: refused with 429: the whole key waits, for `p_retry_after_seconds` (1 to 90) or a whole window.
 -- `known` is false when the slot was lost meanwhile. `foreseen` is false for a refusal of a request that was allowed
 -- after the last one, while there are no calls of our own that no slot remembers: somebody else uses the key, or the
--- vendor counts otherwise. Calls are then spaced for an hour.
+-- vendor counts otherwise. Calls are then spaced for an hour. Of a request without a slot it is not known when it was
+-- allowed: one that is refused while the key waits already was on its way by then.
 create or replace function assetbatch.release_slot(
   p_key text, p_token uuid, p_outcome text, p_retry_after_seconds float8,
   out known boolean, out foreseen boolean
@@ -365,7 +380,7 @@ begin
     return;
   end if;
   if p_outcome = 'limited' then
-    foreseen := coalesce(s.granted_at, t) <= r.refused_at
+    foreseen := case when p_token is null then t < r.blocked_until else coalesce(s.granted_at, t) <= r.refused_at end
                 or (r.max_calls is not null and t < r.full_by + r.window_length + r.margin)
                 or coalesce(r.history <> assetbatch.history(), false);
     r.blocked_until := greatest(r.blocked_until, t + case
