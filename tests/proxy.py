@@ -77,18 +77,28 @@ class Proxy:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         is_cut, answered = threading.Event(), threading.Event()
         threading.Thread(target=_bring_answers, args=(server, client, is_cut, answered), daemon=True).start()
-        with client, server, suppress(OSError):
-            for request, is_whole in _requests(client):
-                where = self._seen(request) if is_whole else None
-                if where is not None:
-                    is_cut.set()
-                answered.clear()
-                if where is not Cut.BEFORE:
-                    server.sendall(request)
-                if where is Cut.AFTER:
-                    answered.wait(10)
-                if where is not None:
-                    return
+        with client, server:
+            with suppress(OSError):
+                self._bring_requests(client, server, is_cut, answered)
+            for one in (client, server):
+                # Closing alone does not end it, as long as the other thread reads.
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+
+    def _bring_requests(
+        self, client: socket.socket, server: socket.socket, is_cut: threading.Event, answered: threading.Event
+    ) -> None:
+        for request, is_whole in _requests(client):
+            where = self._seen(request) if is_whole else None
+            if where is not None:
+                is_cut.set()
+            answered.clear()
+            if where is not Cut.BEFORE:
+                server.sendall(request)
+            if where is Cut.AFTER:
+                answered.wait(10)
+            if where is not None:
+                return
 
     def _seen(self, request: bytes) -> Cut | None:
         with self._lock:
