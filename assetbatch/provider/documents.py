@@ -46,6 +46,7 @@ KNOWN = {
     )
 }
 
+_CUT_NUMBER = re.compile(r"(\.|[eE][-+]?)?")
 _SPACE = re.compile(rb"[ \t\n\r]*")
 
 
@@ -140,8 +141,8 @@ class _Reader:
                 if is_all or _is_broken(error, text):
                     raise NoJSONError("no JSON") from None
             else:
-                # A number may go on behind the end of what was looked at.
-                if end < len(text) or is_all:
+                # A number may go on behind the end of what was looked at, at any place: `1`, `1.`, `1e`, `1e+`.
+                if is_all or not _CUT_NUMBER.fullmatch(text, end):
                     used = end if text.isascii() else len(text[:end].encode("utf-8", "surrogatepass"))
                     self._at += used
                     self._part_bytes = max(FIRST_PART_BYTES, used + used // 4)

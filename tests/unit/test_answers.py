@@ -284,6 +284,7 @@ def known(value: Any, *, rows: bool = False) -> Any:
     return value
 
 
+@example(tree={"results": 1.0000000000000002e16}, ascii_only=False, indent=None, first_part_bytes=19)
 @given(st.dictionaries(names, trees, max_size=6), st.booleans(), st.sampled_from([None, 2]), st.integers(1, 40))
 def test_what_is_read_part_by_part_is_what_json_says(
     tree: dict[str, Any], ascii_only: bool, indent: int | None, first_part_bytes: int
