@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, TypeVar
 
@@ -49,6 +50,8 @@ select pg_size_pretty(pg_database_size(current_database())) as size,
 IS_THERE = "select from pg_database where datname = %(name)s"
 
 # By the name that a command of the tool gives its connection.
+IDLE_PATIENCE_SECONDS = 2.0
+
 READ_COMMANDS = """
 select distinct application_name from pg_stat_activity
 where datname = %(name)s and application_name like 'assetbatch %%'
@@ -115,8 +118,15 @@ def _administrator(server: EmbeddedServer) -> Iterator[psycopg.Connection]:
 
 
 def _require_idle(connection: psycopg.Connection, database: str) -> None:
-    """Refuse to go on while commands of the tool are at work: their calls would count in the database that goes."""
-    if found := [name for (name,) in connection.execute(READ_COMMANDS, {"name": database})]:
+    """Refuse to go on while commands of the tool are at work: their calls would count in the database that goes.
+
+    One that has just ended is waited for: the server takes a moment to see that.
+    """
+    end = time.monotonic() + IDLE_PATIENCE_SECONDS
+    while found := [name for (name,) in connection.execute(READ_COMMANDS, {"name": database})]:
+        if time.monotonic() < end:
+            time.sleep(0.1)
+            continue
         raise DatabaseUnavailableError(
             f"the database {database} is in use by {', '.join(found)}; nothing has changed",
             hint="stop cron's lines or the timers until this is done, and run it again once those have ended",

@@ -10,13 +10,14 @@ from urllib.parse import quote, urlencode, urlsplit
 from assetbatch.bars import MOST_BASE_MINUTES
 from assetbatch.model import AssetType, Call, CallKind
 from assetbatch.planner import EPOCH
-from assetbatch.provider.reference import MARKETS as REFERENCE_MARKETS
-from assetbatch.provider.reference import TICKERS_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+TICKERS_PATH = "/v3/reference/tickers"
+# What the reference, and the days of a whole market, call the markets.
+REFERENCE_MARKETS = {AssetType.FOREX: "fx", AssetType.CRYPTO: "crypto"}
 # One vendor, renamed: both names answer with the same data.
 SAME_SOURCE = {"api.polygon.io": "api.massive.com"}
 SANDBOX_SOURCE = "sandbox"

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from assetbatch.errors import CallError, FailureKind
-from assetbatch.model import AssetType
+from assetbatch.provider.addresses import REFERENCE_MARKETS, TICKERS_PATH
 from assetbatch.provider.answers import rows_of, text
 
 if TYPE_CHECKING:
-    from assetbatch.model import Call
+    from assetbatch.model import AssetType, Call
     from assetbatch.provider.answers import Document
 
-TICKERS_PATH = "/v3/reference/tickers"
-# What the reference calls the markets.
-MARKETS = {AssetType.FOREX: "fx", AssetType.CRYPTO: "crypto"}
 LONGEST_NAME = 200
 
 
@@ -48,7 +45,11 @@ def read_status(document: Document) -> MarketsOpen:
     currencies = document.get("currencies")
     words = currencies if isinstance(currencies, dict) else {}
     return MarketsOpen(
-        {market: words[name] == "open" for market, name in MARKETS.items() if isinstance(words.get(name), str)}
+        {
+            market: words[name] == "open"
+            for market, name in REFERENCE_MARKETS.items()
+            if isinstance(words.get(name), str)
+        }
     )
 
 
@@ -58,7 +59,7 @@ def read_tickers(call: Call, document: Document) -> TickerPage:
     found = [
         Ticker(row["ticker"], text(row["name"])[:LONGEST_NAME] if row.get("name") else "")
         for row in rows_of(document)
-        if isinstance(row.get("ticker"), str) and row.get("market") == MARKETS[call.market]
+        if isinstance(row.get("ticker"), str) and row.get("market") == REFERENCE_MARKETS[call.market]
     ]
     return TickerPage(tuple(found), _next_page(document.get("next_url")))
 

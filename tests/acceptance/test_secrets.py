@@ -372,7 +372,7 @@ ECHOES: dict[str, tuple[int, Callable[[str], tuple[int, dict[str, str], dict[str
         lambda sent: (
             200,
             {},
-            {"status": "OK", "results": [{"ticker": "C:XAUUSD", "error": sent, "message": sent}, {"ticker": sent}]},
+            {"status": "OK", "results": [{"ticker": "X:BTCUSD", "error": sent, "message": sent}, {"ticker": sent}]},
         ),
     ),
     "location": (3, lambda sent: (302, {"Location": f"/{encoded(sent)}?apiKey={encoded(sent)}"}, {})),
@@ -392,7 +392,7 @@ def test_what_the_server_repeats_is_told_and_stored_without_the_key(
     assert_no_secret("the URLs", " ".join(seen))
     assert_silent(done)
     assert_none_stored(connection)
-    errors = connection.execute("select error from assetbatch.sync_state where symbol = 'XAUUSD'").fetchall()
+    errors = connection.execute("select error from assetbatch.sync_state where symbol = 'BTCUSD'").fetchall()
     assert errors[0]["error"]
     assert_none_in_files(commands.folder)
     if name == "message":

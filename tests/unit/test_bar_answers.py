@@ -39,7 +39,9 @@ def read(rows: object, asked: Call | None = None, **changes: Any) -> Page:
     text = json.dumps(document | ({} if rows is None else {"results": rows}) | changes)
     for word, written in RAW.items():
         text = text.replace(word, written)
-    found = reading.read(asked or call(), answers.parse(text.encode()), now=NOW)
+    parsed = answers.parse(text.encode())
+    reading.check(asked or call(), parsed)
+    found = reading.read(asked or call(), parsed, now=NOW)
     assert isinstance(found, Page)
     return found
 

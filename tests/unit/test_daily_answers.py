@@ -39,7 +39,9 @@ def read(body: str, *assets: Asset, day: date = MONDAY, now: datetime | None = N
     market = assets[0].asset_type if assets else AssetType.FOREX
     call = Call(CallKind.DAILY, assets or (EURO,), market=market, day=day)
     seen_at = now or datetime(day.year, day.month, day.day, 6, tzinfo=UTC) + timedelta(days=1)
-    found = reading.read(call, answers.parse(body.encode()), now=seen_at)
+    parsed = answers.parse(body.encode())
+    reading.check(call, parsed)
+    found = reading.read(call, parsed, now=seen_at)
     assert isinstance(found, Answers)
     return found
 
