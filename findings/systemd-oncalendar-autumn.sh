@@ -29,4 +29,7 @@ starts() {
 local=$(starts '*:0/5')
 utc=$(starts '*:0/5 UTC')
 printf '%s\n' "systemd $version" "*:0/5      $local" "*:0/5 UTC  $utc"
-[ "$local" = '00:45 00:50 00:55 02:00 02:05 ' ] && [ "$utc" = '00:45 00:50 00:55 01:00 01:05 ' ]
+if [ "$local" != '00:45 00:50 00:55 02:00 02:05 ' ] || [ "$utc" != '00:45 00:50 00:55 01:00 01:05 ' ]; then
+    echo "this has changed" >&2
+    exit 1
+fi

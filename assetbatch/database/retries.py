@@ -1,4 +1,4 @@
-"""What is tried again, and how: a server that restarts, a transaction that another one, or the platform, stopped."""
+"""What is tried again, and how: a server that restarts, a transaction that another one stopped."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from tenacity import (
     wait_exponential,
     wait_random,
 )
-
-from assetbatch.database.savepoints import refuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,17 +52,3 @@ def repeated(transaction: Callable[[], T]) -> T:
         wait=wait_random(0.01, 0.1),
         reraise=True,
     )(transaction)
-
-
-def carefully(transaction: Callable[..., T]) -> T:
-    """Run a whole transaction; where something was refused in it, or at its end, once more, told `carefully=True`.
-
-    So what is careful costs nothing where nothing is refused. Deadlocks and serialisation failures repeat either. A row
-    that another transaction holds is refused, too.
-    """
-    try:
-        return repeated(lambda: transaction(carefully=False))
-    except psycopg.Error as error:
-        if not (refuses(error) or isinstance(error, psycopg.errors.LockNotAvailable)):
-            raise
-        return repeated(lambda: transaction(carefully=True))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import psycopg
 
+from assetbatch.database.retries import repeated
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -67,6 +69,20 @@ def refuses_table(error: psycopg.Error) -> bool:
         return error.diag.constraint_name is None and error.diag.context is None
     is_there = error.sqlstate not in {psycopg.errors.UndefinedTable.sqlstate, psycopg.errors.InvalidSchemaName.sqlstate}
     return is_there and refuses(error) and not refuses_row(error)
+
+
+def carefully(transaction: Callable[..., T]) -> T:
+    """Run a whole transaction; where something was refused in it, or at its end, once more, told `carefully=True`.
+
+    So what is careful costs nothing where nothing is refused. Deadlocks and serialisation failures repeat either. A row
+    that another transaction holds is refused, too.
+    """
+    try:
+        return repeated(lambda: transaction(carefully=False))
+    except psycopg.Error as error:
+        if not (refuses(error) or isinstance(error, psycopg.errors.LockNotAvailable)):
+            raise
+        return repeated(lambda: transaction(carefully=True))
 
 
 def sift(

@@ -14,8 +14,8 @@ from assetbatch.database.catalogue import asset_of
 from assetbatch.database.connection import transaction, words_of
 from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, why_not_there
-from assetbatch.database.retries import carefully, repeated
-from assetbatch.database.savepoints import Sifted, refuses_row, sift
+from assetbatch.database.retries import repeated
+from assetbatch.database.savepoints import Sifted, carefully, refuses_row, sift
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 from assetbatch.database import prices, runs
 from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import Outcome
-from assetbatch.database.retries import carefully
+from assetbatch.database.savepoints import carefully
 from assetbatch.errors import KINDS, CallError
 from assetbatch.model import Failure
 from assetbatch.provider.flight import HeldUpError

@@ -12,7 +12,7 @@ import pytest
 
 from assetbatch.database import prices
 from assetbatch.database.prices import Brought
-from assetbatch.database.retries import carefully
+from assetbatch.database.savepoints import carefully
 from assetbatch.errors import FailureKind
 from assetbatch.model import Quote
 from tests.conftest import open_database

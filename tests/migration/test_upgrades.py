@@ -7,6 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from assetbatch.database import schema
@@ -171,7 +172,13 @@ def test_symbols_that_are_refused_by_now_stay_where_they_are(
         schema.migrate(connection)
 
         # As when it has left config.yaml.
-        connection.execute("update assetbatch.assets set enabled = false where length(symbol) > 50")
+        gone = connection.execute(
+            "update assetbatch.assets set enabled = false where length(symbol) > 50 returning polygon_ticker"
+        ).fetchall()
+
+        assert gone == [{"polygon_ticker": "X:A"}]
+        with pytest.raises(psycopg.errors.CheckViolation, match="assets_symbol_check"):
+            connection.execute("update assetbatch.assets set enabled = true where length(symbol) > 50")
 
 
 @pytest.mark.parametrize("version", VERSIONS[:-1])
