@@ -5,11 +5,9 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import signal
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
 
 COLLECT_AFTER_ALLOCATIONS = 50_000
@@ -21,7 +19,9 @@ def main() -> None:
     Imports make many objects and no garbage, and what is there at the end goes with the process: looking for garbage
     then takes a fifth of a short command's time.
     """
-    answer_signals(_exit)
+    from assetbatch.cli import signals
+
+    signals.answer(_exit)
     from assetbatch.cli import streams
 
     streams.prepare()
@@ -31,14 +31,6 @@ def main() -> None:
     from assetbatch.cli.main import main as run
 
     run()
-
-
-def answer_signals(handler: Callable[[int, FrameType | None], object]) -> None:
-    """Let a handler answer the signals that end a command."""
-    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        # Started by nohup, it is to outlive its terminal.
-        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
-            signal.signal(signum, handler)
 
 
 def _exit(signum: int, _frame: FrameType | None) -> NoReturn:

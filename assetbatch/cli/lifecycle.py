@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from assetbatch import threads
 from assetbatch.boottime import boot_time
-from assetbatch.cli import answer_signals
+from assetbatch.cli import signals
 from assetbatch.errors import EXIT_UNAVAILABLE, Interrupted
 from assetbatch.jobs.clock import Stop
 
@@ -31,7 +31,7 @@ def interrupt_on_signals() -> None:
         _leave_lost_terminal()
         raise Interrupted(signum)
 
-    answer_signals(interrupt)
+    signals.answer(interrupt)
 
 
 def stop_on_signals() -> Stop:
@@ -60,7 +60,7 @@ def stop_on_signals() -> Stop:
         raise interrupt()
 
     signal.signal(signal.SIGALRM, force)
-    answer_signals(ask)
+    signals.answer(ask)
     return stop
 
 
