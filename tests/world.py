@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from assetbatch import config as configuration
 from assetbatch.database import catalogue, freshness
 from assetbatch.database.overview import Overview
+from assetbatch.database.rate_limit import Rules
 from assetbatch.errors import Interrupted
 from assetbatch.jobs import drain, enqueue, priority
 from assetbatch.jobs.clock import Stop
@@ -35,6 +36,16 @@ SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelt
 TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
 FRIDAYS_CLOSE = datetime(2026, 11, 20, 22, tzinfo=UTC)
 ALL = ("XAUUSD", "EURUSD", "BTCUSD")
+
+# The free plan's limit, with all defaults.
+RULES = Rules(
+    max_calls=5,
+    window_seconds=60,
+    margin_seconds=1,
+    min_spacing_seconds=0,
+    max_calls_per_second=None,
+    request_seconds=25,
+)
 
 NO_SECONDARY = "{secondary_assets: []}"
 NO_ASSETS = "{priority_assets: [], secondary_assets: []}"

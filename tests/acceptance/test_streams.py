@@ -16,7 +16,7 @@ from assetbatch.database.embedded import EmbeddedServer
 from tests.conftest import API_KEY, Commands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from assetbatch.database.connection import Connection
 
@@ -31,10 +31,12 @@ PROGRAM = [
 FULL = "the answer could not be written: No space left on device"
 
 
-def shell(commands: Commands, line: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def shell(
+    commands: Commands, line: str, *words: str, program: Sequence[str] = ASSETBATCH, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which "$@" is the command."""
     return subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line}", "bash", *ASSETBATCH, *words],
+        ["bash", "-c", f"set -o pipefail; {line}", "bash", *program, *words],
         cwd=commands.folder,
         env={"XDG_STATE_HOME": str(commands.folder / "state")} | commands.environment | environment,
         stdin=subprocess.DEVNULL,
@@ -135,16 +137,7 @@ def test_an_answer_is_whole_where_stderr_is_full(commands: Commands) -> None:
 
 def in_a_deleted_folder(commands: Commands, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     (commands.folder / "gone").mkdir(exist_ok=True)
-    return subprocess.run(
-        ["bash", "-c", 'cd gone && rmdir ../gone && exec "$@"', "bash", *PROGRAM, *words],
-        cwd=commands.folder,
-        env={"XDG_STATE_HOME": str(commands.folder / "state")} | commands.environment | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return shell(commands, 'cd gone && rmdir ../gone && exec "$@"', *words, program=PROGRAM, **environment)
 
 
 def test_a_working_folder_that_is_gone_is_no_trouble_where_nothing_in_it_is_needed(commands: Commands) -> None:

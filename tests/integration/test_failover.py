@@ -16,6 +16,7 @@ from assetbatch.database.embedded.place import Place
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules, Slot
 from assetbatch.errors import CallError
 from tests.conftest import open_database, wait_until
+from tests.world import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
 
-RULES = Rules(
-    max_calls=5,
-    window_seconds=60,
-    margin_seconds=1,
-    min_spacing_seconds=0,
-    max_calls_per_second=None,
-    request_seconds=25,
-)
 TOLD = "the database has failed over to another server, or was restored"
 
 

@@ -14,18 +14,11 @@ from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
 from assetbatch.errors import CallError
 from tests.conftest import open_database, wait_until
+from tests.world import RULES
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection, Row
 
-RULES = Rules(
-    max_calls=5,
-    window_seconds=60,
-    margin_seconds=1,
-    min_spacing_seconds=0,
-    max_calls_per_second=None,
-    request_seconds=25,
-)
 UNLIMITED = replace(RULES, max_calls=None, max_calls_per_second=1000)
 
 
