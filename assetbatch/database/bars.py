@@ -14,8 +14,8 @@ import psycopg
 
 from assetbatch.bars import Track
 from assetbatch.database.catalogue import asset_of
-from assetbatch.database.connection import transaction
 from assetbatch.database.leases import new_token, release_dead
+from assetbatch.database.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -291,8 +291,9 @@ def finish(
 def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:
     """Create the months that are needed, and drop those that are not kept; of a plain table, nothing."""
     # They are made three months ahead: behind somebody's long read, tomorrow does as well.
-    with suppress(psycopg.errors.LockNotAvailable), transaction(connection, lock_timeout="1s"):
-        connection.execute(KEEP_PARTITIONS, {"since": since, "kept_since": kept_since})
+    with suppress(psycopg.errors.LockNotAvailable):
+        wanted = {"since": since, "kept_since": kept_since}
+        in_transaction(connection, lambda: connection.execute(KEEP_PARTITIONS, wanted), lock_timeout="1s")
 
 
 def are_partitioned(connection: Connection) -> bool:

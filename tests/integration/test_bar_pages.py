@@ -270,9 +270,9 @@ class CountingCursor(psycopg.Cursor[Any]):
 @pytest.fixture
 def counted(market: Connection) -> Iterator[Connection]:
     CountingCursor.inserts = 0
-    market.cursor_factory = CountingCursor
+    market.plain.cursor_factory = CountingCursor
     yield market
-    market.cursor_factory = psycopg.Cursor
+    market.plain.cursor_factory = psycopg.Cursor
 
 
 @pytest.mark.parametrize(

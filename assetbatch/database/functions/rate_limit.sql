@@ -25,7 +25,7 @@
 -- Names the history that this server writes: other after a standby was promoted, and after a backup was restored. The
 -- timeline is that of the WAL being written: pg_control_checkpoint() names the old one until the checkpoint after a
 -- promotion is complete, which may take minutes. Null where the server does not tell; there a failover goes unnoticed.
-create or replace function assetbatch.history() returns text language plpgsql as $$
+create or replace function assetbatch.history() returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   return (select system_identifier from pg_control_system()) || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8);
 exception when others then
@@ -37,7 +37,7 @@ $$;
 -- A key that is seen for the first time: the slots of the key it replaces stay busy, since the vendor may count an account.
 create or replace function assetbatch.adopt_key(
   p_key text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval
-) returns void language plpgsql as $$
+) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   old assetbatch.rate_limits;
 begin
@@ -79,7 +79,7 @@ $$;
 -- The caller holds the key's row.
 create or replace function assetbatch.apply_rules(
   r assetbatch.rate_limits, p_host text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval, t timestamptz
-) returns assetbatch.rate_limits language plpgsql as $$
+) returns assetbatch.rate_limits language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   was assetbatch.rate_limits := r;
 begin
@@ -142,7 +142,7 @@ create or replace function assetbatch.acquire_slot(
   p_max_calls int, p_window_seconds float8, p_margin_seconds float8, p_spacing_seconds float8, p_calls_per_second float8,
   p_hold_seconds float8, p_lane text, p_ticket bigint, p_max_wait_seconds float8, p_calls_after int, p_calls int,
   out verdict text, out token uuid, out ticket bigint, out wait_seconds float8, out calls_in_window int
-) language plpgsql set lock_timeout = '5s' as $$
+) language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
   r assetbatch.rate_limits;
   t timestamptz;
@@ -345,7 +345,7 @@ $$;
 create or replace function assetbatch.release_slot(
   p_key text, p_token uuid, p_outcome text, p_retry_after_seconds float8,
   out known boolean, out foreseen boolean
-) language plpgsql set lock_timeout = '5s' as $$
+) language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
   r assetbatch.rate_limits;
   t timestamptz;

@@ -22,9 +22,9 @@ comment on column assetbatch.runs.gone_at is 'when its process was found to be g
 -- Those that may still hold something.
 create index runs_running on assetbatch.runs (place) where status = 'running';
 
-create function assetbatch.run_of(token uuid) returns bigint language sql immutable parallel safe as $$
-  select ('x' || left(replace(token::text, '-', ''), 16))::bit(64)::bigint
-$$;
+-- What it calls is bound now, whatever search_path it is called with; and still it is inlined.
+create function assetbatch.run_of(token uuid) returns bigint language sql immutable parallel safe
+return ('x' || left(replace(token::text, '-', ''), 16))::bit(64)::bigint;
 comment on function assetbatch.run_of is 'the run that holds something by this token; of a random token, none';
 
 -- Bars that the platform's table did not take, so that it can be told how many of whose wait for its owner.
