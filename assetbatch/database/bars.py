@@ -65,7 +65,7 @@ with claimed as (
   on conflict (symbol) do update
   set token = excluded.token, leased_until = excluded.leased_until,
       wanted_since = greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s)
-  where coalesce(b.leased_until < clock_timestamp(), true)
+  where coalesce(b.leased_until < clock_timestamp() or b.token = excluded.token, true)
   returning *
 )
 select a.*, c.*, (

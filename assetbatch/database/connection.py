@@ -127,6 +127,8 @@ class Connection:
         self._opener = opener
         self._patience_seconds = patience_seconds
         self._lost_by: psycopg.Error | None = None
+        self.losses = 0
+        """How often it was made anew."""
         self._is_set = False
         self._depth = 0
 
@@ -277,6 +279,7 @@ class Connection:
         # Else it is waited for no more: whatever is done then is on the way out.
         self._patience_seconds = patience
         self._is_set = False
+        self.losses += 1
 
     def _is_committed(self, identity: psycopg.Cursor[Row]) -> bool:
         """Return whether a transaction was committed to whose end the answer was lost.

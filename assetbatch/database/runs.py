@@ -28,6 +28,13 @@ from coalesce(%(started_at)s::timestamptz, clock_timestamp()) as at
 returning id, started_at
 """
 
+# What was begun though the answer was lost.
+BEGUN_RUN = """
+select id, started_at from assetbatch.runs
+where job = %(job)s and place = %(place)s and pid = %(pid)s and pid_started = %(pid_started)s and status = 'running'
+order by id desc limit 1
+"""
+
 FINISH_RUN = """
 update assetbatch.runs
 set finished_at = %(finished_at)s, status = %(status)s, exit_code = %(exit_code)s, updated = %(updated)s,
@@ -52,6 +59,15 @@ select * from unnest(
   %(run_id)s::bigint[], %(kind)s::text[], %(outcome)s::text[], %(http_status)s::int[], %(sent)s::boolean[],
   %(latency_ms)s::int[], %(waited_ms)s::int[], %(assets)s::int[], %(symbol)s::text[], %(calls_in_window)s::int[]
 )
+"""
+
+# The same calls, just now: no two take the same time to the millisecond, one right after the other.
+RECORDED_CALLS = """
+select from assetbatch.api_calls c
+join unnest(
+  %(run_id)s::bigint[], %(kind)s::text[], %(outcome)s::text[], %(latency_ms)s::int[], %(waited_ms)s::int[]
+) as v (run_id, kind, outcome, latency_ms, waited_ms) using (run_id, kind, outcome, latency_ms, waited_ms)
+where c.at > clock_timestamp() - interval '1 minute'
 """
 
 # Whoever made them: a call that fails may be its asset's fault, but not when those for others before it failed, too. A
@@ -117,6 +133,7 @@ def begin(
             "longest": longest_seconds,
             "started_at": started_at,
         },
+        found_by=BEGUN_RUN,
     ).fetchone()
     assert row is not None  # noqa: S101 - an insert without conflict returns its row
     return row["id"], row["started_at"]
@@ -170,7 +187,7 @@ def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
 def record_calls(connection: Connection, calls: Sequence[CallRecord]) -> None:
     """Write down calls; of one that brought something, in the transaction that stores it."""
     columns = {column.name: [getattr(call, column.name) for call in calls] for column in fields(CallRecord)}
-    connection.execute(RECORD_CALLS, columns)
+    connection.execute(RECORD_CALLS, columns, found_by=RECORDED_CALLS)
 
 
 def is_struck(connection: Connection, *, times: int) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from assetbatch.database import outbox
+from assetbatch.database.sqlstates import Meaning, meaning_of
 from assetbatch.events import DeliveryError
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ class NotifyPublisher:
         del leave_by
         try:
             outbox.notify(self._connection, events, seconds=seconds)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
+            if meaning_of(error) is Meaning.OURS:
+                raise
             raise DeliveryError(f"NOTIFY: {error}") from None
 
     def close(self) -> None:

@@ -134,6 +134,7 @@ $$;
 --   wait:    sleep `wait_seconds`, then ask again with `ticket`, which keeps the place in its lane;
 --   refused: it would take longer than `p_max_wait`; nothing is left behind.
 -- `wait_seconds` is never longer than until the slot can come free, so nobody oversleeps.
+-- `p_token` is whoever asks' name for the slot: asked once more, since the answer was lost, it is the same slot.
 -- A limited plan grants one slot at a time; an unlimited one `p_calls` at once, to be sent a turn apart.
 -- Lanes: `priority` goes before `queue`. Of the slots that come free by the next due time of the priority job (plus grace),
 -- `queue` leaves as many as that job is going to need.
@@ -141,6 +142,7 @@ create or replace function assetbatch.acquire_slot(
   p_key text, p_host text,
   p_max_calls int, p_window_seconds float8, p_margin_seconds float8, p_spacing_seconds float8, p_calls_per_second float8,
   p_hold_seconds float8, p_lane text, p_ticket bigint, p_max_wait_seconds float8, p_calls_after int, p_calls int,
+  p_token uuid default gen_random_uuid(),
   out verdict text, out token uuid, out ticket bigint, out wait_seconds float8, out calls_in_window int
 ) language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
@@ -231,6 +233,13 @@ begin
     return;
   end if;
 
+  if exists (select from assetbatch.rate_limit_slots s where s.key_fingerprint = p_key and s.token = p_token) then
+    verdict := 'granted';
+    token := p_token;
+    wait_seconds := 0;
+    return;
+  end if;
+
   delete from assetbatch.rate_limit_waiters w
   where w.key_fingerprint = p_key and w.wake_at not between t - interval '5 seconds' and t + interval '15 seconds'
     and w.ticket is distinct from p_ticket;
@@ -298,7 +307,7 @@ begin
     if p_lane = 'priority'
        or t + cooldown + r.priority_grace / 2 <= deadline
        or free_by_deadline - 1 - ahead_queue >= keep then
-      token := gen_random_uuid();
+      token := p_token;
       update assetbatch.rate_limit_slots s
       set counted_by = t + lease, hold = lease, granted_at = t, token = acquire_slot.token
       where s.key_fingerprint = p_key

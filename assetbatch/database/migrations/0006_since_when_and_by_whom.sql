@@ -37,3 +37,8 @@ comment on table assetbatch.bar_absences is
   'closed: the market rested; nothing: the vendor had none; failed: what it sent was no bar, asked again after a day; refused: the table did not take it, likewise; not_entitled: not with this plan and key';
 comment on column assetbatch.bar_absences.told is
   'not_entitled: plan and fingerprint of the key that were told so; refused: what PostgreSQL said';
+
+-- Who asks names the slot now, so that one is known again whose grant was lost on the way; older programs need not.
+drop function if exists assetbatch.acquire_slot(
+  text, text, int, float8, float8, float8, float8, float8, text, bigint, float8, int, int
+);
