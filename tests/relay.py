@@ -26,7 +26,7 @@ class Relay:
     def __init__(self, conninfo: str, cut: Callable[[int, bool], bool] = lambda _number, _answered: False) -> None:
         server = conninfo_to_dict(conninfo)
         self._server = f"{server['host']}/.s.PGSQL.{server.get('port', 5432)}"
-        self._cut = cut
+        self.cut = cut
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
         self.url = (
@@ -63,13 +63,13 @@ class Relay:
                 link.speaks = True
                 self.round_trips += 1
                 link.number = self.round_trips
-            return self._cut(link.number, False)
+            return self.cut(link.number, False)
 
     def answered(self, link: _Link) -> bool:
         """Return whether the connection ends before the client hears what the server says."""
         with self._lock:
             link.speaks = False
-            return self._cut(link.number, True)
+            return self.cut(link.number, True)
 
 
 class _Link:

@@ -424,19 +424,23 @@ def meaning_of(error: psycopg.Error, described: str) -> AssetbatchError | None:
             f"{described}: {words}",
             hint=_privilege_hint(words),
         )
+    if isinstance(error, psycopg.errors.UniqueViolation) and error.diag.schema_name == "assetbatch":
+        # The tool gives no number twice.
+        return SchemaError(
+            f"{described}: {words}: the sequences are behind their tables, as after a load of the data alone",
+            hint="run `assetbatch init --restored`",
+        )
     meaning = sqlstates.meaning_of(error)
     if meaning is Meaning.READ_ONLY:
         return DatabaseUnavailableError(
             f"{described} is read only: {words}", hint="name the primary server, not a standby"
         )
-    if isinstance(error, psycopg.errors.DiskFull):
-        hint = (
-            "make room where PostgreSQL keeps its data; then the next run carries on, and no item has lost an attempt"
-        )
-        return DatabaseUnavailableError(f"{described}: {words}", hint=hint)
     if meaning is Meaning.OURS:
         return None
-    return DatabaseUnavailableError(f"{described}: {words}", hint="the next run carries on")
+    hint = "the next run carries on"
+    if isinstance(error, psycopg.errors.DiskFull):
+        hint = f"make room where PostgreSQL keeps its data; then {hint}, and no item has lost an attempt"
+    return DatabaseUnavailableError(f"{described}: {words}", hint=hint)
 
 
 def _privilege_hint(words: str) -> str:

@@ -41,7 +41,8 @@ with limits as (
          coalesce(q.state <> 'dead', false) as queued,
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
          %(all)s or case when %(daily)s then coalesce(coalesce(s.day, '-infinity') < l.day, false)
-                         else s.served_at is null or coalesce(s.served_at < l.served_before, false) end as due,
+                         else s.served_at is null or coalesce(s.served_at < l.served_before, false)
+                              or s.served_at > clock_timestamp() + interval '1 minute' end as due,
          s.served_at, s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
   from assetbatch.assets a
   left join limits l

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 # Not about the rows, wherever it is raised: connection, transaction, memory and disk, locks, time-outs, the system.
 TROUBLE = ("08", "25", "40", "53", "55", "57", "58")
+# What our own tables refuse is no fault of the platform's rows.
+OWN_SCHEMA = "assetbatch"
 # What a constraint, a column's type or a trigger of the platform raises of a row.
 OF_ROWS = ("22", "23", "44", "P0")
 # Of these rows tried alone, the first and the last among them, one that is taken shows that the table takes some.
@@ -40,6 +42,8 @@ class Sifted(Generic[R, T]):
 def refuses_row(error: psycopg.Error) -> bool:
     """Return whether a row is refused for what it is: by a constraint, a type, a policy, or a trigger's function."""
     code = error.sqlstate or "08"
+    if error.diag.schema_name == OWN_SCHEMA:
+        return False
     if code.startswith(TROUBLE) and code != "55000":
         return False
     by_policy = error.diag.source_function == "ExecWithCheckOptions"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
+from assetbatch.database.connection import translated_errors
+from assetbatch.database.retries import in_transaction
+from assetbatch.errors import DatabaseUnavailableError
 from assetbatch.jobs import backfill, drain, priority
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, TEMPLATE, new_database, open_database
 from tests.relay import Relay
-from tests.world import QUICK, World
+from tests.world import QUICK, TUESDAY, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +31,6 @@ SECONDARY = ("T1USD", "T2USD", "T3USD", "T4USD", "T5USD")
 PATIENCE_SECONDS = 10.0
 # Every so many messages; `slow` tries them all.
 STRIDE = 9
-PRICED = "select count(*) as n from trading.symbols where metadata #> '{last_update,last_price}' is not null"
 STATE = """
 select (select count(*) from trading.symbols where metadata #> '{last_update,last_price}' is not null) as priced,
        (select count(*) from assetbatch.outbox) as events,
@@ -109,7 +113,7 @@ def outcome(
         open_database(database) as own,
         Relay(database, cut or (lambda _number, _answered: False)) as relay,
     ):
-        world = World(own, database, sandbox, folder)
+        world = World(own, database, sandbox, folder, now=TUESDAY)
         with open_database(relay.url, patience_seconds=PATIENCE_SECONDS) as connection:
             result = job(world, connection)
         state = own.execute(STATE).fetchone()
@@ -120,7 +124,6 @@ def outcome(
             "warnings": result.warnings,
             "statuses": Counter(arrival.status for arrival in sandbox.arrivals),
         }
-    assert cut is None or cut.is_done
     return found, relay.round_trips
 
 
@@ -144,3 +147,51 @@ def test_a_connection_that_is_cut_changes_nothing(
                 differ[at, answered] = {key: value for key, value in found.items() if value != usual.get(key)}
 
     assert differ == {}
+
+
+def test_a_server_that_stays_away_ends_the_run(
+    connection: Connection, database: str, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assetbatch.database.connection.LONGER_SECONDS", 1.0)
+    world = World(connection, database, sandbox, tmp_path, now=TUESDAY)
+    with Relay(database, lambda number, _answered: number >= 20) as relay:
+        opened = open_database(relay.url, patience_seconds=1)
+        began = time.monotonic()
+        with opened, pytest.raises(DatabaseUnavailableError), translated_errors("test"):
+            prioritise(world, opened)
+
+    assert time.monotonic() - began < 5
+
+
+def test_without_patience_the_servers_own_words_are_told(database: str) -> None:
+    with Relay(database) as relay, open_database(relay.url) as opened:
+        opened.execute("select 1")
+        relay.cut = lambda _number, _answered: True
+        with pytest.raises(psycopg.OperationalError, match="server closed the connection"):
+            opened.execute("select 1")
+        with pytest.raises(psycopg.OperationalError, match="server closed the connection"), opened.transaction():
+            opened.execute("select 1")
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_transaction_is_done_once_when_the_answer_to_its_end_is_lost(
+    connection: Connection, database: str, answered: bool
+) -> None:
+    connection.execute("create table public.done (n int)")
+    attempts = 0
+
+    def work() -> None:
+        nonlocal attempts
+        attempts += 1
+        opened.execute("insert into public.done values (1)")
+
+    with Relay(database) as relay, open_database(relay.url, patience_seconds=PATIENCE_SECONDS) as opened:
+        opened.execute("select 1")
+        # It begins, it inserts, it ends.
+        cut = Cut(relay.round_trips + 3, answered)
+        relay.cut = cut
+        in_transaction(opened, work)
+
+    assert cut.is_done
+    assert attempts == (1 if answered else 2)
+    assert connection.execute("select count(*) as n from public.done").fetchone() == {"n": 1}

@@ -84,3 +84,33 @@ def test_what_no_code_is_told_of_is_a_broken_connection_or_a_bug() -> None:
     assert by_sqlstate(psycopg.OperationalError("server closed the connection unexpectedly")) is Meaning.LOST
     assert by_sqlstate(psycopg.InterfaceError("the connection is closed")) is Meaning.LOST
     assert by_sqlstate(psycopg.ProgrammingError("the query has 1 placeholder")) is Meaning.OURS
+
+
+WORDY = """
+create function public.wordy() returns trigger language plpgsql as $$
+begin
+  raise warning E'one\ntwo';
+  if new.symbol = 'BTCUSD' then
+    raise exception E'three\nfour' using detail = E'five\nsix';
+  end if;
+  perform pg_terminate_backend(pg_backend_pid());
+  return new;
+end
+$$;
+create trigger wordy before update on trading.symbols for each row execute function public.wordy();
+"""
+
+
+@pytest.mark.parametrize("command", ["run-priority", "drain-queue"])
+def test_an_error_of_several_lines_is_one_line_with_json(
+    commands: Commands, connection: Connection, command: str
+) -> None:
+    assert commands("enqueue-secondary").returncode == 0
+    connection.execute(WORDY.encode())
+
+    run = commands(command, "--json")
+
+    assert run.returncode == 69
+    lines = [json.loads(line) for line in run.stderr.splitlines()]
+    assert [line["exit_code"] for line in lines if "exit_code" in line] == [69]
+    assert {line["message"] for line in lines if "message" in line} <= {"one\ntwo"}
