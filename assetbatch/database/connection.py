@@ -339,9 +339,10 @@ def _open(conninfo: str, application_name: str) -> Plain:
 
 
 def _pass_on(notice: psycopg.errors.Diagnostic) -> None:
-    """Let the log have what the server warns of."""
+    """Let the log have what the server warns of; that it goes down is no news to who waits for it then."""
     if notice.severity_nonlocalized == "WARNING":
-        log.warning("%s", notice.message_primary)
+        level = logging.INFO if sqlstates.means(notice.sqlstate) is Meaning.LOST else logging.WARNING
+        log.log(level, "%s", notice.message_primary)
 
 
 def connect(

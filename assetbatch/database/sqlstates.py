@@ -56,4 +56,9 @@ def meaning_of(error: BaseException) -> Meaning:
     if code is None:
         broke = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return Meaning.LOST if broke else Meaning.OURS
-    return next((meaning for known, meaning in _MEANINGS.items() if code.startswith(known)), Meaning.OURS)
+    return means(code)
+
+
+def means(code: str | None) -> Meaning:
+    """Return what an SQLSTATE means."""
+    return next((meaning for known, meaning in _MEANINGS.items() if (code or "").startswith(known)), Meaning.OURS)
