@@ -77,19 +77,18 @@ cross join pg_catalog.pg_backend_pid()
 where pg_catalog.current_setting(s.name, true) is not null
 """
 
-# By which a transaction is known once its connection is lost: where, and which. A standby gives no numbers.
+# By which a transaction is known once its connection is lost. A standby gives no numbers.
 READ_IDENTITY = """
-select left(pg_walfile_name(pg_current_wal_lsn()), 8) as timeline, pg_current_xact_id()::text as xid,
-       pg_backend_pid() as process
-where not pg_is_in_recovery()
+select pg_current_xact_id()::text as xid, pg_backend_pid() as process where not pg_is_in_recovery()
 """
 
-# On a server that took over, the number may be another's: there it is as if it was never committed.
+# On a server that took over since the last grant of a slot the number may be another's: there it is as if it was never
+# committed.
 READ_FATE = """
 select pg_xact_status(%(xid)s::xid8) as fate,
        (select pg_terminate_backend(pid) from pg_stat_activity
         where pid = %(process)s and backend_xid = %(xid)s::xid8::xid) as ended
-where left(pg_walfile_name(pg_current_wal_lsn()), 8) = %(timeline)s
+where not exists (select from assetbatch.rate_limits where history <> assetbatch.history())
 """
 # How often one statement is repeated that met a lost connection, and how long a transaction's end is waited for.
 MOST_LOSSES = 3
@@ -289,7 +288,11 @@ class Connection:
         known = identity.fetchone()
         end = time.monotonic() + END_SECONDS
         while known is not None and time.monotonic() < end:
-            row = self.execute(READ_FATE, known).fetchone()
+            try:
+                row = self.execute(READ_FATE, known).fetchone()
+            except (psycopg.ProgrammingError, psycopg.DataError):
+                # It was to make the schema, or the number is not given yet here.
+                return False
             if row is None or row["fate"] != "in progress":
                 return row is not None and row["fate"] == "committed"
             time.sleep(0.1)
