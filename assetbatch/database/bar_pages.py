@@ -37,7 +37,7 @@ where s.symbol = %(symbol)s
 on conflict (symbol_id, ts) do update
 set open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume,
     vwap = excluded.vwap, trades = excluded.trades, is_final = excluded.is_final, fetched_at = excluded.fetched_at
-where coalesce(b.fetched_at <= %(asked_at)s or b.fetched_at > %(fetched_at)s + interval '1 minute', true)
+where coalesce(b.fetched_at <= %(asked_at)s or b.fetched_at > clock_timestamp() + interval '1 minute', true)
   and (excluded.is_final or b.is_final is not true)
   and (b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades, b.is_final)
         is distinct from (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.vwap,
