@@ -28,6 +28,8 @@ MAX_TICKERS_LENGTH = 6000
 ADDED_LENGTH = 5
 # Cron and clocks jitter: what comes by this much too early is meant to be in time.
 JITTER = timedelta(seconds=15)
+# So far ahead no two runs begin; a clock that was set back may have been.
+AHEAD = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # One crontab line a minute makes the drain continuous.
 DRAIN_EVERY = timedelta(minutes=1)
@@ -189,9 +191,12 @@ def due_before(update_frequency_seconds: float, now: datetime) -> datetime:
 
 
 def is_due(candidate: Candidate, now: datetime) -> bool:
-    """Tell whether an asset is due."""
-    return candidate.served_at is None or candidate.served_at < due_before(
-        candidate.asset.update_frequency_seconds, now
+    """Return whether an asset is due; one that was served in the future, by a clock that was set back since, is."""
+    served_at = candidate.served_at
+    return (
+        served_at is None
+        or served_at < due_before(candidate.asset.update_frequency_seconds, now)
+        or served_at > now + AHEAD
     )
 
 

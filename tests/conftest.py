@@ -52,11 +52,10 @@ def variables(database: str, url: str) -> dict[str, str]:
     }
 
 
-def open_database(conninfo: str) -> Connection:
-    """Connect as the commands do."""
-    return connect(
-        Database(embedded=False, name="test", conninfo=Secret(conninfo), described="test"), Path(), job="test"
-    )
+def open_database(conninfo: str, *, patience_seconds: float = 0) -> Connection:
+    """Connect as the commands do; with patience, as a job does."""
+    named = Database(embedded=False, name="test", conninfo=Secret(conninfo), described="test")
+    return connect(named, Path(), job="test", patience_seconds=patience_seconds)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,7 +96,7 @@ def postgres(short_folder: Path) -> Iterator[EmbeddedServer]:
 _numbers = count()
 
 
-def _new_database(server: EmbeddedServer, template: str) -> str:
+def new_database(server: EmbeddedServer, template: str) -> str:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
         statement = sql.SQL("create database {} template {}")
@@ -108,13 +107,13 @@ def _new_database(server: EmbeddedServer, template: str) -> str:
 @pytest.fixture
 def database(postgres: EmbeddedServer) -> str:
     """A migrated database of one's own, as a libpq connection string."""
-    return _new_database(postgres, TEMPLATE)
+    return new_database(postgres, TEMPLATE)
 
 
 @pytest.fixture
 def empty_database(postgres: EmbeddedServer) -> str:
     """A database with nothing in it, as a libpq connection string."""
-    return _new_database(postgres, "template0")
+    return new_database(postgres, "template0")
 
 
 @pytest.fixture

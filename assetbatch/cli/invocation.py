@@ -137,7 +137,7 @@ def _jsonable(value: object) -> object:
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = current.mask(super().format(record))
-        match current.log_format:
+        match LogFormat.JSON if current.json else current.log_format:
             case LogFormat.JSON:
                 moment = datetime.fromtimestamp(record.created, UTC)
                 return json.dumps(
@@ -173,3 +173,7 @@ def configure_log() -> None:
     package.handlers = [handler]
     package.setLevel(handler.level)
     package.propagate = False
+    # What psycopg could not do any more on a lost connection, in libpq's several lines; the loss itself is told by us.
+    library = logging.getLogger("psycopg")
+    library.handlers = [handler if current.verbosity > 1 else logging.NullHandler()]
+    library.propagate = False

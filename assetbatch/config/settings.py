@@ -298,6 +298,10 @@ class Settings(Section, frozen=True, kw_only=True):
     events: Events = Events()
     alerts: Alerts = Alerts()
     pings: Pings = Pings()
+    instance: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=100)] | None,
+        Meta(description="what metrics call this installation; null: by its host and database"),
+    ] = None
     retention_days: Annotated[
         int, Meta(ge=1, le=36_500, description="days that runs and calls are kept, for status and metrics")
     ] = 30

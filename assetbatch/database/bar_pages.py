@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 LOCK_SYMBOL = "select id from trading.symbols where symbol = %(symbol)s for no key update"
 
-# An older fetch never overwrites a newer one, an open bar never a final one, and what does not change is not written.
+# An older fetch never overwrites a newer one, an open bar never a final one, and what does not change is not written. A
+# fetch in the future is of a clock that was set back since.
 UPSERT = """
 insert into market_data.ohlcv_5m as b
   (symbol_id, ts, open, high, low, close, volume, vwap, trades, is_final, fetched_at)
@@ -36,7 +37,8 @@ where s.symbol = %(symbol)s
 on conflict (symbol_id, ts) do update
 set open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume,
     vwap = excluded.vwap, trades = excluded.trades, is_final = excluded.is_final, fetched_at = excluded.fetched_at
-where coalesce(b.fetched_at <= %(asked_at)s, true) and (excluded.is_final or b.is_final is not true)
+where coalesce(b.fetched_at <= %(asked_at)s or b.fetched_at > clock_timestamp() + interval '1 minute', true)
+  and (excluded.is_final or b.is_final is not true)
   and (b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades, b.is_final)
         is distinct from (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.vwap,
                           excluded.trades, excluded.is_final)

@@ -14,8 +14,8 @@ import psycopg
 
 from assetbatch.bars import ONE_PAGE, TOLD_AGAIN, Track
 from assetbatch.database.catalogue import asset_of
-from assetbatch.database.connection import transaction
 from assetbatch.database.leases import new_token, release_dead
+from assetbatch.database.retries import in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ with claimed as (
   on conflict (symbol) do update
   set token = excluded.token, leased_until = excluded.leased_until,
       wanted_since = greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s)
-  where coalesce(b.leased_until < clock_timestamp(), true)
+  where coalesce(b.leased_until < clock_timestamp() or b.token = excluded.token, true)
   returning *
 )
 select a.*, c.*, (
@@ -335,8 +335,9 @@ def finish(
 def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:
     """Create the months that are needed, and drop those that are not kept; of a plain table, nothing."""
     # They are made three months ahead: behind somebody's long read, tomorrow does as well.
-    with suppress(psycopg.errors.LockNotAvailable), transaction(connection, lock_timeout="1s"):
-        connection.execute(KEEP_PARTITIONS, {"since": since, "kept_since": kept_since})
+    with suppress(psycopg.errors.LockNotAvailable):
+        wanted = {"since": since, "kept_since": kept_since}
+        in_transaction(connection, lambda: connection.execute(KEEP_PARTITIONS, wanted), lock_timeout="1s")
 
 
 def are_partitioned(connection: Connection) -> bool:

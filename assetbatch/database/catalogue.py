@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.connection import transaction
+from assetbatch.database.retries import in_transaction
 from assetbatch.errors import FailureKind, kind_of
 from assetbatch.model import Asset, AssetType, Failure, Role
 from assetbatch.planner import Candidate
@@ -153,8 +153,7 @@ def sync_with_config(connection: Connection, assets: Sequence[Asset]) -> None:
         "frequencies": [asset.update_frequency_seconds for asset in assets],
         "names": [asset.name for asset in assets],
     }
-    with transaction(connection):
-        connection.execute(SYNC_WITH_CONFIG, columns)
+    in_transaction(connection, lambda: connection.execute(SYNC_WITH_CONFIG, columns))
 
 
 def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, SyncState]:

@@ -1,31 +1,38 @@
 """Connections: how one is opened, what bounds it, and what its errors mean.
 
 Nothing here depends on a session, so that PgBouncer in transaction mode will do: no prepared statements, no LISTEN, no
-session advisory locks; what a transaction needs is set locally in it.
+session advisory locks. What a statement needs is asked for by us, whatever the server, the database, the role or
+another client of a pool have set: once where the session is ours alone, else in each transaction. That costs no round
+trip: it goes with the statement.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from contextlib import contextmanager
+import time
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 import psycopg
 from psycopg import sql
+from psycopg.adapt import Loader
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
+from assetbatch.database import sqlstates
 from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database.sqlstates import AwayError, Meaning
 from assetbatch.errors import DatabaseUnavailableError, SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from psycopg.abc import Query
+    from psycopg.abc import Buffer, Params, Query
 
     from assetbatch import config
     from assetbatch.errors import AssetbatchError
@@ -33,10 +40,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-Connection = psycopg.Connection[Row]
+Plain = psycopg.Connection[Row]
+Statement = LiteralString | bytes | sql.SQL | sql.Composed
 
 CONNECT_TIMEOUT_SECONDS = 5
 TCP_USER_TIMEOUT_MS = 30_000
+# A server that was there is waited for longer: it restarts, and what a run has in hand is worth it.
+LONGER_SECONDS = 20.0
 
 # What statements meet that were written for columns of other types: since the schema's version fits, the platform's.
 OTHERWISE_SHAPED = (
@@ -47,12 +57,6 @@ OTHERWISE_SHAPED = (
     psycopg.errors.WrongObjectType,
 )
 
-# The last one is for a process that is frozen: the server lets go of its locks.
-LIMIT_TRANSACTION = """
-select set_config('lock_timeout', %(lock_timeout)s, true), set_config('statement_timeout', %(statement_timeout)s, true),
-       set_config('idle_in_transaction_session_timeout', '30s', true)
-"""
-
 # Of errors that no further run mends by itself.
 MENDS = {
     "ReadOnlySqlTransaction": "name the primary server, not a standby",
@@ -60,6 +64,262 @@ MENDS = {
         "make room where PostgreSQL keeps its data; then the next run carries on, and no item has lost an attempt"
     ),
 }
+
+# `set transaction` has to come before any query, and needs a transaction that was begun.
+BEGIN, COMMIT = "begin isolation level read committed", "commit"
+# What a transaction holds it keeps from others; a statement on its own may wait for its whole time.
+LOCK_TIMEOUT = "5s"
+# Before SETTINGS, which takes longer than what somebody may have set.
+LIFT_TIMEOUT = "set local statement_timeout = '30s'"
+
+# For the whole session where the server is spoken to directly: then it has told us its own process. What a
+# server does not know is no setting of its (transaction_timeout came with PostgreSQL 17). A client that is frozen, or
+# cut off, keeps its locks for as long as it may idle in a transaction: less than a lease. Unless it is named in the
+# search_path, pg_catalog comes first; the rest of the path is for the platform's triggers. Until that is set, whatever
+# is called here is named in full, operators and all.
+SETTINGS = """
+select pg_catalog.set_config(s.name, s.value, pg_backend_pid operator(pg_catalog.<>) %(pid)s::int),
+       pg_backend_pid operator(pg_catalog.=) %(pid)s::int as is_ours
+from (
+  values
+    ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'postgres'), ('TimeZone', 'UTC'),
+    ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('standard_conforming_strings', 'on'), ('row_security', 'on'),
+    ('default_transaction_isolation', 'read committed'),
+    ('statement_timeout', '30s'), ('lock_timeout', '0'),
+    ('idle_in_transaction_session_timeout', '15s'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'),
+    ('search_path', pg_catalog.ltrim(pg_catalog.regexp_replace(
+      pg_catalog.current_setting('search_path'), '(^|,)[ ]*"?pg_catalog"?[ ]*(?=,|$)', '', 'gi'), ', '))
+) s (name, value)
+cross join pg_catalog.pg_backend_pid()
+where pg_catalog.current_setting(s.name, true) is not null
+"""
+
+# By which a transaction is known once its connection is lost. A standby gives no numbers.
+READ_IDENTITY = """
+select pg_current_xact_id()::text as xid, pg_backend_pid() as process where not pg_is_in_recovery()
+"""
+
+# On a server that took over since the last grant of a slot the number may be another's: there it is as if it was never
+# committed.
+READ_FATE = """
+select pg_xact_status(%(xid)s::xid8) as fate,
+       (select pg_terminate_backend(pid) from pg_stat_activity
+        where pid = %(process)s and backend_xid = %(xid)s::xid8::xid) as ended
+where not exists (select from assetbatch.rate_limits where history <> assetbatch.history())
+"""
+# How often one statement is repeated that met a lost connection, and how long a transaction's end is waited for.
+MOST_LOSSES = 3
+END_SECONDS = 10.0
+
+LIMIT_TRANSACTION = "select pg_catalog.set_config(%(name)s, %(value)s, true)"
+
+
+class _TimeLoader(Loader):
+    """Reads a time as SETTINGS makes the server write it; psycopg's own goes by what a pool last told of DateStyle."""
+
+    def load(self, data: Buffer) -> datetime:
+        return datetime.fromisoformat(bytes(data).decode())
+
+
+class _DateLoader(Loader):
+    """Reads a date, likewise."""
+
+    def load(self, data: Buffer) -> date:
+        return date.fromisoformat(bytes(data).decode())
+
+
+class Connection:
+    """A connection whose statements find set what they need, and which is made anew when it breaks.
+
+    `plain` is psycopg's, and `opener` opens another one. A server that is away is waited for, `patience_seconds` each
+    time that it goes; without patience, what met the lost connection raises.
+
+    A statement on its own is then repeated, so it has to be one that may be; a transaction is left to its owner, see
+    `retries.repeated`.
+    """
+
+    def __init__(self, plain: Plain, opener: Callable[[], Plain], *, patience_seconds: float) -> None:
+        self._plain = plain
+        self._opener = opener
+        self._patience_seconds = patience_seconds
+        self._lost_by: psycopg.Error | None = None
+        self.losses = 0
+        """How often it was made anew."""
+        self._is_set = False
+        self._depth = 0
+
+    def __enter__(self) -> Self:
+        """Let the block have it."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close it."""
+        self.close()
+
+    @property
+    def info(self) -> psycopg.ConnectionInfo:
+        """What psycopg knows of it."""
+        return self._plain.info
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be asked on it as it is."""
+        return self._plain.closed
+
+    @property
+    def plain(self) -> Plain:
+        """The one of psycopg's that carries it now."""
+        return self._plain
+
+    def close(self) -> None:
+        """Close it for good."""
+        self._patience_seconds = 0
+        self._plain.close()
+
+    def execute(
+        self, query: Statement, params: Params | None = None, *, found_by: LiteralString | None = None
+    ) -> psycopg.Cursor[Row]:
+        """Execute a statement, outside of a transaction together with what it needs, in one round trip.
+
+        What may have been done though the answer was lost is looked for by the query `found_by` before it is repeated;
+        rows that this finds are taken for the answer.
+        """
+        if self._depth:
+            return self._plain.execute(query, params)
+        losses = 0
+        while True:
+            self.require_open()
+            try:
+                if losses and found_by is not None and (found := self._alone(found_by, params)).rowcount:
+                    return found
+                return self._alone(query, params)
+            except psycopg.Error as error:
+                if not self.is_lost(error) or losses == MOST_LOSSES:
+                    raise
+                losses += 1
+
+    def _alone(self, query: Statement, params: Params | None) -> psycopg.Cursor[Row]:
+        if self._is_set:
+            return self._plain.execute(query, params)
+        try:
+            with self._plain.pipeline():
+                psycopg.Cursor(self._plain).execute(BEGIN)
+                asked = self._ask_for_settings()
+                found = self._plain.execute(query, params)
+                psycopg.Cursor(self._plain).execute(COMMIT)
+        except psycopg.errors.SyntaxError:
+            self._plain.rollback()
+            if params is not None:
+                raise
+            # Perhaps there are several statements in it, which a pipeline does not carry.
+            with self.transaction():
+                return self._plain.execute(query)
+        except BaseException:
+            if not self.closed:
+                self._plain.rollback()
+            raise
+        self._is_set = _is_granted(asked)
+        return found
+
+    @contextmanager
+    def transaction(
+        self,
+        *,
+        lock_timeout: str | None = None,
+        statement_timeout: str | None = None,
+        force_rollback: bool = False,
+    ) -> Iterator[psycopg.Transaction]:
+        """Run the block as one transaction, or within one, from a savepoint on.
+
+        Its locks and statements end in bounded time: LOCK_TIMEOUT, that of SETTINGS, or another. When the answer to its
+        end is lost, it is looked for what became of it.
+        """
+        if not self._depth:
+            self.require_open()
+        # Not `Connection.transaction()`: begun in a pipeline, that stays in one.
+        block = psycopg.Transaction(self._plain, force_rollback=force_rollback)
+        asked = identity = None
+        try:
+            with ExitStack() as stack:
+                with self._plain.pipeline():
+                    stack.enter_context(block)
+                    if not self._depth:
+                        asked = None if self._is_set else self._ask_for_settings()
+                        identity = psycopg.Cursor(self._plain).execute(READ_IDENTITY)
+                        lock_timeout = lock_timeout or LOCK_TIMEOUT
+                    for name, value in (("lock_timeout", lock_timeout), ("statement_timeout", statement_timeout)):
+                        if value is not None:
+                            psycopg.Cursor(self._plain).execute(LIMIT_TRANSACTION, {"name": name, "value": value})
+                self._depth += 1
+                stack.callback(self._leave)
+                yield block
+        except psycopg.Error as error:
+            if self._depth or not self.is_lost(error):
+                raise
+            if block.status is not block.Status.COMMITTED or identity is None or not self._is_committed(identity):
+                raise
+        else:
+            if asked is not None and block.status is block.Status.COMMITTED:
+                self._is_set = _is_granted(asked)
+
+    def _leave(self) -> None:
+        self._depth -= 1
+
+    def _ask_for_settings(self) -> psycopg.Cursor[Row]:
+        """Ask for SETTINGS within a transaction that has just begun, and a pipeline; `_is_granted` reads the answer."""
+        psycopg.Cursor(self._plain).execute(LIFT_TIMEOUT)
+        return psycopg.Cursor(self._plain).execute(SETTINGS, {"pid": self.info.backend_pid})
+
+    def is_lost(self, error: psycopg.Error) -> bool:
+        """Return whether an error means that the connection is of no use any more; then it is closed."""
+        lost = not isinstance(error, AwayError) and (self.closed or sqlstates.meaning_of(error) is Meaning.LOST)
+        if lost:
+            self._lost_by = error
+            self._plain.close()
+        return lost
+
+    def require_open(self) -> None:
+        """Make the connection anew where it broke. Raises AwayError when the server stays away."""
+        if not self.closed:
+            return
+        patience, self._patience_seconds = self._patience_seconds, 0
+        if not patience:
+            raise AwayError("the connection is closed" if self._lost_by is None else words_of(self._lost_by))
+        from assetbatch.database.retries import patiently
+
+        log.info("the connection to PostgreSQL is lost: making another one")
+        try:
+            self._plain = patiently(self._opener, patience)
+        except psycopg.OperationalError as error:
+            raise AwayError(str(error)) from None
+        # Else it is waited for no more: whatever is done then is on the way out.
+        self._patience_seconds = patience
+        self._is_set = False
+        self.losses += 1
+
+    def _is_committed(self, identity: psycopg.Cursor[Row]) -> bool:
+        """Return whether a transaction was committed to whose end the answer was lost.
+
+        Where its server process still waits for what will never come, that is ended first.
+        """
+        known = identity.fetchone()
+        end = time.monotonic() + END_SECONDS
+        while known is not None and time.monotonic() < end:
+            try:
+                row = self.execute(READ_FATE, known).fetchone()
+            except (psycopg.ProgrammingError, psycopg.DataError):
+                # It was to make the schema, or the number is not given yet here.
+                return False
+            if row is None or row["fate"] != "in progress":
+                return row is not None and row["fate"] == "committed"
+            time.sleep(0.1)
+        return False
+
+
+def _is_granted(asked: psycopg.Cursor[Row]) -> bool:
+    """Return whether SETTINGS hold for the session, once their transaction is committed."""
+    row = asked.fetchone()
+    return row is not None and bool(row["is_ours"])
 
 
 class LoggingCursor(psycopg.Cursor[Row]):
@@ -72,8 +332,8 @@ class LoggingCursor(psycopg.Cursor[Row]):
         return super().execute(query, *arguments, **options)
 
 
-def _open(conninfo: str, application_name: str) -> Connection:
-    connection: Connection = psycopg.connect(
+def _open(conninfo: str, application_name: str) -> Plain:
+    connection: Plain = psycopg.connect(
         conninfo,
         autocommit=True,
         prepare_threshold=None,
@@ -87,7 +347,10 @@ def _open(conninfo: str, application_name: str) -> Connection:
         keepalives_count=3,
         tcp_user_timeout=TCP_USER_TIMEOUT_MS,
     )
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.add_notice_handler(_pass_on)
+    connection.adapters.register_loader("timestamptz", _TimeLoader)
+    connection.adapters.register_loader("date", _DateLoader)
     if log.isEnabledFor(logging.DEBUG):
         connection.cursor_factory = LoggingCursor
     # A price's digits survive only as Decimal.
@@ -96,9 +359,10 @@ def _open(conninfo: str, application_name: str) -> Connection:
 
 
 def _pass_on(notice: psycopg.errors.Diagnostic) -> None:
-    """Let the log have what the server warns of."""
+    """Let the log have what the server warns of; that it goes down is no news to who waits for it then."""
     if notice.severity_nonlocalized == "WARNING":
-        log.warning("%s", notice.message_primary)
+        level = logging.INFO if sqlstates.means(notice.sqlstate) is Meaning.LOST else logging.WARNING
+        log.log(level, "%s", notice.message_primary)
 
 
 def connect(
@@ -111,35 +375,37 @@ def connect(
 ) -> Connection:
     """Open a connection for `job`; an embedded server that is not running is started.
 
-    PostgreSQL that is away is waited for with backoff, `patience_seconds` in all. With `create`, an embedded server and
-    its database are made when they are not there yet.
+    PostgreSQL that is away is waited for with backoff, `patience_seconds` in all, and LONGER_SECONDS where it was there
+    before. With `create`, an embedded server and its database are made when they are not there yet.
 
     Raises DatabaseUnavailableError with PostgreSQL's own words, and SchemaError where an embedded server or its
     database was never made.
     """
-    application_name = f"assetbatch {job}"
+    server = EmbeddedServer(data_folder)
     if database.embedded:
-        server = EmbeddedServer(data_folder)
         conninfo = server.conninfo(database.name)
+    else:
+        assert database.conninfo is not None  # noqa: S101 - a database is embedded or has one
+        conninfo = database.conninfo.reveal()
+    opener = partial(_open, conninfo, f"assetbatch {job}")
+    patience = max(patience_seconds, LONGER_SECONDS) if patience_seconds else 0
+    if database.embedded:
         if not create:
             try:
-                return _open(conninfo, application_name)
+                return Connection(opener(), opener, patience_seconds=patience)
             except psycopg.OperationalError:
                 # Not running, or the database is not there: starting it tells which.
                 pass
         server.start(create=create)
         if create:
             server.create_database(database.name)
-    else:
-        assert database.conninfo is not None  # noqa: S101 - a database is embedded or has one
-        conninfo = database.conninfo.reveal()
     try:
         if not patience_seconds:
-            return _open(conninfo, application_name)
-        # Costs an import that a command at a terminal does without.
+            return Connection(opener(), opener, patience_seconds=0)
         from assetbatch.database.retries import patiently
 
-        return patiently(partial(_open, conninfo, application_name), patience_seconds)
+        plain = patiently(opener, patience_seconds)
+        return Connection(plain, opener, patience_seconds=patience)
     except psycopg.OperationalError as error:
         if database.embedded and f'"{database.name}" does not exist' in str(error):
             raise SchemaError(
@@ -174,12 +440,13 @@ def meaning_of(error: psycopg.Error, described: str) -> AssetbatchError | None:
     words = words_of(error)
     if shaped := _schema_hint(error):
         return SchemaError(f"{described}: {words}", hint=shaped)
+    meaning = sqlstates.meaning_of(error)
+    if meaning is Meaning.OURS:
+        return None
     hint = mend_of(type(error).__name__)
-    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+    if meaning is Meaning.READ_ONLY:
         return DatabaseUnavailableError(f"{described} is read only: {words}", hint=hint)
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return DatabaseUnavailableError(f"{described}: {words}", hint=hint or "the next run carries on")
-    return None
+    return DatabaseUnavailableError(f"{described}: {words}", hint=hint or "the next run carries on")
 
 
 def mend_of(name: str | None) -> str:
@@ -189,11 +456,16 @@ def mend_of(name: str | None) -> str:
 
 def _schema_hint(error: psycopg.Error) -> str:
     """Return what helps where the database is not as it has to be; nothing where it is."""
-    if error.diag.context is not None and not isinstance(error, psycopg.OperationalError):
+    if error.diag.context is not None and sqlstates.meaning_of(error) is Meaning.OURS:
         place = " ".join(error.diag.context.split())
         return f"a trigger or a function of the platform's own tables raised it ({place}): their owner has to mend that"
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
         return "it has no schema for assetbatch, or not all of it: run `assetbatch init`"
+    if isinstance(error, psycopg.errors.UniqueViolation) and error.diag.schema_name == sqlstates.OWN_SCHEMA:
+        # The tool gives no number twice.
+        return (
+            "the sequences are behind their tables, as after a load of the data alone: run `assetbatch init --restored`"
+        )
     if isinstance(error, OTHERWISE_SHAPED):
         return "a table is not as it has to be: `assetbatch doctor` says what differs"
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
@@ -218,9 +490,8 @@ def words_of(error: psycopg.Error) -> str:
     return (error.diag.message_primary or str(error)).strip()
 
 
-@contextmanager
-def transaction(connection: Connection, *, lock_timeout: str = "5s", statement_timeout: str = "30s") -> Iterator[None]:
-    """Run the block as one transaction whose locks and statements end in bounded time."""
-    with connection.transaction():
-        connection.execute(LIMIT_TRANSACTION, {"lock_timeout": lock_timeout, "statement_timeout": statement_timeout})
-        yield
+def transaction(
+    connection: Connection, *, lock_timeout: str | None = None, statement_timeout: str | None = None
+) -> AbstractContextManager[psycopg.Transaction]:
+    """Run the block as one transaction, or within one; see `Connection.transaction`."""
+    return connection.transaction(lock_timeout=lock_timeout, statement_timeout=statement_timeout)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from assetbatch.database import catalogue
-from assetbatch.database.connection import transaction
+from assetbatch.database.retries import in_transaction
 from assetbatch.market_hours import Market
 from assetbatch.model import Enqueued
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import date, datetime
 
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.model import AssetType
 
 # A statement's snapshot is older than a lock that it waits for, so the lock is a statement of its own.
@@ -41,7 +41,8 @@ with limits as (
          coalesce(q.state <> 'dead', false) as queued,
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
          %(all)s or case when %(daily)s then coalesce(coalesce(s.day, '-infinity') < l.day, false)
-                         else s.served_at is null or coalesce(s.served_at < l.served_before, false) end as due,
+                         else s.served_at is null or coalesce(s.served_at < l.served_before, false)
+                              or s.served_at > clock_timestamp() + interval '1 minute' end as due,
          s.served_at, s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
   from assetbatch.assets a
   left join limits l
@@ -109,12 +110,13 @@ def enqueue(
     `days`, the newest day that can be had of each market (None: no day now). `origins` and `symbols` choose among the
     enabled secondary assets of the catalogue, None: all. `key` is the fingerprint of the key, None: unknown.
     """
-    with transaction(connection, lock_timeout=ENTRANCE_TIMEOUT):
+
+    def work() -> Row | None:
         connection.execute(LOCK_ENTRANCE)
         frequencies = catalogue.frequencies(connection)
         limits = [(seconds, market, served_before(seconds, market)) for seconds in frequencies for market in Market]
         connection.execute(PUT_IN_ORDER, {"step_seconds": step_seconds})
-        counts = connection.execute(
+        return connection.execute(
             ENQUEUE,
             {
                 "frequencies": [seconds for seconds, _, _ in limits],
@@ -131,6 +133,8 @@ def enqueue(
                 "key": key,
             },
         ).fetchone()
+
+    counts = in_transaction(connection, work, lock_timeout=ENTRANCE_TIMEOUT)
     assert counts is not None  # noqa: S101 - aggregates have one row
     unheard_of = 0 if symbols is None else len(set(symbols)) - counts["found"]
     return Enqueued(

@@ -38,7 +38,7 @@ BEGIN_DAY = """
 insert into assetbatch.daily_figures as d (market, day, token, asking_until)
 values (%(market)s, %(day)s, %(token)s, clock_timestamp() + make_interval(secs => %(seconds)s))
 on conflict (market, day) do update set token = excluded.token, asking_until = excluded.asking_until
-where d.asking_until is null or d.asking_until < clock_timestamp()
+where d.asking_until is null or d.asking_until < clock_timestamp() or d.token = excluded.token
 returning token
 """
 

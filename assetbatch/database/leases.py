@@ -18,7 +18,7 @@ from psycopg import errors
 
 from assetbatch import processes
 from assetbatch.boottime import boot_time
-from assetbatch.database.connection import transaction
+from assetbatch.database.retries import in_transaction
 from assetbatch.errors import LeaseLostError
 
 if TYPE_CHECKING:
@@ -135,8 +135,9 @@ def release_dead(connection: Connection) -> bool:
     if not dead:
         return False
     try:
-        with transaction(connection, lock_timeout=RELEASE_TIMEOUT):
-            row = connection.execute(RELEASE_DEAD, {"ids": dead}).fetchone()
+        row = in_transaction(
+            connection, lambda: connection.execute(RELEASE_DEAD, {"ids": dead}).fetchone(), lock_timeout=RELEASE_TIMEOUT
+        )
     except (errors.LockNotAvailable, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
         log.info("what a killed run holds is left to others: %s", error)
         return False
@@ -148,8 +149,7 @@ def release_dead(connection: Connection) -> bool:
 
 def give_back(connection: Connection, run_id: int) -> None:
     """Give back all that a run holds that ends, items with their attempts, whether or not it has heard of it."""
-    with transaction(connection):
-        connection.execute(GIVE_BACK, {"id": run_id})
+    in_transaction(connection, lambda: connection.execute(GIVE_BACK, {"id": run_id}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,16 @@ with run as materialized (
 select * from claimed order by place
 """
 
+# What a claim has brought whose answer was lost.
+CLAIMED = """
+select q.symbol, a.polygon_ticker, a.asset_type, a.rank, a.update_frequency_seconds,
+       q.attempts, q.served_at, q.struck_at
+from assetbatch.queue q
+left join assetbatch.assets a on a.symbol = q.symbol and a.enabled and a.role = 'secondary'
+where q.token = %(token)s
+order by (q.priority > 1), q.rank, q.id
+"""
+
 KEEP = """
 update assetbatch.queue q
 set leased_until = statement_timestamp() + make_interval(secs => %(lease_seconds)s)
@@ -293,6 +303,7 @@ def claim(
             "run_id": run_id,
             "lease_seconds": lease_seconds,
         },
+        found_by=CLAIMED,
     ).fetchall()
     strays = [row["symbol"] for row in rows if row["polygon_ticker"] is None]
     if strays:

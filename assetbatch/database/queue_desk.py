@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from assetbatch.database.connection import transaction
 from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.queue import State
+from assetbatch.database.retries import in_transaction
 from assetbatch.model import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
 
 # In the order in which they will be claimed; then what is under way, what waits for its time, and what is dead.
 LIST = """
@@ -121,9 +121,10 @@ def retry(
 
     `kind` chooses those that failed with it. Returns the symbols that are queued again, and those that do not fit.
     """
-    with transaction(connection, lock_timeout=ENTRANCE_TIMEOUT):
+
+    def work() -> Row | None:
         connection.execute(LOCK_ENTRANCE)
-        row = connection.execute(
+        return connection.execute(
             RETRY,
             {
                 "symbols": None if symbols is None else list(symbols),
@@ -132,6 +133,8 @@ def retry(
                 "step_seconds": step_seconds,
             },
         ).fetchone()
+
+    row = in_transaction(connection, work, lock_timeout=ENTRANCE_TIMEOUT)
     assert row is not None  # noqa: S101 - a select without from has one row
     return row["retried"], row["dropped"]
 

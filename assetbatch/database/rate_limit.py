@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
 
@@ -37,7 +38,8 @@ select verdict, token, ticket, wait_seconds, calls_in_window
 from assetbatch.acquire_slot(
   %(key)s, %(host)s,
   %(max_calls)s::int, %(window)s::float8, %(margin)s::float8, %(spacing)s::float8, %(calls_per_second)s::float8,
-  %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8, %(calls_after)s::int, %(calls)s::int
+  %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8, %(calls_after)s::int, %(calls)s::int,
+  %(token)s::uuid
 )
 """
 
@@ -226,6 +228,8 @@ class RateLimiter:
                 "max_wait": max_wait_seconds,
                 "calls_after": calls_after,
                 "calls": calls,
+                # Ours, so that a slot whose grant was lost on the way is known again.
+                "token": uuid4(),
             },
         ).fetchone()
         assert row is not None  # noqa: S101 - a function answers with a row
@@ -236,11 +240,14 @@ class RateLimiter:
         self._refusals += outcome is Outcome.LIMITED
         if slot.token is None and outcome is not Outcome.LIMITED:
             return True  # without slots, only a refusal is anybody else's concern
+        losses = self._connection.losses
         row = self._connection.execute(
             RELEASE,
             {"key": self._key, "token": slot.token, "outcome": outcome, "retry_after": retry_after_seconds},
         ).fetchone()
         assert row is not None  # noqa: S101 - a function answers with a row
+        if self._connection.losses > losses:
+            return True  # perhaps it was told twice, and only the first answer would say how it was
         if not row["known"] and outcome is not Outcome.UNSENT:
             log.warning("a call took longer than it can: its slot was given to another one meanwhile")
         return bool(row["foreseen"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from assetbatch.database import ahead
 from assetbatch.database.connection import transaction
 from assetbatch.database.retries import repeated
 
@@ -56,6 +57,25 @@ where published_at is null
        ))
 """
 
+# A load of the data alone, or logical replication, leaves sequences where they began. Those of the platform's tables,
+# too, where they have numbers and we may.
+SET_SEQUENCES = """
+with numbered (sequence, last) as (
+  select pg_get_serial_sequence('assetbatch.runs', 'id'), max(id) from assetbatch.runs
+  union all select pg_get_serial_sequence('assetbatch.api_calls', 'id'), max(id) from assetbatch.api_calls
+  union all select pg_get_serial_sequence('assetbatch.outbox', 'id'), max(id) from assetbatch.outbox
+  union all select pg_get_serial_sequence('assetbatch.queue', 'id'), max(id) from assetbatch.queue
+  union all select pg_get_serial_sequence('trading.symbols', 'id'), max(id::text::bigint) from trading.symbols
+            where pg_get_serial_sequence('trading.symbols', 'id') is not null
+  union all select pg_get_serial_sequence('data_sources.api_providers', 'id'), max(id::text::bigint)
+            from data_sources.api_providers
+            where pg_get_serial_sequence('data_sources.api_providers', 'id') is not null
+)
+select count(setval(sequence::regclass, last)) as mended from numbered
+where last > coalesce(pg_sequence_last_value(sequence::regclass), 0)
+  and has_sequence_privilege(sequence, 'update')
+"""
+
 FORGET_REFUSALS = "delete from assetbatch.entitlements where not allowed"
 
 # A key that the backup does not know takes over what it knows of the others.
@@ -89,6 +109,8 @@ class Restored:
     bars_released: int
     days_released: int
     leases_released: int
+    sequences_mended: int
+    times_set_back: int
 
 
 def mend(connection: Connection, *, key: str | None, rules: Rules, max_age_minutes: float) -> Restored:
@@ -105,8 +127,11 @@ def mend(connection: Connection, *, key: str | None, rules: Rules, max_age_minut
             days = connection.execute(RELEASE_DAYS).rowcount
             leases = connection.execute(RELEASE_LEASES).rowcount
             refusals = connection.execute(FORGET_REFUSALS).rowcount
+            times = ahead.set_back(connection)
+            sequences = connection.execute(SET_SEQUENCES).fetchone()
             blocked_until, keys = _block(connection, key, rules)
-        return Restored(blocked_until, keys, events, refusals, items, bars, days, leases)
+        mended = sequences["mended"] if sequences else 0
+        return Restored(blocked_until, keys, events, refusals, items, bars, days, leases, mended, times)
 
     return repeated(work)
 

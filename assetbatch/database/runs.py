@@ -19,13 +19,28 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.model import RunResult
 
+# Times lie ahead where the clock that wrote them was set back since: no lease is taken for longer than two hours.
 BEGIN_RUN = """
 insert into assetbatch.runs
   (job, host, version, plan, calls_per_window, place, pid, pid_started, started_at, ends_by)
 select %(job)s, %(host)s, %(version)s, %(plan)s, %(calls_per_window)s, %(place)s, %(pid)s, %(pid_started)s,
        at, at + make_interval(secs => %(longest)s)
 from coalesce(%(started_at)s::timestamptz, clock_timestamp()) as at
-returning id, started_at
+returning id, started_at, %(started_at)s::timestamptz is null and (
+  exists (select from assetbatch.sync_state where served_at > clock_timestamp() + interval '1 minute')
+  or exists (select from assetbatch.bar_state where asked_at > clock_timestamp() + interval '1 minute')
+  or exists (select from assetbatch.daily_figures where asked_at > clock_timestamp() + interval '1 minute')
+  or exists (select from assetbatch.entitlements where asked_at > clock_timestamp() + interval '1 minute')
+  or exists (select from assetbatch.market_status where asked_at > clock_timestamp() + interval '1 minute')
+  or exists (select from assetbatch.leases where held_until > clock_timestamp() + interval '2 hours')
+) as is_ahead
+"""
+
+# What was begun though the answer was lost.
+BEGUN_RUN = """
+select id, started_at, false as is_ahead from assetbatch.runs
+where job = %(job)s and place = %(place)s and pid = %(pid)s and pid_started = %(pid_started)s and status = 'running'
+order by id desc limit 1
 """
 
 FINISH_RUN = """
@@ -52,6 +67,15 @@ select * from unnest(
   %(run_id)s::bigint[], %(kind)s::text[], %(outcome)s::text[], %(http_status)s::int[], %(sent)s::boolean[],
   %(latency_ms)s::int[], %(waited_ms)s::int[], %(assets)s::int[], %(symbol)s::text[], %(calls_in_window)s::int[]
 )
+"""
+
+# The same calls, just now: no two take the same time to the millisecond, one right after the other.
+RECORDED_CALLS = """
+select from assetbatch.api_calls c
+join unnest(
+  %(run_id)s::bigint[], %(kind)s::text[], %(outcome)s::text[], %(latency_ms)s::int[], %(waited_ms)s::int[]
+) as v (run_id, kind, outcome, latency_ms, waited_ms) using (run_id, kind, outcome, latency_ms, waited_ms)
+where c.at > clock_timestamp() - interval '1 minute'
 """
 
 # Whoever made them: a call that fails may be its asset's fault, but not when those for others before it failed, too. A
@@ -86,6 +110,15 @@ class CallRecord:
     calls_in_window: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that has begun; `is_ahead`: times of the database lie in the future that cannot, see `ahead`."""
+
+    run_id: int
+    started_at: datetime
+    is_ahead: bool
+
+
 def begin(
     connection: Connection,
     *,
@@ -96,8 +129,8 @@ def begin(
     calls_per_window: int | None,
     longest_seconds: float,
     started_at: datetime | None = None,
-) -> tuple[int, datetime]:
-    """Write down that a run has begun; return its id and its start, by the database's clock unless given.
+) -> Begun:
+    """Write down that a run has begun; its start is by the database's clock unless given.
 
     What has not ended after `longest_seconds` counts as killed, and at once what this process has begun when that is
     gone.
@@ -117,9 +150,10 @@ def begin(
             "longest": longest_seconds,
             "started_at": started_at,
         },
+        found_by=BEGUN_RUN,
     ).fetchone()
     assert row is not None  # noqa: S101 - an insert without conflict returns its row
-    return row["id"], row["started_at"]
+    return Begun(row["id"], row["started_at"], row["is_ahead"])
 
 
 def finish(connection: Connection, result: RunResult) -> None:
@@ -170,7 +204,7 @@ def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
 def record_calls(connection: Connection, calls: Sequence[CallRecord]) -> None:
     """Write down calls; of one that brought something, in the transaction that stores it."""
     columns = {column.name: [getattr(call, column.name) for call in calls] for column in fields(CallRecord)}
-    connection.execute(RECORD_CALLS, columns)
+    connection.execute(RECORD_CALLS, columns, found_by=RECORDED_CALLS)
 
 
 def is_struck(connection: Connection, *, times: int) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import psycopg
 
 from assetbatch.database.retries import repeated
+from assetbatch.database.sqlstates import OWN_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ def refuses(error: psycopg.Error) -> bool:
 
     What the platform raises has no list of classes: whatever is no trouble is worth trying the rows apart.
     """
-    return not (error.sqlstate or "08").startswith(TROUBLE)
+    return error.diag.schema_name != OWN_SCHEMA and not (error.sqlstate or "08").startswith(TROUBLE)
 
 
 def refuses_row(error: psycopg.Error) -> bool:

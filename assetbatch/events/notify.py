@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from assetbatch.database import outbox
 from assetbatch.database.connection import words_of
+from assetbatch.database.sqlstates import Meaning, meaning_of
 from assetbatch.events import DeliveryError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from assetbatch.database.connection import Connection
 
 
 LONGEST_SHOWN = 80
+
+
+@contextmanager
+def _as_delivery() -> Iterator[None]:
+    """Let what the server cannot do now leave as DeliveryError."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if meaning_of(error) is Meaning.OURS:
+            raise
+        raise DeliveryError(f"NOTIFY: {error}") from None
 
 
 class NotifyPublisher:
@@ -32,18 +45,15 @@ class NotifyPublisher:
         """
         del leave_by
         try:
-            outbox.notify(self._connection, events, seconds=seconds)
-        except psycopg.OperationalError as error:
-            raise DeliveryError(f"NOTIFY: {error}") from None
+            with _as_delivery():
+                outbox.notify(self._connection, events, seconds=seconds)
         except psycopg.DataError:
             # A channel or an event that is longer than PostgreSQL takes keeps no other back.
-            self._publish_apart(events, seconds=seconds)
+            with _as_delivery():
+                self._publish_apart(events, seconds=seconds)
 
     def _publish_apart(self, events: Sequence[outbox.Event], *, seconds: float) -> None:
-        try:
-            found = outbox.notify_apart(self._connection, events, seconds=seconds)
-        except psycopg.OperationalError as error:
-            raise DeliveryError(f"NOTIFY: {error}") from None
+        found = outbox.notify_apart(self._connection, events, seconds=seconds)
         if found.refused:
             event, why = found.refused[0]
             delivered = [one for part in found.taken for one in part]

@@ -14,9 +14,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from assetbatch import planner
 from assetbatch.boottime import boot_time
 from assetbatch.database import leases, queue, runs
-from assetbatch.database.connection import transaction
 from assetbatch.database.queue import Ending, State
 from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.database.retries import in_transaction
 from assetbatch.errors import KINDS, AssetbatchError, FailureKind, Fate, Interrupted
 from assetbatch.model import Failure
 
@@ -118,8 +118,10 @@ class Claims:
         """Renew the leases of what is held, in good time."""
         if self._held and boot_time() - self._kept_at > self._settings.lease_seconds / 3:
             self._kept_at = boot_time()
-            with transaction(self._connection):
-                queue.keep(self._connection, list(self._held), lease_seconds=self._settings.lease_seconds)
+            seconds = self._settings.lease_seconds
+            in_transaction(
+                self._connection, lambda: queue.keep(self._connection, list(self._held), lease_seconds=seconds)
+            )
 
     def write(self, done: Sequence[Item], endings: Sequence[Ending]) -> set[str]:
         """End claims, in the caller's transaction; return the symbols of those that were still held."""
@@ -146,14 +148,12 @@ class Claims:
 
     def complete(self, items: Sequence[Item]) -> None:
         """End items that need nothing stored."""
-        with transaction(self._connection):
-            ended = queue.complete(self._connection, items)
+        ended = in_transaction(self._connection, lambda: queue.complete(self._connection, items))
         self.note(items, (), ended)
 
     def give_back(self, endings: Sequence[Ending]) -> None:
         """End claims of which nothing is to be stored."""
-        with transaction(self._connection):
-            ended = self._end(self._connection, endings)
+        ended = in_transaction(self._connection, lambda: self._end(self._connection, endings))
         self.note((), endings, ended)
 
     def let_go(self, error: BaseException, *, patiently: bool) -> None:

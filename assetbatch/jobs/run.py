@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from assetbatch import __version__
 from assetbatch.config.configuration import FREE_CALLS_PER_WINDOW
-from assetbatch.database import platform, retention, runs, schema
+from assetbatch.database import ahead, platform, retention, runs, schema
 from assetbatch.database.leases import LEASE_SECONDS, Lease, release_dead
 from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
+from assetbatch.database.retries import in_transaction
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
 from assetbatch.events import Announcer
 from assetbatch.jobs.clock import Clock
@@ -157,7 +158,7 @@ def perform(
     then `turned_away` tells how it ends.
     """
     config, connection, stop = start.config, start.connection, start.stop
-    run_id, began_at = runs.begin(
+    begun = runs.begin(
         connection,
         job=job,
         host=start.host,
@@ -167,13 +168,18 @@ def perform(
         longest_seconds=max_seconds + rules_of(config).hold_seconds + patience_seconds,
         started_at=start.started_at,
     )
+    run_id = begun.run_id
+    if begun.is_ahead:
+        in_transaction(connection, lambda: ahead.set_back(connection))
     # What those held that were killed here is free from the beginning: some of it is only looked at, never waited for.
     release_dead(connection)
     lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds, run_id=run_id)
     announcer = Announcer(config, connection, run_id=run_id)
-    run = Run(job, run_id, config, connection, start.host, Clock(began_at), stop, lease, announcer)
+    run = Run(job, run_id, config, connection, start.host, Clock(begun.started_at), stop, lease, announcer)
     try:
         result = work(run) if lease is None or _take(lease, job, stop, patience_seconds) else turned_away(run)
+        if begun.is_ahead:
+            result = replace(result, warnings=(ahead.TOLD, *result.warnings))
         runs.finish(connection, result)
         announcer.announce(at_once=True)
         if job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and start.started_at is None:

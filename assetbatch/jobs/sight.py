@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours, planner
 from assetbatch.database import bar_holes, catalogue, entitlements, queue, queue_desk
 from assetbatch.database import bars as database_bars
-from assetbatch.database.connection import transaction
 from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.database.retries import in_transaction
 from assetbatch.errors import WITHOUT_PRICE, FailureKind
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.run import rules_of
@@ -232,8 +232,8 @@ class Sight:
             self.remember(access, allowed=False, reason=error.reason)
             return access is Access.SNAPSHOTS and self.barred is None and self.mode is Mode.END_OF_DAY
         if error.kind in OUTCOMES and call.kind is CallKind.DAILY:
-            with transaction(self._connection):
-                self._note_day(*call.market_day, OUTCOMES[error.kind])
+            outcome = OUTCOMES[error.kind]
+            in_transaction(self._connection, lambda: self._note_day(*call.market_day, outcome))
             self._lease = None
             self.look()
             return True
@@ -243,8 +243,7 @@ class Sight:
         """Note that the day that is wanted of a market is not over for the vendor."""
         day = planner.wanted_day(market, self.days, self._clock.now())
         if day is not None:
-            with transaction(self._connection):
-                self._note_day(market, day, DayOutcome.NOT_YET)
+            in_transaction(self._connection, lambda: self._note_day(market, day, DayOutcome.NOT_YET))
             self.look()
 
     def _note_day(self, market: AssetType, day: date, outcome: DayOutcome) -> None:
@@ -253,8 +252,11 @@ class Sight:
     def remember(self, access: Access, *, allowed: bool, reason: str) -> None:
         """Remember what the vendor said about a kind of call."""
         found = Entitlement(allowed, self._clock.now(), reason)
-        with transaction(self._connection):
-            entitlements.remember(self._connection, key=self._key, plan=self._config.plan, access=access, found=found)
+        about = {"key": self._key, "plan": self._config.plan}
+        in_transaction(
+            self._connection,
+            lambda: entitlements.remember(self._connection, **about, access=access, found=found),
+        )
         self._entitlements[access] = found
 
     def revive(self, market: AssetType, *, prices: bool = False, bars: bool = False, history: bool = False) -> None:
@@ -262,11 +264,14 @@ class Sight:
 
         That is dead letters where it sees prices, bars that were put off, and those of the past.
         """
-        with transaction(self._connection):
+
+        def work() -> None:
             if bars:
                 database_bars.revive(self._connection, market, kinds=[kind.value for kind in BEYOND_THE_PLAN])
             if history:
                 bar_holes.forget_not_entitled(self._connection, market, told=self.told)
+
+        in_transaction(self._connection, work)
         if prices:
             assets = catalogue.assets_of_market(self._connection, market).assets
             queue_desk.retry(

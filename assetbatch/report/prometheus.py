@@ -1,4 +1,7 @@
-"""The metrics of `status` and more as Prometheus text: a registry of its own, filled once and written."""
+"""The metrics of `status` and more as Prometheus text: a registry of its own, filled once and written.
+
+Each series has the label `installation`: of equal ones in several files the node exporter drops all but the first.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,19 @@ HOUR = "in the last hour"
 HEALTH = "0 healthy, 1 degraded, 2 unhealthy."
 
 
-def nothing_to_tell(*, unhealthy: bool) -> str:
+def nothing_to_tell(installation: str, *, unhealthy: bool) -> str:
     """Return what is told when nothing could be read: that, and for all but a faulty configuration what it means."""
-    registry = _registry()
-    add = _gauge(registry)
+    registry = _registry(installation)
+    add = _gauge(registry, installation)
     add("up", "Whether the database could be read.", [({}, 0)])
     add("health", HEALTH, [({}, Health.UNHEALTHY.check_code if unhealthy else None)])
     return _written(registry)
 
 
-def exposition(status: Status) -> str:
-    """Write everything; a metric without a value has no sample."""
-    registry = _registry()
-    add = _gauge(registry)
+def exposition(status: Status, installation: str) -> str:
+    """Write everything about an installation so called; a metric without a value has no sample."""
+    registry = _registry(installation)
+    add = _gauge(registry, installation)
     add("up", "Whether the database could be read.", [({}, 1)])
     _add_health(status, add)
     _add_jobs(status, add)
@@ -49,12 +52,13 @@ def exposition(status: Status) -> str:
     return _written(registry)
 
 
-def _registry() -> CollectorRegistry:
+def _registry(installation: str) -> CollectorRegistry:
     from prometheus_client import CollectorRegistry, Gauge
 
     registry = CollectorRegistry()
-    info = Gauge("assetbatch_build_info", "The version of the program; always 1.", ["version"], registry=registry)
-    info.labels(__version__).set(1)
+    labels = ["installation", "version"]
+    info = Gauge("assetbatch_build_info", "The version of the program; always 1.", labels, registry=registry)
+    info.labels(installation, __version__).set(1)
     return registry
 
 
@@ -64,15 +68,15 @@ def _written(registry: CollectorRegistry) -> str:
     return generate_latest(registry).decode("utf-8")
 
 
-def _gauge(registry: CollectorRegistry) -> Add:
+def _gauge(registry: CollectorRegistry, installation: str) -> Add:
     from prometheus_client import Gauge
 
     def add(name: str, help_text: str, samples: Samples) -> None:
-        present = [(labels, value) for labels, value in samples if value is not None]
+        present = [({"installation": installation, **labels}, value) for labels, value in samples if value is not None]
         names = list(present[0][0]) if present else ["none"]
         gauge = Gauge(f"assetbatch_{name}", help_text, names, registry=registry)
         for labels, value in present:
-            (gauge.labels(**labels) if labels else gauge).set(value)
+            gauge.labels(**labels).set(value)
 
     return add
 

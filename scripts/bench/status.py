@@ -139,7 +139,7 @@ def measure_status(bench: Bench, connection: Connection, conninfo: str, rounds: 
             whole.append(took)
 
     configured = config.load(file=None, environ=environment, cwd=bench.folder)
-    connection.cursor_factory = TimedCursor
+    connection.plain.cursor_factory = TimedCursor
     for number in range(rounds + 1):
         TimedCursor.took = {}
         reading.read(configured, connection)
@@ -182,7 +182,7 @@ def main() -> None:
             fill(connection, options)
             print(f"filled in {time.perf_counter() - began:.0f} s")
             measure_status(bench, connection, conninfo, options.rounds)
-            connection.cursor_factory = psycopg.Cursor
+            connection.plain.cursor_factory = psycopg.Cursor
             measure_retention(connection, options.rounds)
 
 

@@ -195,7 +195,7 @@ def test_nothing_is_replaced_unasked_and_a_bad_backup_replaces_nothing(embedded:
     (embedded.folder / "half.dump").write_bytes(whole[: len(whole) // 2])
     (embedded.folder / "text.dump").write_text("select 1;")
     with open_own(embedded, "postgres") as connection:
-        connection.execute("create database strange")
+        connection.plain.execute("create database strange")
     assert embedded("database", "psql", "-q", "-c", "create table t ()", "strange").returncode == 0
     config = embedded.folder / "strange.yaml"
     config.write_text("database: {embedded: true, name: strange}\n")
@@ -236,7 +236,7 @@ def test_what_a_killed_restore_leaves_is_cleared_away_by_the_next(embedded: Comm
     assert embedded("database", "dump", "--output", "a.dump").returncode == 0
     with open_own(embedded, "postgres") as connection:
         for name in (RESTORING, REPLACED):
-            connection.execute(f'create database "{name}"')
+            connection.plain.execute(f'create database "{name}"')
 
     assert embedded("database", "restore", "a.dump", "--yes").returncode == 0
 

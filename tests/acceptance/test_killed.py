@@ -188,10 +188,9 @@ def test_what_an_older_program_holds_runs_out_as_ever(commands: Commands, connec
 
 
 def begin(connection: Connection) -> int:
-    run_id, _ = runs.begin(
+    return runs.begin(
         connection, job="test", host="here", version="0", plan="free", calls_per_window=5, longest_seconds=60
-    )
-    return run_id
+    ).run_id
 
 
 def test_one_mend_frees_all_that_a_dead_run_held_and_nothing_of_others(connection: Connection) -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.conftest import wait_until
 
@@ -28,8 +30,13 @@ def families(text: str) -> dict[str, Metric]:
 
 
 def value(family: Metric, **labels: str) -> float:
-    (found,) = [sample.value for sample in family.samples if sample.labels == labels]
+    """Return the value of the series with these labels, beside the one that all have."""
+    (found,) = [one.value for one in family.samples if one.labels.items() - labels.items() == own_label(one.labels)]
     return float(found)
+
+
+def own_label(labels: dict[str, str]) -> set[tuple[str, str]]:
+    return {("installation", labels["installation"])}
 
 
 def test_metrics_are_told_as_prometheus_reads_them(commands: Commands, connection: Connection) -> None:
@@ -67,7 +74,7 @@ def test_metrics_are_told_as_prometheus_reads_them(commands: Commands, connectio
     assert value(found["price_age_seconds"], symbol="EURUSD") < 3600
     assert value(found["market_age_seconds"], symbol="BTCUSD") < 3600
     assert (value(found["events_pending"]), value(found["events_dropped"])) == (0, 0)
-    assert [set(sample.labels) for sample in found["build_info"].samples] == [{"version"}]
+    assert [set(sample.labels) for sample in found["build_info"].samples] == [{"installation", "version"}]
 
 
 def test_an_unhealthy_system_has_metrics_too_and_json_has_those_of_status(commands: Commands) -> None:
@@ -111,6 +118,33 @@ def test_what_cannot_be_read_is_not_up(
     assert value(found["up"]) == 0
     assert [sample.value for sample in found["health"].samples] == health
     assert set(found) == {"up", "health", "build_info"}
+
+
+@pytest.mark.parametrize("others", [{"DATABASE_URL": AWAY}, {"DATABASE_URL": ""}, {"ASSETBATCH_CONFIG": "named.yaml"}])
+def test_no_series_of_two_installations_are_equal(commands: Commands, tmp_path: Path, others: dict[str, str]) -> None:
+    (tmp_path / "named.yaml").write_text("instance: the other one\n")
+    files = [tmp_path / "one.prom", tmp_path / "other.prom"]
+
+    commands("metrics", "--output", str(files[0]))
+    commands("metrics", "--output", str(files[1]), **cast("dict[str, Any]", others))
+
+    series = [
+        {(sample.name, *sorted(sample.labels.items())) for family in found.values() for sample in family.samples}
+        for found in (families(file.read_text()) for file in files)
+    ]
+    assert all(series)
+    assert series[0] & series[1] == set()
+
+
+def test_an_installation_is_called_as_configured_or_by_host_and_database(
+    commands: Commands, tmp_path: Path, database: str
+) -> None:
+    unnamed = families(commands("metrics").stdout)["up"].samples[0].labels["installation"]
+    (tmp_path / "config.yaml").write_text('instance: "main"\n')
+    named = families(commands("metrics").stdout)["up"].samples[0].labels["installation"]
+
+    assert unnamed.startswith(f"{socket.gethostname()}: {conninfo_to_dict(database)['dbname']} ")
+    assert named == "main"
 
 
 def test_a_file_that_cannot_be_written_is_wrong_usage(commands: Commands, tmp_path: Path) -> None:

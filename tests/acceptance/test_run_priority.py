@@ -5,13 +5,15 @@ import os
 import pwd
 import shutil
 import subprocess
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import free_port, wait_until
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -188,7 +190,9 @@ def test_a_database_of_sql_ascii_does(commands: Commands, postgres: EmbeddedServ
     assert commands("status", "--check", DATABASE_URL=own).returncode == 0
 
 
-def test_the_machines_own_postgresql_does(commands: Commands, short_folder: Path) -> None:
+def test_the_machines_own_postgresql_does_as_it_is_set_and_when_it_restarts(
+    commands: Commands, short_folder: Path, sandbox: Sandbox
+) -> None:
     programs = next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), Path("/nowhere")).parent
     root = os.geteuid() == 0
     if not programs.exists() or (root and not any(entry.pw_name == "postgres" for entry in pwd.getpwall())):
@@ -204,7 +208,9 @@ def test_the_machines_own_postgresql_does(commands: Commands, short_folder: Path
 
     run(str(programs / "initdb"), "-D", "data", "-U", "postgres", "-A", "trust", "--no-sync")
     port = str(free_port())
+    settings = "datestyle=German timezone=Asia/Kathmandu default_transaction_isolation=serializable row_security=off"
     options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c fsync=off"
+    options += "".join(f" -c {one}" for one in settings.split())
     run(str(programs / "pg_ctl"), "-D", "data", "-w", "-l", "log", "-o", options, "start")
     try:
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
@@ -212,6 +218,19 @@ def test_the_machines_own_postgresql_does(commands: Commands, short_folder: Path
         done = commands("run-priority", DATABASE_URL=url)
         assert (done.returncode, done.stderr) == (0, "")
         assert commands("status", "--check", DATABASE_URL=url).returncode == 0
+
+        assert commands("enqueue-secondary", DATABASE_URL=url).returncode == 0
+        asked = len(sandbox.arrivals)
+        hold = threading.Event()
+        sandbox.clock = lambda: (hold.wait(20), datetime.now(UTC))[1]
+        drain = commands.start("drain-queue", "--json", DATABASE_URL=url)
+        wait_until(lambda: len(sandbox.arrivals) > asked)
+        run(str(programs / "pg_ctl"), "-D", "data", "-w", "-l", "log", "-o", options, "-m", "immediate", "restart")
+        hold.set()
+        stdout, stderr = drain.communicate(timeout=60)
+        assert (drain.returncode, stderr) == (0, "")
+        assert len(json.loads(stdout)["updated"]) == 4
+        assert len(sandbox.arrivals) == asked + 1
     finally:
         run(str(programs / "pg_ctl"), "-D", "data", "-m", "immediate", "stop")
 

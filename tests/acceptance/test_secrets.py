@@ -158,7 +158,7 @@ def test_a_notification_has_no_secret(commands: Commands, connection: Connection
 
     assert done.returncode == 0
     assert_silent(done)
-    payloads = [event.payload for event in connection.notifies(timeout=10, stop_after=3)]
+    payloads = [event.payload for event in connection.plain.notifies(timeout=10, stop_after=3)]
     assert len(payloads) >= 3
     assert_no_secret("NOTIFY", " ".join(payloads))
 

@@ -277,9 +277,9 @@ class CountingCursor(psycopg.Cursor[Any]):
 @pytest.fixture
 def counted(market: Connection) -> Iterator[Connection]:
     CountingCursor.inserts = 0
-    market.cursor_factory = CountingCursor
+    market.plain.cursor_factory = CountingCursor
     yield market
-    market.cursor_factory = psycopg.Cursor
+    market.plain.cursor_factory = psycopg.Cursor
 
 
 @pytest.mark.parametrize(
@@ -663,3 +663,12 @@ def test_holes_are_looked_for_where_nobody_has_looked_for_longest(market: Connec
     assert scan(ASKED) == ["B", "BTCUSD", "A"]
     assert scan(ASKED - HOUR) == ["B", "BTCUSD"]
     assert bars.states(market, ["A", "NONE"]) == {"A": (at(0), at(9))}
+
+
+def test_a_fetch_of_a_clock_that_was_set_back_since_gives_way(market: Connection) -> None:
+    write(market, finals(bar(0, "1")))
+    market.execute("update market_data.ohlcv_5m set fetched_at = clock_timestamp() + interval '5 hours'")
+
+    write(market, finals(bar(0, "2")))
+
+    assert closes(market) == {at(0): (Decimal(2), True)}

@@ -435,14 +435,14 @@ def test_a_hundred_thousand_assets_take_as_few_statements_as_one(connection: Con
             return super().execute(*arguments, **options)
 
     add(connection, "ONE")
-    connection.cursor_factory = Counting
+    connection.plain.cursor_factory = Counting
     assert enqueue_now(connection) == Enqueued(enqueued=1)
     of_one, Counting.statements = Counting.statements, 0
-    connection.cursor_factory = psycopg.Cursor
+    connection.plain.cursor_factory = psycopg.Cursor
     add(connection, *(f"S{number:06}" for number in range(100_000)))
-    connection.cursor_factory = Counting
+    connection.plain.cursor_factory = Counting
     assert enqueue_now(connection) == Enqueued(enqueued=100_000, already_queued=1)
 
     assert of_one == Counting.statements > 0
-    connection.cursor_factory = psycopg.Cursor
+    connection.plain.cursor_factory = psycopg.Cursor
     assert claimed(connection, 3) == ["ONE", "S000000", "S000001"]

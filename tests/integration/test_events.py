@@ -603,7 +603,9 @@ def test_a_symbol_too_long_for_notify_keeps_no_other_event_back(
 ) -> None:
     monkeypatch.setattr(events, "BATCH", 4)
     heard: list[tuple[str, str]] = []
-    connection.add_notify_handler(lambda notice: heard.append((notice.channel, json.loads(notice.payload)["symbol"])))
+    connection.plain.add_notify_handler(
+        lambda notice: heard.append((notice.channel, json.loads(notice.payload)["symbol"]))
+    )
     connection.execute('listen "asset:update"; listen "asset:update:EURUSD"; listen "asset:update:NEW\nLINE"')
     config = config_with(tmp_path)
     add_events(connection, "EURUSD", LONG, NEWLINE, "BTCUSD", "XAUUSD", "B" * 9000, "GBPUSD", "USDJPY", "EURGBP")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, LiteralString
 
+import psycopg
 import pytest
 import redis
 from psycopg import sql
@@ -25,7 +26,7 @@ from psycopg import sql
 from assetbatch import events
 from assetbatch.database import rate_limit
 from assetbatch.database.connection import transaction
-from assetbatch.database.leases import Lease
+from assetbatch.database.leases import LEASE_SECONDS, Lease
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, key_fingerprint
 from assetbatch.jobs import backfill, probe, symbols
 from assetbatch.jobs.run import rules_of
@@ -323,11 +324,21 @@ def test_max_items_counts_no_item_that_was_given_back(world: World) -> None:
     assert world.count("select count(*) from assetbatch.queue") == 0
 
 
-def test_a_transaction_of_a_frozen_process_is_ended_by_the_server(world: World) -> None:
-    show = "show idle_in_transaction_session_timeout"
-    with transaction(world.connection):
-        assert world.connection.execute(show).fetchone() == {"idle_in_transaction_session_timeout": "30s"}
-    assert world.connection.execute(show).fetchone() == {"idle_in_transaction_session_timeout": "0"}
+def test_a_transaction_of_a_frozen_client_lets_go_of_its_locks_before_a_lease_is_over(world: World) -> None:
+    lock = "lock table assetbatch.queue in access exclusive mode"
+    began = time.monotonic()
+
+    def frozen() -> None:
+        with transaction(world.connection):
+            world.connection.execute(lock)
+            # Meanwhile nothing is heard of it, as of a host without power.
+            with open_database(world.database) as other, transaction(other, lock_timeout="60s"):
+                other.execute(lock)
+            world.connection.execute("select")
+
+    with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+        frozen()
+    assert time.monotonic() - began < LEASE_SECONDS
 
 
 def backfilled(world: World) -> RunResult:

@@ -183,7 +183,7 @@ def configured(folder: Path, database: str, tier: str) -> Config:
 def agree(status: Status) -> None:
     """Hold what each of those who tell of health says against the others."""
     health = status.health
-    families: dict[str, Any] = {one.name: one for one in text_string_to_metric_families(exposition(status))}
+    families: dict[str, Any] = {one.name: one for one in text_string_to_metric_families(exposition(status, "here"))}
     levels = {sample.labels["level"]: sample.value for sample in families["assetbatch_alerts_by_level"].samples}
 
     assert status_document(status)["status"] == health

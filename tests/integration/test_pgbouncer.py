@@ -10,9 +10,11 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, LiteralString
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
@@ -22,6 +24,7 @@ from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider.client import Client
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, free_port, open_database, wait_until
+from tests.integration.test_settings import HOSTILE, all_go_well
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +42,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer on this ma
 PROCESSES = 8
 LIMIT = 5
 WINDOW_SECONDS = 1.0
+BACKENDS = 2
 SECONDS = 8.0
 
 CALL = Call(CallKind.SNAPSHOT_SINGLE, (Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 1, 300),))
@@ -53,7 +57,7 @@ listen_port = {listen_port}
 unix_socket_dir =
 auth_type = any
 pool_mode = transaction
-default_pool_size = 2
+default_pool_size = {backends}
 min_pool_size = 0
 """
 
@@ -66,7 +70,9 @@ def pgbouncer(postgres: EmbeddedServer, short_folder: Path) -> Iterator[int]:
     port = free_port()
     configuration = short_folder / "pgbouncer.ini"
     configuration.write_text(
-        CONFIGURATION.format(host=server["host"], port=server["port"], user=server["user"], listen_port=port)
+        CONFIGURATION.format(
+            host=server["host"], port=server["port"], user=server["user"], listen_port=port, backends=BACKENDS
+        )
     )
     configuration.chmod(0o644)
     # PgBouncer refuses to run as root, and only the server's own account may pass its socket's folder.
@@ -98,6 +104,12 @@ def pgbouncer(postgres: EmbeddedServer, short_folder: Path) -> Iterator[int]:
 def pooled(pgbouncer: int, database: str) -> str:
     """`database` through PgBouncer, as a URL."""
     return f"postgresql://anybody@127.0.0.1:{pgbouncer}/{conninfo_to_dict(database)['dbname']}"
+
+
+def one(connection: psycopg.Connection[tuple[Any, ...]], query: LiteralString) -> Any:
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def work(conninfo: str, url: str, together: Barrier, results: multiprocessing.Queue[tuple[int, list[str]]]) -> None:
@@ -150,6 +162,27 @@ def test_eight_processes_share_the_limit_through_two_backends(connection: Connec
     ).fetchone()
     assert row == {"held": 0, "slots": LIMIT}
     assert connection.execute("select from assetbatch.rate_limit_waiters").fetchall() == []
+
+
+def test_what_another_client_of_the_pool_left_behind_does_no_harm(commands: Commands, pooled: str) -> None:
+    # Those of a session that idles would end the others' before ours begins.
+    left = {name: value for name, value in HOSTILE.items() if not name.startswith("idle_")}
+    left |= {"search_path": "shadow, pg_catalog", "statement_timeout": "2ms"}
+    with ExitStack() as stack:
+        # Each in a transaction, so that it has a backend of its own.
+        others = [stack.enter_context(psycopg.connect(pooled, prepare_threshold=None)) for _ in range(BACKENDS)]
+        assert len({one(other, "select pg_backend_pid()") for other in others}) == BACKENDS
+        for other in others:
+            for name, value in left.items():
+                other.execute("select set_config(%s, %s, false)", [name, value])
+            other.commit()
+
+    all_go_well(commands, DATABASE_URL=pooled)
+
+    with psycopg.connect(pooled, prepare_threshold=None) as other:
+        # Nothing of ours is left behind for others.
+        assert one(other, "select current_setting('default_transaction_isolation')") == "serializable"
+        assert one(other, "select current_setting('search_path')") == "shadow, pg_catalog"
 
 
 def test_run_priority_and_status_work_through_it(commands: Commands, pooled: str) -> None:

@@ -427,7 +427,7 @@ def test_after_a_pause_of_the_machine_the_slot_goes_back_and_another_is_asked_fo
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
 def test_an_isolation_level_that_sees_old_slots_raises(connection: Connection, level: IsolationLevel) -> None:
     world = World(connection)
-    connection.isolation_level = level
+    connection.plain.isolation_level = level
     limiter = world.limiter()
 
     with pytest.raises(psycopg.errors.RaiseException, match="READ COMMITTED"), connection.transaction():

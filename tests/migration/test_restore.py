@@ -13,7 +13,7 @@ from assetbatch.database import queue, restore
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
 from assetbatch.errors import CallError
-from tests.conftest import open_database, wait_until
+from tests.conftest import Commands, open_database, wait_until
 from tests.world import RULES
 
 if TYPE_CHECKING:
@@ -264,3 +264,44 @@ def test_the_window_counts_from_after_the_call_that_was_just_being_allowed(
             granted = one(run, "select clock_timestamp() as at")["at"]
         mending.result(timeout=10)
         assert one(run, "select full_by from assetbatch.rate_limits")["full_by"] >= granted
+
+
+RESTART = """
+alter table assetbatch.runs alter id restart;
+alter table assetbatch.api_calls alter id restart;
+alter table assetbatch.outbox alter id restart;
+alter table assetbatch.queue alter id restart;
+alter table trading.symbols alter id restart;
+alter table data_sources.api_providers alter id restart;
+"""
+
+
+def test_sequences_that_were_restarted_are_set_past_their_tables(commands: Commands, connection: Connection) -> None:
+    assert commands("run-priority").returncode == 0
+    assert commands("enqueue-secondary").returncode == 0
+    connection.execute(RESTART)
+
+    told = commands("run-priority", "--json")
+    connection.execute("alter table assetbatch.runs alter id restart with 1000")
+    told_later = commands("drain-queue", "--json")
+    mended = commands("init", "--restored", "--json")
+    well = commands("drain-queue", "--max-seconds=2")
+
+    for run in (told, told_later):
+        (line,) = run.stderr.splitlines()
+        assert run.returncode == 78
+        assert "init --restored" in json.loads(line)["hint"]
+    assert (mended.returncode, mended.stderr) == (0, "")
+    assert json.loads(mended.stdout)["restored"]["sequences_mended"] == 4
+    assert well.returncode == 0
+    for table in ("runs", "api_calls", "outbox", "queue"):
+        last = f"select pg_sequence_last_value(pg_get_serial_sequence('assetbatch.{table}', 'id')::regclass) as n"
+        assert one(connection, last)["n"] >= one(connection, f"select max(id) as n from assetbatch.{table}")["n"]
+
+
+def test_a_database_whose_sequences_are_well_is_left_so(connection: Connection) -> None:
+    connection.execute(
+        "insert into assetbatch.runs (job, host, version, plan, status) values ('a', 'b', 'c', 'd', 'ok')"
+    )
+
+    assert mend(connection).sequences_mended == 0

@@ -84,7 +84,8 @@ def test_keys_and_defaults_are_those_of_the_specification(tmp_path: Path) -> Non
     assert given == Settings()
     specified = yaml.safe_load(SPECIFICATION)
     named = {f"{section}.{key}" for section, inner in specified.items() if isinstance(inner, dict) for key in inner} | {
-        "retention_days"
+        "retention_days",
+        "instance",
     }
     extra = {"rate_limiting.tier", "database.host", "database.port", "database.name", "database.user"}
     assert {key for key, _ in keys.leaves()} == named | extra

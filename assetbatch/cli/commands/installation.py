@@ -218,5 +218,6 @@ def _mended(done: Restored) -> str:
         f"restored: {pause}; {done.events_dropped} old events dropped, {done.refusals_forgotten} refusals forgotten;"
         f" released: {counted(done.queue_items_released, 'item')} of the queue, the bars of"
         f" {counted(done.bars_released, 'asset')}, {counted(done.days_released, 'finished day')},"
-        f" {counted(done.leases_released, 'lease')}"
+        f" {counted(done.leases_released, 'lease')}; sequences set past their tables: {done.sequences_mended};"
+        f" times set back that lay in the future: {done.times_set_back}"
     )

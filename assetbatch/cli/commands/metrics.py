@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assetbatch import config as configuration
 from assetbatch.cli.files import replacing
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.invocation import current, host, print_json, working_folder
 from assetbatch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def metrics(
         if output is not None:
             from assetbatch.report.prometheus import nothing_to_tell
 
-            _write(output, nothing_to_tell(unhealthy=not isinstance(error, ConfigurationError)))
+            unhealthy = not isinstance(error, ConfigurationError)
+            _write(output, nothing_to_tell(_installation(), unhealthy=unhealthy))
         raise
     if current.json:
         from assetbatch.report.status_document import metrics_document
@@ -56,7 +59,7 @@ def metrics(
         return
     from assetbatch.report.prometheus import exposition
 
-    text = exposition(report)
+    text = exposition(report, _installation())
     if output is None:
         sys.stdout.write(text)
     else:
@@ -70,6 +73,24 @@ def _read() -> Status:
 
     with current.connected(config) as connection:
         return reading.read(config, connection)
+
+
+def _installation() -> str:
+    """Return what tells this installation from others: as it is called, else its host and database.
+
+    Where the configuration does not say, its place does.
+    """
+    try:
+        config = current.load_config()
+    except ConfigurationError:
+        place = configuration.whereabouts(current.config_file, os.environ, working_folder())
+        return f"{host()}: {place}"
+    if config.settings.instance is not None:
+        return config.settings.instance
+    database = config.database
+    # An embedded server is known by its folder: each user has one.
+    where = f" in {configuration.data_folder(os.environ)}" if database.embedded else ""
+    return f"{host()}: {database.described}{where}"
 
 
 def _write(file: Path, text: str) -> None:

@@ -29,7 +29,7 @@
 -- Names the history that this server writes: other after a standby was promoted, and after a backup was restored. The
 -- timeline is that of the WAL being written: pg_control_checkpoint() names the old one until the checkpoint after a
 -- promotion is complete, which may take minutes. Null where the server does not tell; there a failover goes unnoticed.
-create or replace function assetbatch.history() returns text language plpgsql as $$
+create or replace function assetbatch.history() returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   return (select system_identifier from pg_control_system()) || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8);
 exception when others then
@@ -41,7 +41,7 @@ $$;
 -- A key that is seen for the first time: the slots of the key it replaces stay busy, since the vendor may count an account.
 create or replace function assetbatch.adopt_key(
   p_key text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval
-) returns void language plpgsql as $$
+) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   old assetbatch.rate_limits;
 begin
@@ -83,7 +83,7 @@ $$;
 -- The caller holds the key's row.
 create or replace function assetbatch.apply_rules(
   r assetbatch.rate_limits, p_host text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval, t timestamptz
-) returns assetbatch.rate_limits language plpgsql as $$
+) returns assetbatch.rate_limits language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   was assetbatch.rate_limits := r;
 begin
@@ -138,6 +138,7 @@ $$;
 --   wait:    sleep `wait_seconds`, then ask again with `ticket`, which keeps the place in its lane;
 --   refused: it would take longer than `p_max_wait`; nothing is left behind.
 -- `wait_seconds` is never longer than until the slot can come free, so nobody oversleeps.
+-- `p_token` is whoever asks' name for the slot: asked once more, since the answer was lost, it is the same slot.
 -- A limited plan grants one slot at a time; an unlimited one `p_calls` at once, without a token, to be sent a turn apart.
 -- Lanes: `priority` goes before `queue`. Of the slots that come free by the next due time of the priority job (plus grace),
 -- `queue` leaves as many as that job is going to need.
@@ -145,8 +146,9 @@ create or replace function assetbatch.acquire_slot(
   p_key text, p_host text,
   p_max_calls int, p_window_seconds float8, p_margin_seconds float8, p_spacing_seconds float8, p_calls_per_second float8,
   p_hold_seconds float8, p_lane text, p_ticket bigint, p_max_wait_seconds float8, p_calls_after int, p_calls int,
+  p_token uuid default gen_random_uuid(),
   out verdict text, out token uuid, out ticket bigint, out wait_seconds float8, out calls_in_window int
-) language plpgsql set lock_timeout = '5s' as $$
+) language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
   r assetbatch.rate_limits;
   t timestamptz;
@@ -245,6 +247,13 @@ begin
     return;
   end if;
 
+  if exists (select from assetbatch.rate_limit_slots s where s.key_fingerprint = p_key and s.token = p_token) then
+    verdict := 'granted';
+    token := p_token;
+    wait_seconds := 0;
+    return;
+  end if;
+
   delete from assetbatch.rate_limit_waiters w
   where w.key_fingerprint = p_key and w.wake_at not between t - interval '5 seconds' and t + interval '15 seconds'
     and w.ticket is distinct from p_ticket;
@@ -312,7 +321,7 @@ begin
     if p_lane = 'priority'
        or t + cooldown + r.priority_grace / 2 <= deadline
        or free_by_deadline - 1 - ahead_queue >= keep then
-      token := gen_random_uuid();
+      token := p_token;
       update assetbatch.rate_limit_slots s
       set counted_by = t + lease, hold = lease, granted_at = t, token = acquire_slot.token
       where s.key_fingerprint = p_key
@@ -360,7 +369,7 @@ $$;
 create or replace function assetbatch.release_slot(
   p_key text, p_token uuid, p_outcome text, p_retry_after_seconds float8,
   out known boolean, out foreseen boolean
-) language plpgsql set lock_timeout = '5s' as $$
+) language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
   r assetbatch.rate_limits;
   t timestamptz;
