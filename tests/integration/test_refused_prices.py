@@ -413,7 +413,7 @@ def test_a_call_that_goes_well_takes_four_statements(connection: Connection, mon
             texts.append(query)
             return super().execute(query, *arguments, **options)
 
-    monkeypatch.setattr(connection, "cursor_factory", Counted)
+    monkeypatch.setattr(connection.plain, "cursor_factory", Counted)
     with connection.transaction():
         brought = [Brought(symbol, quote("1.20", at=NOON + timedelta(seconds=1))) for symbol in ASSETS]
         stored = prices.write(connection, brought, prices.Times(NOON, NOON), carefully=False)

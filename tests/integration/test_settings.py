@@ -28,7 +28,7 @@ HOSTILE = {
     "bytea_output": "escape",
     "standard_conforming_strings": "off",
     "row_security": "off",
-    "statement_timeout": "1ms",
+    "statement_timeout": "10ms",
     "lock_timeout": "1ms",
     "idle_in_transaction_session_timeout": "1ms",
     "idle_session_timeout": "700ms",

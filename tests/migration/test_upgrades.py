@@ -82,6 +82,8 @@ ROWS = {
         insert into assetbatch.bar_silences (symbol, told_at, ask_at, ranges)
         values ('EURUSD', '2026-11-20 12:00Z', '2026-11-20 13:00Z', '{[2026-11-19 10:00Z,2026-11-19 11:00Z)}');
     """,
+    # It makes no table.
+    7: "select",
 }
 
 
