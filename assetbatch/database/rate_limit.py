@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from assetbatch.config import Config
     from assetbatch.database.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,19 @@ class Rules:
     def hold_seconds(self) -> float:
         """From the grant of a slot to the last instant at which its request can still be counted."""
         return self.request_seconds + LEAVE_SECONDS
+
+
+def rules_of(config: Config) -> Rules:
+    """Return the limit that the configuration asks for."""
+    provider, limits = config.settings.provider, config.settings.rate_limiting
+    return Rules(
+        max_calls=config.calls_per_window,
+        window_seconds=limits.window_seconds,
+        margin_seconds=limits.margin_seconds,
+        min_spacing_seconds=limits.min_spacing_seconds,
+        max_calls_per_second=provider.max_calls_per_second,
+        request_seconds=provider.connect_timeout_seconds + provider.timeout_seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import EXIT_BUSY, KINDS, FailureKind
 from assetbatch.jobs.bars import Bars
+from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.clock import Clock
-from assetbatch.jobs.run import new_client, perform, renewal_seconds, skipped, unknown_tickers
+from assetbatch.jobs.run import perform, renewal_seconds, skipped, unknown_tickers
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
+from assetbatch.jobs.worker import Worker
 from assetbatch.model import Access, ChangedBar, Failure, Span, Trouble
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from assetbatch.errors import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.run import Run, Start
-    from assetbatch.jobs.update import Road
     from assetbatch.model import Asset, Bar, RunResult
 
 log = logging.getLogger(__name__)
@@ -171,20 +172,19 @@ def backfill(
     def work(run: Run) -> RunResult:
         run.claim_source()
         sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
-        road = run.road(api_key, Lane.QUEUE)
+        calls = Calls(run, api_key, Lane.QUEUE)
         known = bar_holes.release(run.connection, list(foreseen.spans), now=run.clock.now())
-        pages = _Pages(run, road, sight, foreseen, refetch=refetch, known_refused=known)
-        client = new_client(run.config, api_key)
-        client.warm_up()
         began = time.monotonic()
 
-        def tell() -> None:
-            made = run.trip.calls_used
+        def tell(pages: _Pages) -> None:
+            made = run.cost.calls_used
             left = max(1, foreseen.calls - made)
             seconds = max(foreseen.seconds - (time.monotonic() - began), seconds_for(left, run.config))
             progress(Progress(pages.todo[0], pages.stored, made, left, seconds))
 
-        pages.fetch(client, no_call_after=began + limit, progress=tell)
+        pages = _Pages(run, calls, sight, foreseen, refetch=refetch, known_refused=known, progress=tell)
+        calls.warm_up()
+        Worker(run, calls, [pages], begin_until=began + limit).work()
         return _result(run, pages, foreseen)
 
     def turned_away(run: Run) -> RunResult:
@@ -243,9 +243,18 @@ class _Pages(Bars):
     _at_once = True
 
     def __init__(
-        self, run: Run, road: Road, sight: Sight, foreseen: Foreseen, *, refetch: bool, known_refused: set[str]
+        self,
+        run: Run,
+        calls: Calls,
+        sight: Sight,
+        foreseen: Foreseen,
+        *,
+        refetch: bool,
+        known_refused: set[str],
+        progress: Callable[[_Pages], object],
     ) -> None:
-        super().__init__(run, road, sight)
+        super().__init__(run, calls, sight)
+        self._progress = progress
         self._wanted_spans = foreseen.wanted
         self._unknown_ones = list(foreseen.unknown)
         self._spans = dict(foreseen.spans)
@@ -270,6 +279,12 @@ class _Pages(Bars):
         refused = bar_holes.sentences(bar_holes.refused(connection, list(self._spans)))
         return (*refused, *words, *unknown_tickers(self._unknown_ones))
 
+    def is_ready(self) -> bool:
+        ready = super().is_ready()
+        if ready:
+            self._progress(self)
+        return ready
+
     def has_work(self) -> bool:
         # Looked at before a slot is waited for: nobody waits a window long to learn that all is there.
         while self.todo and self._missing(self.todo[0]) is None:
@@ -293,7 +308,7 @@ class _Pages(Bars):
             self.todo.popleft()
             return
         log.info("another run asks for bars of %s", symbol)
-        self._road.pause(WAIT_SECONDS)
+        self._calls.pause(WAIT_SECONDS)
 
     def _unknown(self, symbol: str) -> None:
         self.todo.popleft()
@@ -359,8 +374,8 @@ class _Pages(Bars):
         self._spans[symbol] = replace(self._spans[symbol], since=refused.until)
         return refused
 
-    def failed(self, one: BarCall, error: CallError) -> None:
-        super().failed(one, error)
+    def _failed(self, one: BarCall, error: CallError) -> None:
+        super()._failed(one, error)
         if error.kind is FailureKind.TIMEFRAME or self.ended_by is not None:
             return
         self._tries += 1
@@ -368,4 +383,4 @@ class _Pages(Bars):
             self._tries = 0
             self.given_up.append(Failure(self.todo.popleft(), error.kind, error.reason))
         else:
-            self._road.pause(WAIT_SECONDS * 2**self._tries)
+            self._calls.pause(WAIT_SECONDS * 2**self._tries)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from assetbatch import bars as core
 from assetbatch import market_hours
 from assetbatch.database import bar_holes, bars, catalogue
-from assetbatch.jobs.run import rules_of
+from assetbatch.database.rate_limit import rules_of
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, Call, CallKind, Span
 
@@ -146,7 +146,7 @@ class BarCalls:
             at_once=self._at_once,
         )
 
-    def begin(self) -> BarCall | None:
+    def choose(self) -> BarCall | None:
         """Choose the next call, and take the lease for it; None where there is none after all."""
         symbol, newest = self._next()
         claimed = bars.claim(

@@ -7,9 +7,8 @@ bars, in one transaction.
 from __future__ import annotations
 
 import logging
-import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -18,30 +17,30 @@ from assetbatch import market_hours, planner
 from assetbatch.database import bar_holes, bar_pages, bars, runs
 from assetbatch.database.bar_pages import StoredBars
 from assetbatch.database.connection import words_of
-from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind, Fate
 from assetbatch.jobs.bar_calls import BarCall, BarCalls
+from assetbatch.jobs.storing import write_with_records
 from assetbatch.jobs.wanted import HORIZONS
+from assetbatch.jobs.worker import Aftermath, Planned, Source
 from assetbatch.model import BarsResult, Span, Trouble
 from assetbatch.planner import Mode
-from assetbatch.provider.bars import Page
-from assetbatch.provider.flight import HeldUpError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from assetbatch.bars import Harvest
-    from assetbatch.database.rate_limit import Slot
     from assetbatch.database.runs import CallRecord
+    from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight
-    from assetbatch.jobs.update import Road
-    from assetbatch.model import Bar
-    from assetbatch.provider.client import Client
+    from assetbatch.model import Bar, Call
+    from assetbatch.provider.bars import Page
 
 log = logging.getLogger(__name__)
 
+# After a failure that may pass.
+STRIKE_PAUSE_SECONDS = 0.5
 # By how much calendars may differ about how far back a plan reaches.
 A_FEW_DAYS = timedelta(days=3)
 # After a call that can hardly fare better soon.
@@ -50,12 +49,12 @@ HOPELESS_SECONDS = 6 * 3600.0
 TABLE_SECONDS = 3600.0
 
 
-class Bars(BarCalls):
+class Bars(BarCalls, Source):
     """The bars that one run asks for, stored as they come."""
 
-    def __init__(self, run: Run, road: Road, sight: Sight, *, symbols: list[str] | None = None) -> None:
+    def __init__(self, run: Run, calls: Calls, sight: Sight, *, symbols: list[str] | None = None) -> None:
         super().__init__(run, sight, symbols=symbols)
-        self._road = road
+        self._calls = calls
         self.assets: set[str] = set()
         self.stored = 0
 
@@ -70,52 +69,37 @@ class Bars(BarCalls):
             return ()
         return tuple(bar_holes.sentences(bar_holes.refused(self._run.connection, self._symbols)))
 
-    def fetch(
-        self,
-        client: Client,
-        *,
-        no_call_after: float,
-        max_calls: int | None = None,
-        progress: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Ask page by page, one after another, for as long as there is something to ask for and a call to do it.
+    def is_ready(self) -> bool:
+        """Return whether a call would be of use now."""
+        return self.has_work()
 
-        No call begins after the monotonic time `no_call_after`; `max_calls` bounds the requests of the run, None: no
-        bound. `progress` is told before each.
-        """
-        road = self._road
-        while road.calls_left(max_calls) >= 1 and time.monotonic() < no_call_after and self.has_work():
-            progress()
-            try:
-                slot = road.acquire(max_wait_seconds=no_call_after - time.monotonic())
-            except CallError as error:
-                log.info("no further call in this run: %s", error)
-                return
-            one = None
-            try:
-                one = self.begin()
-            finally:
-                if one is None:
-                    road.limiter.release(slot, Outcome.UNSENT)
-            if one is not None:
-                self._ask(client, one, slot)
+    def begin(self, calls: int) -> Sequence[Planned]:
+        """Choose the next page."""
+        del calls
+        one = self.choose() if self.has_work() else None
+        return [] if one is None else [Planned(one.call, one)]
 
-    def _ask(self, client: Client, one: BarCall, slot: Slot) -> None:
-        began = time.monotonic()
-        try:
-            page = self._road.sent(client, one.call, slot, began)
-        except HeldUpError:
-            self.held_up(one)
-        except CallError as error:
-            self.failed(one, error)
-        except BaseException:
-            self.let_go(one)
-            raise
-        else:
-            assert isinstance(page, Page)  # noqa: S101 - such calls bring bars
-            self.landed(one, page, self._road.landed(one.call, slot, began, Outcome.OK))
+    def landed(self, came: Sequence[Landed]) -> None:
+        """Store pages."""
+        for one in came:
+            assert one.record is not None  # noqa: S101 - an answer has one
+            self._landed(one.work, one.answer, one.record)
 
-    def landed(self, one: BarCall, page: Page, record: CallRecord) -> None:
+    def failed(self, one: Landed, error: CallError) -> Aftermath:
+        """Decide what follows from a page that did not come."""
+        self._failed(one.work, error)
+        return Aftermath(STRIKE_PAUSE_SECONDS if KINDS[error.kind].strike else 0.0)
+
+    def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
+        """Let another run ask, or this one choose anew."""
+        for _, one in works:
+            bars.release(self._run.connection, one.claimed)
+            if held_up:
+                # Chosen anew: another run may be asking for it by now.
+                self._last_holes.pop(one.claimed.track.asset.symbol, None)
+                self._again(one)
+
+    def _landed(self, one: BarCall, page: Page, record: CallRecord) -> None:
         """Store what a page brought."""
         self._sight.learn(one.call, None)
         asset, minutes = one.claimed.track.asset, one.call.minutes
@@ -123,7 +107,8 @@ class Bars(BarCalls):
             log.info("%s has no 5-minute bars: asking for 1-minute bars", asset.symbol)
             self._last_holes.pop(asset.symbol, None)
             told_twice = one.claimed.track.source_told_at is not None
-            self._road.write(
+            write_with_records(
+                self._run.connection,
                 lambda **_: bars.finish(
                     self._run.connection,
                     one.claimed,
@@ -148,7 +133,9 @@ class Bars(BarCalls):
             words = "%s: %d bars came twice with different figures, as that of %s: the one of more trades is taken"
             log.info(words, asset.symbol, len(page.contradicted), ts)
         try:
-            stored = self._road.write(lambda *, carefully: self._write(one, found, carefully=carefully), [record])
+            stored = write_with_records(
+                self._run.connection, lambda *, carefully: self._write(one, found, carefully=carefully), [record]
+            )
         except psycopg.errors.LockNotAvailable as error:
             self._locked(one, record, words_of(error))
             return
@@ -265,7 +252,7 @@ class Bars(BarCalls):
             source_told_at=track.source_told_at or one.asked_at if is_built and track.source_minutes == 5 else None,
         )
 
-    def failed(self, one: BarCall, error: CallError) -> None:
+    def _failed(self, one: BarCall, error: CallError) -> None:
         """Decide what follows from a call that brought nothing."""
         connection, track, meaning = self._run.connection, one.claimed.track, KINDS[error.kind]
         symbol, now = track.asset.symbol, self._run.clock.now()
@@ -288,7 +275,7 @@ class Bars(BarCalls):
                 self.ended_by = Trouble(error.kind, error.reason)
         else:
             self._put_off(one, error.kind, error.reason)
-            if meaning.strike and self._road.api_is_away():
+            if meaning.strike and self._calls.api_is_away():
                 self.ended_by = Trouble(error.kind, error.reason)
 
     def _skip(self, one: BarCall) -> Span:
@@ -323,13 +310,3 @@ class Bars(BarCalls):
             longest_seconds=longest,
             now=now,
         )
-
-    def held_up(self, one: BarCall) -> None:
-        """Choose anew what a call was for that never left: another run may be asking for it by now."""
-        self.let_go(one)
-        self._last_holes.pop(one.claimed.track.asset.symbol, None)
-        self._again(one)
-
-    def let_go(self, one: BarCall) -> None:
-        """Let another run ask: this one ends."""
-        bars.release(self._run.connection, one.claimed)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import logging
-import random
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import psycopg
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
-
 from assetbatch import planner
 from assetbatch.boottime import boot_time
-from assetbatch.database import leases, queue, runs
+from assetbatch.database import queue
 from assetbatch.database.queue import Ending, State
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.database.retries import in_transaction
-from assetbatch.errors import KINDS, AssetbatchError, FailureKind, Fate, Interrupted
+from assetbatch.errors import KINDS, FailureKind, Fate
+from assetbatch.failures import backoff_seconds
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Sequence
 
     from assetbatch.config import Config
     from assetbatch.config.settings import Queue
@@ -31,9 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A database that is away when claims are to be given back is waited for this long.
-GIVE_BACK_SECONDS = 15.0
-LONGEST_DELAY_SECONDS = 86_400
 # Without aging a step of priority is worth more than anybody waits.
 STRICT_STEP = timedelta(days=36_525)
 
@@ -42,11 +34,6 @@ def step_seconds(config: Config) -> float:
     """Tell what a step of priority is worth in waiting."""
     minutes = config.settings.queue.aging_minutes
     return (timedelta(minutes=minutes) if minutes else STRICT_STEP).total_seconds()
-
-
-def backoff_seconds(attempts: int, first: float) -> float:
-    """Tell how long an item waits after so many attempts: `first`, doubled with each, and jitter of `first` / 4."""
-    return float(min(first * 2 ** (attempts - 1), LONGEST_DELAY_SECONDS)) + random.uniform(0, first / 4)  # noqa: S311
 
 
 def verdict(item: Item, failure: Failure, settings: Queue) -> Ending:
@@ -61,26 +48,14 @@ def verdict(item: Item, failure: Failure, settings: Queue) -> Ending:
 
 
 class Claims:
-    """The items that one run holds, and what became of those that it held.
+    """The items that one run holds, and what became of those that it held."""
 
-    `reconnect` opens another connection, to give back what is held when the first one broke.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        connection: Connection,
-        api_key: str,
-        reconnect: Callable[[], AbstractContextManager[Connection]],
-        *,
-        run_id: int,
-    ) -> None:
+    def __init__(self, config: Config, connection: Connection, api_key: str, *, run_id: int) -> None:
         self._run_id = run_id
         self._config = config
         self._settings = config.settings.queue
         self._connection = connection
         self._key = key_fingerprint(api_key)
-        self._reconnect = reconnect
         self._held: set[Item] = set()
         self._kept_at = boot_time()
         self.taken = 0
@@ -155,29 +130,6 @@ class Claims:
         """End claims of which nothing is to be stored."""
         ended = in_transaction(self._connection, lambda: self._end(self._connection, endings))
         self.note((), endings, ended)
-
-    def let_go(self, error: BaseException, *, patiently: bool) -> None:
-        """Write down that `error` ended the run, and give back all that it holds: that is no item's fault.
-
-        `patiently`: a database that is away is waited for. What cannot be given back runs out by itself.
-        """
-        with suppress(psycopg.Error, Interrupted):
-            self._give_all_back(self._connection, error)
-            return
-        with suppress(psycopg.Error, AssetbatchError, Interrupted):
-            for attempt in Retrying(
-                retry=retry_if_exception_type(Exception),
-                stop=stop_after_delay(GIVE_BACK_SECONDS if patiently else 0.0),
-                wait=wait_exponential(multiplier=0.2, max=2),
-                reraise=True,
-            ):
-                with attempt, self._reconnect() as connection:
-                    self._give_all_back(connection, error)
-
-    def _give_all_back(self, connection: Connection, error: BaseException) -> None:
-        # The end first: from then on, no claim of this run that is still on its way comes to anything.
-        runs.abandon(connection, self._run_id, error)
-        leases.give_back(connection, self._run_id)
 
     def _end(self, connection: Connection, endings: Sequence[Ending]) -> set[str]:
         return queue.end(

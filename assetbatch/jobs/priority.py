@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours, planner
 from assetbatch.database import catalogue
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import KINDS, WITHOUT_PRICE, FailureKind
+from assetbatch.errors import KINDS, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bars import Bars
-from assetbatch.jobs.cycle import Cycle
-from assetbatch.jobs.run import new_client, perform, renewal_seconds, unknown_tickers
+from assetbatch.jobs.calls import Calls
+from assetbatch.jobs.quote_work import QuoteWork
+from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.model import AssetType, Failure
+from assetbatch.jobs.worker import Worker
+from assetbatch.model import AssetType, Call, CallKind, Failure
 from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.rate_limit import RateLimiter
     from assetbatch.jobs.run import Run, Start
-    from assetbatch.jobs.update import Trip
-    from assetbatch.model import Asset, Call, RunResult
+    from assetbatch.model import Asset, RunResult
     from assetbatch.planner import Candidate
 
 log = logging.getLogger(__name__)
@@ -74,28 +75,36 @@ class _Update:
         if calls:
             run.claim_source()
         catalogue.sync_with_config(run.connection, config.assets)
-        road = run.road(self._api_key, Lane.PRIORITY)
-        client = new_client(config, self._api_key)
-        bars = Bars(run, road, self._sight, symbols=[asset.symbol for asset in self._assets])
+        requests = Calls(run, self._api_key, Lane.PRIORITY)
+        bars = Bars(run, requests, self._sight, symbols=[asset.symbol for asset in self._assets])
         if calls or bars.has_work():
             run.claim_source()
-            client.warm_up()
+            requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
         max_calls = None if config.calls_per_window is None else len(self._assets)
-        cycle = Cycle(road, client, self._sight, self._replan, no_call_after=no_call_after, max_calls=max_calls)
+        quotes = QuoteWork(run, requests, self._sight, self._replan, no_call_after=no_call_after, max_calls=max_calls)
+        first = Worker(run, requests, [quotes], begin_until=no_call_after)
         if (barred := self._sight.barred) is not None:
-            cycle.fail([asset for call in calls for asset in call.assets], barred.kind, barred.error)
+            quotes.fail([asset for call in calls for asset in call.assets], barred.kind, barred.error)
         else:
-            cycle.make([self._sight.widened(call) for call in calls if not planner.looks_back(call, self._sight.days)])
-            self._look_back(cycle, calls)
-        self._look_at_markets(cycle)
-        if not self._ends_run(road.trip):
-            bars.fetch(client, no_call_after=no_call_after, max_calls=max_calls)
+            quotes.plan([self._sight.widened(call) for call in calls if not planner.looks_back(call, self._sight.days)])
+            first.work()
+            self._look_back(quotes, calls)
+            first.work()
+        self._look_at_markets(quotes, requests, no_call_after)
+        if not self._ends_run():
+            Worker(
+                run,
+                requests,
+                [bars],
+                begin_until=no_call_after,
+                may_begin=lambda: requests.left(max_calls) >= 1,
+            ).work()
         deferred = bars.waiting()
-        road.keep_lease()
+        requests.keep_lease()
         known = catalogue.candidates(run.connection, self._assets)
-        self._foresee(road.limiter, known)
-        return self._result(road.trip, bars, deferred, self._missed(known))
+        self._foresee(requests.limiter, known)
+        return self._result(bars, deferred, self._missed(known))
 
     def _plan(self, assets: Sequence[Asset]) -> list[Call]:
         plan = planner.plan(
@@ -117,21 +126,21 @@ class _Update:
             self._sight.widened(call) for call in self._plan([one for one in self._assets if one.symbol in covered])
         ]
 
-    def _ends_run(self, trip: Trip) -> bool:
-        return any(KINDS[failure.kind].ends_run for failure in trip.failed)
+    def _ends_run(self) -> bool:
+        return any(KINDS[failure.kind].ends_run for failure in self._run.stored.failed)
 
-    def _look_back(self, cycle: Cycle, planned: Sequence[Call]) -> None:
+    def _look_back(self, quotes: QuoteWork, planned: Sequence[Call]) -> None:
         """Ask for the day before of what has no price and may have rested on the newest one, with a call that is left.
 
         It tells gold on a holiday of its own from a ticker that does not exist.
         """
-        if self._sight.mode is Mode.LIVE or self._ends_run(cycle.road.trip):
+        if self._sight.mode is Mode.LIVE or self._ends_run():
             return
-        if any(failure.kind is FailureKind.MISSING for failure in cycle.road.trip.failed):
+        if any(failure.kind is FailureKind.MISSING for failure in self._run.stored.failed):
             planned = self._plan(self._assets)
         calls = [call for call in planned if planner.looks_back(call, self._sight.days)]
-        if len(calls) <= cycle.calls_left:
-            cycle.make([self._sight.widened(call) for call in calls])
+        if len(calls) <= quotes.calls_left:
+            quotes.plan([self._sight.widened(call) for call in calls])
 
     def _missed(self, known: Sequence[Candidate]) -> list[Failure] | None:
         """Return what the finished days lack and should have, whoever asked for them; None: prices are live."""
@@ -140,11 +149,12 @@ class _Update:
         missed = [one for one in known if planner.is_missed(one, self._run.clock.now())]
         return [Failure(one.asset.symbol, FailureKind.MISSING, one.missing) for one in missed]
 
-    def _look_at_markets(self, cycle: Cycle) -> None:
+    def _look_at_markets(self, quotes: QuoteWork, requests: Calls, no_call_after: float) -> None:
         """Ask whether a market rests of which no asset has a price, at most hourly: a holiday is no failure."""
         if self._sight.mode is Mode.END_OF_DAY:
             return
-        failed = {failure.symbol: failure.kind for failure in cycle.road.trip.failed}
+        stored = self._run.stored
+        failed = {failure.symbol: failure.kind for failure in stored.failed}
         now = self._run.clock.now()
         trading = [one for one in self._assets if market_hours.is_open(market_hours.market_of(one), now)]
         silent = {
@@ -153,16 +163,21 @@ class _Update:
             if (own := [asset for asset in trading if asset.asset_type is market])
             and all(failed.get(asset.symbol) in WITHOUT_PRICE for asset in own)
         }
-        if not silent or not self._sight.may_ask_status() or cycle.calls_left < 1:
+        if not silent or not self._sight.may_ask_status() or quotes.calls_left < 1:
             return
-        found = cycle.ask_status()
-        self._sight.note_markets({} if found is None else found.markets)
+        markets: dict[AssetType, bool] = {}
+        try:
+            found = requests.ask(Call(CallKind.MARKET_STATUS), max_wait_seconds=no_call_after - time.monotonic())
+            markets = found.markets
+        except CallError as error:
+            log.info("the market's status is not known: %s", error)
+        self._sight.note_markets(markets)
         rest = [one for one in trading if one.asset_type in silent & self._sight.closed]
         log.info("the vendor says that the market rests: %s", ", ".join(asset.symbol for asset in rest) or "none")
         if rest:
             symbols = {asset.symbol for asset in rest}
-            cycle.road.trip.failed = [one for one in cycle.road.trip.failed if one.symbol not in symbols]
-            cycle.rested(rest)
+            stored.failed[:] = [one for one in stored.failed if one.symbol not in symbols]
+            quotes.rested(rest)
 
     def _foresee(self, limiter: RateLimiter, known: Sequence[Candidate]) -> None:
         """Keep slots for the next run: other work leaves it those that it is going to need."""
@@ -186,18 +201,19 @@ class _Update:
             grace_seconds=run.config.settings.rate_limiting.reservation_grace_seconds,
         )
 
-    def _result(self, trip: Trip, bars: Bars, deferred: Sequence[str], missed: Sequence[Failure] | None) -> RunResult:
+    def _result(self, bars: Bars, deferred: Sequence[str], missed: Sequence[Failure] | None) -> RunResult:
         run, own = self._run, [asset.symbol for asset in self._assets]
+        stored = run.stored
         # A call for a whole market serves many others, too.
-        own_failures = [failure for failure in trip.failed if failure.symbol in own]
-        failed, known = tuple(own_failures), {*trip.unchanged, *(asset.symbol for asset in self._unchanged)}
+        own_failures = [failure for failure in stored.failed if failure.symbol in own]
+        failed, known = tuple(own_failures), {*stored.unchanged, *(asset.symbol for asset in self._unchanged)}
         if missed is not None:
             # That one day lacks an asset says little: it may not have traded then, or have come with the day before.
             failed = (*(one for one in failed if one.kind is not FailureKind.MISSING), *missed)
             known.update(one.symbol for one in own_failures)
         known -= {one.symbol for one in failed}
-        strangers = [one for one in trip.failed if one.symbol not in {*own, *trip.updated, *trip.unchanged}]
-        updated = [symbol for symbol in own if symbol in trip.updated]
+        strangers = [one for one in stored.failed if one.symbol not in {*own, *stored.updated, *stored.unchanged}]
+        updated = [symbol for symbol in own if symbol in stored.updated]
         unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
         kinds = [*(failure.kind for failure in failed), *([bars.ended_by.kind] if bars.ended_by else [])]
         result = run.result(kinds, anything_stored=bool(updated or unchanged))
@@ -208,7 +224,7 @@ class _Update:
             deferred=tuple(deferred),
             not_due=tuple(asset.symbol for asset in self._not_due),
             failed=failed,
-            others_updated=len(set(trip.updated) - set(own)),
+            others_updated=len(set(stored.updated) - set(own)),
             bars=bars.result,
             newer_at=self._sight.newer_at({asset.asset_type for asset in self._assets}),
             ended_by=bars.ended_by,

@@ -6,14 +6,14 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.rate_limit import Lane
+from assetbatch.database.rate_limit import Lane, rules_of
 from assetbatch.errors import KINDS, CallError, FailureKind
-from assetbatch.jobs.run import Start, new_client, perform, rules_of
+from assetbatch.jobs.calls import Calls
+from assetbatch.jobs.run import Start, perform
 from assetbatch.jobs.sight import BEYOND_THE_PLAN, Sight
 from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
-from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
     from assetbatch.model import RunResult
-    from assetbatch.provider.reading import Answer
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +97,7 @@ class _Probe:
     def __init__(self, run: Run, api_key: str) -> None:
         self._run = run
         self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
-        self._road = run.road(api_key, Lane.QUEUE)
-        self._client = new_client(run.config, api_key)
+        self._calls = Calls(run, api_key, Lane.QUEUE)
         self._no_call_after = time.monotonic() + longest_seconds(run.config)
         self._allowed: set[Access] = set()
         self._refused: dict[Access, str] = {}
@@ -115,7 +113,7 @@ class _Probe:
             self._sight.revive(
                 one.market, prices=bool(one.quotes), bars=bool(one.todays_bars), history=bool(one.long_history)
             )
-        return Probed(self._run.config.plan, tuple(markets), self._road.trip.calls_used)
+        return Probed(self._run.config.plan, tuple(markets), self._run.cost.calls_used)
 
     def _market(self, asset: Asset, quotes: bool | None) -> MarketSight:
         now = self._run.clock.now()
@@ -137,7 +135,6 @@ class _Probe:
         except CallError as error:
             seen = self._judge(call, error)
             return {asset.symbol: seen for asset in assets}
-        assert isinstance(found, Answers)  # noqa: S101 - such calls bring prices
         refused = {symbol: words for symbol, (kind, words) in found.failures.items() if kind in BEYOND_THE_PLAN}
         if len(refused) < len(assets):
             self._allowed.add(call.kind.access)
@@ -154,8 +151,8 @@ class _Probe:
         self._allowed.add(call.kind.access)
         return True
 
-    def _ask(self, call: Call) -> Answer:
-        return self._road.ask(self._client, call, max_wait_seconds=self._no_call_after - time.monotonic())
+    def _ask(self, call: Call) -> Any:
+        return self._calls.ask(call, max_wait_seconds=self._no_call_after - time.monotonic())
 
     def _judge(self, call: Call, error: CallError) -> bool | None:
         """Tell what a failure says about the key. Raises what says nothing about it, and ends the probe."""

@@ -11,15 +11,14 @@ from assetbatch import __version__
 from assetbatch.config.configuration import FREE_CALLS_PER_WINDOW
 from assetbatch.database import ahead, platform, retention, runs, schema
 from assetbatch.database.leases import LEASE_SECONDS, Lease, release_dead
-from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
+from assetbatch.database.prices import Stored
+from assetbatch.database.rate_limit import Rules, rules_of
 from assetbatch.database.retries import in_transaction
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
 from assetbatch.events import Announcer
 from assetbatch.jobs.clock import Clock
-from assetbatch.jobs.update import Road, Trip
 from assetbatch.model import RunResult, RunStatus
 from assetbatch.provider.addresses import source_of
-from assetbatch.provider.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
-    from assetbatch.database.rate_limit import Lane
     from assetbatch.jobs.clock import Stop
     from assetbatch.model import Failure
 
@@ -52,6 +50,18 @@ class Start:
     started_at: datetime | None = None
 
 
+@dataclass(slots=True)
+class Cost:
+    """What the calls of a run cost; grows as it goes."""
+
+    calls_used: int = 0
+    refusals: int = 0
+    long_waits: int = 0
+    waited_seconds: float = 0.0
+    unforeseen: list[int] = field(default_factory=list)
+    """For each refusal that our own calls do not explain: how many of them were in the window."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run of a job under way. `lease` is None where runs of the job may go on side by side."""
@@ -65,41 +75,23 @@ class Run:
     stop: Stop
     lease: Lease | None
     announcer: Announcer
-    trip: Trip = field(default_factory=Trip)
+    cost: Cost = field(default_factory=Cost)
+    """What its calls cost so far."""
+    stored: Stored = field(default_factory=Stored)
+    """What became of its assets so far."""
+
+    @property
+    def rules(self) -> Rules:
+        """The limit that its calls keep."""
+        return rules_of(self.config)
 
     def claim_source(self) -> None:
         """Let the database be of the configured source. Raises SourceMismatchError where it is of another."""
         schema.claim_source(self.connection, source_of(self.config.settings.provider.base_url))
 
-    def road(self, api_key: str, lane: Lane, pause: Callable[[float], None] | None = None) -> Road:
-        """Lay the road that its calls take; `pause` does something of use while a call waits for its slot."""
-
-        def wait(seconds: float) -> None:
-            (pause or road.pause)(seconds)
-
-        limiter = RateLimiter(
-            self.connection,
-            key=key_fingerprint(api_key),
-            host=self.host,
-            rules=rules_of(self.config),
-            lane=lane,
-            pause=wait,
-        )
-        road = Road(
-            connection=self.connection,
-            limiter=limiter,
-            clock=self.clock,
-            stop=self.stop,
-            lease=self.lease,
-            run_id=self.id,
-            long_wait_seconds=self.config.settings.rate_limiting.reservation_grace_seconds,
-            trip=self.trip,
-        )
-        return road
-
     def result(self, failures: Sequence[FailureKind] = (), *, anything_stored: bool = False) -> RunResult:
         """Tell of the run what every job tells: how it ends with these failures, and what its calls cost."""
-        trip = self.trip
+        cost = self.cost
         return RunResult(
             job=self.job,
             run_id=self.id,
@@ -107,10 +99,10 @@ class Run:
             exit_code=exit_code(failures, anything_stored=anything_stored),
             started_at=self.clock.started_at,
             finished_at=self.clock.now(),
-            api_calls_used=trip.calls_used,
-            rate_limit_waits=trip.long_waits + trip.refusals,
-            waited_seconds=round(trip.waited_seconds, 3),
-            warnings=_give_way(self.config, self.connection, trip),
+            api_calls_used=cost.calls_used,
+            rate_limit_waits=cost.long_waits + cost.refusals,
+            waited_seconds=round(cost.waited_seconds, 3),
+            warnings=_give_way(self.config, self.connection, cost),
         )
 
     def platform_warnings(self) -> tuple[str, ...]:
@@ -118,22 +110,22 @@ class Run:
         return (*self._statuses_lost(), *self._found_odd())
 
     def _statuses_lost(self) -> tuple[str, ...]:
-        seen, lost = platform.sight(self.connection), self.trip.statuses_lost
+        seen, lost = platform.sight(self.connection), self.stored.statuses_lost
         if seen.blind_spot is not None:
             return (f"{seen.blind_spot}. Next: {seen.mend}",)
         what = "data_sources.data_sync_status was not written"
         return (f"{what} for {lost} assets: a trigger or a rule keeps its rows out",) if lost else ()
 
     def _found_odd(self) -> Iterator[str]:
-        trip = self.trip
-        if trip.locked:
-            names = _named(sorted(set(trip.locked)))
+        stored = self.stored
+        if stored.locked:
+            names = _named(sorted(set(stored.locked)))
             yield (
                 f"not stored, since another transaction keeps the rows locked: {names}. The next run tries again;"
                 " pg_stat_activity shows who holds them"
             )
-        if trip.from_future:
-            names = _named(sorted(set(trip.from_future)))
+        if stored.from_future:
+            names = _named(sorted(set(stored.from_future)))
             yield f"last_update had a time in the future, which another program wrote, and gave way: {names}"
 
 
@@ -211,39 +203,15 @@ def _take(lease: Lease, job: str, stop: Stop, patience_seconds: float) -> bool:
     return True
 
 
-def rules_of(config: Config) -> Rules:
-    """Tell the limit that the configuration asks for."""
-    provider, limits = config.settings.provider, config.settings.rate_limiting
-    return Rules(
-        max_calls=config.calls_per_window,
-        window_seconds=limits.window_seconds,
-        margin_seconds=limits.margin_seconds,
-        min_spacing_seconds=limits.min_spacing_seconds,
-        max_calls_per_second=provider.max_calls_per_second,
-        request_seconds=provider.connect_timeout_seconds + provider.timeout_seconds,
-    )
-
-
 def renewal_seconds(config: Config) -> float:
     """Tell for how long a run that makes calls has its job alone: renewed before each, it outlasts any of them."""
     return max(LEASE_SECONDS, rules_of(config).hold_seconds)
 
 
-def new_client(config: Config, api_key: str) -> Client:
-    """Make a client for the configured API; it has one call under way at a time."""
-    provider = config.settings.provider
-    return Client(
-        base_url=provider.base_url,
-        api_key=api_key,
-        connect_timeout_seconds=provider.connect_timeout_seconds,
-        timeout_seconds=provider.timeout_seconds,
-    )
-
-
-def _give_way(config: Config, connection: Connection, trip: Trip) -> tuple[str, ...]:
+def _give_way(config: Config, connection: Connection, cost: Cost) -> tuple[str, ...]:
     """Warn of refusals that our own calls do not explain."""
     limit = config.calls_per_window
-    if not (trip.unforeseen or (limit is None and trip.refusals)):
+    if not (cost.unforeseen or (limit is None and cost.refusals)):
         return ()
     refusals = runs.refusals_in_last_hour(connection)
     often = "once" if refusals == 1 else f"{refusals} times"
@@ -254,7 +222,7 @@ def _give_way(config: Config, connection: Connection, trip: Trip) -> tuple[str, 
             f" ({FREE_CALLS_PER_WINDOW} on the free plan)"
         )
         return (words,)
-    ours = min(trip.unforeseen)
+    ours = min(cost.unforeseen)
     words = (
         f"refused with {ours} of {limit} calls of ours in the window,"
         f" {often} in the last hour: another program uses this key,"

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours, planner
 from assetbatch.database import bar_holes, catalogue, entitlements, queue, queue_desk
 from assetbatch.database import bars as database_bars
-from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.database.rate_limit import key_fingerprint, rules_of
 from assetbatch.database.retries import in_transaction
 from assetbatch.errors import WITHOUT_PRICE, FailureKind
 from assetbatch.jobs.claims import step_seconds
-from assetbatch.jobs.run import rules_of
 from assetbatch.model import Access, AssetType, CallKind, Trouble
 from assetbatch.planner import DayOutcome, Entitlement, Mode
 

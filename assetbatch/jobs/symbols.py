@@ -15,10 +15,10 @@ from assetbatch.config.given import printable
 from assetbatch.database import catalogue, symbols
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import CallError, FailureKind, Fault
-from assetbatch.jobs.run import Start, new_client, perform
+from assetbatch.jobs.calls import Calls
+from assetbatch.jobs.run import Start, perform
 from assetbatch.jobs.wishes import Wish, read_wish
 from assetbatch.model import Asset, AssetType, Call, CallKind
-from assetbatch.provider.reference import TickerPage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
-    from assetbatch.jobs.update import Road
     from assetbatch.model import RunResult
-    from assetbatch.provider.client import Client
+    from assetbatch.provider.reference import TickerPage
 
 JOB = "symbols"
 # Under a limit it waits its turn behind the priority job, and pages are few.
@@ -160,10 +159,9 @@ def read_reference(
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        road = run.road(api_key, Lane.QUEUE)
-        client = new_client(config, api_key)
-        client.warm_up()
-        desk = _Desk(road, client, time.monotonic() + MAX_SECONDS)
+        calls = Calls(run, api_key, Lane.QUEUE)
+        calls.warm_up()
+        desk = _Desk(calls, time.monotonic() + MAX_SECONDS)
         for market in [asset.asset_type] if asset else markets:
             for page in desk.pages(Call(CallKind.TICKERS, (asset,) if asset else (), market=market)):
                 names.update((ticker.ticker, ticker.name) for ticker in page.tickers)
@@ -177,8 +175,7 @@ def read_reference(
 class _Desk:
     """Where pages of the reference list are asked for; a page that failed is asked for again where that may help."""
 
-    road: Road
-    client: Client
+    calls: Calls
     no_call_after: float
 
     def pages(self, call: Call) -> Iterator[TickerPage]:
@@ -195,9 +192,8 @@ class _Desk:
         raise CallError(FailureKind.MALFORMED, "the vendor's reference list does not come to an end", answered=True)
 
     def _page(self, call: Call) -> TickerPage:
-        return self.road.attempts()(self._ask, call)
+        return self.calls.patiently()(self._ask, call)
 
     def _ask(self, call: Call) -> TickerPage:
-        page = self.road.ask(self.client, call, max_wait_seconds=self.no_call_after - time.monotonic())
-        assert isinstance(page, TickerPage)  # noqa: S101 - such calls bring these
+        page: TickerPage = self.calls.ask(call, max_wait_seconds=self.no_call_after - time.monotonic())
         return page

@@ -20,7 +20,7 @@ from harness import open_database
 from psycopg.conninfo import conninfo_to_dict
 
 from assetbatch.database import prices, runs
-from assetbatch.jobs.update import sort_out
+from assetbatch.jobs.storing import sort_out
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider.client import Client
 from assetbatch.provider.quotes import Answers

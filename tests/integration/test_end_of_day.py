@@ -14,7 +14,7 @@ import pytest
 
 from assetbatch.database import entitlements, schema
 from assetbatch.jobs import forecast, priority
-from assetbatch.jobs.flights import Flights
+from assetbatch.jobs.calls import Calls
 from assetbatch.model import Access, AssetType, Call, CallKind
 from assetbatch.planner import Entitlement
 from assetbatch.report import reading, status
@@ -502,7 +502,7 @@ def test_a_day_whose_call_had_not_left_when_a_second_snapshot_was_refused_is_ask
     keys: dict[str, Any] = {"rate_limiting": UNLIMITED, "provider": "{batch_size: 1}", "batch": NO_ASSETS}
     world.add("C:GBPUSD", "X:ETHUSD")
     world.enqueue(**keys)
-    prepared, begin = threading.Event(), Flights.begin
+    prepared, begin = threading.Event(), Calls.begin
     # The first answer waits until both have left, the second one until a day's call is about to leave.
     waits: list[Callable[[], object]] = [
         lambda: prepared.wait(20),
@@ -510,13 +510,13 @@ def test_a_day_whose_call_had_not_left_when_a_second_snapshot_was_refused_is_ask
     ]
     world.before = lambda: waits and waits.pop()()
 
-    def begin_late(flights: Flights, call: Call, *arguments: Any, **options: Any) -> None:
+    def begin_late(calls: Calls, call: Call, *arguments: Any, **options: Any) -> None:
         is_first_day = call.kind is CallKind.DAILY and not prepared.is_set()
-        begin(flights, call, *arguments, **(options | {"after_seconds": 20.0} if is_first_day else options))
+        begin(calls, call, *arguments, **(options | {"after_seconds": 20.0} if is_first_day else options))
         if is_first_day:
             prepared.set()
 
-    monkeypatch.setattr(Flights, "begin", begin_late)
+    monkeypatch.setattr(Calls, "begin", begin_late)
 
     result = world.drain(max_seconds=8, **keys)
 

@@ -27,9 +27,8 @@ from assetbatch import events
 from assetbatch.database import rate_limit
 from assetbatch.database.connection import transaction
 from assetbatch.database.leases import LEASE_SECONDS, Lease
-from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, key_fingerprint
+from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, key_fingerprint, rules_of
 from assetbatch.jobs import backfill, probe, symbols
-from assetbatch.jobs.run import rules_of
 from assetbatch.model import AssetType
 from assetbatch.sandbox.server import Sandbox
 from tests import world as worlds

@@ -49,9 +49,7 @@ def test_what_passes_is_repeated(commands: Commands, connection: Connection, cod
     assert json.loads(run.stdout)["api_calls_used"] == 1
 
 
-@pytest.mark.parametrize(
-    "code", ["25P03", "25P04", "57P01", "08006", "40001", "53200", "53100", "57014", "58030"]
-)
+@pytest.mark.parametrize("code", ["25P03", "25P04", "57P01", "08006", "40001", "53200", "53100", "57014", "58030"])
 def test_what_does_not_pass_is_no_bug(commands: Commands, connection: Connection, code: str) -> None:
     raise_in_updates(connection, code, 1_000_000)
 

@@ -201,8 +201,7 @@ def print_installed(config: Config, done: Installed) -> None:
 def mend(config: Config, connection: Connection) -> Restored:
     """Make a database that a backup brought back safe to go on with."""
     from assetbatch.database import restore
-    from assetbatch.database.rate_limit import key_fingerprint
-    from assetbatch.jobs.run import rules_of
+    from assetbatch.database.rate_limit import key_fingerprint, rules_of
 
     return restore.mend(
         connection,

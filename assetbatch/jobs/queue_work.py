@@ -1,0 +1,380 @@
+"""What waits in the queue: claimed as calls are free for it, stored or judged as they come home.
+
+An item is charged for a failure only where it is its own; where the API may be in trouble, only once the API is seen
+to answer others.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from assetbatch import planner
+from assetbatch.database import queue, runs
+from assetbatch.database.prices import Brought, Times
+from assetbatch.database.queue import Ending, State
+from assetbatch.errors import KINDS, CallError, FailureKind
+from assetbatch.failures import Covers, Then, decide
+from assetbatch.jobs.claims import Claims, verdict
+from assetbatch.jobs.sight import Turn
+from assetbatch.jobs.storing import sort_out, write_prices
+from assetbatch.jobs.worker import Aftermath, Planned, Source
+from assetbatch.model import Call, CallKind, Failure, Trouble
+from assetbatch.planner import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from assetbatch.database.prices import Stored
+    from assetbatch.database.queue import Item
+    from assetbatch.database.runs import CallRecord
+    from assetbatch.jobs.calls import Calls, Landed
+    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.sight import Sight
+
+log = logging.getLogger(__name__)
+
+# What a killed worker held, and what is due again, is looked for this often, and whenever nothing waits.
+UPKEEP_SECONDS = 10.0
+# Calls that are allowed at once leave within this time: what another process is told meanwhile does not reach them.
+AT_ONCE_SECONDS = 0.1
+# After a claim that found nothing, though something waits.
+DRY_PAUSE_SECONDS = 0.05
+# After a claim that another run's call is going to serve.
+SERVED_PAUSE_SECONDS = 1.0
+# After a failure that may pass.
+STRIKE_PAUSE_SECONDS = 0.5
+
+
+class _LostError(Exception):
+    """Items whose failures were to be stored are another run's by now; nothing was stored."""
+
+    def __init__(self, symbols: set[str]) -> None:
+        super().__init__(symbols)
+        self.symbols = symbols
+
+
+class QueueWork(Source):
+    """The queue's items, as one run works on them: `max_items` at most, None: any number.
+
+    `served_anew` is called when assets were served that never were before, `progress` after what came was stored.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        calls: Calls,
+        sight: Sight,
+        claims: Claims,
+        *,
+        max_items: int | None,
+        served_anew: Callable[[], None],
+        progress: Callable[[], None],
+    ) -> None:
+        self._run = run
+        self._calls = calls
+        self._sight = sight
+        self._claims = claims
+        self._max_items = max_items
+        self._served_anew = served_anew
+        self._progress = progress
+        self._settings = run.config.settings.queue
+        self._batch_size = run.config.settings.provider.batch_size
+        self._upkeep_at = time.monotonic()
+        # The last claim found nothing: look first whether anything waits.
+        self._dry = True
+        self._unstored: list[Landed] = []
+        # Calls that failed as if the API were away: the next answer tells whether it was the API, or they.
+        self._suspects: list[tuple[tuple[Item, ...], CallError]] = []
+
+    # --- Work
+
+    @property
+    def items_left(self) -> float:
+        """How many more items it may claim."""
+        return float("inf") if self._max_items is None else self._max_items - self._claims.taken
+
+    @property
+    def awaits(self) -> bool:
+        """Whether a finished day is under way, or not stored yet."""
+        asked = any(one.call.kind is CallKind.DAILY for one in self._calls.under_way)
+        return asked or (self._sight.mode is Mode.END_OF_DAY and self.is_behind)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something came home that is not stored yet."""
+        return bool(self._unstored)
+
+    def is_ready(self) -> bool:
+        """Return whether an item waits, and its price may be asked for."""
+        if not self.is_waiting():
+            return False
+        self.ended_by = self._sight.barred
+        return self.ended_by is None
+
+    def is_waiting(self) -> bool:
+        """Return whether an item waits for a call, if need be once what is due again has been brought back.
+
+        Where calls are many, the last claim that found something is taken for a yes.
+        """
+        if not self._dry and self._run.config.calls_per_window is None and self._sight.mode is Mode.LIVE:
+            return True
+        self._complete_served()
+        if queue.is_waiting(self._run.connection):
+            return True
+        self._keep_up()
+        self._complete_served()
+        return queue.is_waiting(self._run.connection)
+
+    def _complete_served(self) -> None:
+        """End the items whose newest finished day is there; where it brought no price, let them wait for an hour."""
+        if self._sight.mode is Mode.END_OF_DAY:
+            self._run.stored.unchanged += queue.complete_served(
+                self._run.connection, self._sight.wanted_days(), self._sight.held_seconds()
+            )
+
+    def _keep_up(self) -> None:
+        self._upkeep_at = time.monotonic()
+        self._claims.keep()
+        self._claims.bring_back()
+
+    def wants(self, free: int) -> tuple[int, int]:
+        """Return for how many calls one claim may serve: for one, or as many as the pace lets leave at once."""
+        if self._batch_size > 1:
+            return 1, 0
+        pace = self._run.config.settings.provider.max_calls_per_second
+        at_once = free if pace is None else min(free, max(1.0, pace * AT_ONCE_SECONDS))
+        return int(min(at_once, self.items_left)), 0
+
+    def begin(self, calls: int) -> Sequence[Planned]:
+        """Claim what so many calls cover; what rests is done without one."""
+        if self._sight.mode is Mode.END_OF_DAY:
+            return self._begin_market()
+        alone = self._batch_size == 1
+        items = self._claims.take(limit=int(min(calls if alone else self._batch_size, self.items_left)), alone=alone)
+        now = self._run.clock.now()
+        resting = {
+            item
+            for item in items
+            if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._sight.closed)
+        }
+        self._dry = not items
+        if self._dry:
+            # Gone meanwhile, or another transaction has its hands on what waits.
+            self._run.stop.pause(DRY_PAUSE_SECONDS)
+        if resting:
+            self._claims.complete(list(resting))
+        self._run.stored.unchanged += [item.asset.symbol for item in resting]
+        by_symbol = {item.asset.symbol: item for item in items if item not in resting}
+        return [
+            Planned(call, tuple(by_symbol[symbol] for symbol in call.symbols))
+            for call in planner.snapshots([item.asset for item in by_symbol.values()], self._batch_size)
+        ]
+
+    def _begin_market(self) -> Sequence[Planned]:
+        """Claim the first item; its call serves all of its market."""
+        items = tuple(self._claims.take(limit=1, alone=True))
+        self._dry = not items
+        if not items:
+            self._run.stop.pause(DRY_PAUSE_SECONDS)
+            return []
+        market = items[0].asset.asset_type
+        call = Call(CallKind.DAILY, market=market, day=self._sight.wanted_days()[market])
+        if call.day is None or self._sight.take_day(call, self._sight.days) is not Turn.OURS:
+            # Another run is asking for it: its answer serves this item, too.
+            self._give_back(items)
+            self._run.stop.pause(SERVED_PAUSE_SECONDS)
+            self._sight.look()
+            return []
+        return [Planned(self._sight.widened(call), items)]
+
+    # --- What came
+
+    def landed(self, came: Sequence[Landed]) -> None:
+        """Keep answers for `store`."""
+        self._unstored += came
+
+    def store(self) -> None:
+        """Store what came home and end its items, in one transaction; look after what is held."""
+        came, self._unstored = self._unstored, []
+        for day in [one for one in came if one.call.day is not None]:
+            came.remove(day)
+            self._store([day])
+        symbols = [symbol for one in came for symbol in one.call.symbols]
+        # One that was lost and claimed again may come home twice; a transaction writes it once.
+        for group in [came] if len(symbols) == len(set(symbols)) else [[one] for one in came]:
+            self._store(group)
+        self._claims.keep()
+        if time.monotonic() - self._upkeep_at > UPKEEP_SECONDS:
+            self._keep_up()
+        self._progress()
+
+    def _store(self, came: Sequence[Landed]) -> None:
+        if not came:
+            return
+        call, items = came[0].call, [item for one in came for item in one.work]
+        known = self._sight.known | {item.asset.symbol for item in items if item.served_at is not None}
+        self._write(
+            items,
+            [found for one in came for found in sort_out(one.call, one.answer, known, self._sight.excuses)],
+            [one.record for one in came if one.record is not None],
+            served_at=planner.served_as_of(call, min(one.began_at for one in came)),
+            call=call,
+        )
+        if any(item.served_at is None for item in items):
+            self._served_anew()
+        self._sight.learn(call, None)
+        self._charge_suspects()
+        self._run.announcer.announce()
+
+    def _write(
+        self,
+        items: Sequence[Item],
+        brought: Sequence[Brought],
+        records: Sequence[CallRecord],
+        *,
+        served_at: datetime,
+        call: Call | None = None,
+    ) -> None:
+        day = None if call is None else call.day
+        claimed = {item.asset.symbol for item in items}
+
+        def ending(stored: Stored) -> tuple[list[Item], list[Ending], set[str]]:
+            failures = {failure.symbol: failure for failure in stored.failed}
+            if call is not None and day is not None:
+                self._claims.forget(self._sight.note_stored(call))
+                # What the vendor has not of a day it will not have in a minute: that item is done, too.
+                failures = {symbol: one for symbol, one in failures.items() if one.kind is not FailureKind.MISSING}
+            locked = set(stored.locked)
+            done = [item for item in items if item.asset.symbol not in failures.keys() | locked]
+            endings = [
+                self._verdict(item, failures[item.asset.symbol], of_day=day is not None)
+                for item in items
+                if item.asset.symbol in failures
+            ]
+            # Nobody's fault: it is asked for again a little later.
+            delay = self._settings.retry_delay_seconds
+            endings += [
+                Ending(item, State.DELAYED, delay_seconds=delay) for item in items if item.asset.symbol in locked
+            ]
+            ended = self._claims.write(done, endings)
+            if lost := claimed & failures.keys() - ended:
+                raise _LostError(lost)
+            return done, endings, ended
+
+        # A failure is told of what this run still answers for; another one may have had better luck meanwhile.
+        while True:
+            times = Times(served_at, self._run.clock.now(), day)
+            try:
+                found, noted = write_prices(self._run.connection, brought, times, records, ending)
+            except _LostError as error:
+                brought = [one for one in brought if one.symbol not in error.symbols]
+            else:
+                stored = self._run.stored
+                stored += found
+                self._claims.note(*noted)
+                return
+
+    def _verdict(self, item: Item, failure: Failure, *, of_day: bool) -> Ending:
+        if of_day:
+            # The answer was about the whole market: no attempt is spent, and the day is asked for again in an hour.
+            hour = planner.ASK_AGAIN.total_seconds()
+            return Ending(item, State.DELAYED, delay_seconds=hour, failure=failure)
+        return verdict(item, failure, self._settings)
+
+    # --- What failed
+
+    def failed(self, one: Landed, error: CallError) -> Aftermath:
+        """Decide what becomes of a call's items, none of which it brought."""
+        items: tuple[Item, ...] = one.work
+        pause = STRIKE_PAUSE_SECONDS if KINDS[error.kind].strike else 0.0
+        if self._sight.learn(one.call, error):
+            self._give_back(items)
+            return Aftermath(pause, calls_off=True)
+        is_day = one.call.kind is CallKind.DAILY
+        if not is_day and all(self._sight.excuses(item.asset, error.kind) for item in items):
+            self._write_answers([(item, None) for item in items])
+            return Aftermath(pause)
+        log.info("a call for %d assets failed: %s: %s", len(items), error.kind, error)
+        covers = Covers.MARKET if is_day else Covers.SEVERAL if len(items) > 1 else Covers.ONE
+        is_away = KINDS[error.kind].strike and self._calls.api_is_away()
+        decision = decide(error.kind, covers, is_away=is_away)
+        match decision.then:
+            case Then.SUSPECT:
+                self._suspects.append((items, error))
+            case Then.HALVE:
+                half = (len(items) + 1) // 2
+                self._claims.give_back([Ending(item, State.QUEUED, largest_call=half) for item in items])
+            case Then.FAIL:
+                self._fail_alone(items[0], error)
+            case _:
+                if is_day:
+                    self._sight.give_up_day()
+                self._give_back(items)
+        # What was given back would be claimed again: where it is not worth another call, nothing is.
+        gives_back = decision.then is Then.GIVE_BACK
+        if decision.ends_run or (gives_back and not KINDS[error.kind].retry):
+            self.ended_by = self.ended_by or Trouble(error.kind, error.reason)
+        return Aftermath(pause, calls_off=gives_back and not is_day and not KINDS[error.kind].strike)
+
+    def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
+        """Give items back; of calls that were held up, as if they had never been claimed."""
+        if any(call.kind is CallKind.DAILY for call, _ in works):
+            # Else the run would wait for itself, until its lease of the day is over.
+            self._sight.give_up_day()
+        items = [item for _, own in works for item in own]
+        self._give_back(items)
+        if held_up:
+            self._claims.taken -= len(items)
+
+    def _give_back(self, items: Sequence[Item], *, struck: bool = False) -> None:
+        self._claims.give_back([Ending(item, State.QUEUED, struck=struck) for item in items])
+
+    def _fail_alone(self, item: Item, error: CallError) -> None:
+        self._write_answers([(item, Failure(item.asset.symbol, error.kind, error.reason))])
+
+    def _write_answers(self, answers: Sequence[tuple[Item, Failure | None]]) -> None:
+        """Store what a call without a document said of its items: a failure, or that their market rests (None)."""
+        brought = [
+            Brought(item.asset.symbol, failure=failure, known=item.served_at is not None) for item, failure in answers
+        ]
+        self._write([item for item, _ in answers], brought, [], served_at=self._run.clock.now())
+
+    def finish(self, *, has_ended: bool) -> None:
+        """Charge the suspects; where the run has ended early, those alone that had the benefit of the doubt before."""
+        if not has_ended:
+            # The API answers, or was not asked often enough to tell.
+            self._charge_suspects()
+            return
+        suspects, self._suspects = self._suspects, []
+        answered_at = runs.last_answer_at(self._run.connection) if suspects else None
+        for items, why in suspects:
+            if answered_at and any(item.struck_at and item.struck_at < answered_at for item in items):
+                self._charge(items, why)
+            else:
+                self._give_back(items, struck=True)
+
+    def _charge_suspects(self) -> None:
+        suspects, self._suspects = self._suspects, []
+        for items, error in suspects:
+            self._charge(items, error)
+
+    def _charge(self, items: tuple[Item, ...], error: CallError) -> None:
+        """Let a call's items answer for its failure: one alone; several are asked again in halves, later."""
+        if len(items) == 1:
+            self._fail_alone(items[0], error)
+            return
+        self._claims.give_back(
+            [
+                Ending(
+                    item,
+                    State.DELAYED,
+                    delay_seconds=self._settings.retry_delay_seconds,
+                    largest_call=(len(items) + 1) // 2,
+                    failure=Failure(item.asset.symbol, error.kind, error.reason),
+                )
+                for item in items
+            ]
+        )

@@ -1,0 +1,244 @@
+"""Prices of a list of calls, in order: what failed is made again within the run, as far as its calls reach.
+
+What the key may not see, or the vendor does not have yet, is planned anew: the next kind of call, or the day before.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from assetbatch import planner
+from assetbatch.database.prices import Brought, Times
+from assetbatch.errors import KINDS, CallError, FailureKind
+from assetbatch.failures import Covers, Then, backoff_seconds, decide
+from assetbatch.jobs.calls import ATTEMPTS
+from assetbatch.jobs.sight import Turn
+from assetbatch.jobs.storing import sort_out, write_prices
+from assetbatch.jobs.worker import Aftermath, Planned, Source
+from assetbatch.model import CallKind, Failure, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from assetbatch.database.runs import CallRecord
+    from assetbatch.jobs.calls import Calls, Landed
+    from assetbatch.jobs.run import Run
+    from assetbatch.jobs.sight import Sight
+    from assetbatch.model import Asset, Call
+    from assetbatch.planner import Days
+
+log = logging.getLogger(__name__)
+
+# How often to look whether another run has got the answer that this one needs too.
+POLL_SECONDS = 0.25
+# Between two attempts at a call: the first time, and the longest.
+AGAIN_SECONDS = 0.5
+LONGEST_AGAIN_SECONDS = 5.0
+
+
+class QuoteWork(Source):
+    """The calls for prices that one run has planned; failures are in what the run stored, they are not raised.
+
+    `max_calls` bounds the requests of the run, None: no bound. `replan` makes other calls out of some that are of no
+    use as they are.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        calls: Calls,
+        sight: Sight,
+        replan: Callable[[Sequence[Call]], Sequence[Call]],
+        *,
+        no_call_after: float,
+        max_calls: int | None,
+    ) -> None:
+        self._run = run
+        self._calls = calls
+        self._sight = sight
+        self._replan = replan
+        self._no_call_after = no_call_after
+        self._max_calls = max_calls
+        self._waiting: deque[Call] = deque()
+        # What was known of finished days when the calls that wait were planned.
+        self._days: Days = {}
+        # Calls that other runs were found to be making, since the last look at all of them.
+        self._theirs: set[Call] = set()
+        # Of the call that comes next.
+        self._is_our_turn = False
+        self._errors: list[CallError] = []
+
+    @property
+    def calls_left(self) -> float:
+        """How many more requests may be made."""
+        return self._calls.left(self._max_calls)
+
+    def plan(self, calls: Sequence[Call]) -> None:
+        """Let these calls be made, in order."""
+        self._waiting, self._days = deque(calls), self._sight.days
+
+    def is_ready(self) -> bool:
+        """Return whether there is a call to make, and it is our turn to make it."""
+        while self._waiting:
+            if self.calls_left < 1:
+                self._fail_all(self._waiting, FailureKind.NO_SLOT, "the run has made its calls")
+                self._waiting.clear()
+            elif self._is_our_turn or self._waiting[0].kind is not CallKind.DAILY:
+                return True
+            else:
+                self._take_turn()
+        return False
+
+    def _take_turn(self) -> None:
+        call = self._waiting[0]
+        turn = self._sight.take_day(call, self._days)
+        self._is_our_turn = turn is Turn.OURS
+        if turn is Turn.OVER:
+            self._plan_anew(self._waiting)
+        elif turn is Turn.THEIRS:
+            self._put_off()
+
+    def _put_off(self) -> None:
+        """Let all other calls go first; wait a little once each of them is another run's, too."""
+        if time.monotonic() >= self._no_call_after:
+            self._failed(CallError(FailureKind.NO_SLOT, "another run is still asking for it", sent=False))
+            return
+        self._waiting.rotate(-1)
+        self._theirs.add(self._waiting[-1])
+        if self._theirs.issuperset(self._waiting):
+            self._calls.pause(POLL_SECONDS)
+            self._theirs.clear()
+
+    def _plan_anew(self, *groups: Iterable[Call]) -> None:
+        """Let what waits be planned anew, group by group."""
+        self._waiting = deque(call for group in groups for call in self._replan(list(group)))
+        self._days = self._sight.days
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin afresh with the call that comes next."""
+        self._is_our_turn = False
+        self._errors.clear()
+
+    def wants(self, free: int) -> tuple[int, int]:
+        """Return that it takes one call after another, and how many come after the next one."""
+        del free
+        return 1, len(self._waiting) - 1
+
+    def begin(self, calls: int) -> Sequence[Planned]:
+        """Begin with the next call."""
+        del calls
+        return [Planned(self._waiting[0], leave_by=self._sight.leave_by(self._waiting[0]))]
+
+    def no_slot(self, error: CallError) -> None:
+        """Let all that waits fail."""
+        self._run.stop.check()
+        if self._errors:
+            # Why it came to wait for another slot says more.
+            why = self._errors[-1]
+            self._fail_all([self._waiting.popleft()], why.kind, why.reason)
+            self._sight.give_up_day()
+            self._forget()
+        if self._waiting:
+            self._failed(error)
+
+    def landed(self, came: Sequence[Landed]) -> None:
+        """Store what came."""
+        for one in came:
+            self._waiting.popleft()
+            self._forget()
+            self._sight.learn(one.call, None)
+            brought = sort_out(one.call, one.answer, self._sight.known, self._sight.excuses)
+            self._store(one.call, brought, [one.record] if one.record else [])
+
+    def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
+        """Let the call be the next one again, once it is our turn."""
+        del works, held_up
+        # Another run may have asked for its day meanwhile.
+        self._sight.give_up_day()
+        self._is_our_turn = False
+
+    def finish(self, *, has_ended: bool) -> None:
+        """Let fail what was left for want of time."""
+        del has_ended
+        self._fail_all(self._waiting, FailureKind.NO_SLOT, "the time in which calls may begin is over")
+        self._waiting.clear()
+
+    def failed(self, one: Landed, error: CallError) -> Aftermath:
+        """Make it again, make other calls in its place, or let its assets fail."""
+        del one
+        self._run.stop.check()
+        return self._failed(error)
+
+    def _failed(self, error: CallError) -> Aftermath:
+        """Decide what follows from the next call, which brought nothing."""
+        self._errors.append(error)
+        call, kind = self._waiting[0], error.kind
+        others = len(self._waiting) - 1
+        must_end = self.calls_left <= others or time.monotonic() >= self._no_call_after
+        covers = Covers.SEVERAL if len(call.assets) > 1 and call.day is None else Covers.ONE
+        tries_left = 0 if must_end else ATTEMPTS - len(self._errors)
+        decision = decide(kind, covers, tries_left=tries_left)
+        if decision.then is Then.AGAIN:
+            return Aftermath(backoff_seconds(len(self._errors), AGAIN_SECONDS, LONGEST_AGAIN_SECONDS))
+        self._waiting.popleft()
+        self._forget()
+        if self._sight.learn(call, error):
+            if call.kind is CallKind.DAILY:
+                # A market whose days are late does not keep the other from its call.
+                self._plan_anew(self._waiting, [call])
+            else:
+                self._plan_anew([call, *self._waiting])
+            return Aftermath()
+        self._sight.give_up_day()
+        resting = [asset for asset in call.assets if call.day is None and self._sight.excuses(asset, kind)]
+        awake = tuple(asset for asset in call.assets if asset not in resting)
+        if decision.then is Then.HALVE and awake and self.calls_left >= 2 + len(self._waiting):
+            log.info("%s for %d assets was refused as a whole, halving it: %s", call.kind, len(call.assets), error)
+            self._waiting.extendleft(reversed(planner.halves(call)))
+            return Aftermath()
+        if resting:
+            self.rested(resting)
+        useless = [replace(call, assets=awake)]
+        if KINDS[kind].strike:
+            decision = decide(kind, covers, is_away=self._calls.api_is_away())
+        if decision.ends_run:
+            useless += self._waiting
+        elif kind is FailureKind.NOT_ENTITLED:
+            useless += [other for other in self._waiting if other.kind.access is call.kind.access]
+        self._fail_all(useless, kind, error.reason)
+        self._waiting = deque(other for other in self._waiting if other not in useless)
+        return Aftermath()
+
+    def fail(self, assets: Sequence[Asset], kind: FailureKind, reason: str) -> None:
+        """Write down that these assets were not updated, and why; others that a call covers beside them were no aim."""
+        assets = [asset for asset in assets if asset.role is Role.PRIORITY]
+        if assets:
+            # Another run that has taken over may have had better luck.
+            self._calls.keep_lease()
+            brought = [Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in assets]
+            self._store(None, brought, [])
+
+    def rested(self, assets: Sequence[Asset]) -> None:
+        """Write down that these assets were asked for while their market rests, and that it has no price of them."""
+        self._calls.keep_lease()
+        self._store(None, [Brought(asset.symbol) for asset in assets], [])
+
+    def _fail_all(self, calls: Iterable[Call], kind: FailureKind, reason: str) -> None:
+        self.fail([asset for call in calls for asset in call.assets], kind, reason)
+
+    def _store(self, call: Call | None, brought: Sequence[Brought], records: Sequence[CallRecord]) -> None:
+        day = None if call is None else call.day
+
+        def ending(_stored: object) -> None:
+            if call is not None and day is not None:
+                self._sight.note_stored(call)
+
+        clock, stored = self._run.clock, self._run.stored
+        times = Times(planner.served_as_of(call, clock.started_at), clock.now(), day)
+        found, _ = write_prices(self._run.connection, brought, times, records, ending)
+        stored += found

@@ -1,0 +1,82 @@
+"""Storing: what calls brought, with their records and whatever ends with them, in one transaction.
+
+It needs a connection and nothing of a run, so that whoever has prices can store them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from assetbatch.database import prices, runs
+from assetbatch.database.connection import transaction
+from assetbatch.database.savepoints import carefully
+from assetbatch.model import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.errors import FailureKind
+    from assetbatch.model import Asset, Call
+    from assetbatch.provider.quotes import Answers
+
+T = TypeVar("T")
+
+
+def write_prices(
+    connection: Connection,
+    brought: Sequence[prices.Brought],
+    times: prices.Times,
+    records: Sequence[runs.CallRecord],
+    ending: Callable[[prices.Stored], T],
+) -> tuple[prices.Stored, T]:
+    """Store what calls brought, with their records and what `ending` writes; return what became of it, and of that.
+
+    `ending` is told what became of the assets; a deadlock repeats it.
+    """
+
+    def write(*, carefully: bool) -> tuple[prices.Stored, T]:
+        stored = prices.write(connection, brought, times, carefully=carefully)
+        return stored, ending(stored)
+
+    return write_with_records(connection, write, records)
+
+
+def write_with_records(connection: Connection, write: Callable[..., T], records: Sequence[runs.CallRecord]) -> T:
+    """Write something with the records of its calls, in one transaction; what gets in its way repeats it.
+
+    `write` is told whether to go about it `carefully`: the platform's tables refused something before, or a row was
+    locked.
+    """
+
+    def attempt(*, carefully: bool) -> T:
+        with transaction(connection):
+            written = write(carefully=carefully)
+            if records:
+                runs.record_calls(connection, records)
+            return written
+
+    return carefully(attempt)
+
+
+def sort_out(
+    call: Call, answers: Answers, known: Collection[str], excuses: Callable[[Asset, FailureKind], bool]
+) -> list[prices.Brought]:
+    """Return for each asset of a call what the answer has for it; `known` had rows in the platform's table before.
+
+    `excuses` tells of which assets a live answer without a price is no failure.
+    """
+    failures = {
+        asset.symbol: Failure(asset.symbol, *failed)
+        for asset in call.assets
+        if (failed := answers.failures.get(asset.symbol)) and (call.day is not None or not excuses(asset, failed[0]))
+    }
+    return [
+        prices.Brought(
+            asset.symbol,
+            answers.quotes.get(asset.symbol),
+            failures.get(asset.symbol),
+            known=asset.symbol in known,
+        )
+        for asset in call.assets
+    ]
