@@ -19,7 +19,7 @@ from assetbatch.model import Access, AssetType, Call, CallKind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from assetbatch.market_hours import Market
+    from assetbatch.markets import Market
     from assetbatch.model import Asset
 
 # A request line may have 8 kB where it passes nginx; this much of it is for tickers, percent-encoded: a ticker's colon
@@ -302,8 +302,9 @@ def _seen_lately(candidate: Candidate, now: datetime) -> bool:
 
 def _may_have_rested(candidate: Candidate) -> bool:
     """Return whether the newest day alone lacks a metal: those have holidays on days that forex trades on."""
-    is_metal = market_hours.market_of(candidate.asset) is market_hours.Market.METALS
-    return is_metal and candidate.missing_since is not None and candidate.missing_since == candidate.day
+    hours = market_hours.market_of(candidate.asset).hours
+    rests_alone = hours is not None and hours.has_own_holidays
+    return rests_alone and candidate.missing_since is not None and candidate.missing_since == candidate.day
 
 
 def _day_before(candidate: Candidate, days: Days, now: datetime) -> date | None:

@@ -5,16 +5,21 @@ comment of `config show --defaults`, an example stands there for a key without d
 where a pattern would be. One long table on purpose: whoever looks for a key finds it here.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from assetbatch.config.secret import ENCODE, HOST, USERINFO
+from assetbatch.markets import TICKER_PATTERN, TICKERS_DESCRIBED, TRAITS
 
 Plan: TypeAlias = Literal["free", "starter", "developer", "advanced", "business", "basic"]
 PLAN_ALIASES = {"basic": "free"}
 """Words that are understood, but not offered."""
+if TYPE_CHECKING:
+    TypeWord: TypeAlias = str
+else:  # no type checker reads a table
+    TypeWord = Literal[tuple(asset_type.value for asset_type in TRAITS)]
 PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
 
 # A scheme, a host, and perhaps a path: user, password and query would put secrets into log lines.
@@ -79,6 +84,13 @@ class RateLimiting(Section, frozen=True, kw_only=True):
     ] = UNSET
 
 
+_TICKERS = " or ".join(f"{traits.prefix}… ({', '.join(traits.included)})" for traits in TRAITS.values())
+_TYPES = [
+    f"{name} ({', '.join(others)} included)" if others else name
+    for name, *others in (traits.included for traits in TRAITS.values())
+]
+
+
 class AssetSection(Section, frozen=True, kw_only=True):
     """What assets of both lists have."""
 
@@ -94,20 +106,17 @@ class AssetSection(Section, frozen=True, kw_only=True):
     polygon_ticker: Annotated[
         str,
         Meta(
-            pattern=r"^[CX]:[A-Z0-9]+$",
+            pattern=TICKER_PATTERN,
             max_length=50,
-            description="the vendor's name: C:… for forex and metals, X:… for crypto",
-            extra={
-                "expected": "C:… (forex, metals) or X:… (crypto), in capitals; "
-                "forex and crypto are what this version does"
-            },
+            description=f"the vendor's name: {TICKERS_DESCRIBED}",
+            extra={"expected": f"{_TICKERS}, in capitals; {' and '.join(TRAITS)} are what this version does"},
         ),
     ]
     asset_type: Annotated[
-        Literal["forex", "crypto"],
+        TypeWord,
         Meta(
-            description="forex (metals included) | crypto",
-            extra={"expected": "forex (metals included) or crypto, which are what this version does"},
+            description=" | ".join(_TYPES),
+            extra={"expected": f"{' or '.join(_TYPES)}, which are what this version does"},
         ),
     ]
     name: Annotated[str, Meta(max_length=200, description="for people")] = ""
@@ -132,7 +141,7 @@ class SecondaryAsset(AssetSection, frozen=True, kw_only=True):
     priority: Annotated[PriorityWord, Meta(description="CRITICAL | HIGH | MEDIUM | LOW")] = "MEDIUM"
 
 
-def _priority(symbol: str, ticker: str, asset_type: Literal["forex", "crypto"], name: str, rank: int) -> PriorityAsset:
+def _priority(symbol: str, ticker: str, asset_type: str, name: str, rank: int) -> PriorityAsset:
     return PriorityAsset(
         symbol=symbol,
         polygon_ticker=ticker,

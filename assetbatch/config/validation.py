@@ -11,6 +11,7 @@ from assetbatch.config.settings import PLAN_ALIASES, PRIORITY_ASSETS, Section, S
 from assetbatch.config.sources import VARIABLES
 from assetbatch.config.wording import Refusal, called, did_you_mean, typed
 from assetbatch.errors import Fault
+from assetbatch.markets import type_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,6 @@ SECRET_KEYS = {
     "REDIS_URL": {"redis", "redis_url"},
 }
 KEYS_HINT = "`assetbatch config show --defaults` lists all keys"
-_MARKETS = {"C": "forex", "X": "crypto"}
 
 
 def from_document(root: Given | None, faults: list[Fault]) -> Values:
@@ -64,7 +64,7 @@ def check_assets(values: Values, faults: list[Fault]) -> None:
     ]
     for path, row in rows:
         symbol, ticker, asset_type = (row.get(name) for name in ("symbol", "polygon_ticker", "asset_type"))
-        if ticker and asset_type and (market := _MARKETS[ticker.value[0]]) != asset_type.value:
+        if ticker and asset_type and (market := type_of(ticker.value)) != asset_type.value:
             message = f"{asset_type.value} does not go with {ticker.value}, which is {market}"
             faults.append(Fault(asset_type.place, f"{path}.asset_type", message))
         # A ticker has a colon, a symbol has none: they do not meet.

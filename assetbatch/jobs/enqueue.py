@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.jobs.run import Run, Start
-    from assetbatch.market_hours import Market
+    from assetbatch.markets import Market
     from assetbatch.model import Enqueued, RunResult
 
 JOB = "enqueue-secondary"

@@ -13,7 +13,7 @@ from assetbatch.jobs.backfill import seconds_for
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.market_hours import Market
+from assetbatch.markets import Market
 from assetbatch.model import Access, CallKind, Span
 from assetbatch.planner import Mode
 

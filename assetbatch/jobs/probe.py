@@ -12,6 +12,7 @@ from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, CallError, FailureKind
 from assetbatch.jobs.run import Start, new_client, perform, rules_of
 from assetbatch.jobs.sight import BEYOND_THE_PLAN, Sight
+from assetbatch.markets import TRAITS, without_prefix
 from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
 from assetbatch.provider.quotes import Answers
 
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOB = "probe"
-# The two tickers that every plan of these markets has.
-TICKERS = {AssetType.FOREX: "C:EURUSD", AssetType.CRYPTO: "X:BTCUSD"}
 # The free plan shows two years.
 LONG_AGO = timedelta(days=2 * 365 + 10)
-# Quotes of both markets at once; of each market the bars of today and of long ago.
-CALLS = 1 + 2 * len(TICKERS)
+# Quotes of all markets at once; of each market the bars of today and of long ago.
+CALLS = 1 + 2 * len(TRAITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,10 @@ class _Probe:
 
     def ask(self) -> Probed:
         """Make the calls, and remember what they told."""
-        assets = [Asset(ticker[2:], ticker, market, Role.SECONDARY, 1, 300) for market, ticker in TICKERS.items()]
+        assets = [
+            Asset(without_prefix(traits.example), traits.example, market, Role.SECONDARY, 1, 300)
+            for market, traits in TRAITS.items()
+        ]
         quotes = self._quotes(assets)
         markets = [self._market(asset, quotes[asset.symbol]) for asset in assets]
         for access in self._allowed | self._refused.keys():

@@ -17,6 +17,7 @@ from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import CallError, FailureKind, Fault
 from assetbatch.jobs.run import Start, new_client, perform
 from assetbatch.jobs.wishes import Wish, read_wish
+from assetbatch.markets import without_prefix
 from assetbatch.model import Asset, AssetType, Call, CallKind
 from assetbatch.provider.reference import TickerPage
 
@@ -110,8 +111,8 @@ def select(
 ) -> Selection:
     """Choose the tickers that match a pattern, without their prefix; that is also what they are called here."""
     wishes, skipped = [], []
-    for ticker in sorted(ticker for ticker in names if fnmatchcase(ticker[2:], pattern)):
-        cells = {"symbol": ticker[2:], "polygon_ticker": ticker}
+    for ticker in sorted(ticker for ticker in names if fnmatchcase(without_prefix(ticker), pattern)):
+        cells = {"symbol": without_prefix(ticker), "polygon_ticker": ticker}
         wish = read_wish("", cells, priority=priority, frequency_seconds=frequency_seconds)
         if isinstance(wish, Wish):
             wishes.append(wish.asset)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import bars, market_hours, planner
-from assetbatch.market_hours import Market
+from assetbatch.markets import Market
 from assetbatch.model import Span
 from assetbatch.planner import Mode
 

@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
 from assetbatch.bars import MOST_BASE_MINUTES
-from assetbatch.model import AssetType, Call, CallKind
+from assetbatch.markets import TRAITS
+from assetbatch.model import Call, CallKind
 from assetbatch.planner import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
 TICKERS_PATH = "/v3/reference/tickers"
-# What the reference, and the days of a whole market, call the markets.
-REFERENCE_MARKETS = {AssetType.FOREX: "fx", AssetType.CRYPTO: "crypto"}
 # One vendor, renamed: both names answer with the same data.
 SAME_SOURCE = {"api.polygon.io": "api.massive.com"}
 SANDBOX_SOURCE = "sandbox"
-MARKETS: Mapping[AssetType, str] = {AssetType.FOREX: "forex", AssetType.CRYPTO: "crypto"}
 # The vendor's defaults, 10 and 100, would cut the answers.
 SNAPSHOT_LIMIT = 250
 TICKERS_LIMIT = 1000
@@ -47,12 +44,14 @@ def target(call: Call) -> str:
             return f"/v3/snapshot?{urlencode({'ticker.any_of': tickers, 'limit': SNAPSHOT_LIMIT})}"
         case CallKind.SNAPSHOT_SINGLE:
             asset = call.assets[0]
-            market = MARKETS[asset.asset_type]
-            return f"/v2/snapshot/locale/global/markets/{market}/tickers/{quote(asset.polygon_ticker, safe=':')}"
+            traits = TRAITS[asset.asset_type]
+            market = f"{traits.locale}/markets/{traits.snapshot_name}"
+            return f"/v2/snapshot/locale/{market}/tickers/{quote(asset.polygon_ticker, safe=':')}"
         case CallKind.DAILY:
             assert call.market is not None  # noqa: S101 - such a call is of a market
-            market = REFERENCE_MARKETS[call.market]
-            return f"/v2/aggs/grouped/locale/global/market/{market}/{call.day}?adjusted=true"
+            traits = TRAITS[call.market]
+            market = f"{traits.locale}/market/{traits.reference_name}"
+            return f"/v2/aggs/grouped/locale/{market}/{call.day}?adjusted=true"
         case CallKind.BARS:
             assert call.span is not None  # noqa: S101 - such a call has a span
             ticker = quote(call.assets[0].polygon_ticker, safe=":")
@@ -63,7 +62,7 @@ def target(call: Call) -> str:
             return "/v1/marketstatus/now"
         case CallKind.TICKERS:
             assert call.market is not None  # noqa: S101 - such a call is of a market
-            wanted = {"market": REFERENCE_MARKETS[call.market], "active": "true", "limit": str(TICKERS_LIMIT)}
+            wanted = {"market": TRAITS[call.market].reference_name, "active": "true", "limit": str(TICKERS_LIMIT)}
             if call.assets:
                 wanted["ticker"] = call.assets[0].polygon_ticker
             return f"{TICKERS_PATH}?{call.page or urlencode(wanted)}"

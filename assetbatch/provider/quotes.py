@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.errors import FailureKind
-from assetbatch.model import AssetType, Call, CallKind, Quote
+from assetbatch.markets import TRAITS
+from assetbatch.model import Call, CallKind, Quote
 from assetbatch.provider.answers import Document, message, rows_of, text
 from assetbatch.provider.values import InvalidRowError, number, time_of
 
@@ -113,12 +114,13 @@ def _row_error(row: Document) -> tuple[FailureKind, str]:
 
 def _quote(asset: Asset, row: Document, shape: Shape, now: datetime) -> Quote:
     quote, trade, day = (_part(row, name) for name in (shape.quote, shape.trade, shape.day))
-    if asset.asset_type is AssetType.CRYPTO:
+    has_trades = TRAITS[asset.asset_type].has_trades
+    if has_trades:
         price, moment = number(trade, shape.price), _first(trade, shape.trade_times)
     else:
         price, moment = number(quote, shape.bid), quote.get(shape.quote_time)
     if price is None:
-        what = "trade" if asset.asset_type is AssetType.CRYPTO else "bid"
+        what = "trade" if has_trades else "bid"
         raise InvalidRowError(f"no {what} price (zero or absent)")
     return Quote(
         last_price=price,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from assetbatch.errors import CallError, FailureKind
-from assetbatch.provider.addresses import REFERENCE_MARKETS, TICKERS_PATH
+from assetbatch.markets import TRAITS
+from assetbatch.provider.addresses import TICKERS_PATH
 from assetbatch.provider.answers import rows_of, text
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def read_status(document: Document) -> MarketsOpen:
     words = currencies if isinstance(currencies, dict) else {}
     return MarketsOpen(
         {
-            market: words[name] == "open"
-            for market, name in REFERENCE_MARKETS.items()
-            if isinstance(words.get(name), str)
+            market: words[traits.reference_name] == "open"
+            for market, traits in TRAITS.items()
+            if isinstance(words.get(traits.reference_name), str)
         }
     )
 
@@ -59,7 +60,7 @@ def read_tickers(call: Call, document: Document) -> TickerPage:
     found = [
         Ticker(row["ticker"], text(row["name"])[:LONGEST_NAME] if row.get("name") else "")
         for row in rows_of(document)
-        if isinstance(row.get("ticker"), str) and row.get("market") == REFERENCE_MARKETS[call.market]
+        if isinstance(row.get("ticker"), str) and row.get("market") == TRAITS[call.market].reference_name
     ]
     return TickerPage(tuple(found), _next_page(document.get("next_url")))
 
