@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import market_hours
 from assetbatch.model import Access, AssetType, Call, CallKind
+from assetbatch.plans import PLANS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,12 +110,12 @@ class Candidate:
 def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
     """Tell how prices are asked for.
 
-    The word of the plan is believed until the key is refused; a refusal holds for an hour. The free plan has
-    end-of-day prices only, unless `provider.mode` insists, or the key was found to see more.
+    The word of the plan is believed until the key is refused; a refusal holds for an hour. A plan may have end-of-day
+    prices only, unless `provider.mode` insists, or the key was found to see more.
     """
     if configured == Mode.END_OF_DAY:
         return Mode.END_OF_DAY
-    believed = plan != "free" or configured == Mode.LIVE
+    believed = PLANS[plan].is_live or configured == Mode.LIVE
     live = believed if snapshots is None else snapshots.allowed or (believed and now - snapshots.asked_at >= ASK_AGAIN)
     return Mode.LIVE if live else Mode.END_OF_DAY
 
@@ -129,9 +130,9 @@ def contradictions(
 ) -> dict[Access, Entitlement]:
     """Return the refusals that go against the word of the plan, as far as that matters now.
 
-    That it has no snapshots is what the free plan says; where prices are live, nobody asks for finished days.
+    That it has no snapshots may be what the plan says; where prices are live, nobody asks for finished days.
     """
-    expected = {Access.SNAPSHOTS} if plan == "free" or configured == Mode.END_OF_DAY else set()
+    expected = {Access.SNAPSHOTS} if not PLANS[plan].is_live or configured == Mode.END_OF_DAY else set()
     expected |= {Access.DAILY} if mode is Mode.LIVE else set()
     return {access: found for access, found in told.items() if not found.allowed and access not in expected}
 

@@ -12,13 +12,13 @@ from msgspec import UNSET, Meta, UnsetType
 
 from assetbatch.config.secret import ENCODE, HOST, USERINFO
 from assetbatch.markets import TICKER_PATTERN, TICKERS_DESCRIBED, TRAITS
+from assetbatch.plans import ALIASES, FREE, PLANS
 
-Plan: TypeAlias = Literal["free", "starter", "developer", "advanced", "business", "basic"]
-PLAN_ALIASES = {"basic": "free"}
-"""Words that are understood, but not offered."""
 if TYPE_CHECKING:
+    PlanWord: TypeAlias = str
     TypeWord: TypeAlias = str
 else:  # no type checker reads a table
+    PlanWord = Literal[(*PLANS, *ALIASES)]
     TypeWord = Literal[tuple(asset_type.value for asset_type in TRAITS)]
 PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
 
@@ -44,7 +44,7 @@ class Provider(Section, frozen=True, kw_only=True):
     base_url: Annotated[Url, Meta(description="https://api.polygon.io, its old name, works too", extra=_PLAIN_URL)] = (
         "https://api.massive.com"
     )
-    plan: Annotated[Plan, Meta(description="free | starter | developer | advanced | business")] = "free"
+    plan: Annotated[PlanWord, Meta(description=" | ".join(PLANS))] = FREE.name
     upgrade_url: Annotated[Url, Meta(description="shown where a plan stands in the way", extra=_PLAIN_URL)] = (
         "https://massive.com/pricing"
     )
@@ -67,7 +67,10 @@ class RateLimiting(Section, frozen=True, kw_only=True):
 
     calls_per_minute: Annotated[
         Annotated[int, Meta(ge=1, le=100_000)] | UnsetType | None,
-        Meta(examples=[5], description="calls in any window_seconds; absent: as the plan says; null: unlimited"),
+        Meta(
+            examples=[FREE.calls_per_minute],
+            description="calls in any window_seconds; absent: as the plan says; null: unlimited",
+        ),
     ] = UNSET
     window_seconds: Annotated[float, Meta(gt=0, le=3600, description="the window in which calls count")] = 60.0
     margin_seconds: Annotated[float, Meta(ge=0, le=60, description="covers a server that counts in whole seconds")] = (
@@ -80,7 +83,8 @@ class RateLimiting(Section, frozen=True, kw_only=True):
         float, Meta(ge=0, le=3600, description="a slot kept for run-priority may come free this late")
     ] = 10.0
     tier: Annotated[
-        Plan | UnsetType, Meta(examples=["free"], description="another name for provider.plan: give one of the two")
+        PlanWord | UnsetType,
+        Meta(examples=[FREE.name], description="another name for provider.plan: give one of the two"),
     ] = UNSET
 
 

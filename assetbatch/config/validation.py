@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from assetbatch import plans
 from assetbatch.config import secret
 from assetbatch.config.given import Given, Values, printable
 from assetbatch.config.keys import fields, item_of, leaves, section_of
-from assetbatch.config.settings import PLAN_ALIASES, PRIORITY_ASSETS, Section, Settings
+from assetbatch.config.settings import PRIORITY_ASSETS, Section, Settings
 from assetbatch.config.sources import VARIABLES
 from assetbatch.config.wording import Refusal, called, did_you_mean, typed
 from assetbatch.errors import Fault
@@ -34,7 +35,7 @@ def from_document(root: Given | None, faults: list[Fault]) -> Values:
         _section(root, Settings, "", values, faults)
     if (tier := values.pop("rate_limiting.tier", None)) is not None:
         plan = values.setdefault("provider.plan", tier)
-        if PLAN_ALIASES.get(plan.value, plan.value) != PLAN_ALIASES.get(tier.value, tier.value):
+        if plans.ALIASES.get(plan.value, plan.value) != plans.ALIASES.get(tier.value, tier.value):
             message = f"says {tier.value}, while provider.plan says {plan.value} ({plan.place}): give one of the two"
             faults.append(Fault(tier.place, "rate_limiting.tier", message))
     return values

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from assetbatch import bars as core
-from assetbatch import market_hours, planner
+from assetbatch import market_hours, planner, plans
 from assetbatch.database import bar_holes, bar_pages, bars, runs
 from assetbatch.database.bar_pages import StoredBars
 from assetbatch.database.connection import words_of
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind, Fate
 from assetbatch.jobs.bar_calls import BarCall, BarCalls
-from assetbatch.jobs.wanted import HORIZONS
 from assetbatch.model import BarsResult, Span, Trouble
 from assetbatch.planner import Mode
 from assetbatch.provider.bars import Page
@@ -298,7 +297,7 @@ class Bars(BarCalls):
         the next smaller plan reaches back, and there a day at a time. No plan that is sold shows less than the last.
         """
         connection, since, now = self._run.connection, one.span.since, self._run.clock.now()
-        reaches = (core.floor(now - back) for back in HORIZONS)
+        reaches = (core.floor(now - plans.reach(years)) for years in plans.HISTORY_YEARS)
         seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
         span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
         symbol = one.claimed.track.asset.symbol

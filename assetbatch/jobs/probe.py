@@ -14,6 +14,7 @@ from assetbatch.jobs.run import Start, new_client, perform, rules_of
 from assetbatch.jobs.sight import BEYOND_THE_PLAN, Sight
 from assetbatch.markets import TRAITS, without_prefix
 from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
+from assetbatch.plans import HISTORY_YEARS, PLANS
 from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOB = "probe"
-# The free plan shows two years.
-LONG_AGO = timedelta(days=2 * 365 + 10)
+# Beyond what the smallest plan shows.
+YEARS = min(HISTORY_YEARS)
+LONG_AGO = timedelta(days=YEARS * 365 + 10)
 # Quotes of all markets at once; of each market the bars of today and of long ago.
 CALLS = 1 + 2 * len(TRAITS)
 
@@ -50,7 +52,7 @@ class MarketSight:
     @property
     def history(self) -> str:
         """How far the bars reach back."""
-        return {True: "over 2 years", False: "2 years at most", None: "unknown"}[self.long_history]
+        return {True: f"over {YEARS} years", False: f"{YEARS} years at most", None: "unknown"}[self.long_history]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,12 @@ class Probed:
     def verdict(self) -> str:
         """What does not fit together; empty: nothing."""
         without = [one.market.value for one in self.markets if one.quotes is False]
-        if self.plan != "free" and without:
+        if PLANS[self.plan].is_live and without:
             return f"plan says {self.plan}, the key is refused live prices of {' and '.join(without)}: lapsed payment?"
-        if self.plan == "free" and all(one.quotes for one in self.markets):
-            return "plan says free, the key sees live prices: set provider.plan (POLYGON_TIER) to what you pay for"
+        if not PLANS[self.plan].is_live and all(one.quotes for one in self.markets):
+            return (
+                f"plan says {self.plan}, the key sees live prices: set provider.plan (POLYGON_TIER) to what you pay for"
+            )
         return ""
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from assetbatch import __version__
-from assetbatch.config.configuration import FREE_CALLS_PER_WINDOW
 from assetbatch.database import ahead, platform, retention, runs, schema
 from assetbatch.database.leases import LEASE_SECONDS, Lease, release_dead
 from assetbatch.database.rate_limit import RateLimiter, Rules, key_fingerprint
@@ -18,6 +17,7 @@ from assetbatch.events import Announcer
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.update import Road, Trip
 from assetbatch.model import RunResult, RunStatus
+from assetbatch.plans import FREE
 from assetbatch.provider.addresses import source_of
 from assetbatch.provider.client import Client
 
@@ -251,7 +251,7 @@ def _give_way(config: Config, connection: Connection, trip: Trip) -> tuple[str, 
         words = (
             f"the configuration says unlimited, the server counts all the same: it refused {often} in the last hour."
             " Calls are spaced for an hour. Check provider.plan, or set rate_limiting.calls_per_minute"
-            f" ({FREE_CALLS_PER_WINDOW} on the free plan)"
+            f" ({FREE.calls_per_minute} on the free plan)"
         )
         return (words,)
     ours = min(trip.unforeseen)
