@@ -32,8 +32,6 @@ JITTER = timedelta(seconds=15)
 # So far ahead no two runs begin; a clock that was set back may have been.
 AHEAD = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# One crontab line a minute makes the drain continuous.
-DRAIN_EVERY = timedelta(minutes=1)
 # What was refused is asked again after so long, and so is a day that was not there yet.
 ASK_AGAIN = timedelta(hours=1)
 # What did not trade on a finished day, and for so long on none, has left the market.

@@ -27,6 +27,7 @@ from assetbatch.jobs.settling import Settling
 from assetbatch.jobs.sight import Sight
 from assetbatch.model import AssetType, CallKind
 from assetbatch.planner import Mode
+from assetbatch.schedule import DRAIN_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JOB = "drain-queue"
 # Calls begin until so long before the run's end.
 LAST_CALL_SECONDS = 2.0
 # How long at most to wait for an answer before leases are looked after.
@@ -78,7 +78,7 @@ def drain_queue(
         return drain.result()
 
     lease_seconds = None if shared else renewal_seconds(start.config)
-    return perform(JOB, start, work, max_seconds=bounds.max_seconds, lease_seconds=lease_seconds)
+    return perform(DRAIN_QUEUE.name, start, work, max_seconds=bounds.max_seconds, lease_seconds=lease_seconds)
 
 
 class Drain:

@@ -20,6 +20,7 @@ from assetbatch.model import RunResult, RunStatus
 from assetbatch.plans import FREE
 from assetbatch.provider.addresses import source_of
 from assetbatch.provider.client import Client
+from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 LEASE_PATIENCE_SECONDS = 10.0
 LEASE_POLL_SECONDS = 0.25
 MOST_NAMED = 5
-# Those that run often enough, and have time at their end.
-PRUNING_JOBS = ("run-priority", "enqueue-secondary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +181,8 @@ def perform(
             result = replace(result, warnings=(ahead.TOLD, *result.warnings))
         runs.finish(connection, result)
         announcer.announce(at_once=True)
-        if job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and start.started_at is None:
+        prunes = job in JOBS and JOBS[job].prunes
+        if prunes and result.status is not RunStatus.SKIPPED and start.started_at is None:
             retention.prune(connection, days=config.settings.retention_days)
     except BaseException as error:
         runs.abandon(connection, run_id, error)
