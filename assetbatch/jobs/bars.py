@@ -23,7 +23,7 @@ from assetbatch.errors import KINDS, CallError, FailureKind, Fate
 from assetbatch.jobs.bar_calls import BarCall, BarCalls
 from assetbatch.model import BarsResult, Span, Trouble
 from assetbatch.planner import Mode
-from assetbatch.provider.bars import Page
+from assetbatch.provider import endpoints
 from assetbatch.provider.flight import HeldUpError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.update import Road
     from assetbatch.model import Bar
     from assetbatch.provider.client import Client
+    from assetbatch.provider.results import Page
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class Bars(BarCalls):
     def _ask(self, client: Client, one: BarCall, slot: Slot) -> None:
         began = time.monotonic()
         try:
-            page = self._road.sent(client, one.call, slot, began)
+            page = self._road.sent(client, endpoints.bars(one.call), slot, began)
         except HeldUpError:
             self.held_up(one)
         except CallError as error:
@@ -111,7 +112,6 @@ class Bars(BarCalls):
             self.let_go(one)
             raise
         else:
-            assert isinstance(page, Page)  # noqa: S101 - such calls bring bars
             self.landed(one, page, self._road.landed(one.call, slot, began, Outcome.OK))
 
     def landed(self, one: BarCall, page: Page, record: CallRecord) -> None:

@@ -21,9 +21,8 @@ from assetbatch.errors import KINDS, CallError, FailureKind
 from assetbatch.jobs.sight import Turn
 from assetbatch.jobs.update import sort_out
 from assetbatch.model import Call, CallKind, Failure, Role
+from assetbatch.provider import endpoints
 from assetbatch.provider.flight import HeldUpError
-from assetbatch.provider.quotes import Answers
-from assetbatch.provider.reference import MarketsOpen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from assetbatch.model import Asset
     from assetbatch.planner import Days
     from assetbatch.provider.client import Client
+    from assetbatch.provider.results import MarketsOpen
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +169,7 @@ class Cycle:
         road = self.road
         slot = road.acquire(max_wait_seconds=self.no_call_after - time.monotonic(), calls_after=calls_after)
         began = time.monotonic()
-        answers = road.sent(self.client, call, slot, began, leave_by=self.sight.leave_by(call))
-        assert isinstance(answers, Answers)  # noqa: S101 - such calls bring prices
+        answers = road.sent(self.client, endpoints.prices(call), slot, began, leave_by=self.sight.leave_by(call))
         record = road.landed(call, slot, began, Outcome.OK)
         self.sight.learn(call, None)
         self._store(call, sort_out(call, answers, self.sight.known, self.sight.excuses), [record])
@@ -179,12 +178,10 @@ class Cycle:
         """Ask which markets are open; None: not known."""
         left = self.no_call_after - time.monotonic()
         try:
-            found = self.road.ask(self.client, Call(CallKind.MARKET_STATUS), max_wait_seconds=left)
+            return self.road.ask(self.client, endpoints.markets_open(), max_wait_seconds=left)
         except CallError as error:
             log.info("the market's status is not known: %s", error)
             return None
-        assert isinstance(found, MarketsOpen)  # noqa: S101 - such calls bring this
-        return found
 
     def fail(self, assets: Sequence[Asset], kind: FailureKind, reason: str) -> None:
         """Write down that these assets were not updated, and why; others that a call covers beside them were no aim."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.errors import CallError
+from assetbatch.provider import endpoints
 from assetbatch.provider.flight import HeldUpError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Clock, Stop
     from assetbatch.model import Call
     from assetbatch.provider.client import Asked, Client
-    from assetbatch.provider.reading import Answer
+    from assetbatch.provider.request import Request
+    from assetbatch.provider.results import Answers, Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Flying:
     bars: BarCall | None
     slot: Slot
     client: Client
-    asked: Asked
+    asked: Asked[Answers | Page]
     began_at: datetime
     began: float
     """The same as monotonic time."""
@@ -77,8 +79,9 @@ class Flights:
         Nor does it once another one was refused as one too many, until what has not left is called off.
         """
         client = self._idle.pop()
+        request: Request[Answers | Page] = endpoints.prices(call) if bars is None else endpoints.bars(call)
         asked = client.begin(
-            call,
+            request,
             self._something_landed.set,
             leave_by=leave_by + after_seconds,
             after_seconds=after_seconds,
@@ -93,7 +96,7 @@ class Flights:
         for client in self._idle:
             client.warm_up()
 
-    def land(self, seconds: float) -> list[tuple[Flying, Answer | CallError | HeldUpError]]:
+    def land(self, seconds: float) -> list[tuple[Flying, Answers | Page | CallError | HeldUpError]]:
         """Wait for answers, for so long; return what came home, and give up what takes too long.
 
         Raises when the run is asked to end, where nothing is under way; else what is may come home yet.
@@ -104,7 +107,7 @@ class Flights:
         self._stop.wait_for(self._something_landed, seconds)
         return self.landed()
 
-    def landed(self) -> list[tuple[Flying, Answer | CallError | HeldUpError]]:
+    def landed(self) -> list[tuple[Flying, Answers | Page | CallError | HeldUpError]]:
         """Return what came home, without waiting, and what takes too long."""
         self._something_landed.clear()
         landed = [one for one in self._flying if one.asked.has_landed or one.asked.flight.is_over]
@@ -113,7 +116,7 @@ class Flights:
             self._idle.append(one.client)
         return [(one, self._finish(one)) for one in landed]
 
-    def _finish(self, one: Flying) -> Answer | CallError | HeldUpError:
+    def _finish(self, one: Flying) -> Answers | Page | CallError | HeldUpError:
         try:
             return one.client.finish(one.asked, now=self._clock.now())
         except (CallError, HeldUpError) as error:

@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, CallError, FailureKind
@@ -15,7 +15,7 @@ from assetbatch.jobs.sight import BEYOND_THE_PLAN, Sight
 from assetbatch.markets import TRAITS, without_prefix
 from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
 from assetbatch.plans import HISTORY_YEARS, PLANS
-from assetbatch.provider.quotes import Answers
+from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
     from assetbatch.model import RunResult
-    from assetbatch.provider.reading import Answer
+    from assetbatch.provider.request import Request
 
 log = logging.getLogger(__name__)
+A = TypeVar("A")
 
 JOB = "probe"
 # Beyond what the smallest plan shows.
@@ -139,11 +140,10 @@ class _Probe:
         """Tell for each symbol whether its quote is to be seen: an answer may refuse some of its rows."""
         call = Call(CallKind.SNAPSHOT, tuple(assets))
         try:
-            found = self._ask(call)
+            found = self._ask(endpoints.prices(call))
         except CallError as error:
             seen = self._judge(call, error)
             return {asset.symbol: seen for asset in assets}
-        assert isinstance(found, Answers)  # noqa: S101 - such calls bring prices
         refused = {symbol: words for symbol, (kind, words) in found.failures.items() if kind in BEYOND_THE_PLAN}
         if len(refused) < len(assets):
             self._allowed.add(call.kind.access)
@@ -152,16 +152,16 @@ class _Probe:
         return {asset.symbol: asset.symbol not in refused for asset in assets}
 
     def _sees(self, call: Call) -> bool | None:
-        """Tell whether a call is answered; None: it could not be told."""
+        """Return whether a call for bars is answered; None: it could not be told."""
         try:
-            self._ask(call)
+            self._ask(endpoints.bars(call))
         except CallError as error:
             return self._judge(call, error)
         self._allowed.add(call.kind.access)
         return True
 
-    def _ask(self, call: Call) -> Answer:
-        return self._road.ask(self._client, call, max_wait_seconds=self._no_call_after - time.monotonic())
+    def _ask(self, request: Request[A]) -> A:
+        return self._road.ask(self._client, request, max_wait_seconds=self._no_call_after - time.monotonic())
 
     def _judge(self, call: Call, error: CallError) -> bool | None:
         """Tell what a failure says about the key. Raises what says nothing about it, and ends the probe."""

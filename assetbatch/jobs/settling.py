@@ -14,9 +14,8 @@ from assetbatch.errors import KINDS, CallError, FailureKind, Fate
 from assetbatch.jobs.claims import Claims, verdict
 from assetbatch.jobs.update import sort_out
 from assetbatch.model import CallKind, Failure, Trouble
-from assetbatch.provider.bars import Page
 from assetbatch.provider.flight import HeldUpError
-from assetbatch.provider.quotes import Answers
+from assetbatch.provider.results import Answers, Page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.update import Road
     from assetbatch.model import Call
-    from assetbatch.provider.reading import Answer
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ class Settling:
         """Whether something came home that is not stored yet."""
         return bool(self._unstored)
 
-    def take_in(self, landed: Sequence[tuple[Flying, Answer | CallError | HeldUpError]]) -> None:
+    def take_in(self, landed: Sequence[tuple[Flying, Answers | Page | CallError | HeldUpError]]) -> None:
         """Tell the slots, at once; keep the answers for `store`; decide about what failed."""
         bad: list[tuple[Flying, CallError]] = []
         pages: list[tuple[BarCall, Page, CallRecord]] = []
@@ -82,11 +80,9 @@ class Settling:
                 bad.append((one, answer))
                 continue
             record = self._road.landed(one.call, one.slot, one.began, Outcome.OK)
-            if one.bars is not None:
-                assert isinstance(answer, Page)  # noqa: S101 - such calls bring bars
+            if one.bars is not None and isinstance(answer, Page):
                 pages.append((one.bars, answer, record))
-            else:
-                assert isinstance(answer, Answers)  # noqa: S101 - such calls bring prices
+            elif isinstance(answer, Answers):
                 self._unstored.append((one, answer, record))
         if bad or pages:
             self.store()
@@ -97,7 +93,11 @@ class Settling:
                 self._call_failed(one, error)
             else:
                 self._bars_failed(one.bars, error)
-        if any(KINDS[error.kind].strike for _, error in bad) and self.ended_by is None:
+        self._pause_after([error for _, error in bad])
+
+    def _pause_after(self, errors: Sequence[CallError]) -> None:
+        """Wait a moment after failures that may pass."""
+        if any(KINDS[error.kind].strike for error in errors) and self.ended_by is None:
             self._run.stop.pause(STRIKE_PAUSE_SECONDS)
 
     def _failed(self, one: Flying, error: CallError) -> None:

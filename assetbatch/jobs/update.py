@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from assetbatch.jobs.flights import Flying
     from assetbatch.model import Asset, Call
     from assetbatch.provider.client import Client
-    from assetbatch.provider.quotes import Answers
-    from assetbatch.provider.reading import Answer
+    from assetbatch.provider.request import Request
+    from assetbatch.provider.results import Answers
 
 log = logging.getLogger(__name__)
+A = TypeVar("A")
 T = TypeVar("T")
 
 HTTP_OK = 200
@@ -111,20 +112,20 @@ class Road:
         """Return until when a call may leave, as `boot_time()`: while it has its slot, and this run its job."""
         return slot.send_by if self.lease is None else min(slot.send_by, self.lease.until)
 
-    def ask(self, client: Client, call: Call, *, max_wait_seconds: float) -> Answer:
+    def ask(self, client: Client, request: Request[A], *, max_wait_seconds: float) -> A:
         """Take a slot for a call, make it and write it down. Raises CallError."""
         end = time.monotonic() + max_wait_seconds
         while True:
             slot = self.acquire(max_wait_seconds=end - time.monotonic())
             began = time.monotonic()
             try:
-                answer = self.sent(client, call, slot, began)
+                answer = self.sent(client, request, slot, began)
             except HeldUpError:
                 continue
-            runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.OK)])
+            runs.record_calls(self.connection, [self.landed(request.call, slot, began, Outcome.OK)])
             return answer
 
-    def sent(self, client: Client, call: Call, slot: Slot, began: float, *, leave_by: float = math.inf) -> Answer:
+    def sent(self, client: Client, request: Request[A], slot: Slot, began: float, *, leave_by: float = math.inf) -> A:
         """Make a call that has its slot; one that brings an answer is left to `landed`.
 
         Raises CallError, and HeldUpError when it had not left by `leave_by`, or while the slot was its own: then it has
@@ -132,17 +133,17 @@ class Road:
         """
         try:
             leave_by = min(self.leave_by(slot), leave_by)
-            return client.ask(call, now=self.clock.now, leave_by=leave_by, wait=self.stop.wait_for)
+            return client.ask(request, now=self.clock.now, leave_by=leave_by, wait=self.stop.wait_for)
         except HeldUpError:
             self.held_up(slot)
             raise
         except CallError as error:
-            self.failed(call, slot, began, error)
+            self.failed(request.call, slot, began, error)
             # What is given up because the run is to end says nothing about the API, or about any asset.
             self.stop.check()
             raise
         except BaseException:
-            runs.record_calls(self.connection, [self.landed(call, slot, began, Outcome.UNKNOWN)])
+            runs.record_calls(self.connection, [self.landed(request.call, slot, began, Outcome.UNKNOWN)])
             raise
 
     def held_up(self, slot: Slot) -> None:
