@@ -20,7 +20,7 @@ from assetbatch.planner import EPOCH, Mode
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from assetbatch.market_hours import Market
+    from assetbatch.markets import Market
     from assetbatch.model import Asset
     from assetbatch.planner import Days
 

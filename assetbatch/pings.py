@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from assetbatch import __version__, threads
 from assetbatch.errors import NoThreadError
+from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
     import requests
@@ -26,15 +27,9 @@ PING_SECONDS = 5.0
 
 def ping(config: Config, job: str, *, failed: bool, seconds: float) -> None:
     """Tell the job's monitor, where one is configured, that a run has ended; `seconds` is the most that it takes."""
-    pings = config.settings.pings
-    urls = {
-        "run-priority": pings.run_priority,
-        "drain-queue": pings.drain_queue,
-        "enqueue-secondary": pings.enqueue_secondary,
-    }
-    if (url := urls.get(job)) is None:
+    if job not in JOBS or (url := getattr(config.settings.pings, JOBS[job].pings_key, None)) is None:
         return
-    name = f"pings.{job.replace('-', '_')} ({'failure' if failed else 'success'})"
+    name = f"pings.{JOBS[job].pings_key} ({'failure' if failed else 'success'})"
     answers: list[str] = []
 
     def call() -> None:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from assetbatch import market_hours
 from assetbatch.model import Access, AssetType, Call, CallKind
+from assetbatch.plans import PLANS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from assetbatch.market_hours import Market
+    from assetbatch.markets import Market
     from assetbatch.model import Asset
 
 # A request line may have 8 kB where it passes nginx; this much of it is for tickers, percent-encoded: a ticker's colon
@@ -31,8 +32,6 @@ JITTER = timedelta(seconds=15)
 # So far ahead no two runs begin; a clock that was set back may have been.
 AHEAD = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# One crontab line a minute makes the drain continuous.
-DRAIN_EVERY = timedelta(minutes=1)
 # What was refused is asked again after so long, and so is a day that was not there yet.
 ASK_AGAIN = timedelta(hours=1)
 # What did not trade on a finished day, and for so long on none, has left the market.
@@ -109,12 +108,12 @@ class Candidate:
 def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
     """Tell how prices are asked for.
 
-    The word of the plan is believed until the key is refused; a refusal holds for an hour. The free plan has
-    end-of-day prices only, unless `provider.mode` insists, or the key was found to see more.
+    The word of the plan is believed until the key is refused; a refusal holds for an hour. A plan may have end-of-day
+    prices only, unless `provider.mode` insists, or the key was found to see more.
     """
     if configured == Mode.END_OF_DAY:
         return Mode.END_OF_DAY
-    believed = plan != "free" or configured == Mode.LIVE
+    believed = PLANS[plan].is_live or configured == Mode.LIVE
     live = believed if snapshots is None else snapshots.allowed or (believed and now - snapshots.asked_at >= ASK_AGAIN)
     return Mode.LIVE if live else Mode.END_OF_DAY
 
@@ -129,9 +128,9 @@ def contradictions(
 ) -> dict[Access, Entitlement]:
     """Return the refusals that go against the word of the plan, as far as that matters now.
 
-    That it has no snapshots is what the free plan says; where prices are live, nobody asks for finished days.
+    That it has no snapshots may be what the plan says; where prices are live, nobody asks for finished days.
     """
-    expected = {Access.SNAPSHOTS} if plan == "free" or configured == Mode.END_OF_DAY else set()
+    expected = {Access.SNAPSHOTS} if not PLANS[plan].is_live or configured == Mode.END_OF_DAY else set()
     expected |= {Access.DAILY} if mode is Mode.LIVE else set()
     return {access: found for access, found in told.items() if not found.allowed and access not in expected}
 
@@ -302,8 +301,9 @@ def _seen_lately(candidate: Candidate, now: datetime) -> bool:
 
 def _may_have_rested(candidate: Candidate) -> bool:
     """Return whether the newest day alone lacks a metal: those have holidays on days that forex trades on."""
-    is_metal = market_hours.market_of(candidate.asset) is market_hours.Market.METALS
-    return is_metal and candidate.missing_since is not None and candidate.missing_since == candidate.day
+    hours = market_hours.market_of(candidate.asset).hours
+    rests_alone = hours is not None and hours.has_own_holidays
+    return rests_alone and candidate.missing_since is not None and candidate.missing_since == candidate.day
 
 
 def _day_before(candidate: Candidate, days: Days, now: datetime) -> date | None:

@@ -14,6 +14,7 @@ from assetbatch import config as configuration
 from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current, working_folder
 from assetbatch.cli.told import Cause, End, Telling, Verdict, review
 from assetbatch.report.words import counted
+from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What cron or a timer starts again and again. Others are started by somebody, or by a script that wants the answer.
-SCHEDULED = frozenset({"run-priority", "drain-queue", "enqueue-secondary", "metrics"})
+SCHEDULED = frozenset({*JOBS, "metrics"})
 
 
 class _Gathered(logging.Filter):

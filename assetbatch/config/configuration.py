@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from assetbatch.config.secret import ways
-from assetbatch.config.settings import PLAN_ALIASES
 from assetbatch.errors import ConfigurationError, Fault
 from assetbatch.model import Asset, AssetType, Priority, Role
+from assetbatch.plans import ALIASES, PLANS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from assetbatch.config.lookalikes import Doubt
     from assetbatch.config.secret import Secret
     from assetbatch.config.settings import AssetSection, Settings
-
-FREE_CALLS_PER_WINDOW = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Config:
     def plan(self) -> str:
         """The plan's word; basic is free."""
         word = self.settings.provider.plan
-        return PLAN_ALIASES.get(word, word)
+        return ALIASES.get(word, word)
 
     @property
     def calls_per_window(self) -> int | None:
@@ -54,7 +52,7 @@ class Config:
         given = self.settings.rate_limiting.calls_per_minute
         if given is not UNSET:
             return given
-        return FREE_CALLS_PER_WINDOW if self.plan == "free" else None
+        return PLANS[self.plan].calls_per_minute
 
     @property
     def window_seconds(self) -> float:

@@ -5,16 +5,21 @@ comment of `config show --defaults`, an example stands there for a key without d
 where a pattern would be. One long table on purpose: whoever looks for a key finds it here.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from assetbatch.config.secret import ENCODE, HOST, USERINFO
+from assetbatch.markets import TICKER_PATTERN, TICKERS_DESCRIBED, TRAITS
+from assetbatch.plans import ALIASES, FREE, PLANS
 
-Plan: TypeAlias = Literal["free", "starter", "developer", "advanced", "business", "basic"]
-PLAN_ALIASES = {"basic": "free"}
-"""Words that are understood, but not offered."""
+if TYPE_CHECKING:
+    PlanWord: TypeAlias = str
+    TypeWord: TypeAlias = str
+else:  # no type checker reads a table
+    PlanWord = Literal[(*PLANS, *ALIASES)]
+    TypeWord = Literal[tuple(asset_type.value for asset_type in TRAITS)]
 PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
 
 # A scheme, a host, and perhaps a path: user, password and query would put secrets into log lines.
@@ -39,7 +44,7 @@ class Provider(Section, frozen=True, kw_only=True):
     base_url: Annotated[Url, Meta(description="https://api.polygon.io, its old name, works too", extra=_PLAIN_URL)] = (
         "https://api.massive.com"
     )
-    plan: Annotated[Plan, Meta(description="free | starter | developer | advanced | business")] = "free"
+    plan: Annotated[PlanWord, Meta(description=" | ".join(PLANS))] = FREE.name
     upgrade_url: Annotated[Url, Meta(description="shown where a plan stands in the way", extra=_PLAIN_URL)] = (
         "https://massive.com/pricing"
     )
@@ -62,7 +67,10 @@ class RateLimiting(Section, frozen=True, kw_only=True):
 
     calls_per_minute: Annotated[
         Annotated[int, Meta(ge=1, le=100_000)] | UnsetType | None,
-        Meta(examples=[5], description="calls in any window_seconds; absent: as the plan says; null: unlimited"),
+        Meta(
+            examples=[FREE.calls_per_minute],
+            description="calls in any window_seconds; absent: as the plan says; null: unlimited",
+        ),
     ] = UNSET
     window_seconds: Annotated[float, Meta(gt=0, le=3600, description="the window in which calls count")] = 60.0
     margin_seconds: Annotated[float, Meta(ge=0, le=60, description="covers a server that counts in whole seconds")] = (
@@ -75,8 +83,16 @@ class RateLimiting(Section, frozen=True, kw_only=True):
         float, Meta(ge=0, le=3600, description="a slot kept for run-priority may come free this late")
     ] = 10.0
     tier: Annotated[
-        Plan | UnsetType, Meta(examples=["free"], description="another name for provider.plan: give one of the two")
+        PlanWord | UnsetType,
+        Meta(examples=[FREE.name], description="another name for provider.plan: give one of the two"),
     ] = UNSET
+
+
+_TICKERS = " or ".join(f"{traits.prefix}… ({', '.join(traits.included)})" for traits in TRAITS.values())
+_TYPES = [
+    f"{name} ({', '.join(others)} included)" if others else name
+    for name, *others in (traits.included for traits in TRAITS.values())
+]
 
 
 class AssetSection(Section, frozen=True, kw_only=True):
@@ -94,20 +110,17 @@ class AssetSection(Section, frozen=True, kw_only=True):
     polygon_ticker: Annotated[
         str,
         Meta(
-            pattern=r"^[CX]:[A-Z0-9]+$",
+            pattern=TICKER_PATTERN,
             max_length=50,
-            description="the vendor's name: C:… for forex and metals, X:… for crypto",
-            extra={
-                "expected": "C:… (forex, metals) or X:… (crypto), in capitals; "
-                "forex and crypto are what this version does"
-            },
+            description=f"the vendor's name: {TICKERS_DESCRIBED}",
+            extra={"expected": f"{_TICKERS}, in capitals; {' and '.join(TRAITS)} are what this version does"},
         ),
     ]
     asset_type: Annotated[
-        Literal["forex", "crypto"],
+        TypeWord,
         Meta(
-            description="forex (metals included) | crypto",
-            extra={"expected": "forex (metals included) or crypto, which are what this version does"},
+            description=" | ".join(_TYPES),
+            extra={"expected": f"{' or '.join(_TYPES)}, which are what this version does"},
         ),
     ]
     name: Annotated[str, Meta(max_length=200, description="for people")] = ""
@@ -132,7 +145,7 @@ class SecondaryAsset(AssetSection, frozen=True, kw_only=True):
     priority: Annotated[PriorityWord, Meta(description="CRITICAL | HIGH | MEDIUM | LOW")] = "MEDIUM"
 
 
-def _priority(symbol: str, ticker: str, asset_type: Literal["forex", "crypto"], name: str, rank: int) -> PriorityAsset:
+def _priority(symbol: str, ticker: str, asset_type: str, name: str, rank: int) -> PriorityAsset:
     return PriorityAsset(
         symbol=symbol,
         polygon_ticker=ticker,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from assetbatch import plans
 from assetbatch.config import secret
 from assetbatch.config.given import Given, Values, printable
 from assetbatch.config.keys import fields, item_of, leaves, section_of
-from assetbatch.config.settings import PLAN_ALIASES, PRIORITY_ASSETS, Section, Settings
+from assetbatch.config.settings import PRIORITY_ASSETS, Section, Settings
 from assetbatch.config.sources import VARIABLES
 from assetbatch.config.wording import Refusal, called, did_you_mean, typed
 from assetbatch.errors import Fault
+from assetbatch.markets import type_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +26,6 @@ SECRET_KEYS = {
     "REDIS_URL": {"redis", "redis_url"},
 }
 KEYS_HINT = "`assetbatch config show --defaults` lists all keys"
-_MARKETS = {"C": "forex", "X": "crypto"}
 
 
 def from_document(root: Given | None, faults: list[Fault]) -> Values:
@@ -34,7 +35,7 @@ def from_document(root: Given | None, faults: list[Fault]) -> Values:
         _section(root, Settings, "", values, faults)
     if (tier := values.pop("rate_limiting.tier", None)) is not None:
         plan = values.setdefault("provider.plan", tier)
-        if PLAN_ALIASES.get(plan.value, plan.value) != PLAN_ALIASES.get(tier.value, tier.value):
+        if plans.ALIASES.get(plan.value, plan.value) != plans.ALIASES.get(tier.value, tier.value):
             message = f"says {tier.value}, while provider.plan says {plan.value} ({plan.place}): give one of the two"
             faults.append(Fault(tier.place, "rate_limiting.tier", message))
     return values
@@ -64,7 +65,7 @@ def check_assets(values: Values, faults: list[Fault]) -> None:
     ]
     for path, row in rows:
         symbol, ticker, asset_type = (row.get(name) for name in ("symbol", "polygon_ticker", "asset_type"))
-        if ticker and asset_type and (market := _MARKETS[ticker.value[0]]) != asset_type.value:
+        if ticker and asset_type and (market := type_of(ticker.value)) != asset_type.value:
             message = f"{asset_type.value} does not go with {ticker.value}, which is {market}"
             faults.append(Fault(asset_type.place, f"{path}.asset_type", message))
         # A ticker has a colon, a symbol has none: they do not meet.

@@ -9,7 +9,7 @@ import msgspec
 
 from assetbatch.config.given import CONTROL, Given, Odd, printable
 from assetbatch.config.keys import meta
-from assetbatch.config.settings import PLAN_ALIASES
+from assetbatch.plans import ALIASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -112,7 +112,7 @@ def _range(bounds: msgspec.Meta) -> str:
 def _words(annotation: Any) -> Iterator[str]:
     """Yield the words that a key knows, without those that are not offered."""
     if get_origin(annotation) is Literal:
-        yield from (word for word in get_args(annotation) if word not in PLAN_ALIASES)
+        yield from (word for word in get_args(annotation) if word not in ALIASES)
     else:
         for part in get_args(annotation):
             yield from _words(part)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from assetbatch.database.connection import Connection, Row
-    from assetbatch.market_hours import Market
+    from assetbatch.markets import Market
     from assetbatch.model import AssetType
 
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch.database import catalogue
 from assetbatch.database.retries import in_transaction
-from assetbatch.market_hours import Market
+from assetbatch.markets import Market
 from assetbatch.model import Enqueued
 
 if TYPE_CHECKING:

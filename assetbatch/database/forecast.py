@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
-    from assetbatch.market_hours import Market
+    from assetbatch.markets import Market
 
 # With live prices those do not count whose market rests and that were served since it closed; with those of finished
 # days, only those that lack the day that can be had of their market.

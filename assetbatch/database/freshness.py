@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from assetbatch.database.connection import Connection, Row
-    from assetbatch.market_hours import Market
+    from assetbatch.markets import Market
 
 # The states are those of `report.freshness.Freshness`. What the vendor left out of a finished day though it had it
 # lately did not trade then; what it never had is a ticker that it does not know, a metal once two days lack it: one

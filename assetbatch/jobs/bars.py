@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from assetbatch import bars as core
-from assetbatch import market_hours, planner
+from assetbatch import market_hours, planner, plans
 from assetbatch.database import bar_holes, bar_pages, bars, runs
 from assetbatch.database.bar_pages import StoredBars
 from assetbatch.database.connection import words_of
 from assetbatch.errors import KINDS, CallError, FailureKind, Fate
 from assetbatch.jobs.bar_calls import BarCall, BarCalls
 from assetbatch.jobs.storing import write_with_records
-from assetbatch.jobs.wanted import HORIZONS
 from assetbatch.jobs.worker import Aftermath, Planned, Source
 from assetbatch.model import BarsResult, Span, Trouble
 from assetbatch.planner import Mode
+from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight
     from assetbatch.model import Bar, Call
-    from assetbatch.provider.bars import Page
+    from assetbatch.provider.results import Page
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Bars(BarCalls, Source):
         """Choose the next page."""
         del calls
         one = self.choose() if self.has_work() else None
-        return [] if one is None else [Planned(one.call, one)]
+        return [] if one is None else [Planned(endpoints.bars(one.call), one)]
 
     def landed(self, came: Sequence[Landed]) -> None:
         """Store pages."""
@@ -285,7 +285,7 @@ class Bars(BarCalls, Source):
         the next smaller plan reaches back, and there a day at a time. No plan that is sold shows less than the last.
         """
         connection, since, now = self._run.connection, one.span.since, self._run.clock.now()
-        reaches = (core.floor(now - back) for back in HORIZONS)
+        reaches = (core.floor(now - plans.reach(years)) for years in plans.HISTORY_YEARS)
         seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
         span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
         symbol = one.claimed.track.asset.symbol

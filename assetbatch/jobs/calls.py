@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from assetbatch.jobs.run import Run
     from assetbatch.model import Call
     from assetbatch.provider.client import Asked
+    from assetbatch.provider.request import Request
 
 log = logging.getLogger(__name__)
+A = TypeVar("A")
 
 HTTP_OK = 200
 # So many calls in a row that fail as if the API were away: no other one would fare better.
@@ -53,7 +55,7 @@ class InFlight:
     work: Any
     slot: Slot
     client: Client
-    asked: Asked
+    asked: Asked[Any]
     began_at: datetime
     began: float
     """The same as monotonic time."""
@@ -144,7 +146,7 @@ class Calls:
 
     def begin(
         self,
-        call: Call,
+        request: Request[Any],
         slot: Slot,
         *,
         source: Any = None,
@@ -161,14 +163,14 @@ class Calls:
         until = min(slot.send_by, leave_by, math.inf if lease is None else lease.until)
         client = self._idle.pop()
         asked = client.begin(
-            call,
+            request,
             self._something_landed.set,
             leave_by=until + after_seconds,
             after_seconds=after_seconds,
             brake=self._brake,
         )
         began_at, began = self._run.clock.now(), time.monotonic() + after_seconds
-        self._flying.append(InFlight(call, source, work, slot, client, asked, began_at, began))
+        self._flying.append(InFlight(request.call, source, work, slot, client, asked, began_at, began))
 
     def land(self, seconds: float) -> list[Landed]:
         """Wait for answers, for so long; return what came home, and give up what takes too long.
@@ -183,12 +185,12 @@ class Calls:
         self._run.stop.wait_for(self._something_landed, min(seconds, left))
         return self.landed()
 
-    def ask(self, call: Call, *, max_wait_seconds: float) -> Any:
+    def ask(self, request: Request[A], *, max_wait_seconds: float) -> A:
         """Take a slot for a call, make it, alone, and write it down. Raises CallError."""
         end = time.monotonic() + max_wait_seconds
         try:
             while True:
-                self.begin(call, self.acquire(max_wait_seconds=end - time.monotonic()))
+                self.begin(request, self.acquire(max_wait_seconds=end - time.monotonic()))
                 while not (landed := self.land(PATIENCE_SECONDS)):
                     self._run.stop.check()
                 (one,) = landed
@@ -198,7 +200,8 @@ class Calls:
                     raise one.error
                 if one.record is not None:
                     runs.record_calls(self._run.connection, [one.record])
-                    return one.answer
+                    answer: A = one.answer
+                    return answer
         except BaseException:
             with suppress(psycopg.Error):
                 self.write_down(self.give_up())

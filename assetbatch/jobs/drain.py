@@ -20,6 +20,7 @@ from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.worker import Worker
 from assetbatch.model import AssetType
+from assetbatch.schedule import DRAIN_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JOB = "drain-queue"
 # Calls begin until so long before the run's end.
 LAST_CALL_SECONDS = 2.0
 
@@ -96,7 +96,7 @@ def drain_queue(
         return _result(run, claims, sight, bars, worker.ended_by)
 
     lease_seconds = None if shared else renewal_seconds(start.config)
-    return perform(JOB, start, work, max_seconds=bounds.max_seconds, lease_seconds=lease_seconds)
+    return perform(DRAIN_QUEUE.name, start, work, max_seconds=bounds.max_seconds, lease_seconds=lease_seconds)
 
 
 def _result(run: Run, claims: Claims, sight: Sight, bars: Bars, ended_by: Trouble | None) -> RunResult:

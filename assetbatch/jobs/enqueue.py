@@ -15,16 +15,16 @@ from assetbatch.jobs.run import perform
 from assetbatch.jobs.sight import Sight
 from assetbatch.model import Role
 from assetbatch.planner import Mode
+from assetbatch.schedule import ENQUEUE_SECONDARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from assetbatch.jobs.run import Run, Start
-    from assetbatch.market_hours import Market
+    from assetbatch.markets import Market
     from assetbatch.model import Enqueued, RunResult
 
-JOB = "enqueue-secondary"
 # Waits for other enqueuers, and 100,000 assets take seconds.
 MAX_SECONDS = 60.0
 
@@ -62,7 +62,7 @@ def enqueue_secondary(
             warnings=tuple(_warnings(run, enqueued, symbols or (), source)),
         )
 
-    return perform(JOB, start, work, max_seconds=MAX_SECONDS, lease_seconds=LEASE_SECONDS)
+    return perform(ENQUEUE_SECONDARY.name, start, work, max_seconds=MAX_SECONDS, lease_seconds=LEASE_SECONDS)
 
 
 def _strangers(run: Run, symbols: Sequence[str], source: str) -> list[str]:

@@ -13,9 +13,10 @@ from assetbatch.jobs.backfill import seconds_for
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.market_hours import Market
+from assetbatch.markets import Market
 from assetbatch.model import Access, CallKind, Span
 from assetbatch.planner import Mode
+from assetbatch.schedule import DRAIN_QUEUE, ENQUEUE_SECONDARY, RUN_PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -96,18 +97,18 @@ class _Forecaster:
 
     def forecast(self) -> Forecast:
         batch = self._config.settings.batch
-        drained = planner.next_start(self._now, planner.DRAIN_EVERY)
+        drained = planner.next_start(self._now, DRAIN_QUEUE.every(batch))
         prices = [
-            *self._priority(planner.next_start(self._now, timedelta(minutes=batch.interval_minutes))),
+            *self._priority(planner.next_start(self._now, RUN_PRIORITY.every(batch))),
             *self._secondary(drained, forecast.queued(self._connection, self._resting(drained), self._days)),
-            *self._secondary_later(planner.next_start(self._now, timedelta(minutes=batch.enqueue_interval_minutes))),
+            *self._secondary_later(planner.next_start(self._now, ENQUEUE_SECONDARY.every(batch))),
         ]
         prices = _once(prices)
         found, unscanned = self._bars(Clock(drained))
         calls = [*prices]
         if found:
             number = sum(one.calls for one in found)
-            calls.append(ForeseenCalls("drain-queue", drained, CallKind.BARS, number, len(found)))
+            calls.append(ForeseenCalls(DRAIN_QUEUE.name, drained, CallKind.BARS, number, len(found)))
         last = max((one.at for one in prices if one.calls), default=self._now)
         last_calls = sum(one.calls for one in prices if one.at == last)
         total = sum(one.calls for one in calls)
@@ -136,7 +137,7 @@ class _Forecaster:
         for kind in dict.fromkeys(call.kind for call in plan.calls):
             own = [call for call in plan.calls if call.kind is kind]
             yield ForeseenCalls(
-                "run-priority",
+                RUN_PRIORITY.name,
                 at,
                 kind,
                 len(own),
@@ -158,11 +159,11 @@ class _Forecaster:
         if not number:
             return
         if self._sight.mode is Mode.END_OF_DAY:
-            yield ForeseenCalls("drain-queue", at, CallKind.DAILY, len(items), number, tuple(items))
+            yield ForeseenCalls(DRAIN_QUEUE.name, at, CallKind.DAILY, len(items), number, tuple(items))
             return
         size = self._config.settings.provider.batch_size
         kind = CallKind.SNAPSHOT_SINGLE if size == 1 else CallKind.SNAPSHOT
-        yield ForeseenCalls("drain-queue", at, kind, -(-number // size), number)
+        yield ForeseenCalls(DRAIN_QUEUE.name, at, kind, -(-number // size), number)
 
     def _resting(self, at: datetime) -> dict[Market, datetime | None]:
         """Return the markets that rest then, and since when; None: the vendor says so, nobody knows since when."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
@@ -19,8 +18,10 @@ from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Worker
-from assetbatch.model import AssetType, Call, CallKind, Failure
+from assetbatch.model import AssetType, Call, Failure
 from assetbatch.planner import Mode
+from assetbatch.provider import endpoints
+from assetbatch.schedule import RUN_PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JOB = "run-priority"
-
 
 def run_priority(start: Start) -> RunResult:
     """Update the priority assets that are due; store and announce what came.
@@ -43,7 +42,7 @@ def run_priority(start: Start) -> RunResult:
     """
     api_key = start.config.require_api_key().reveal()
     return perform(
-        JOB,
+        RUN_PRIORITY.name,
         start,
         lambda run: _Update(run, api_key)(),
         max_seconds=start.config.settings.batch.max_cycle_seconds,
@@ -167,7 +166,7 @@ class _Update:
             return
         markets: dict[AssetType, bool] = {}
         try:
-            found = requests.ask(Call(CallKind.MARKET_STATUS), max_wait_seconds=no_call_after - time.monotonic())
+            found = requests.ask(endpoints.markets_open(), max_wait_seconds=no_call_after - time.monotonic())
             markets = found.markets
         except CallError as error:
             log.info("the market's status is not known: %s", error)
@@ -182,7 +181,7 @@ class _Update:
     def _foresee(self, limiter: RateLimiter, known: Sequence[Candidate]) -> None:
         """Keep slots for the next run: other work leaves it those that it is going to need."""
         run, batch = self._run, self._run.config.settings.batch
-        every = timedelta(minutes=batch.interval_minutes)
+        every = RUN_PRIORITY.every(batch)
         due = planner.next_due(run.clock.started_at, every)
         served = [replace(candidate, served_at=run.clock.started_at) for candidate in known]
         calls = planner.plan(

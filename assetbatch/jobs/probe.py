@@ -6,14 +6,17 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from assetbatch.database.rate_limit import Lane, rules_of
 from assetbatch.errors import KINDS, CallError, FailureKind
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.run import Start, perform
 from assetbatch.jobs.sight import BEYOND_THE_PLAN, Sight
+from assetbatch.markets import TRAITS, without_prefix
 from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
+from assetbatch.plans import HISTORY_YEARS, PLANS
+from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
@@ -21,16 +24,17 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
     from assetbatch.model import RunResult
+    from assetbatch.provider.request import Request
 
 log = logging.getLogger(__name__)
+A = TypeVar("A")
 
 JOB = "probe"
-# The two tickers that every plan of these markets has.
-TICKERS = {AssetType.FOREX: "C:EURUSD", AssetType.CRYPTO: "X:BTCUSD"}
-# The free plan shows two years.
-LONG_AGO = timedelta(days=2 * 365 + 10)
-# Quotes of both markets at once; of each market the bars of today and of long ago.
-CALLS = 1 + 2 * len(TICKERS)
+# Beyond what the smallest plan shows.
+YEARS = min(HISTORY_YEARS)
+LONG_AGO = timedelta(days=YEARS * 365 + 10)
+# Quotes of all markets at once; of each market the bars of today and of long ago.
+CALLS = 1 + 2 * len(TRAITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class MarketSight:
     @property
     def history(self) -> str:
         """How far the bars reach back."""
-        return {True: "over 2 years", False: "2 years at most", None: "unknown"}[self.long_history]
+        return {True: f"over {YEARS} years", False: f"{YEARS} years at most", None: "unknown"}[self.long_history]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,12 @@ class Probed:
     def verdict(self) -> str:
         """What does not fit together; empty: nothing."""
         without = [one.market.value for one in self.markets if one.quotes is False]
-        if self.plan != "free" and without:
+        if PLANS[self.plan].is_live and without:
             return f"plan says {self.plan}, the key is refused live prices of {' and '.join(without)}: lapsed payment?"
-        if self.plan == "free" and all(one.quotes for one in self.markets):
-            return "plan says free, the key sees live prices: set provider.plan (POLYGON_TIER) to what you pay for"
+        if not PLANS[self.plan].is_live and all(one.quotes for one in self.markets):
+            return (
+                f"plan says {self.plan}, the key sees live prices: set provider.plan (POLYGON_TIER) to what you pay for"
+            )
         return ""
 
 
@@ -104,7 +110,10 @@ class _Probe:
 
     def ask(self) -> Probed:
         """Make the calls, and remember what they told."""
-        assets = [Asset(ticker[2:], ticker, market, Role.SECONDARY, 1, 300) for market, ticker in TICKERS.items()]
+        assets = [
+            Asset(without_prefix(traits.example), traits.example, market, Role.SECONDARY, 1, 300)
+            for market, traits in TRAITS.items()
+        ]
         quotes = self._quotes(assets)
         markets = [self._market(asset, quotes[asset.symbol]) for asset in assets]
         for access in self._allowed | self._refused.keys():
@@ -131,7 +140,7 @@ class _Probe:
         """Tell for each symbol whether its quote is to be seen: an answer may refuse some of its rows."""
         call = Call(CallKind.SNAPSHOT, tuple(assets))
         try:
-            found = self._ask(call)
+            found = self._ask(endpoints.prices(call))
         except CallError as error:
             seen = self._judge(call, error)
             return {asset.symbol: seen for asset in assets}
@@ -143,16 +152,16 @@ class _Probe:
         return {asset.symbol: asset.symbol not in refused for asset in assets}
 
     def _sees(self, call: Call) -> bool | None:
-        """Tell whether a call is answered; None: it could not be told."""
+        """Return whether a call for bars is answered; None: it could not be told."""
         try:
-            self._ask(call)
+            self._ask(endpoints.bars(call))
         except CallError as error:
             return self._judge(call, error)
         self._allowed.add(call.kind.access)
         return True
 
-    def _ask(self, call: Call) -> Any:
-        return self._calls.ask(call, max_wait_seconds=self._no_call_after - time.monotonic())
+    def _ask(self, request: Request[A]) -> A:
+        return self._calls.ask(request, max_wait_seconds=self._no_call_after - time.monotonic())
 
     def _judge(self, call: Call, error: CallError) -> bool | None:
         """Tell what a failure says about the key. Raises what says nothing about it, and ends the probe."""

@@ -22,6 +22,7 @@ from assetbatch.jobs.storing import sort_out, write_prices
 from assetbatch.jobs.worker import Aftermath, Planned, Source
 from assetbatch.model import Call, CallKind, Failure, Trouble
 from assetbatch.planner import Mode
+from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,7 +170,7 @@ class QueueWork(Source):
         self._run.stored.unchanged += [item.asset.symbol for item in resting]
         by_symbol = {item.asset.symbol: item for item in items if item not in resting}
         return [
-            Planned(call, tuple(by_symbol[symbol] for symbol in call.symbols))
+            Planned(endpoints.prices(call), tuple(by_symbol[symbol] for symbol in call.symbols))
             for call in planner.snapshots([item.asset for item in by_symbol.values()], self._batch_size)
         ]
 
@@ -188,7 +189,7 @@ class QueueWork(Source):
             self._run.stop.pause(SERVED_PAUSE_SECONDS)
             self._sight.look()
             return []
-        return [Planned(self._sight.widened(call), items)]
+        return [Planned(endpoints.prices(self._sight.widened(call)), items)]
 
     # --- What came
 

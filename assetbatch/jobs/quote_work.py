@@ -20,6 +20,7 @@ from assetbatch.jobs.sight import Turn
 from assetbatch.jobs.storing import sort_out, write_prices
 from assetbatch.jobs.worker import Aftermath, Planned, Source
 from assetbatch.model import CallKind, Failure, Role
+from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -132,7 +133,7 @@ class QuoteWork(Source):
     def begin(self, calls: int) -> Sequence[Planned]:
         """Begin with the next call."""
         del calls
-        return [Planned(self._waiting[0], leave_by=self._sight.leave_by(self._waiting[0]))]
+        return [Planned(endpoints.prices(self._waiting[0]), leave_by=self._sight.leave_by(self._waiting[0]))]
 
     def no_slot(self, error: CallError) -> None:
         """Let all that waits fail."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from assetbatch import __version__
-from assetbatch.config.configuration import FREE_CALLS_PER_WINDOW
 from assetbatch.database import ahead, platform, retention, runs, schema
 from assetbatch.database.leases import LEASE_SECONDS, Lease, release_dead
 from assetbatch.database.prices import Stored
@@ -18,7 +17,9 @@ from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, 
 from assetbatch.events import Announcer
 from assetbatch.jobs.clock import Clock
 from assetbatch.model import RunResult, RunStatus
+from assetbatch.plans import FREE
 from assetbatch.provider.addresses import source_of
+from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +36,6 @@ log = logging.getLogger(__name__)
 LEASE_PATIENCE_SECONDS = 10.0
 LEASE_POLL_SECONDS = 0.25
 MOST_NAMED = 5
-# Those that run often enough, and have time at their end.
-PRUNING_JOBS = ("run-priority", "enqueue-secondary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,8 @@ def perform(
             result = replace(result, warnings=(ahead.TOLD, *result.warnings))
         runs.finish(connection, result)
         announcer.announce(at_once=True)
-        if job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and start.started_at is None:
+        prunes = job in JOBS and JOBS[job].prunes
+        if prunes and result.status is not RunStatus.SKIPPED and start.started_at is None:
             retention.prune(connection, days=config.settings.retention_days)
     except BaseException as error:
         runs.abandon(connection, run_id, error)
@@ -219,7 +219,7 @@ def _give_way(config: Config, connection: Connection, cost: Cost) -> tuple[str, 
         words = (
             f"the configuration says unlimited, the server counts all the same: it refused {often} in the last hour."
             " Calls are spaced for an hour. Check provider.plan, or set rate_limiting.calls_per_minute"
-            f" ({FREE_CALLS_PER_WINDOW} on the free plan)"
+            f" ({FREE.calls_per_minute} on the free plan)"
         )
         return (words,)
     ours = min(cost.unforeseen)

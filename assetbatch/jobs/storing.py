@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.errors import FailureKind
     from assetbatch.model import Asset, Call
-    from assetbatch.provider.quotes import Answers
+    from assetbatch.provider.results import Answers
 
 T = TypeVar("T")
 

@@ -18,7 +18,9 @@ from assetbatch.errors import CallError, FailureKind, Fault
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.run import Start, perform
 from assetbatch.jobs.wishes import Wish, read_wish
+from assetbatch.markets import without_prefix
 from assetbatch.model import Asset, AssetType, Call, CallKind
+from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.run import Run
     from assetbatch.model import RunResult
-    from assetbatch.provider.reference import TickerPage
+    from assetbatch.provider.results import TickerPage
 
 JOB = "symbols"
 # Under a limit it waits its turn behind the priority job, and pages are few.
@@ -109,8 +111,8 @@ def select(
 ) -> Selection:
     """Choose the tickers that match a pattern, without their prefix; that is also what they are called here."""
     wishes, skipped = [], []
-    for ticker in sorted(ticker for ticker in names if fnmatchcase(ticker[2:], pattern)):
-        cells = {"symbol": ticker[2:], "polygon_ticker": ticker}
+    for ticker in sorted(ticker for ticker in names if fnmatchcase(without_prefix(ticker), pattern)):
+        cells = {"symbol": without_prefix(ticker), "polygon_ticker": ticker}
         wish = read_wish("", cells, priority=priority, frequency_seconds=frequency_seconds)
         if isinstance(wish, Wish):
             wishes.append(wish.asset)
@@ -195,5 +197,5 @@ class _Desk:
         return self.calls.patiently()(self._ask, call)
 
     def _ask(self, call: Call) -> TickerPage:
-        page: TickerPage = self.calls.ask(call, max_wait_seconds=self.no_call_after - time.monotonic())
-        return page
+        left = self.no_call_after - time.monotonic()
+        return self.calls.ask(endpoints.tickers(call), max_wait_seconds=left)

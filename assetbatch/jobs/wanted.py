@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import bars, market_hours, planner
-from assetbatch.market_hours import Market
+from assetbatch.markets import Market
 from assetbatch.model import Span
 from assetbatch.planner import Mode
+from assetbatch.plans import PLANS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.jobs.clock import Clock
     from assetbatch.jobs.sight import Sight
-
-# How far back plans reach, as the vendor sells them; less a day for the calendars to differ.
-HORIZONS = tuple(timedelta(days=365 * years - 1) for years in (10, 5, 2))
-# What the free plan shows.
-HISTORY = {"free": HORIZONS[-1]}
 
 
 class Wanted:
@@ -44,8 +40,8 @@ class Wanted:
         """Tell since when bars are wanted, or can be had if they are `asked_for`: as far as the plan reaches back."""
         now = self._clock.now()
         since = asked_for or now - timedelta(days=self._settings.backfill_days)
-        if self._config.plan in HISTORY:
-            since = max(since, now - HISTORY[self._config.plan])
+        if (history := PLANS[self._config.plan].history) is not None:
+            since = max(since, now - history)
         return bars.floor(max(since, self.kept_since() or since))
 
     def kept_since(self) -> datetime | None:

@@ -15,12 +15,12 @@ from assetbatch.config.keys import fields
 from assetbatch.config.settings import SecondaryAsset
 from assetbatch.config.wording import Refusal, did_you_mean, typed
 from assetbatch.errors import Fault
-from assetbatch.model import Asset, AssetType, Priority, Role
+from assetbatch.markets import type_of
+from assetbatch.model import Asset, Priority, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-TYPE_OF_PREFIX = {"C": AssetType.FOREX, "X": AssetType.CRYPTO}
 REQUIRED_COLUMNS = ("symbol", "polygon_ticker")
 COLUMNS = (*REQUIRED_COLUMNS, "priority", "update_frequency_seconds", "name")
 DELIMITERS = ",;\t"
@@ -65,7 +65,7 @@ def _asset(values: Mapping[str, Any], frequency_seconds: int) -> Asset:
     return Asset(
         symbol=values["symbol"],
         polygon_ticker=values["polygon_ticker"],
-        asset_type=TYPE_OF_PREFIX[values["polygon_ticker"][0]],
+        asset_type=type_of(values["polygon_ticker"]),
         role=Role.SECONDARY,
         rank=Priority[values["priority"]],
         update_frequency_seconds=values.get("update_frequency_seconds", frequency_seconds),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.calls import Calls, InFlight, Landed
     from assetbatch.jobs.run import Run
     from assetbatch.model import Call, Trouble
+    from assetbatch.provider.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ GIVE_BACK_SECONDS = 15.0
 class Planned:
     """A call that a source wants made now, for some work of its own; past `leave_by` (`boot_time()`) it is too late."""
 
-    call: Call
+    request: Request[Any]
     work: Any = None
     leave_by: float = math.inf
 
@@ -187,7 +188,7 @@ class Worker:
             for number, one in enumerate(planned):
                 pause = number * slot.spacing_seconds
                 self._calls.begin(
-                    one.call, slot, source=source, work=one.work, leave_by=one.leave_by, after_seconds=pause
+                    one.request, slot, source=source, work=one.work, leave_by=one.leave_by, after_seconds=pause
                 )
             if planned:
                 return True

@@ -15,22 +15,25 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 from assetbatch import threads
 from assetbatch.errors import CallError, FailureKind, NoThreadError
-from assetbatch.provider import answers, reading
-from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of, target
+from assetbatch.provider import answers
+from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.provider.flight import Flight, HeldUpError
-from assetbatch.provider.quotes import Answers
+from assetbatch.provider.results import Answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import requests
 
-    from assetbatch.model import Call
+    from assetbatch.provider.request import Request
+
+A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 
 READ_BYTES = 64 * 2**10
 # Of a refusal only its words are read.
@@ -38,10 +41,10 @@ MAX_REFUSAL_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A call under way."""
+class Asked(Generic[A_co]):
+    """A request under way."""
 
-    call: Call
+    request: Request[A_co]
     flight: Flight
     landed: queue.SimpleQueue[answers.Document | Exception] = field(default_factory=queue.SimpleQueue)
 
@@ -85,20 +88,20 @@ class Client:
 
     def ask(
         self,
-        call: Call,
+        request: Request[A],
         *,
         now: Callable[[], datetime],
         leave_by: float = math.inf,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
-    ) -> reading.Answer:
-        """Make a call and read its answer. Raises CallError, and HeldUpError when it could not leave in time.
+    ) -> A:
+        """Send a request and read its answer. Raises CallError, and HeldUpError when it could not leave in time.
 
         `leave_by` is when the right to send it runs out, as `boot_time()`. `now` is the time that prices are held
         against. `wait` waits for an event, for some seconds at most, in place of `Event.wait`; what it raises ends the
         waiting.
         """
         done = threading.Event()
-        asked = self.begin(call, done.set, leave_by=leave_by)
+        asked = self.begin(request, done.set, leave_by=leave_by)
         flight = asked.flight
         try:
             wait(done, flight.seconds_to_leave)
@@ -111,14 +114,14 @@ class Client:
 
     def begin(
         self,
-        call: Call,
+        request: Request[A],
         done: Callable[[], object],
         *,
         leave_by: float = math.inf,
         after_seconds: float = 0.0,
         brake: threading.Event | None = None,
-    ) -> Asked:
-        """Send a call, after a pause of so many seconds; `done` is called, in another thread, when its answer is there.
+    ) -> Asked[A]:
+        """Send a request, after so many seconds; `done` is called, in another thread, when its answer is there.
 
         Where no thread can be started, that is how it failed.
 
@@ -126,7 +129,7 @@ class Client:
         refused as one too many. A client has one call under way at a time: `finish` ends it.
         """
         seconds = after_seconds + self.request_seconds
-        asked = Asked(call, Flight(target(call), seconds, leave_by, brake or threading.Event()))
+        asked = Asked(request, Flight(request.path, seconds, leave_by, brake or threading.Event()))
 
         def fly() -> None:
             time.sleep(after_seconds)
@@ -150,12 +153,12 @@ class Client:
             done()
         return asked
 
-    def give_up(self, asked: Asked) -> None:
+    def give_up(self, asked: Asked[object]) -> None:
         """Wait no longer: what has not left never leaves."""
         asked.flight.give_up()
         self._session = None
 
-    def finish(self, asked: Asked, *, now: datetime) -> reading.Answer:
+    def finish(self, asked: Asked[A], *, now: datetime) -> A:
         """Read the answer of a call; one that is not there yet is given up. Raises CallError, HeldUpError."""
         if not asked.has_landed:
             self.give_up(asked)
@@ -168,7 +171,7 @@ class Client:
         try:
             if isinstance(result, Exception):
                 raise result
-            found = reading.read(asked.call, result, now=now)
+            found = asked.request.read(result, now)
         except CallError as error:
             error.reason = self._without_key(error.reason)
             error.args = (error.reason,)
@@ -199,7 +202,7 @@ class Client:
             words = words.replace(written, "***")
         return words
 
-    def _fetch(self, asked: Asked) -> answers.Document:
+    def _fetch(self, asked: Asked[object]) -> answers.Document:
         from assetbatch.provider import transport
 
         flight = asked.flight
@@ -219,14 +222,14 @@ class Client:
                 if response.status_code != 200:
                     raise self._refusal(response, asked)
                 document = answers.parse(self._read(response, flight, answers.MAX_BYTES))
-                reading.check(asked.call, document, retry_after_seconds=_retry_after(response.headers))
+                asked.request.check(document, retry_after_seconds=_retry_after(response.headers))
         except HeldUpError:
             raise self._late(flight) from None
         except transport.ERRORS as error:
             raise transport.call_error(error, flight) from None
         return document
 
-    def _refusal(self, response: requests.Response, asked: Asked) -> CallError:
+    def _refusal(self, response: requests.Response, asked: Asked[object]) -> CallError:
         """Read an answer that is none; its status says what it is, even where its body is cut, broken or endless."""
         from assetbatch.provider import transport
 
@@ -239,13 +242,13 @@ class Client:
                 http_status=response.status_code,
                 answered=True,
             )
-        document = None
+        document, call = None, asked.request.call
         with suppress(CallError, *transport.ERRORS):
             document = answers.parse(self._read(response, asked.flight, MAX_REFUSAL_BYTES))
         return answers.refusal(
             response.status_code,
             document,
-            several=len(asked.call.assets) > 1 and asked.call.day is None,
+            several=len(call.assets) > 1 and call.day is None,
             retry_after_seconds=_retry_after(response.headers),
         )
 

@@ -15,6 +15,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from assetbatch.errors import CallError, FailureKind
+from assetbatch.markets import TRAITS
 
 Document = dict[str, Any]
 
@@ -40,7 +41,8 @@ KNOWN = {
     name: name
     for name in (
         *("status", "message", "error", "results", "resultsCount", "next_url", "ticker", "name", "market"),
-        *("currencies", "fx", "crypto", "T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p"),
+        *("currencies", *(traits.reference_name for traits in TRAITS.values())),
+        *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p"),
         *("last_quote", "last_trade", "session", "lastQuote", "lastTrade", "day", "bid", "ask", "price"),
         *("open", "high", "low", "close", "last_updated", "participant_timestamp", "sip_timestamp"),
     )

@@ -13,6 +13,7 @@ from assetbatch.database import bar_holes
 from assetbatch.errors import FailureKind, hint_of
 from assetbatch.model import Access, AssetType, Role
 from assetbatch.planner import Mode
+from assetbatch.plans import PLANS
 from assetbatch.report import job_alerts
 from assetbatch.report.freshness import DAY_PATIENCE, Freshness, oldest_priority
 from assetbatch.report.health import Alert, Level
@@ -139,7 +140,7 @@ def _of_priority_assets(
 ) -> Iterator[Alert]:
     if not_entitled := [one.asset.symbol for one in assets if one.state is Freshness.NOT_ENTITLED]:
         message = f"plan says {config.plan}, the key is refused {', '.join(not_entitled)}"
-        hint = f"see {config.settings.provider.upgrade_url}" if config.plan == "free" else "lapsed payment?"
+        hint = f"see {config.settings.provider.upgrade_url}" if not PLANS[config.plan].is_live else "lapsed payment?"
         yield Alert(Level.CRITICAL, "api.plan", message, hint)
     for one in assets:
         if one.late and one.state is not Freshness.CLOSED:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.model import Enqueued
+from assetbatch.schedule import ENQUEUE_SECONDARY, RUN_PRIORITY
 
 if TYPE_CHECKING:
     from assetbatch.database.queue_desk import Listing
@@ -24,7 +25,7 @@ def run_document(result: RunResult) -> dict[str, Any]:
         "finished_at": result.finished_at,
         "latency_ms": result.latency_ms,
     }
-    if result.job == "enqueue-secondary":
+    if result.job == ENQUEUE_SECONDARY.name:
         return document | asdict(result.enqueued or Enqueued()) | {"remaining": result.remaining}
     document |= {
         "updated": list(result.updated),
@@ -41,7 +42,7 @@ def run_document(result: RunResult) -> dict[str, Any]:
     if result.job == "backfill":
         changed = [{"symbol": one.symbol, "old": asdict(one.old), "new": asdict(one.new)} for one in result.changed]
         return document | {"calls_foreseen": result.calls_foreseen, "changed": changed}
-    if result.job == "run-priority":
+    if result.job == RUN_PRIORITY.name:
         return document | {"not_due": list(result.not_due), "others_updated": result.others_updated}
     return document | {
         "requeued": list(result.requeued),

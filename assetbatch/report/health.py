@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
+from assetbatch.schedule import RUN_PRIORITY
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -50,7 +52,7 @@ class Alert:
         if self.metric in AREAS:
             return AREAS[self.metric]
         area, _, name = self.metric.partition(".")
-        return {"jobs": name, "batch": "run-priority", "api": "calls"}.get(area, area)
+        return {"jobs": name, "batch": RUN_PRIORITY.name, "api": "calls"}.get(area, area)
 
 
 def worst(alerts: Iterable[Alert]) -> Health:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
@@ -11,33 +10,20 @@ from assetbatch.errors import EXIT_KEY_REFUSED, FailureKind, hint_of
 from assetbatch.provider.addresses import source_of
 from assetbatch.report.health import Alert, Level
 from assetbatch.report.words import counted, duration
+from assetbatch.schedule import DRAIN_QUEUE, ENQUEUE_SECONDARY, JOBS, RUN_PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
     from assetbatch.config import Config
-    from assetbatch.database.connection import Row
     from assetbatch.database.overview import Overview
     from assetbatch.planner import Mode
+    from assetbatch.schedule import Job
 
-# The queue is looked at every minute; a crontab may say less often.
-DRAIN_SILENT_AT_MOST = 5 * planner.DRAIN_EVERY
-# Runs that are due this often are expected again after so many intervals at the latest.
-INTERVALS_SILENT_AT_MOST = 2
 # A job whose runs have all failed for so many intervals does not do its work.
 INTERVALS_FAILING_AT_MOST = 2
 INSTALL = "install crontab.example, or enable the timers of scripts/systemd"
-
-
-def every(config: Config) -> dict[str, timedelta]:
-    """Return how often cron is expected to start each job."""
-    batch = config.settings.batch
-    return {
-        "run-priority": timedelta(minutes=batch.interval_minutes),
-        "drain-queue": planner.DRAIN_EVERY,
-        "enqueue-secondary": timedelta(minutes=batch.enqueue_interval_minutes),
-    }
 
 
 def of_source(config: Config, source: str | None) -> Iterator[Alert]:
@@ -59,32 +45,34 @@ def of_key(overview: Overview) -> Iterator[Alert]:
 
 def of_silence(config: Config, overview: Overview, mode: Mode) -> Iterator[Alert]:
     """Tell of jobs that have work and do not run: nothing else notices a cron that stopped."""
-    intervals = every(config)
-    if config.priority_assets:
-        row, at_most = overview.job("run-priority"), INTERVALS_SILENT_AT_MOST * intervals["run-priority"]
-        yield from _silence(overview, row, row["last_run"], at_most, level=Level.CRITICAL)
-    row = overview.job("drain-queue")
-    waiting = [row["oldest"] for row in overview.queue if row["state"] in {"queued", "leased"}]
-    if waiting:
-        yield from _silence(overview, row, min(waiting), DRAIN_SILENT_AT_MOST, though="though items wait")
-    elif config.assets and planner.asks_for_bars(config.settings.bars.enabled, config.calls_per_window, mode):
-        yield from _silence(overview, row, overview.first_run_at, DRAIN_SILENT_AT_MOST, though="though bars are wanted")
-    if config.secondary_assets or config.settings.batch.secondary_source == "database":
-        at_most = INTERVALS_SILENT_AT_MOST * intervals["enqueue-secondary"]
-        yield from _silence(overview, overview.job("enqueue-secondary"), overview.first_run_at, at_most)
+    for job in JOBS.values():
+        if work := _work(job, config, overview, mode):
+            yield from _silence(job, config, overview, *work)
+
+
+def _work(job: Job, config: Config, overview: Overview, mode: Mode) -> tuple[datetime | None, str] | None:
+    """Return since when a job should have run (None: it never did), and what waits for it; None: it has no work."""
+    if job is RUN_PRIORITY:
+        return (overview.job(job.name)["last_run"], "") if config.priority_assets else None
+    if job is DRAIN_QUEUE:
+        waiting = [row["oldest"] for row in overview.queue if row["state"] in {"queued", "leased"}]
+        bars = planner.asks_for_bars(config.settings.bars.enabled, config.calls_per_window, mode)
+        if waiting:
+            return min(waiting), "though items wait"
+        return (overview.first_run_at, "though bars are wanted") if config.assets and bars else None
+    if job is ENQUEUE_SECONDARY and not (
+        config.secondary_assets or config.settings.batch.secondary_source == "database"
+    ):
+        return None
+    return overview.first_run_at, ""
 
 
 def _silence(
-    overview: Overview,
-    row: Row,
-    expected_since: datetime | None,
-    at_most: timedelta,
-    *,
-    level: Level = Level.WARNING,
-    though: str = "",
+    job: Job, config: Config, overview: Overview, expected_since: datetime | None, though: str
 ) -> Iterator[Alert]:
     """Hold a job's last run against how long it may be silent; before its first run it has as long as between two."""
-    last_run = row["last_run"]
+    row, level = overview.job(job.name), Level.CRITICAL if job.is_vital else Level.WARNING
+    at_most, last_run = job.intervals_silent * job.every(config.settings.batch), row["last_run"]
     if last_run is None and level is Level.CRITICAL:
         yield Alert(level, f"jobs.{row['job']}", f"{row['job']} has never run", INSTALL)
     if expected_since is None or (level is Level.WARNING and row["last_status"] == "running"):
@@ -107,7 +95,8 @@ def of_failures(config: Config, overview: Overview) -> Iterator[Alert]:
     for row in overview.jobs:
         if not row["in_a_row"]:
             continue
-        lasts, at_most = overview.now - row["failing_since"], INTERVALS_FAILING_AT_MOST * every(config)[row["job"]]
+        lasts = overview.now - row["failing_since"]
+        at_most = INTERVALS_FAILING_AT_MOST * JOBS[row["job"]].every(config.settings.batch)
         kind = row["failing_error_kind"]
         runs = "the last run" if row["in_a_row"] == 1 else f"the last {counted(row['in_a_row'], 'run')}"
         yield Alert(

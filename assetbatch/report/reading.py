@@ -19,6 +19,7 @@ from assetbatch.planner import Mode
 from assetbatch.report import status as report
 from assetbatch.report.figures import BarsStatus
 from assetbatch.report.freshness import SEEN_WITHIN, asset_status, limits
+from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
@@ -57,7 +58,7 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
     with transaction(connection):
         found = overview.read(
             connection,
-            jobs=list(report.JOBS),
+            jobs=list(JOBS),
             key=key_fingerprint(config.api_key.reveal()) if config.api_key else None,
             plan=config.plan,
             enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,

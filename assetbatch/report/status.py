@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from assetbatch import planner
 from assetbatch.database.catalogue import asset_of
 from assetbatch.model import Access
-from assetbatch.report import figures, job_alerts
+from assetbatch.report import figures
 from assetbatch.report.alerts import all_alerts
 from assetbatch.report.freshness import AssetStatus, Outlook, asset_status
 from assetbatch.report.health import Alert, Health, worst
+from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from assetbatch.database.overview import Overview
     from assetbatch.database.story import Story
     from assetbatch.report.figures import BarsStatus, Budget, EventsStatus, PricesStatus, QueueStatus
-
-JOBS = {
-    "run-priority": "Priority assets",
-    "drain-queue": "Queued assets",
-    "enqueue-secondary": "Secondary assets",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +128,7 @@ def build(
             metrics=metrics,
             source=source,
         ),
-        jobs=tuple(_job_status(row, overview.now, job_alerts.every(config)[row["job"]]) for row in overview.jobs),
+        jobs=tuple(_job_status(row, overview.now, config) for row in overview.jobs),
         assets=assets,
         others=others,
         others_are_all=others_are_all,
@@ -147,14 +142,15 @@ def build(
     )
 
 
-def _job_status(row: Mapping[str, Any], now: datetime, every: timedelta) -> JobStatus:
+def _job_status(row: Mapping[str, Any], now: datetime, config: Config) -> JobStatus:
+    job = JOBS[row["job"]]
     day = {key: row[key] for key in ("runs", "ok", "partial", "failed", "longest_gap_seconds", "last_failure")}
     return JobStatus(
-        id=row["job"],
-        name=JOBS[row["job"]],
+        id=job.name,
+        name=job.title,
         last_run=row["last_run"],
         last_status=row["last_status"],
         last_success=row["last_success"],
-        next_run=planner.next_start(now, every),
+        next_run=planner.next_start(now, job.every(config.settings.batch)),
         day=day,
     )

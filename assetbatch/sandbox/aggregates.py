@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.model import AssetType
+from assetbatch.markets import TRAITS
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.bodies import Document, Refused
 from assetbatch.sandbox.catalogue import KNOWN, find
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 DEFAULT_BASE_BARS = 5_000
 MOST_BASE_BARS = 50_000
 _SPANS = {"minute": 1, "hour": 60, "day": DAY_MINUTES}
-_MARKETS = {"fx": AssetType.FOREX, "crypto": AssetType.CRYPTO}
 
 
 def previous_day(request: Request, ticker: str) -> Document:
@@ -43,9 +42,10 @@ def grouped_day(request: Request, market: str, day_text: str) -> Document:
         raise Refused(bodies.error(400, "The path parameter `date` is invalid"))
     request.require_timeframe(day, day)
     rows = []
-    rests = request.faults.holiday(_MARKETS[market], request.target)
+    asset_type = next(one for one, traits in TRAITS.items() if traits.reference_name == market)
+    rests = request.faults.holiday(asset_type, request.target)
     for instrument in KNOWN.values():
-        if instrument.market is _MARKETS[market] and not rests:
+        if instrument.market is asset_type and not rests:
             bar = _day_bar(request, instrument, day)
             if bar is not None:
                 rows.append({"T": instrument.ticker, **_row(instrument, bar, _end_ms(day))})

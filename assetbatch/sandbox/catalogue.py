@@ -6,8 +6,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
+from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType
+
+if TYPE_CHECKING:
+    from assetbatch.markets import Traits
 
 # `base/quote level`; the ticker is prefix + base + quote. CORN/USD and NATGAS/USD are here because a
 # pair must not be taken apart as three letters and three.
@@ -34,7 +39,7 @@ ALGO/USD 0.31     VET/USD 0.0412    HBAR/USD 0.147    TRX/USD 0.208     SHIB/USD
 XTZ/USD 1.29      EOS/USD 0.88      SAND/USD 0.61     MANA/USD 0.59     GRT/USD 0.27      BTC/EUR 92400
 ETH/EUR 3190      BTC/USDT 97040    ETH/USDT 3351     SOL/USDT 238.1    ETH/BTC 0.03454
 """
-_SYNTHETIC = re.compile(r"(C|X):(T\d{1,6})(USD)", re.ASCII)
+_SYNTHETIC = re.compile(r"(T\d{1,6})(USD)", re.ASCII)
 _CURRENCIES = {
     "USD": "United States dollar", "EUR": "Euro", "GBP": "British pound sterling", "JPY": "Japanese yen",
     "CHF": "Swiss franc", "AUD": "Australian dollar", "NZD": "New Zealand dollar", "CAD": "Canadian dollar",
@@ -63,13 +68,18 @@ class Instrument:
     """63 bits that are this ticker's own."""
 
     @property
+    def traits(self) -> Traits:
+        """What the vendor calls its market, and what it has of it."""
+        return TRAITS[self.market]
+
+    @property
     def name(self) -> str:
         """What the vendor shows for the pair: `Euro - United States dollar`."""
         return f"{currency_name(self.base)} - {currency_name(self.quote)}"
 
     def volume(self, transactions: int) -> float:
         """Tell what so many transactions moved: quotes for forex, units of the base currency for crypto."""
-        if self.market is AssetType.FOREX:
+        if not self.traits.has_trades:
             return transactions
         lot = max(1, (10 + self.mark % 90) * int(10 ** (8 + self.decimals)) // self.level)
         return transactions * lot / 10**8
@@ -96,7 +106,7 @@ def _instrument(market: AssetType, base: str, quote: str, level: float) -> Instr
         decimals += 1
     units = round(level * 10**decimals)
     usual = 1 if market is AssetType.FOREX else 5
-    ticker = ("C:" if market is AssetType.FOREX else "X:") + base + quote
+    ticker = TRAITS[market].prefix + base + quote
     # Where eight decimals leave few digits (0.0000214) a wider swing keeps every second's price different.
     swing = max(usual, 100_000 // units + 1)
     return Instrument(ticker, market, base, quote, decimals, units, swing, _mark(ticker))
@@ -129,9 +139,8 @@ def find(ticker: str) -> Instrument | None:
 
 @lru_cache(maxsize=200_000)
 def _synthetic(ticker: str) -> Instrument | None:
-    match = _SYNTHETIC.fullmatch(ticker)
-    if match is None:
-        return None
-    mark = _mark(ticker)
-    market = AssetType.FOREX if match[1] == "C" else AssetType.CRYPTO
-    return _instrument(market, match[2], match[3], level=(10_000 + mark % 90_000) / 10 ** (2 + mark % 3))
+    for market, traits in TRAITS.items():
+        if ticker.startswith(traits.prefix) and (match := _SYNTHETIC.fullmatch(ticker, len(traits.prefix))):
+            mark = _mark(ticker)
+            return _instrument(market, match[1], match[2], level=(10_000 + mark % 90_000) / 10 ** (2 + mark % 3))
+    return None

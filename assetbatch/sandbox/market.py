@@ -22,9 +22,10 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
-from assetbatch.model import AssetType
+from assetbatch.markets import TRAITS
 
 if TYPE_CHECKING:
+    from assetbatch.model import AssetType
     from assetbatch.sandbox.catalogue import Instrument
 
 MINUTE_MS = 60_000
@@ -81,7 +82,7 @@ class _Shape:
 
 def open_minutes(market: AssetType, day: int) -> tuple[int, int]:
     """From which minute of the UTC day to which (exclusive) the market has bars; (0, 0) for a day of rest."""
-    if market is AssetType.CRYPTO:
+    if TRAITS[market].main_market.hours is None:
         return 0, DAY_MINUTES
     return _forex_minutes(day)
 
@@ -131,7 +132,7 @@ class Market:
         if (price ^ (at_ms // 1000)) & 1:
             price += 1 if price < high else -1
         spread = max(1, instrument.level * 20 * instrument.swing // _MILLION)
-        bid = price if instrument.market is AssetType.FOREX else price - spread
+        bid = price - spread if instrument.traits.has_trades else price
         begin = _price(instrument, start)
         whole = shape.transactions[minute + 1] - shape.transactions[minute]
         bar = Bar(begin, high, low, price, (begin + price) // 2, max(1, whole * within // MINUTE_MS), 1)

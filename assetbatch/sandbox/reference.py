@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import time
 from typing import TYPE_CHECKING
 
+from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.bodies import Document, Refused
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 DEFAULT_ROWS = 100
 MOST_ROWS = 1_000
 _PATH = "/v3/reference/tickers"
-_VENDOR_MARKET = {AssetType.FOREX: "fx", AssetType.CRYPTO: "crypto"}
 
 
 def tickers(request: Request) -> Document:
@@ -63,7 +63,9 @@ def market_status(request: Request) -> Document:
     }
     return {
         "afterHours": late,
-        "currencies": {vendor: "open" if market in trading else "closed" for market, vendor in _VENDOR_MARKET.items()},
+        "currencies": {
+            traits.reference_name: "open" if market in trading else "closed" for market, traits in TRAITS.items()
+        },
         "earlyHours": early,
         "exchanges": {"nasdaq": stocks, "nyse": stocks, "otc": "open" if regular else "closed"},
         "market": stocks,
@@ -74,7 +76,7 @@ def market_status(request: Request) -> Document:
 def _asked_for(known: Instrument, query: dict[str, str]) -> bool:
     if (
         query.get("active", "true") != "true"
-        or query.get("market", _VENDOR_MARKET[known.market]) != (_VENDOR_MARKET[known.market])
+        or query.get("market", known.traits.reference_name) != known.traits.reference_name
     ):
         return False
     words = f"{known.ticker} {known.name}".upper()
@@ -85,8 +87,8 @@ def _row(known: Instrument) -> Document:
     return {
         "ticker": known.ticker,
         "name": known.name,
-        "market": _VENDOR_MARKET[known.market],
-        "locale": "global",
+        "market": known.traits.reference_name,
+        "locale": known.traits.locale,
         "active": True,
         "currency_symbol": known.quote,
         "currency_name": currency_name(known.quote),

@@ -13,13 +13,9 @@ from assetbatch.sandbox.bodies import Refused
 from assetbatch.sandbox.market import NEW_YORK
 
 if TYPE_CHECKING:
+    from assetbatch.plans import Plan
     from assetbatch.sandbox.faults import Faults
     from assetbatch.sandbox.market import Market
-
-FREE_PLANS = frozenset({"free", "basic"})
-PLANS = (*sorted(FREE_PLANS, reverse=True), "starter", "developer", "advanced", "business")
-HISTORY_YEARS = 2
-"""How far back the free plan may look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ class Request:
     """Without the query, unquoted."""
     query: dict[str, str]
     now: datetime
-    plan: str
+    plan: Plan
     url: str
     """Where the server is to be reached."""
     market: Market
@@ -42,11 +38,6 @@ class Request:
     def now_ms(self) -> int:
         """The server's time in milliseconds since 1970."""
         return int(self.now.timestamp() * 1000)
-
-    @property
-    def free(self) -> bool:
-        """Whether the plan gives end-of-day data only."""
-        return self.plan in FREE_PLANS
 
     @property
     def status(self) -> str:
@@ -72,27 +63,27 @@ class Request:
         return f"{self.url}{path}?cursor={base64.urlsafe_b64encode(urlencode(query).encode()).decode()}"
 
     def last_finished_day(self) -> date:
-        """Tell the newest day that the plan shows whole: over in UTC; for the free plan in New York too."""
+        """Return the newest day that the plan shows whole: over in UTC; without live prices in New York too."""
         today = self.now.astimezone(UTC).date()
-        if self.free:
+        if not self.plan.is_live:
             today = min(today, self.now.astimezone(NEW_YORK).date())
         return date.fromordinal(today.toordinal() - 1)
 
     def require_entitlement(self) -> None:
-        """Refuse the free plan."""
-        if self.free:
+        """Refuse a plan without live prices."""
+        if not self.plan.is_live:
             raise Refused(bodies.not_authorized(bodies.NOT_ENTITLED))
 
     def require_timeframe(self, first: date, last: date) -> None:
-        """Refuse the free plan a day that is not over, more than two years ago, or not begun anywhere."""
-        if not self.free:
-            return
-        today = self.now.astimezone(UTC).date()
-        leap = today.month == 2 and today.day == 29
-        oldest = today.replace(year=today.year - HISTORY_YEARS, day=28 if leap else today.day)
-        if first < oldest or last > today:
+        """Refuse days before those that the plan reaches back to, or, without live prices, that are not over."""
+        today, years = self.now.astimezone(UTC).date(), self.plan.history_years
+        if years is not None:
+            leap = today.month == 2 and today.day == 29
+            if first < today.replace(year=today.year - years, day=28 if leap else today.day):
+                raise Refused(bodies.not_authorized(bodies.TIMEFRAME))
+        if not self.plan.is_live and last > today:
             raise Refused(bodies.not_authorized(bodies.TIMEFRAME))
-        if last > self.last_finished_day():
+        if not self.plan.is_live and last > self.last_finished_day():
             raise Refused(bodies.not_authorized(bodies.BEFORE_END_OF_DAY))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from assetbatch.markets import TRAITS
 from assetbatch.sandbox import aggregates, bodies, reference, snapshots
 from assetbatch.sandbox.bodies import Refused
 
@@ -24,7 +25,8 @@ def _nothing(*_: Any) -> Document:
     raise Refused(bodies.not_authorized(bodies.NOT_ENTITLED))
 
 
-_MARKETS = "/v2/snapshot/locale/global/markets/(forex|crypto)/tickers"
+_MARKETS = f"/v2/snapshot/locale/global/markets/({'|'.join(one.snapshot_name for one in TRAITS.values())})/tickers"
+_DAYS = f"/v2/aggs/grouped/locale/global/market/({'|'.join(one.reference_name for one in TRAITS.values())})/([^/]+)"
 _ROUTES: tuple[tuple[re.Pattern[str], int, Callable[..., Document]], ...] = tuple(
     (re.compile(pattern), plan, document)
     for pattern, plan, document in (
@@ -34,7 +36,7 @@ _ROUTES: tuple[tuple[re.Pattern[str], int, Callable[..., Document]], ...] = tupl
         ("/v1/last_quote/currencies/([^/]+)/([^/]+)", _PAID, snapshots.last_quote),
         ("/v1/last/crypto/([^/]+)/([^/]+)", _PAID, snapshots.last_trade),
         ("/v2/aggs/ticker/([^/]+)/prev", _ALL_PLANS, aggregates.previous_day),
-        ("/v2/aggs/grouped/locale/global/market/(fx|crypto)/([^/]+)", _ALL_PLANS, aggregates.grouped_day),
+        (_DAYS, _ALL_PLANS, aggregates.grouped_day),
         (
             r"/v2/aggs/ticker/([^/]+)/range/(\d+/[a-z]+)/([^/]+)/([^/]+)",
             _ALL_PLANS,

@@ -9,11 +9,12 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, unquote
 
+from assetbatch.plans import ALIASES, PLANS
 from assetbatch.sandbox import bodies, routes, wire
 from assetbatch.sandbox.bodies import Refused
 from assetbatch.sandbox.faults import Faults
 from assetbatch.sandbox.market import Market
-from assetbatch.sandbox.request import PLANS, Request, read_query
+from assetbatch.sandbox.request import Request, read_query
 from assetbatch.sandbox.window import Arrival, Window
 
 if TYPE_CHECKING:
@@ -37,10 +38,9 @@ class Sandbox:
 
     It listens from the first moment, so `url` is known; it answers between `start` and `stop` (or inside
     `with`), or as long as `serve_forever` runs. At most `limit` requests (None: any number) are let in in any
-    `window_seconds`; the others get a 429. `plan` is one of free, basic, starter, developer, advanced,
-    business. `fail` lists words of `sandbox.faults`. `clock` tells the time that prices and plans go by, and may
-    be set at any time; the limit goes by the monotonic clock. `keep_arrivals` False keeps no list of requests,
-    for a server that runs for days.
+    `window_seconds`; the others get a 429. `plan` is a name of `plans.PLANS`. `fail` lists words of
+    `sandbox.faults`. `clock` tells the time that prices and plans go by, and may be set at any time; the limit
+    goes by the monotonic clock. `keep_arrivals` False keeps no list of requests, for a server that runs for days.
 
     Quotes move at weekends too, unlike the vendor's, so that it can be tried at any hour; bars keep market
     hours.
@@ -91,7 +91,7 @@ class Sandbox:
 
     @plan.setter
     def plan(self, plan: str) -> None:
-        if plan not in PLANS:
+        if ALIASES.get(plan, plan) not in PLANS:
             raise ValueError(f"unknown plan {plan!r}: the plans are {', '.join(PLANS)}")
         self._plan = plan
 
@@ -172,7 +172,7 @@ class Sandbox:
                     path=unquote(path),
                     query=read_query(query),
                     now=self.clock(),
-                    plan=self._plan,
+                    plan=PLANS[ALIASES.get(self._plan, self._plan)],
                     url=self.url,
                     market=self._market,
                     faults=faults,

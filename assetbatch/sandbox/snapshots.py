@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
+from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.aggregates import last_day_bar, ohlcv
@@ -46,8 +47,9 @@ def unified(request: Request) -> Document:
 def _asked(request: Request) -> list[str]:
     listed = request.query.get("ticker.any_of", request.query.get("ticker"))
     if listed is None:
-        market = {"fx": AssetType.FOREX, "crypto": AssetType.CRYPTO}.get(request.query.get("type", ""))
-        return [ticker for ticker, known in KNOWN.items() if market in {None, known.market}]
+        names = {traits.reference_name for traits in TRAITS.values()}
+        wanted = names & {request.query.get("type", "")} or names
+        return [ticker for ticker, known in KNOWN.items() if known.traits.reference_name in wanted]
     tickers = {ticker for ticker in listed.split(",") if ticker}
     if len(tickers) > MOST_TICKERS:
         raise Refused(bodies.error(400, f"{bodies.BAD_QUERY}: ticker.any_of"))
@@ -65,12 +67,12 @@ def _unified_row(request: Request, ticker: str) -> Document:
     day = request.market.day_so_far(instrument, tick)
     previous = _previous_close(request, instrument)
     number = instrument.number
-    forex = instrument.market is AssetType.FOREX
+    has_trades = instrument.traits.has_trades
     quote = {
         "ask": number(tick.ask),
         "bid": number(tick.bid),
-        "ask_exchange": _FX_EXCHANGE if forex else _CRYPTO_EXCHANGE,
-        "bid_exchange": _FX_EXCHANGE if forex else _CRYPTO_EXCHANGE,
+        "ask_exchange": _CRYPTO_EXCHANGE if has_trades else _FX_EXCHANGE,
+        "bid_exchange": _CRYPTO_EXCHANGE if has_trades else _FX_EXCHANGE,
         "last_updated": tick.at_ms * 1_000_000,
         "timeframe": "REAL-TIME",
     }
@@ -85,7 +87,7 @@ def _unified_row(request: Request, ticker: str) -> Document:
     }
     row: Document = {
         "ticker": ticker,
-        "type": "fx" if forex else "crypto",
+        "type": instrument.traits.reference_name,
         "name": instrument.name,
         "market_status": "open" if is_open(instrument.market, now_ms) else "closed",
         "session": {
@@ -108,9 +110,9 @@ def _unified_row(request: Request, ticker: str) -> Document:
             "transactions": tick.bar.transactions,
         },
     }
-    if forex or _has_quote(instrument):
+    if not has_trades or _has_quote(instrument):
         row["last_quote"] = quote
-    if not forex:
+    if has_trades:
         row["last_trade"] = trade
     return row
 
@@ -118,7 +120,7 @@ def _unified_row(request: Request, ticker: str) -> Document:
 def single(request: Request, market: str, ticker: str) -> Document:
     """`/v2/snapshot/…/tickers/{ticker}`; an unknown ticker, or one of another market, is a 404."""
     instrument = find(ticker)
-    if instrument is None or instrument.market != market:
+    if instrument is None or instrument.traits.snapshot_name != market:
         raise Refused(bodies.not_found(request.path))
     document: Document = {"request_id": None, "status": request.status}
     for row in request.faults.rows([_market_row(request, instrument)], SINGLE)[:1]:
@@ -133,7 +135,7 @@ def whole_market(request: Request, market: str) -> Document:
     rows = [
         _market_row(request, instrument)
         for instrument in found
-        if instrument is not None and instrument.market == market
+        if instrument is not None and instrument.traits.snapshot_name == market
     ]
     return {"status": request.status, "tickers": request.faults.rows(rows, SINGLE)}
 
@@ -156,7 +158,7 @@ def _market_row(request: Request, instrument: Instrument) -> Document:
         "todaysChangePerc": _percent(tick.price - previous, previous),
         "updated": _shared_future_ms(request) if instrument.mark % 2 else tick.at_ms,
     }
-    if instrument.market is AssetType.FOREX:
+    if not instrument.traits.has_trades:
         row["lastQuote"] = {"a": number(tick.ask), "b": number(tick.bid), "t": tick.at_ms, "x": _FX_EXCHANGE}
         return row
     day["vw"] = minute["vw"] = 0
@@ -169,7 +171,7 @@ def _market_row(request: Request, instrument: Instrument) -> Document:
 
 def last_quote(request: Request, base: str, quote: str) -> Document:
     """`/v1/last_quote/currencies/{base}/{quote}`: status `success`, times in ms, no `C:` before the pair."""
-    instrument = find(f"C:{base}{quote}")
+    instrument = find(TRAITS[AssetType.FOREX].prefix + base + quote)
     if instrument is None:
         raise Refused(bodies.not_found(request.path))
     tick = request.market.tick(instrument, request.now_ms)
@@ -184,7 +186,7 @@ def last_quote(request: Request, base: str, quote: str) -> Document:
 
 def last_trade(request: Request, base: str, quote: str) -> Document:
     """`/v1/last/crypto/{base}/{quote}`: status `success`, times in ms, the pair with a hyphen."""
-    instrument = find(f"X:{base}{quote}")
+    instrument = find(TRAITS[AssetType.CRYPTO].prefix + base + quote)
     if instrument is None:
         raise Refused(bodies.not_found(request.path))
     tick = request.market.tick(instrument, request.now_ms)

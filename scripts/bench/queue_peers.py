@@ -22,8 +22,8 @@ from psycopg.conninfo import conninfo_to_dict
 from assetbatch.database import prices, runs
 from assetbatch.jobs.storing import sort_out
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
+from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client
-from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -81,8 +81,7 @@ class Lanes:
             asset = Asset(symbol, f"X:{symbol}", AssetType.CRYPTO, Role.SECONDARY, 3, 1800)
             call = Call(CallKind.SNAPSHOT_SINGLE, (asset,))
             asked_at, began = datetime.now(UTC), time.monotonic()
-            answers = client.ask(call, now=lambda: datetime.now(UTC))
-            assert isinstance(answers, Answers)
+            answers = client.ask(endpoints.prices(call), now=lambda: datetime.now(UTC))
             latency_ms = round((time.monotonic() - began) * 1000)
             record = runs.CallRecord(0, call.kind.value, "ok", 200, True, latency_ms, 0, 1, symbol, None)
             with connection.transaction():

@@ -29,6 +29,7 @@ from harness import SandboxProcess
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
+from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def by_slots(load: Load, seed: int) -> Tally:
             break
         time.sleep(jitter.uniform(0, load.jitter))
         try:
-            client.ask(CALL, now=lambda: datetime.now(UTC))
+            client.ask(endpoints.prices(CALL), now=lambda: datetime.now(UTC))
             limiter.release(slot, Outcome.OK)
         except CallError as error:
             limiter.release(slot, Outcome.of(error), retry_after_seconds=error.retry_after_seconds)

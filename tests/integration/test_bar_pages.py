@@ -14,7 +14,7 @@ from assetbatch.bars import LENGTH, Harvest
 from assetbatch.database import bar_holes, bar_pages, bars, schema
 from assetbatch.database.connection import transaction
 from assetbatch.errors import FailureKind
-from assetbatch.market_hours import Market
+from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
 from tests.conftest import open_database, wait_until
 from tests.world import DAY, HOUR, TUESDAY, add_assets

@@ -232,7 +232,7 @@ def test_a_second_page_of_the_newest_bars_that_is_empty_is_asked_for_with_the_ne
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.add("T1USD")
-    monkeypatch.setattr("assetbatch.provider.addresses.MOST_BASE_MINUTES", 20_000)
+    monkeypatch.setattr("assetbatch.provider.massive.aggregates.MOST_BASE_MINUTES", 20_000)
     world.change = lambda page: (page | NOTHING) if len(world.calls()) == 2 else page
     assert world.asked() == ["5", "5"]
 

@@ -19,7 +19,7 @@ from assetbatch.errors import FailureKind
 from assetbatch.jobs import backfill, bar_calls
 from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus, Trouble
-from assetbatch.provider import addresses
+from assetbatch.provider.massive import aggregates
 from assetbatch.sandbox import routes
 from tests import world as worlds
 from tests.conftest import API_KEY, open_database, wait_until
@@ -870,7 +870,7 @@ def test_months_are_made_for_whoever_wants_the_oldest_bars(partitioned: World) -
 
 def test_the_newest_bars_come_page_by_page_where_pages_are_short(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.add("T1USD")
-    monkeypatch.setattr(addresses, "MOST_BASE_MINUTES", 600)
+    monkeypatch.setattr(aggregates, "MOST_BASE_MINUTES", 600)
 
     world.drain(max_seconds=TOO_LONG_SECONDS, bars="{backfill_days: 1}")
 

@@ -24,9 +24,11 @@ import pytest
 from assetbatch.boottime import boot_time
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
+from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client
 from assetbatch.provider.flight import HeldUpError
-from assetbatch.provider.quotes import Answers
+from assetbatch.provider.request import Request
+from assetbatch.provider.results import Answers
 from assetbatch.sandbox.breakdowns import packed_bomb
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import wait_until
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 KEY = "7Qk_Zp/4+T%x9mB2"
 GOLD = Asset("XAUUSD", "C:XAUUSD", AssetType.FOREX, Role.PRIORITY, 1, 300)
 BITCOIN = Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 2, 300)
-CALL = Call(CallKind.SNAPSHOT, (GOLD, BITCOIN))
-SINGLE = Call(CallKind.SNAPSHOT_SINGLE, (BITCOIN,))
+CALL = endpoints.prices(Call(CallKind.SNAPSHOT, (GOLD, BITCOIN)))
+SINGLE = endpoints.prices(Call(CallKind.SNAPSHOT_SINGLE, (BITCOIN,)))
 CONNECT_SECONDS = 0.2
 SECONDS = 0.4
 # What a machine under load may add to a time-out.
@@ -145,14 +147,12 @@ def client(url: str, *, seconds: float = SECONDS) -> Client:
     return Client(base_url=url, api_key=KEY, connect_timeout_seconds=CONNECT_SECONDS, timeout_seconds=seconds)
 
 
-def ask(asker: Client | str, call: Call = CALL, **options: Any) -> Answers:
+def ask(asker: Client | str, call: Request[Answers] = CALL, **options: Any) -> Answers:
     asker = client(asker, seconds=10) if isinstance(asker, str) else asker
-    found = asker.ask(call, now=lambda: datetime.now(UTC), **options)
-    assert isinstance(found, Answers)
-    return found
+    return asker.ask(call, now=lambda: datetime.now(UTC), **options)
 
 
-def failing(asker: Client | str, call: Call = CALL, **options: Any) -> CallError:
+def failing(asker: Client | str, call: Request[Answers] = CALL, **options: Any) -> CallError:
     began = time.monotonic()
     with pytest.raises(CallError) as caught:
         ask(asker, call, **options)
@@ -981,7 +981,7 @@ from tests.integration.test_client import *
 begin = datetime(2026, 1, 1, tzinfo=UTC)
 span = Span(begin, begin + timedelta(minutes=50_000))
 found = client(sys.argv[1], seconds=60).ask(
-    Call(CallKind.BARS, (BITCOIN,), span=span, minutes=1), now=lambda: datetime(2026, 3, 1, tzinfo=UTC)
+    endpoints.bars(Call(CallKind.BARS, (BITCOIN,), span=span, minutes=1)), now=lambda: datetime(2026, 3, 1, tzinfo=UTC)
 )
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(len(found.bars), int(peak) // 1024)
@@ -1059,13 +1059,13 @@ def test_each_breakdown_of_the_sandbox_is_its_kind(stand_in: Sandbox, word: str)
         *((word, FailureKind.MISSING) for word in ("drop", "wrong-ticker")),
     ],
 )
-def test_each_spoilt_row_fails_alone(stand_in: Sandbox, call: Call, word: str, kind: FailureKind) -> None:
+def test_each_spoilt_row_fails_alone(stand_in: Sandbox, call: Request[Answers], word: str, kind: FailureKind) -> None:
     stand_in.fail = [f"{word}:BTC"]
 
     found = ask(stand_in.url, call)
 
     assert found.failures["BTCUSD"][0] is kind
-    assert sorted(found.quotes) == [symbol for symbol in ("XAUUSD",) if symbol in call.symbols]
+    assert sorted(found.quotes) == [symbol for symbol in ("XAUUSD",) if symbol in call.call.symbols]
 
 
 @pytest.mark.parametrize("word", ["duplicate", "exponent", "stale", "delayed"])

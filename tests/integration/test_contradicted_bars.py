@@ -70,7 +70,7 @@ def test_the_bar_of_more_trades_is_stored_and_the_others_are_told(
 
 def test_what_straddles_two_pages_is_the_one_of_more_trades(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.add("T1USD")
-    monkeypatch.setattr("assetbatch.provider.addresses.MOST_BASE_MINUTES", 2000)
+    monkeypatch.setattr("assetbatch.provider.massive.aggregates.MOST_BASE_MINUTES", 2000)
 
     # The last one of a page, too, which is the first of the next.
     world.change = behind

@@ -17,7 +17,7 @@ from assetbatch.database import queue
 from assetbatch.database.connection import translated_errors
 from assetbatch.errors import DatabaseUnavailableError, Interrupted, SourceMismatchError
 from assetbatch.jobs.clock import Stop
-from assetbatch.market_hours import Market
+from assetbatch.markets import Market
 from tests import world as worlds
 from tests.conftest import free_port, open_database, wait_until
 from tests.world import NO_ASSETS, QUICK, UNLIMITED, no_stop

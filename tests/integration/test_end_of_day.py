@@ -15,7 +15,7 @@ import pytest
 from assetbatch.database import entitlements, schema
 from assetbatch.jobs import forecast, priority
 from assetbatch.jobs.calls import Calls
-from assetbatch.model import Access, AssetType, Call, CallKind
+from assetbatch.model import Access, AssetType, CallKind
 from assetbatch.planner import Entitlement
 from assetbatch.report import reading, status
 from assetbatch.report.health import Health
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
     from assetbatch.model import RunResult
+    from assetbatch.provider.request import Request
 
 LIMITED = "{window_seconds: 0.02, margin_seconds: 0, calls_per_minute: 5}"
 GROUPED = re.compile(r"/v2/aggs/grouped/locale/global/market/(fx|crypto)/(\d{4}-\d\d-\d\d)\?.*")
@@ -510,9 +511,9 @@ def test_a_day_whose_call_had_not_left_when_a_second_snapshot_was_refused_is_ask
     ]
     world.before = lambda: waits and waits.pop()()
 
-    def begin_late(calls: Calls, call: Call, *arguments: Any, **options: Any) -> None:
-        is_first_day = call.kind is CallKind.DAILY and not prepared.is_set()
-        begin(calls, call, *arguments, **(options | {"after_seconds": 20.0} if is_first_day else options))
+    def begin_late(calls: Calls, request: Request[Any], *arguments: Any, **options: Any) -> None:
+        is_first_day = request.call.kind is CallKind.DAILY and not prepared.is_set()
+        begin(calls, request, *arguments, **(options | {"after_seconds": 20.0} if is_first_day else options))
         if is_first_day:
             prepared.set()
 

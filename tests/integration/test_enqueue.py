@@ -18,7 +18,8 @@ from assetbatch.database import queue
 from assetbatch.database.connection import Row
 from assetbatch.database.queue import Ending, State
 from assetbatch.errors import FailureKind
-from assetbatch.market_hours import Market, market_of
+from assetbatch.market_hours import market_of
+from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Enqueued, Failure, Priority, Role
 from tests.conftest import open_database, wait_until
 from tests.integration.test_queue import KEY, PLAN, STEP, add, claim, claimed, end, enqueue_now, put, row, states

@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
 from assetbatch.errors import CallError
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
+from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, free_port, open_database, wait_until
@@ -126,7 +127,7 @@ def work(conninfo: str, url: str, together: Barrier, results: multiprocessing.Qu
                 slot = limiter.acquire()
                 outcome = Outcome.UNKNOWN
                 try:
-                    client.ask(CALL, now=lambda: datetime.now(UTC))
+                    client.ask(endpoints.prices(CALL), now=lambda: datetime.now(UTC))
                     outcome = Outcome.OK
                 except CallError as error:
                     errors.append(repr(error))

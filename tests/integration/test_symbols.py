@@ -31,9 +31,9 @@ from assetbatch.jobs import wishes as wishes_of
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.run import Start
 from assetbatch.model import Asset, AssetType, Priority, Role
-from assetbatch.provider import addresses
 from assetbatch.provider.client import Client
-from assetbatch.provider.reference import TickerPage
+from assetbatch.provider.massive import reference_tickers
+from assetbatch.provider.results import TickerPage
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, open_database, variables, wait_until
 from tests.world import load_config, no_stop
@@ -325,7 +325,7 @@ def test_a_pattern_chooses_tickers_of_one_market_by_their_names(world: World) ->
 
 
 def test_each_page_of_the_reference_list_is_a_call_of_the_budget(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "TICKERS_LIMIT", 20)
+    monkeypatch.setattr(reference_tickers, "LIMIT", 20)
     config = world.config(rate_limiting="{calls_per_minute: 9, window_seconds: 30}")
 
     found = world.reference(config, AssetType.FOREX, AssetType.CRYPTO)
@@ -357,7 +357,7 @@ def test_one_asset_is_looked_for_with_one_call(world: World) -> None:
 
 
 def job_ticker(ticker: str) -> Any:
-    from assetbatch.provider.reference import Ticker
+    from assetbatch.provider.results import Ticker
 
     return Ticker(ticker, f"Name of {ticker}")
 
@@ -367,8 +367,8 @@ def test_a_reference_list_without_end_is_an_error(world: World, monkeypatch: pyt
     for word, expected in {"same": 2, "endless": job.MOST_PAGES}.items():
         calls.clear()
 
-        def ask(self: Client, call: Any, *, word: str = word, **_: Any) -> TickerPage:
-            calls.append(call.page)
+        def ask(self: Client, request: Any, *, word: str = word, **_: Any) -> TickerPage:
+            calls.append(request.call.page)
             return TickerPage((), "page" if word == "same" else f"page={len(calls)}")
 
         monkeypatch.setattr(Client, "ask", ask)

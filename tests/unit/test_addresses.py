@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
-from assetbatch.provider.addresses import source_of, target
+from assetbatch.provider import endpoints
+from assetbatch.provider.addresses import source_of
 
 
 def asset(ticker: str) -> Asset:
@@ -44,7 +45,7 @@ def test_a_base_url_names_its_source(base_url: str, source: str) -> None:
 def test_a_snapshot_asks_for_all_tickers_and_all_rows() -> None:
     call = Call(CallKind.SNAPSHOT, (asset("C:XAUUSD"), asset("X:BTCUSD")))
 
-    assert target(call) == "/v3/snapshot?ticker.any_of=C%3AXAUUSD%2CX%3ABTCUSD&limit=250"
+    assert endpoints.prices(call).path == "/v3/snapshot?ticker.any_of=C%3AXAUUSD%2CX%3ABTCUSD&limit=250"
 
 
 @pytest.mark.parametrize(
@@ -57,18 +58,18 @@ def test_a_snapshot_asks_for_all_tickers_and_all_rows() -> None:
     ],
 )
 def test_a_single_snapshot_asks_in_the_path_of_its_market(ticker: str, path: str) -> None:
-    assert target(Call(CallKind.SNAPSHOT_SINGLE, (asset(ticker),))) == path
+    assert endpoints.prices(Call(CallKind.SNAPSHOT_SINGLE, (asset(ticker),))).path == path
 
 
 @given(st.lists(st.from_regex(r"\A[CX]:[^\s,]{1,50}\Z"), min_size=1, max_size=250))
 def test_every_ticker_comes_out_as_it_went_in(tickers: list[str]) -> None:
-    split = urlsplit(target(Call(CallKind.SNAPSHOT, tuple(map(asset, tickers)))))
+    split = urlsplit(endpoints.prices(Call(CallKind.SNAPSHOT, tuple(map(asset, tickers)))).path)
     query = parse_qs(split.query, strict_parsing=True)
 
     assert split.path == "/v3/snapshot"
     assert query == {"ticker.any_of": [",".join(tickers)], "limit": ["250"]}
 
-    single = urlsplit(target(Call(CallKind.SNAPSHOT_SINGLE, (asset(tickers[0]),))))
+    single = urlsplit(endpoints.prices(Call(CallKind.SNAPSHOT_SINGLE, (asset(tickers[0]),))).path)
     assert (single.query, single.fragment) == ("", "")
     assert single.path.count("/") == 8
     assert unquote(single.path.rpartition("/")[2]) == tickers[0]

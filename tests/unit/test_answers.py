@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Quote, Role
-from assetbatch.provider import answers, documents, quotes, reading, values
+from assetbatch.provider import answers, documents, endpoints, values
+from assetbatch.provider.results import Answers
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 QUOTED_AT = datetime(2026, 11, 20, 11, 59, 58, 123456, tzinfo=UTC)
@@ -61,11 +62,11 @@ def unified(*rows: str) -> str:
     return f'{{"request_id": "x", "status": "OK", "results": [{", ".join(rows)}]}}'
 
 
-def read(call: Call, document: str | bytes) -> quotes.Answers:
+def read(call: Call, document: str | bytes) -> Answers:
     """Do what the client does with a body."""
     parsed = answers.parse(document.encode() if isinstance(document, str) else document)
     answers.check_status(parsed)
-    return quotes.read(call, parsed, now=NOW)
+    return endpoints.prices(call).read(parsed, NOW)
 
 
 def refused(body: bytes) -> CallError:
@@ -75,14 +76,14 @@ def refused(body: bytes) -> CallError:
     return caught.value
 
 
-def tried(call: Call, document: bytes) -> quotes.Answers | CallError:
+def tried(call: Call, document: bytes) -> Answers | CallError:
     try:
         return read(call, document)
     except CallError as error:
         return error
 
 
-def failure(found: quotes.Answers, symbol: str) -> tuple[FailureKind, str]:
+def failure(found: Answers, symbol: str) -> tuple[FailureKind, str]:
     assert symbol not in found.quotes
     return found.failures[symbol]
 
@@ -97,7 +98,7 @@ def assert_good(quote: Quote) -> None:
         assert number > 0
 
 
-def assert_whole(call: Call, found: quotes.Answers) -> None:
+def assert_whole(call: Call, found: Answers) -> None:
     assert not found.quotes.keys() & found.failures.keys()
     assert found.quotes.keys() | found.failures.keys() == set(call.symbols)
     for quote in found.quotes.values():
@@ -399,7 +400,7 @@ def test_words_in_a_good_answer_refuse_nothing(status: str) -> None:
 
 def test_the_one_answer_without_a_status_may_be_a_refusal_too() -> None:
     with pytest.raises(CallError) as caught:
-        reading.check(Call(CallKind.MARKET_STATUS), {"status": "ERROR", "error": "Unknown API Key"})
+        endpoints.markets_open().check({"status": "ERROR", "error": "Unknown API Key"})
 
     assert caught.value.kind is FailureKind.KEY_REFUSED
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Bar, Call, CallKind, Role, Span
-from assetbatch.provider import answers, reading
-from assetbatch.provider.bars import Page
+from assetbatch.provider import answers, endpoints
+from assetbatch.provider.results import Page
 
 ASSET = Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 1, 300)
 BEGIN = datetime(2026, 11, 17, 12, tzinfo=UTC)
@@ -40,10 +40,9 @@ def read(rows: object, asked: Call | None = None, **changes: Any) -> Page:
     for word, written in RAW.items():
         text = text.replace(word, written)
     parsed = answers.parse(text.encode())
-    reading.check(asked or call(), parsed)
-    found = reading.read(asked or call(), parsed, now=NOW)
-    assert isinstance(found, Page)
-    return found
+    request = endpoints.bars(asked or call())
+    request.check(parsed)
+    return request.read(parsed, NOW)
 
 
 def test_a_page_is_read_digit_by_digit() -> None:

@@ -9,18 +9,19 @@ import responses
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
+from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client
 
 BASE = "https://api.example.com"
 EURO = Asset("EURUSD", "C:EURUSD", AssetType.FOREX, Role.PRIORITY, 1, 300)
-CALL = Call(CallKind.SNAPSHOT_SINGLE, (EURO,))
+REQUEST = endpoints.prices(Call(CallKind.SNAPSHOT_SINGLE, (EURO,)))
 URL = f"{BASE}/v2/snapshot/locale/global/markets/forex/tickers/C:EURUSD"
 
 
 def ask() -> CallError:
     client = Client(base_url=BASE, api_key="key-of-a-test", connect_timeout_seconds=1, timeout_seconds=1)
     with pytest.raises(CallError) as caught:
-        client.ask(CALL, now=lambda: datetime.now(UTC))
+        client.ask(REQUEST, now=lambda: datetime.now(UTC))
     return caught.value
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
-from assetbatch.provider import answers, reading
-from assetbatch.provider.quotes import Answers
-from assetbatch.provider.reference import MarketsOpen
+from assetbatch.provider import answers, endpoints
+from assetbatch.provider.results import Answers, MarketsOpen
 
 MONDAY = date(2026, 11, 16)
 FRIDAY = date(2026, 11, 20)
@@ -40,10 +39,9 @@ def read(body: str, *assets: Asset, day: date = MONDAY, now: datetime | None = N
     call = Call(CallKind.DAILY, assets or (EURO,), market=market, day=day)
     seen_at = now or datetime(day.year, day.month, day.day, 6, tzinfo=UTC) + timedelta(days=1)
     parsed = answers.parse(body.encode())
-    reading.check(call, parsed)
-    found = reading.read(call, parsed, now=seen_at)
-    assert isinstance(found, Answers)
-    return found
+    request = endpoints.prices(call)
+    request.check(parsed)
+    return request.read(parsed, seen_at)
 
 
 def test_a_days_close_is_the_price_with_the_vendors_digits_and_the_days_end_for_a_time() -> None:
@@ -191,10 +189,7 @@ def test_a_refusal_inside_a_good_answer_is_one(body: str, kind: FailureKind) -> 
 def test_every_field_of_the_market_status_may_be_absent(
     document: dict[str, Any], expected: dict[AssetType, bool]
 ) -> None:
-    found = reading.read(
-        Call(CallKind.MARKET_STATUS),
-        answers.parse(json.dumps(document).encode()),
-        now=datetime(2026, 11, 17, tzinfo=UTC),
-    )
+    parsed = answers.parse(json.dumps(document).encode())
+    found = endpoints.markets_open().read(parsed, datetime(2026, 11, 17, tzinfo=UTC))
 
     assert found == MarketsOpen(expected)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetbatch import market_hours
-from assetbatch.market_hours import Market
+from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Role
 
 NEW_YORK = ZoneInfo("America/New_York")

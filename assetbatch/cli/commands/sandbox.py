@@ -10,6 +10,7 @@ import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import current, print_json
+from assetbatch.plans import PLANS
 
 
 def register(app: typer.Typer) -> None:
@@ -19,9 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def sandbox(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
-    plan: Annotated[
-        str, typer.Option(help="The plan that the key has: free, starter, developer, advanced, business.")
-    ] = "starter",
+    plan: Annotated[str, typer.Option(help=f"The plan that the key has: {', '.join(PLANS)}.")] = "starter",
     limit: Annotated[int | None, typer.Option(min=1, help="Calls in any window; without it no limit.")] = None,
     window: Annotated[float, typer.Option(min=0.01, help="Seconds of that window.")] = 60.0,
     fail: Annotated[

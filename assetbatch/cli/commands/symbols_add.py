@@ -15,6 +15,7 @@ from assetbatch.cli.additions import refuse, tell_added, tell_cost
 from assetbatch.cli.asking import agreed
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host
 from assetbatch.cli.trouble import named, tell
+from assetbatch.markets import TICKERS_DESCRIBED, TRAITS
 from assetbatch.model import AssetType
 from assetbatch.report.words import counted
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from assetbatch.model import Asset
 
 STDIN = Path("-")
+# By what the vendor's reference list calls them.
+MARKETS = {traits.reference_name: asset_type for asset_type, traits in TRAITS.items()}
+PREFIXES = " or ".join(traits.prefix for traits in TRAITS.values())
 
 
 class PriorityWord(StrEnum):
@@ -39,14 +43,11 @@ class PriorityWord(StrEnum):
     LOW = "LOW"
 
 
-class Market(StrEnum):
-    """What the vendor's reference list calls the markets."""
+def _market(word: str) -> AssetType:
+    if word not in MARKETS:
+        raise typer.BadParameter(f"'{word}' is not one of {', '.join(map(repr, MARKETS))}.")
+    return MARKETS[word]
 
-    FX = "fx"
-    CRYPTO = "crypto"
-
-
-ASSET_TYPES = {Market.FX: AssetType.FOREX, Market.CRYPTO: AssetType.CRYPTO}
 
 PriorityOption: TypeAlias = Annotated[
     PriorityWord, typer.Option("--priority", case_sensitive=False, help="Its place in the queue.")
@@ -65,7 +66,7 @@ YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")
 
 def add(
     symbol: Annotated[str, typer.Argument(help="Its name in trading.symbols.")],
-    ticker: Annotated[str, typer.Argument(help="The vendor's name: C:… for forex and metals, X:… for crypto.")],
+    ticker: Annotated[str, typer.Argument(help=f"The vendor's name: {TICKERS_DESCRIBED}.")],
     priority: PriorityOption = PriorityWord.MEDIUM,
     frequency: FrequencyOption = None,
     name: Annotated[str, typer.Option(help="For people; else the vendor's.")] = "",
@@ -115,9 +116,17 @@ def import_(
             allow_dash=True,
         ),
     ] = None,
-    market: Annotated[Market | None, typer.Option(help="In place of a file: the vendor's tickers of a market,")] = None,
+    market: Annotated[
+        AssetType | None,
+        typer.Option(
+            parser=_market,
+            metavar=f"<{'|'.join(MARKETS)}>",
+            autocompletion=lambda: list(MARKETS),
+            help="In place of a file: the vendor's tickers of a market,",
+        ),
+    ] = None,
     match: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="those whose name without C: or X: matches, as '*USD'.")
+        str | None, typer.Option(metavar="PATTERN", help=f"those whose name without {PREFIXES} matches, as '*USD'.")
     ] = None,
     priority: PriorityOption = PriorityWord.MEDIUM,
     frequency: FrequencyOption = None,
@@ -146,7 +155,7 @@ def import_(
     if file is not None:
         _import_file(config, file, priority.value, seconds, check=check)
     elif market is not None and match is not None:
-        _import_matching(config, ASSET_TYPES[market], match, priority.value, seconds, yes=yes)
+        _import_matching(config, market, match, priority.value, seconds, yes=yes)
 
 
 def _import_file(config: Config, file: Path, priority: str, seconds: int, *, check: bool) -> None:

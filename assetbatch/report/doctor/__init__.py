@@ -43,7 +43,7 @@ def examine(
     done.look("files", partial(host.files, survey))
     done.look("key", partial(host.key, survey))
     if config is not None:
-        done.look("plan", partial(host.plan, config))
+        done.look("plan", partial(host.plan_of, config))
     named = survey.database
     # An embedded server that is not there, or is somebody else's, has been told of by then.
     if named is not None and (not named.embedded or done.look("embedded server", partial(host.embedded, data_folder))):

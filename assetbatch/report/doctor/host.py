@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from assetbatch import __version__, threads
-from assetbatch.config.configuration import FREE_CALLS_PER_WINDOW
 from assetbatch.config.secret import ways
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.errors import NoThreadError
+from assetbatch.plans import PLANS
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
 
@@ -72,23 +72,22 @@ def key(survey: Survey) -> Iterator[Finding]:
         yield ok("key", f"given by {survey.key_place}, fingerprint {fingerprint}")
 
 
-def plan(config: Config) -> Iterator[Finding]:
+def plan_of(config: Config) -> Iterator[Finding]:
     """Tell what the plan's word means here, and what goes ill with it."""
     limit, provider = config.calls_per_window, config.settings.provider
     allowed = "unlimited calls" if limit is None else f"{limit} calls in any {config.window_seconds:g} s"
-    free = config.plan == "free"
-    recency = "of finished days" if free and provider.mode != "live" else "live"
-    if provider.mode == "end_of_day":
-        recency = "of finished days"
+    plan = PLANS[config.plan]
+    is_live = provider.mode == "live" or (plan.is_live and provider.mode != "end_of_day")
+    recency = "live" if is_live else "of finished days"
     found = f"{config.plan} ({config.origins['provider.plan']}): {allowed}, prices {recency}"
     source = source_of(provider.base_url)
     if (
-        free
+        plan.calls_per_minute is not None
         and source != SANDBOX_SOURCE
-        and (limit is None or limit * 60 > FREE_CALLS_PER_WINDOW * config.window_seconds)
+        and (limit is None or limit * 60 > plan.calls_per_minute * config.window_seconds)
     ):
         hint = f"remove rate_limiting.calls_per_minute ({config.origins['rate_limiting.calls_per_minute']})"
-        yield warn("plan", f"{found}; the free plan has {FREE_CALLS_PER_WINDOW} calls a minute", hint)
+        yield warn("plan", f"{found}; the {plan.name} plan has {plan.calls_per_minute} calls a minute", hint)
     else:
         yield ok("plan", found)
     if urlsplit(provider.base_url).scheme == "http" and source != SANDBOX_SOURCE:

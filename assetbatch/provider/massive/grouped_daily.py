@@ -1,15 +1,21 @@
-"""Daily figures of a whole market out of one grouped-daily answer. A row that is no price condemns itself alone."""
+"""A finished day of a whole market: https://massive.com/docs/rest/forex/aggregates/daily-market-summary.
+
+A row that is no price condemns itself alone.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours
 from assetbatch.errors import CallError, FailureKind
+from assetbatch.markets import TRAITS
 from assetbatch.model import Quote
 from assetbatch.provider.answers import rows_of
-from assetbatch.provider.quotes import Answers
+from assetbatch.provider.request import Request
+from assetbatch.provider.results import Answers
 from assetbatch.provider.values import InvalidRowError, number, time_of
 
 if TYPE_CHECKING:
@@ -22,7 +28,15 @@ if TYPE_CHECKING:
 DAY_LASTS = timedelta(hours=30)
 
 
-def read(call: Call, document: Document, *, now: datetime) -> Answers:
+def request(call: Call) -> Request[Answers]:
+    """Return the request for the day and the market of a call."""
+    market, day = call.market_day
+    traits = TRAITS[market]
+    path = f"/v2/aggs/grouped/locale/{traits.locale}/market/{traits.reference_name}/{day}?adjusted=true"
+    return Request(call, path, partial(_read, call))
+
+
+def _read(call: Call, document: Document, now: datetime) -> Answers:
     """Read the figures of the call's day for each of its assets, as a quote or as a failure.
 
     Raises CallError (empty) where the vendor has none for any ticker: it rested, or does not have them yet.

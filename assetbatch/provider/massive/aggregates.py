@@ -1,4 +1,4 @@
-"""Bars out of the vendor's pages. A row that is no bar condemns itself alone.
+"""Bars, page by page: https://massive.com/docs/rest/crypto/aggregates/custom-bars. A row that is no bar fails alone.
 
 Of `next_url` it only counts that it is there: the next page is asked for by its time, so that a run that was killed
 between two pages goes on where it was.
@@ -6,15 +6,19 @@ between two pages goes on where it was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
 
+from assetbatch.bars import MOST_BASE_MINUTES
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Bar
 from assetbatch.planner import EPOCH
 from assetbatch.provider.answers import rows_of, text
+from assetbatch.provider.request import Request
+from assetbatch.provider.results import Page
 from assetbatch.provider.values import LARGEST_NUMBER, MOST_DIGITS, InvalidRowError, number, time_of
 
 if TYPE_CHECKING:
@@ -28,21 +32,21 @@ if TYPE_CHECKING:
 PRICES = ("o", "h", "l", "c")
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What one call for bars brought, in the order of time; `more`: the vendor has further ones behind the last.
-
-    `invalid` has the times of rows that were no bars, and why; `contradicted` those of which there were several, with
-    different figures: the one of most trades is taken, of as many that of most volume.
-    """
-
-    bars: tuple[Bar, ...]
-    more: bool
-    invalid: tuple[tuple[datetime, str], ...] = ()
-    contradicted: tuple[datetime, ...] = ()
+def request(call: Call) -> Request[Page]:
+    """Return the request for one page of the bars of a call's asset, of so many minutes each, within its span."""
+    assert call.span is not None  # noqa: S101 - such a call has a span
+    ticker = quote(call.assets[0].polygon_ticker, safe=":")
+    since, until = (_milliseconds(moment) for moment in (call.span.since, call.span.until))
+    query = urlencode({"adjusted": "true", "sort": "asc", "limit": MOST_BASE_MINUTES})
+    path = f"/v2/aggs/ticker/{ticker}/range/{call.minutes}/minute/{since}/{until - 1}?{query}"
+    return Request(call, path, partial(_read, call))
 
 
-def read(call: Call, document: Document, *, now: datetime) -> Page:
+def _milliseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def _read(call: Call, document: Document, now: datetime) -> Page:
     """Read a page of bars. Raises CallError (malformed, invalid)."""
     assert call.span is not None  # noqa: S101 - such a call has a span
     (asset,) = call.assets

@@ -1,0 +1,40 @@
+"""What the vendor sells, as data (https://massive.com/pricing): the plans of forex and crypto, sold together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one plan gives; None: without limit.
+
+    `is_live`: prices of this moment, by snapshots; else those of finished days alone. `history_years` is how far back
+    bars reach.
+    """
+
+    name: str
+    calls_per_minute: int | None = None
+    history_years: int | None = None
+    is_live: bool = True
+    has_websocket: bool = True
+
+    @property
+    def history(self) -> timedelta | None:
+        """How far back bars can be asked for."""
+        return None if self.history_years is None else reach(self.history_years)
+
+
+def reach(years: int) -> timedelta:
+    """Return how far back so many years of the vendor's are at the least: a day less, for the calendars to differ."""
+    return timedelta(days=365 * years - 1)
+
+
+FREE = Plan("free", calls_per_minute=5, history_years=2, is_live=False, has_websocket=False)
+PLANS = {plan.name: plan for plan in (FREE, Plan("starter"), Plan("developer"), Plan("advanced"), Plan("business"))}
+ALIASES = {"basic": FREE.name}
+"""Words that are understood, but not offered."""
+
+# How far back the plans of any market reach that do not have all: it is not known which one a key really has.
+HISTORY_YEARS = (10, 5, 2)

@@ -1,0 +1,44 @@
+"""What can be asked for: a function for each kind of answer, from a call to its request.
+
+The one module that names the vendor: another one is a package beside `massive`, chosen here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assetbatch.model import CallKind
+from assetbatch.provider.massive import aggregates, grouped_daily, market_status, reference_tickers, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from assetbatch.model import Call
+    from assetbatch.provider.request import Request
+    from assetbatch.provider.results import Answers, MarketsOpen, Page, TickerPage
+
+PRICES: Mapping[CallKind, Callable[[Call], Request[Answers]]] = {
+    CallKind.SNAPSHOT: snapshot.unified,
+    CallKind.SNAPSHOT_SINGLE: snapshot.single,
+    CallKind.DAILY: grouped_daily.request,
+}
+
+
+def prices(call: Call) -> Request[Answers]:
+    """Return the request of a call for prices: live ones, or those of a finished day."""
+    return PRICES[call.kind](call)
+
+
+def bars(call: Call) -> Request[Page]:
+    """Return the request of a call for a page of bars."""
+    return aggregates.request(call)
+
+
+def markets_open() -> Request[MarketsOpen]:
+    """Return the request for which markets are open now."""
+    return market_status.request()
+
+
+def tickers(call: Call) -> Request[TickerPage]:
+    """Return the request of a call for a page of the reference list."""
+    return reference_tickers.request(call)

@@ -1,0 +1,33 @@
+"""Which markets are open now: https://massive.com/docs/rest/forex/market-operations/market-status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from assetbatch.markets import TRAITS
+from assetbatch.model import Call, CallKind
+from assetbatch.provider.request import Request
+from assetbatch.provider.results import MarketsOpen
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from assetbatch.provider.answers import Document
+
+
+def request() -> Request[MarketsOpen]:
+    """Return the request; its good answer has no status of its own."""
+    return Request(Call(CallKind.MARKET_STATUS), "/v1/marketstatus/now", _read, has_status=False)
+
+
+def _read(document: Document, _now: datetime) -> MarketsOpen:
+    """Read which markets are open. Every field is optional with the vendor."""
+    currencies = document.get("currencies")
+    words = currencies if isinstance(currencies, dict) else {}
+    return MarketsOpen(
+        {
+            market: words[traits.reference_name] == "open"
+            for market, traits in TRAITS.items()
+            if isinstance(words.get(traits.reference_name), str)
+        }
+    )

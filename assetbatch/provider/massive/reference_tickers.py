@@ -1,0 +1,54 @@
+"""The vendor's tickers, page by page: https://massive.com/docs/rest/forex/tickers/all-tickers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from assetbatch.errors import CallError, FailureKind
+from assetbatch.markets import TRAITS
+from assetbatch.provider.answers import rows_of, text
+from assetbatch.provider.request import Request
+from assetbatch.provider.results import Ticker, TickerPage
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from assetbatch.model import Call
+    from assetbatch.provider.answers import Document
+
+PATH = "/v3/reference/tickers"
+# The vendor's default, 100, would make ten times the pages.
+LIMIT = 1000
+LONGEST_NAME = 200
+
+
+def request(call: Call) -> Request[TickerPage]:
+    """Return the request for tickers of a call's market: all, or that of its one asset, from its `page` on."""
+    assert call.market is not None  # noqa: S101 - such a call is of a market
+    market = TRAITS[call.market].reference_name
+    wanted = {"market": market, "active": "true", "limit": str(LIMIT)}
+    if call.assets:
+        wanted["ticker"] = call.assets[0].polygon_ticker
+    return Request(call, f"{PATH}?{call.page or urlencode(wanted)}", partial(_read, market))
+
+
+def _read(market: str, document: Document, _now: datetime) -> TickerPage:
+    """Read a page of tickers; rows of other markets, and those without a ticker, are left out. Raises CallError."""
+    found = [
+        Ticker(row["ticker"], text(row["name"])[:LONGEST_NAME] if row.get("name") else "")
+        for row in rows_of(document)
+        if isinstance(row.get("ticker"), str) and row.get("market") == market
+    ]
+    return TickerPage(tuple(found), _next_page(document.get("next_url")))
+
+
+def _next_page(next_url: object) -> str:
+    """Keep the query of the address of the next page, without any key: its host is not to be trusted."""
+    if not isinstance(next_url, str) or not next_url:
+        return ""
+    parts = urlsplit(next_url)
+    if parts.path != PATH:
+        raise CallError(FailureKind.MALFORMED, f"the next page is elsewhere: {text(parts.path)}", answered=True)
+    return urlencode([(key, value) for key, value in parse_qsl(parts.query) if key != "apiKey"])

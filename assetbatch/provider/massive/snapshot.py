@@ -1,0 +1,157 @@
+"""Quotes of this moment: the unified snapshot, of tickers of any market, and that of a single ticker.
+
+https://massive.com/docs/rest/forex/snapshots/unified-snapshot
+https://massive.com/docs/rest/forex/snapshots/single-ticker-snapshot
+
+A row that is no price condemns itself alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from assetbatch.errors import FailureKind
+from assetbatch.markets import TRAITS
+from assetbatch.model import Quote
+from assetbatch.provider.answers import message, rows_of, text
+from assetbatch.provider.request import Request
+from assetbatch.provider.results import Answers
+from assetbatch.provider.values import InvalidRowError, number, time_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from assetbatch.model import Asset, Call
+    from assetbatch.provider.answers import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where a kind of snapshot keeps what a quote is made of.
+
+    `updated` of a row is not among it: one and the same time, often in the future, for half of the vendor's rows.
+    """
+
+    quote: str
+    bid: str
+    ask: str
+    quote_time: str
+    trade: str
+    price: str
+    trade_times: tuple[str, ...]
+    day: str
+    open: str
+    high: str
+    low: str
+    close: str
+
+
+UNIFIED = Shape(
+    quote="last_quote",
+    bid="bid",
+    ask="ask",
+    quote_time="last_updated",
+    trade="last_trade",
+    price="price",
+    trade_times=("participant_timestamp", "sip_timestamp", "last_updated"),
+    day="session",
+    open="open",
+    high="high",
+    low="low",
+    close="close",
+)
+SINGLE = Shape(
+    quote="lastQuote",
+    bid="b",
+    ask="a",
+    quote_time="t",
+    trade="lastTrade",
+    price="p",
+    trade_times=("t",),
+    day="day",
+    open="o",
+    high="h",
+    low="l",
+    close="c",
+)
+# Of tickers in one call, and of rows in its answer: the vendor's default, 10, would cut that.
+LIMIT = 250
+
+
+def unified(call: Call) -> Request[Answers]:
+    """Return the request for the quotes of all assets of a call, of whatever markets."""
+    tickers = ",".join(asset.polygon_ticker for asset in call.assets)
+    path = f"/v3/snapshot?{urlencode({'ticker.any_of': tickers, 'limit': LIMIT})}"
+    return Request(call, path, lambda document, now: _read(call, rows_of(document), UNIFIED, now))
+
+
+def single(call: Call) -> Request[Answers]:
+    """Return the request for the quote of the one asset of a call."""
+    (asset,) = call.assets
+    traits, ticker = TRAITS[asset.asset_type], quote(asset.polygon_ticker, safe=":")
+    path = f"/v2/snapshot/locale/{traits.locale}/markets/{traits.snapshot_name}/tickers/{ticker}"
+    return Request(call, path, lambda document, now: _read(call, [document.get("ticker")], SINGLE, now))
+
+
+def _read(call: Call, found: Sequence[object], shape: Shape, now: datetime) -> Answers:
+    """Read the rows of a snapshot; every asset of the call is in the result, as a quote or as a failure."""
+    rows = {row["ticker"]: row for row in found if isinstance(row, dict) and isinstance(row.get("ticker"), str)}
+    answers = Answers()
+    for asset in call.assets:
+        row = rows.get(asset.polygon_ticker)
+        if row is None:
+            others = ", ".join(sorted(text(ticker) for ticker in rows)[:3])
+            reason = f"asked for {asset.polygon_ticker}, the answer has {others or 'nothing'}"
+            answers.failures[asset.symbol] = (FailureKind.MISSING, reason)
+        elif row.get("error") is not None:
+            answers.failures[asset.symbol] = _row_error(row)
+        else:
+            try:
+                answers.quotes[asset.symbol] = _quote(asset, row, shape, now)
+            except InvalidRowError as error:
+                answers.failures[asset.symbol] = (FailureKind.INVALID, f"{asset.polygon_ticker}: {error}")
+    return answers
+
+
+def _row_error(row: Document) -> tuple[FailureKind, str]:
+    kinds = {"NOT_FOUND": FailureKind.UNKNOWN_TICKER, "NOT_ENTITLED": FailureKind.NOT_ENTITLED}
+    code = row["error"]
+    return kinds.get(code if isinstance(code, str) else "", FailureKind.INVALID), f"{text(code)}: {message(row)}"
+
+
+def _quote(asset: Asset, row: Document, shape: Shape, now: datetime) -> Quote:
+    last_quote, trade, day = (_part(row, name) for name in (shape.quote, shape.trade, shape.day))
+    has_trades = TRAITS[asset.asset_type].has_trades
+    if has_trades:
+        price, moment = number(trade, shape.price), _first(trade, shape.trade_times)
+    else:
+        price, moment = number(last_quote, shape.bid), last_quote.get(shape.quote_time)
+    if price is None:
+        what = "trade" if has_trades else "bid"
+        raise InvalidRowError(f"no {what} price (zero or absent)")
+    return Quote(
+        last_price=price,
+        timestamp=time_of(moment, now),
+        bid=number(last_quote, shape.bid),
+        ask=number(last_quote, shape.ask),
+        daily_open=number(day, shape.open),
+        daily_high=number(day, shape.high),
+        daily_low=number(day, shape.low),
+        daily_close=number(day, shape.close),
+    )
+
+
+def _part(row: Document, key: str) -> Mapping[str, Any]:
+    part = row.get(key)
+    if part is None:
+        return {}
+    if not isinstance(part, dict):
+        raise InvalidRowError(f"`{key}` is no object")
+    return part
+
+
+def _first(part: Mapping[str, Any], keys: Iterable[str]) -> object:
+    return next((part[key] for key in keys if part.get(key)), None)

@@ -1,0 +1,36 @@
+"""One request to the vendor as a value: where it goes, and how its answer is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from assetbatch.provider.answers import check_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from assetbatch.model import Call
+    from assetbatch.provider.answers import Document
+
+A_co = TypeVar("A_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[A_co]):
+    """What is sent for a call: path and query; `read` makes what it is about of a good document.
+
+    `read` is told the time that prices are held against, and raises CallError. `has_status`: a good document says
+    that it is one.
+    """
+
+    call: Call
+    path: str
+    read: Callable[[Document, datetime], A_co]
+    has_status: bool = True
+
+    def check(self, document: Document, *, retry_after_seconds: float | None = None) -> None:
+        """Look for a refusal inside a good answer. Raises CallError."""
+        if self.has_status or "status" in document:
+            check_status(document, retry_after_seconds=retry_after_seconds)
