@@ -148,7 +148,10 @@ class BarCalls:
 
     def choose(self) -> BarCall | None:
         """Choose the next call, and take the lease for it; None where there is none after all."""
-        symbol, newest = self._next()
+        found = self._next()
+        if found is None:
+            return None
+        symbol, newest = found
         claimed = bars.claim(
             self._run.connection,
             symbol,
@@ -174,8 +177,10 @@ class BarCalls:
         minutes = 5 if newest and track.is_doubtful(now) else track.minutes
         return BarCall(Call(CallKind.BARS, (track.asset,), span=span, minutes=minutes), claimed, newest, now)
 
-    def _next(self) -> tuple[str, bool]:
-        """Choose whose bars come next: the newest of somebody, or else a hole."""
+    def _next(self) -> tuple[str, bool] | None:
+        """Choose whose bars come next: the newest of somebody, or else a hole; None: nobody's after all."""
+        if not self._due and not self._holed:
+            return None
         newest = bool(self._due)
         return (self._due if newest else self._holed).popleft(), newest
 

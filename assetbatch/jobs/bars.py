@@ -76,7 +76,7 @@ class Bars(BarCalls, Source):
     def begin(self, calls: int) -> Sequence[Planned]:
         """Choose the next page."""
         del calls
-        one = self.choose() if self.has_work() else None
+        one = self.choose()
         return [] if one is None else [Planned(endpoints.bars(one.call), one)]
 
     def landed(self, came: Sequence[Landed]) -> None:

@@ -99,6 +99,7 @@ class World(worlds.World):
     def locked(self, table: str) -> Iterator[None]:
         """Lock a table against all others."""
         with open_database(self.database) as other, other.transaction():
+            other.execute("set local idle_in_transaction_session_timeout = 0")
             other.execute(sql.SQL("lock table {} in access exclusive mode").format(sql.Identifier(*table.split("."))))
             yield
 

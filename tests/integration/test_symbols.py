@@ -28,10 +28,10 @@ from assetbatch.errors import CallError, ConfigurationError, Interrupted, Schema
 from assetbatch.jobs import drain, enqueue
 from assetbatch.jobs import symbols as job
 from assetbatch.jobs import wishes as wishes_of
+from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.run import Start
 from assetbatch.model import Asset, AssetType, Priority, Role
-from assetbatch.provider.client import Client
 from assetbatch.provider.massive import reference_tickers
 from assetbatch.provider.results import TickerPage
 from assetbatch.sandbox.server import Sandbox
@@ -367,11 +367,11 @@ def test_a_reference_list_without_end_is_an_error(world: World, monkeypatch: pyt
     for word, expected in {"same": 2, "endless": job.MOST_PAGES}.items():
         calls.clear()
 
-        def ask(self: Client, request: Any, *, word: str = word, **_: Any) -> TickerPage:
+        def ask(self: Calls, request: Any, *, word: str = word, **_: Any) -> TickerPage:
             calls.append(request.call.page)
             return TickerPage((), "page" if word == "same" else f"page={len(calls)}")
 
-        monkeypatch.setattr(Client, "ask", ask)
+        monkeypatch.setattr(Calls, "ask", ask)
         with pytest.raises(CallError, match="does not come to an end") as caught:
             world.reference(world.config(), AssetType.CRYPTO)
 
