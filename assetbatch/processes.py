@@ -1,8 +1,9 @@
-"""Processes of this host: what tells this one from all others, and whether another one is gone."""
+"""Processes of this host and whose they are: what tells this one from all others, whether another one is gone."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,14 @@ def is_gone(process: Process) -> bool:
     except (OSError, ValueError, IndexError):
         return False  # another user's, where /proc hides those
     return state in DEAD_STATES or started != process.started
+
+
+def user_name(uid: int) -> str:
+    """Return the name of an account, for people; one without has its number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _look(name: str) -> tuple[int, str, int]:

@@ -14,7 +14,7 @@ from redis.retry import Retry
 from assetbatch import threads
 from assetbatch.boottime import boot_time
 from assetbatch.errors import LeaseLostError, NoThreadError
-from assetbatch.events import DeliveryError, RefusedError
+from assetbatch.events.delivery import DeliveryError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from assetbatch import pings
-from assetbatch.events import DeliveryError
+from assetbatch.events.delivery import DeliveryError
 from assetbatch.events.redis import RedisPublisher
 from assetbatch.report.doctor.host import RedisCheck
 from assetbatch.report.progress import ProgressBar

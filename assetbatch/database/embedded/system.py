@@ -21,6 +21,7 @@ import tenacity
 
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT
 from assetbatch.errors import ConfigurationError, DatabaseUnavailableError, Fault
+from assetbatch.processes import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,14 +196,6 @@ def require_own(folder: Path, account: Account) -> None:
         )
     if found.st_mode & 0o077:
         raise refusal(f"{folder} is open to other users", hint=f"chmod 700 {folder}, once you know why")
-
-
-def user_name(uid: int) -> str:
-    """Return the name of an account, for people; one without has its number."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
 
 
 def sync_folder(folder: Path) -> None:

@@ -103,7 +103,7 @@ def embedded(folder: Path) -> Iterator[Finding]:
     from assetbatch.database.embedded import EmbeddedServer, control, others
     from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
     from assetbatch.database.embedded.process import Postmaster
-    from assetbatch.database.embedded.system import user_name
+    from assetbatch.processes import user_name
 
     name, place = "embedded server", Place.below(folder)
     described = EmbeddedServer(folder).described
@@ -161,7 +161,7 @@ class RedisCheck:
         return fail("redis", why, hint)
 
     def _ask(self) -> None:
-        from assetbatch.events import DeliveryError, RefusedError
+        from assetbatch.events.delivery import DeliveryError, RefusedError
         from assetbatch.events.redis import RedisPublisher
 
         try:
