@@ -87,10 +87,10 @@ class Invocation:
     @contextmanager
     def connected(self, config: Config, *, patience_seconds: float = 0, create: bool = False) -> Iterator[Connection]:
         """Open the database for the block, and let its errors leave as ours."""
-        from assetbatch.database import connection
+        from assetbatch.database import connection, errors
 
         with (
-            connection.translated_errors(config.database.described),
+            errors.translated_errors(config.database.described),
             connection.connect(
                 config.database,
                 configuration.data_folder(os.environ),

@@ -17,7 +17,7 @@ from assetbatch import bars as core
 from assetbatch import market_hours, planner
 from assetbatch.database import bar_holes, bar_pages, bars, runs
 from assetbatch.database.bar_pages import StoredBars
-from assetbatch.database.connection import words_of
+from assetbatch.database.errors import words_of
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import KINDS, CallError, FailureKind, Fate
 from assetbatch.jobs.bar_calls import BarCall, BarCalls
