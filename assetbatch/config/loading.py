@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from assetbatch.config import database, document, lookalikes, secret, sources, validation
+from assetbatch.config import assets, database, document, lookalikes, secret, sources, validation
 from assetbatch.config.configuration import Config
 from assetbatch.config.keys import leaves
 from assetbatch.config.settings import Settings
@@ -40,7 +40,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     secrets = secret.read(layers, faults)
     variables = dotenv | process
     values = in_file | validation.from_variables(variables, faults)
-    validation.check_assets(values, faults)
+    assets.check_config(values, faults)
     _check_redis(values, secrets, faults)
     where, named_at = database.resolve(
         values,
@@ -96,11 +96,7 @@ def _settings(values: Values) -> Settings:
     settings = msgspec.convert(tree, Settings)
     if "batch.secondary_assets" in values:
         return settings
-    # The default ones give way: to put one of them first is one change.
-    batch = settings.batch
-    taken = {word for row in batch.priority_assets for word in (row.symbol.upper(), row.polygon_ticker)}
-    left = tuple(row for row in batch.secondary_assets if taken.isdisjoint({row.symbol, row.polygon_ticker}))
-    return msgspec.structs.replace(settings, batch=msgspec.structs.replace(batch, secondary_assets=left))
+    return msgspec.structs.replace(settings, batch=assets.give_way(settings.batch))
 
 
 def _check_redis(values: Values, secrets: Mapping[str, Given], faults: list[Fault]) -> None:
