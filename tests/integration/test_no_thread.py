@@ -119,7 +119,6 @@ def test_what_only_goes_along_with_a_run_does_not_end_it(
     with pytest.raises(DeliveryError, match="no thread"):
         RedisPublisher(url, stream=False).publish([], seconds=1, leave_by=float("inf"))
     check = RedisCheck(url, stream=False)
-    check.start()
     (finding,) = check.findings()
 
     assert "no thread" in finding.found

@@ -57,9 +57,7 @@ def examine(
 def _redis(config: Config | None) -> host.RedisCheck | None:
     if config is None or config.redis_url is None or config.settings.events.backend not in {"auto", "redis"}:
         return None
-    check = host.RedisCheck(config.redis_url.reveal(), stream=config.settings.events.stream)
-    check.start()
-    return check
+    return host.RedisCheck(config.redis_url.reveal(), stream=config.settings.events.stream)
 
 
 def _database(
