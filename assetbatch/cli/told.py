@@ -6,14 +6,14 @@ read or write it tells everything in full.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+
+from assetbatch import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -183,15 +183,7 @@ def _locked(folder: Path) -> Iterator[None]:
     if not folder.is_dir():
         _make(folder)
     with open(folder / LOCK, "ab", opener=_private) as lock:
-        end = time.monotonic() + LOCK_PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise
-            time.sleep(0.005)
+        processes.lock_file(lock.fileno(), LOCK_PATIENCE_SECONDS)
         yield
 
 
