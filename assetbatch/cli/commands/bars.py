@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from assetbatch.report.progress import ProgressBar
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("backfill")(backfill)
-
-
 def _moment(text: str | None) -> datetime | None:
     """Read a day, or a time with its zone (UTC where it has none)."""
     if text is None:

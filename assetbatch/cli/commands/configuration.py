@@ -15,11 +15,6 @@ from assetbatch.errors import ConfigurationError
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(config_app, name="config")
-
-
 @config_app.command("show")
 def show(
     defaults: Annotated[
@@ -30,8 +25,6 @@ def show(
 
     Example: assetbatch config show --defaults
     """
-    current.command = "config show"
-
     from assetbatch.config import show, survey
 
     if defaults and current.json:
@@ -53,7 +46,6 @@ def check() -> None:
 
     Example: assetbatch config check
     """
-    current.command = "config check"
     try:
         config = current.load_config()
     except ConfigurationError as error:
@@ -74,8 +66,6 @@ def schema() -> None:
 
     Example: assetbatch config schema > config.schema.json
     """
-    current.command = "config schema"
-
     from assetbatch.config import show
 
     sys.stdout.write(json.dumps(show.json_schema(), indent=2) + "\n")

@@ -17,24 +17,15 @@ from assetbatch.report.words import counted
 
 TABLE_LIMIT = 50
 
-symbols_app = typer.Typer(no_args_is_help=True)
+symbols_app = typer.Typer(
+    help="Add assets to the catalogue, list them, remove them; those of config.yaml are changed there.",
+    no_args_is_help=True,
+)
+symbols_app.command("add")(add)
+symbols_app.command("import")(import_)
 
 
-@symbols_app.callback()
-def name_command(context: typer.Context) -> None:
-    """Add assets to the catalogue, list them, remove them; those of config.yaml are changed there."""
-    current.command = f"symbols {context.invoked_subcommand}"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    symbols_app.command("add")(add)
-    symbols_app.command("import")(import_)
-    symbols_app.command("list")(list_assets)
-    symbols_app.command("remove")(remove)
-    app.add_typer(symbols_app, name="symbols")
-
-
+@symbols_app.command("list")
 def list_assets(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; a table shows 50 without it.")] = None,
 ) -> None:
@@ -59,6 +50,7 @@ def list_assets(
         console.print(symbols_view.view(found, width=console.width))
 
 
+@symbols_app.command("remove")
 def remove(
     names: Annotated[
         list[str], typer.Argument(metavar="SYMBOLS...", help="Symbols, as in the first column of `symbols list`.")
