@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assetbatch import config as configuration
+from assetbatch.report.words import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +129,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 def _jsonable(value: object) -> object:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return rfc3339(value)
     if isinstance(value, Decimal):
         return f"{value:f}"
     raise TypeError(f"no JSON for {type(value).__name__}")

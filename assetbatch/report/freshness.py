@@ -13,6 +13,7 @@ from assetbatch.errors import FailureKind, kind_of
 from assetbatch.market_hours import Market
 from assetbatch.model import AssetType
 from assetbatch.planner import DayOutcome, Days, Mode
+from assetbatch.report.words import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -88,15 +89,6 @@ class Outlook:
             if self.now > market_hours.day_over_at(day) + DAY_PATIENCE
             and ((asked := self.days.get((market, day))) is None or asked.outcome is not DayOutcome.EMPTY)
         )
-
-
-def moment(text: str | None) -> datetime | None:
-    """Read an aware time; None where there is none, or what is there is none."""
-    try:
-        read = None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return read if read is None or read.tzinfo else None
 
 
 def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> AssetStatus:

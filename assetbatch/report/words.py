@@ -1,12 +1,13 @@
-"""Counts and lengths of time as people tell them: 1 asset, 2 assets; 12 s, 4 min, 3 h, 2 d."""
+"""Counts and times as people tell them, 1 asset, 2 assets, 12 s, 4 min, 3 h, 2 d; and times as programs do."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
 
 def counted(count: int, thing: str) -> str:
@@ -45,3 +46,17 @@ def until(moment: datetime, now: datetime) -> str:
     if 120 <= seconds < 3600:
         return f"in {seconds // 60} min {seconds % 60} s"
     return f"in {duration(moment - now)}"
+
+
+def rfc3339(at: datetime) -> str:
+    """Return a time as all documents have it: in UTC, with a Z."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def moment(text: str | None) -> datetime | None:
+    """Return the aware time that a text is; None where there is none, or what is there is none."""
+    try:
+        read = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read if read is None or read.tzinfo else None

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch import config as configuration
-from assetbatch.cli.asking import agreed
+from assetbatch.cli.asking import require_yes
 from assetbatch.cli.files import replacing
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.errors import ConfigurationError, Fault, SchemaError
@@ -134,7 +134,9 @@ def restore(
     installation.refuse_second_server(config)
     name = config.database.name
     with _opened(file) as source:
-        _agree(_content(config), name, file, yes=yes)
+        size = _content(config)
+        if size is not None and not yes:
+            require_yes(f"Replace the database {name} ({size}) by what is in {file}?")
         total = os.fstat(source.fileno()).st_size
         with ProgressBar.for_terminal(f"restoring {name}") as bar:
 
@@ -181,17 +183,6 @@ def _content(config: Config) -> str | None:
             return backup.content(connection)
     except SchemaError:  # the server, or the database, was never made
         return None
-
-
-def _agree(size: str | None, name: str, file: Path, *, yes: bool) -> None:
-    """Ask before something is replaced; no is the end of the command."""
-    if size is None or yes:
-        return
-    question = f"Replace the database {name} ({size}) by what is in {file}?"
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
-    if not agreed(question):
-        raise typer.Exit
 
 
 def _prepared(config: Config, beside: str, file: Path) -> Installed:

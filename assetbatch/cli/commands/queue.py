@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assetbatch.cli.asking import agreed
+from assetbatch.cli.asking import require_yes
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue import State
@@ -198,11 +198,7 @@ def clear(
         schema.check(connection)
         count = queue_desk.count(connection, states)
     if not yes:
-        question = f"Remove {counted(count, 'item')} ({', '.join(states)})?"
-        if not sys.stdin.isatty():
-            raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
-        if not agreed(question):
-            raise typer.Exit
+        require_yes(f"Remove {counted(count, 'item')} ({', '.join(states)})?")
     with current.connected(config) as connection:
         removed = queue_desk.clear(connection, states)
     if current.json:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from assetbatch.cli.additions import summary
-from assetbatch.cli.asking import agreed
+from assetbatch.cli.asking import require_yes
 from assetbatch.cli.commands.symbols_add import YesOption, add, import_
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.trouble import named, tell
@@ -70,11 +70,7 @@ def remove(
         schema.check(connection)
         own = [symbol for symbol, origin in symbols.origins(connection, names).items() if origin == "symbols"]
     if with_bars and own and not yes:
-        question = f"Remove {counted(len(own), 'asset')} with all bars ({named(sorted(own))})?"
-        if not sys.stdin.isatty():
-            raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
-        if not agreed(question):
-            raise typer.Exit
+        require_yes(f"Remove {counted(len(own), 'asset')} with all bars ({named(sorted(own))})?")
     with current.connected(config) as connection:
         done = symbols.remove(connection, names, with_bars=with_bars)
     if current.json:
