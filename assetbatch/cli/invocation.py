@@ -156,7 +156,7 @@ class _Formatter(logging.Formatter):
 
 
 def format_for_stderr() -> LogFormat:
-    """Tell how lines look best where they go: systemd's journal reads a priority off each line."""
+    """Return how lines look best where they go: systemd's journal reads a priority off each line."""
     try:
         stream = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):  # closed, or not a file at all

@@ -90,7 +90,7 @@ class Entry(msgspec.Struct, kw_only=True):
 def review(
     folder: Path, who: str, causes: Sequence[Cause], *, well: bool, now: float
 ) -> tuple[list[Verdict], list[End]]:
-    """Tell how each of a run's causes is to be told, and what has ended; remember that it was.
+    """Return how each of a run's causes is to be told, and what has ended; remember that it was.
 
     `who` stands for the command line. A run that went `well` ends what it does not meet itself. Raises OSError.
     """
@@ -154,7 +154,7 @@ def _end(gone: Sequence[Entry], now: float) -> list[End]:
 
 
 def _has_lasted(entry: Entry) -> bool:
-    """Tell whether anybody waits for the end; a warning of one run was about that run."""
+    """Return whether anybody waits for the end; a warning of one run was about that run."""
     return entry.lasts if entry.fails else entry.runs > 1
 
 

@@ -78,7 +78,7 @@ def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Surve
 
 
 def environment_names_database(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> bool:
-    """Tell whether a variable, a credential or .env names a database: config.yaml may then not choose the embedded."""
+    """Return whether a variable, a credential or .env names a database: then config.yaml must not choose embedded."""
     found = sources.find(file, environ, cwd, [])
     variables = sources.dotenv_variables(found, []) | sources.credentials(environ) | sources.process_variables(environ)
     return not database.NAMING.isdisjoint(variables)

@@ -103,7 +103,7 @@ def _list(given: Given, section: type[Section], key: str, values: Values, faults
 
 
 def _unknown(name: str, path: str, section: type[Section]) -> str:
-    """Say what an unknown key may have been meant to be."""
+    """Return what an unknown key may have been meant to be."""
     word = name.lower().replace("-", "_")
     for variable, words in SECRET_KEYS.items():
         if not words.isdisjoint({word, f"{path}.{word}"}):

@@ -39,7 +39,7 @@ RETRY_SECONDS = 15.0
 
 
 def backend(config: Config) -> str:
-    """Tell what carries the events: redis, postgres or none."""
+    """Return what carries the events: redis, postgres or none."""
     configured = config.settings.events.backend
     if configured == "auto":
         return "redis" if config.redis_url else "postgres"

@@ -128,7 +128,7 @@ def oldest_priority(update_frequency_seconds: int, interval: timedelta) -> timed
 
 
 def market_time_ago(market: Market, length: timedelta, now: datetime) -> datetime:
-    """Tell since when the market was open for so long; within a rest, the end of it."""
+    """Return since when the market was open for so long; within a rest, the end of it."""
     since = now - length
     while (lacking := length - market_hours.open_time(market, since, now)) > timedelta(0):
         since = (market_hours.last_close(market, since) or since) - lacking

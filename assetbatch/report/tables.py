@@ -53,7 +53,7 @@ def console() -> Console:
 
 
 def _has_unicode() -> bool:
-    """Tell whether the terminal's language says more than C, which says nothing of what the terminal can show."""
+    """Return whether the terminal's language says more than C, which says nothing of what the terminal can show."""
     before = locale.setlocale(locale.LC_MESSAGES)
     try:
         return locale.setlocale(locale.LC_MESSAGES, "") not in {"C", "POSIX"}

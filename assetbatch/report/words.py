@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def counted(count: int, thing: str) -> str:
-    """Tell how many there are of something that has a plural in s."""
+    """Return how many there are of something that has a plural in s."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
@@ -36,7 +36,7 @@ def duration(length: timedelta) -> str:
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
-    """Tell how long ago something was."""
+    """Return how long ago something was."""
     return "never" if moment is None else f"{duration(now - moment)} ago"
 
 

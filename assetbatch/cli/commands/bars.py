@@ -94,7 +94,7 @@ def _show(shown: ProgressBar, done: Progress) -> None:
 
 
 def _foretold(foreseen: Foreseen, limit: int | None) -> str:
-    """Say what it is going to cost."""
+    """Return what it is going to cost."""
     if not foreseen.calls and foreseen.silences:
         bars, again = sum(one.bars for one in foreseen.silences), max(one.ask_at for one in foreseen.silences)
         words = f"no call to make now: {counted(bars, 'bar')} that the vendor did not have may be asked for again"

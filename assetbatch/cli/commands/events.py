@@ -118,7 +118,7 @@ def _without_starting(config: Config) -> Config:
 
 
 def _is_live(follow: bool) -> bool:
-    """Tell whether what is shown may be shown anew."""
+    """Return whether what is shown may be shown anew."""
     if not follow or not sys.stdout.isatty():
         return False
     from assetbatch.report import tables
