@@ -25,12 +25,12 @@ def show(
 
     Example: assetbatch config show --defaults
     """
-    from assetbatch.config import show, survey
+    from assetbatch.config import loading, show
 
     if defaults and current.json:
         raise typer.BadParameter("--defaults prints YAML: leave --json out")
     if defaults:
-        named = survey.environment_names_database(file=current.config_file, environ=os.environ, cwd=working_folder())
+        named = loading.environment_names_database(file=current.config_file, environ=os.environ, cwd=working_folder())
         sys.stdout.write(show.defaults_yaml(embedded=not named))
         return
     config = current.load_config()

@@ -23,7 +23,7 @@ def doctor() -> None:
     Example: assetbatch doctor
     """
     from assetbatch.cli import lifecycle
-    from assetbatch.config.survey import survey
+    from assetbatch.config.loading import survey
     from assetbatch.report import doctor as report
     from assetbatch.report.doctor import view
 

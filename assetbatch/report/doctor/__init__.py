@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from assetbatch.config import Config, Database
-    from assetbatch.config.survey import Survey
+    from assetbatch.config.loading import Survey
     from assetbatch.database.connection import Connection
 
 __all__ = ["Finding", "Level", "document", "examine", "worst"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from assetbatch.config import Config
-    from assetbatch.config.survey import Survey
+    from assetbatch.config.loading import Survey
 
 LEAST_FREE_BYTES = 1 << 30
 REDIS_SECONDS = 2.0
