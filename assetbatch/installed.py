@@ -13,7 +13,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from assetbatch.database.embedded.system import user_name
+from assetbatch.processes import user_name
 
 # pipx's own folder for who installs for all users.
 PIPX_GLOBAL = Path("/opt/pipx")

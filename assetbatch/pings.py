@@ -7,7 +7,6 @@ the words of libraries, which do.
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -30,23 +29,16 @@ def ping(config: Config, job: str, *, failed: bool, seconds: float) -> None:
     if job not in JOBS or (url := getattr(config.settings.pings, JOBS[job].pings_key, None)) is None:
         return
     name = f"pings.{JOBS[job].pings_key} ({'failure' if failed else 'success'})"
-    answers: list[str] = []
-
-    def call() -> None:
-        try:
-            answers.append(_get(_failure_of(url) if failed else url, seconds))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended as it has
-            answers.append(f"failed: {type(error).__name__}")
-
-    # A daemon: a server that drips must not keep the process from ending.
-    thread = threading.Thread(target=call, name="ping", daemon=True)
     try:
-        threads.start(thread)
+        asked = threads.begin(lambda: _get(_failure_of(url) if failed else url, seconds), name="ping")
+        answer = asked.result(seconds)
     except NoThreadError as error:
-        answers.append(f"failed: {error.reason}")
-    else:
-        thread.join(seconds)
-    log.info("%s: %s", name, answers[0] if answers else f"failed: no answer within {seconds:g} s")
+        answer = f"failed: {error.reason}"
+    except TimeoutError:
+        answer = f"failed: no answer within {seconds:g} s"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended as it has
+        answer = f"failed: {type(error).__name__}"
+    log.info("%s: %s", name, answer)
 
 
 def _failure_of(url: str) -> str:

@@ -1,9 +1,12 @@
-"""Processes of this host: what tells this one from all others, and whether another one is gone."""
+"""Processes of this host and whose they are: what tells this one from all others, what keeps another one out."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pwd
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +55,26 @@ def is_gone(process: Process) -> bool:
     except (OSError, ValueError, IndexError):
         return False  # another user's, where /proc hides those
     return state in DEAD_STATES or started != process.started
+
+
+def lock_file(descriptor: int, seconds: float) -> None:
+    """Lock an open file against all other processes. Raises BlockingIOError where one has held it for so long."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.005)
+
+
+def user_name(uid: int) -> str:
+    """Return the name of an account, for people; one without has its number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _look(name: str) -> tuple[int, str, int]:

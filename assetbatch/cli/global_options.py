@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assetbatch.cli import telling
 from assetbatch.cli.invocation import LogFormat, configure_log, current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PANEL = "Global options, before or after any command"
 
@@ -59,16 +62,27 @@ def _declare(
 
 
 def add_to(root: Any) -> None:
-    """Give a command, and all commands below it, the global options."""
+    """Give a command, and all commands below it, the global options; each sets its whole name when it runs."""
     carrier = typer.Typer(add_completion=False)
     carrier.command()(_declare)
     _add(root, typer.main.get_command(carrier).params)
 
 
-def _add(command: Any, options: list[Any]) -> None:
+def _add(command: Any, options: list[Any], name: str = "") -> None:
     if command.context_settings.get("ignore_unknown_options"):
         # What follows is for another program, whose short options are not ours.
         options = [option for option in options if all(word.startswith("--") for word in option.opts)]
     command.params = [*command.params, *options]
-    for below in getattr(command, "commands", {}).values():
-        _add(below, options)
+    if not hasattr(command, "commands"):
+        command.callback = _named(name, command.callback)
+        return
+    for word, below in command.commands.items():
+        _add(below, options, f"{name} {word}".lstrip())
+
+
+def _named(name: str, run: Callable[..., object]) -> Callable[..., object]:
+    def begin(**arguments: object) -> object:
+        current.command = name
+        return run(**arguments)
+
+    return begin

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assetbatch import config as configuration
+from assetbatch.report.words import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,10 +88,10 @@ class Invocation:
     @contextmanager
     def connected(self, config: Config, *, patience_seconds: float = 0, create: bool = False) -> Iterator[Connection]:
         """Open the database for the block, and let its errors leave as ours."""
-        from assetbatch.database import connection
+        from assetbatch.database import connection, errors
 
         with (
-            connection.translated_errors(config.database.described),
+            errors.translated_errors(config.database.described),
             connection.connect(
                 config.database,
                 configuration.data_folder(os.environ),
@@ -128,7 +129,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 def _jsonable(value: object) -> object:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return rfc3339(value)
     if isinstance(value, Decimal):
         return f"{value:f}"
     raise TypeError(f"no JSON for {type(value).__name__}")
@@ -155,7 +156,7 @@ class _Formatter(logging.Formatter):
 
 
 def format_for_stderr() -> LogFormat:
-    """Tell how lines look best where they go: systemd's journal reads a priority off each line."""
+    """Return how lines look best where they go: systemd's journal reads a priority off each line."""
     try:
         stream = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):  # closed, or not a file at all

@@ -82,7 +82,7 @@ def _tell(result: RunResult) -> None:
 
 
 def _changed(bar: ChangedBar) -> str:
-    """Tell how a bar was stored, and what it is now."""
+    """Return how a bar was stored, and what it is now."""
     fields = ("open", "high", "low", "close", "volume", "vwap", "trades")
     pairs = [(name, getattr(bar.old, name), getattr(bar.new, name)) for name in fields]
     words = ", ".join(f"{name} {old} -> {new}" for name, old, new in pairs if old != new)

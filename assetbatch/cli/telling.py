@@ -79,7 +79,7 @@ def finish(*, well: bool) -> None:
 
 
 def is_kept_in_mind() -> bool:
-    """Tell whether earlier runs count: a person who looks, or who asked for the story, is told everything."""
+    """Return whether earlier runs count: a person who looks, or who asked for the story, is told everything."""
     streams = (sys.stdin, sys.stdout, sys.stderr)
     attended = any(stream is not None and stream.isatty() for stream in streams)
     return current.command in SCHEDULED and not current.verbosity and not attended

@@ -6,14 +6,14 @@ read or write it tells everything in full.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+
+from assetbatch import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,7 +90,7 @@ class Entry(msgspec.Struct, kw_only=True):
 def review(
     folder: Path, who: str, causes: Sequence[Cause], *, well: bool, now: float
 ) -> tuple[list[Verdict], list[End]]:
-    """Tell how each of a run's causes is to be told, and what has ended; remember that it was.
+    """Return how each of a run's causes is to be told, and what has ended; remember that it was.
 
     `who` stands for the command line. A run that went `well` ends what it does not meet itself. Raises OSError.
     """
@@ -154,7 +154,7 @@ def _end(gone: Sequence[Entry], now: float) -> list[End]:
 
 
 def _has_lasted(entry: Entry) -> bool:
-    """Tell whether anybody waits for the end; a warning of one run was about that run."""
+    """Return whether anybody waits for the end; a warning of one run was about that run."""
     return entry.lasts if entry.fails else entry.runs > 1
 
 
@@ -183,15 +183,7 @@ def _locked(folder: Path) -> Iterator[None]:
     if not folder.is_dir():
         _make(folder)
     with open(folder / LOCK, "ab", opener=_private) as lock:
-        end = time.monotonic() + LOCK_PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise
-            time.sleep(0.005)
+        processes.lock_file(lock.fileno(), LOCK_PATIENCE_SECONDS)
         yield
 
 

@@ -104,7 +104,7 @@ def named(symbols: Sequence[str]) -> str:
 
 
 def _cause_of(result: RunResult, kinds: Sequence[FailureKind]) -> Cause:
-    """Tell what a run's failures have in common with those of the next, be it about fewer assets or more."""
+    """Return what a run's failures have in common with those of the next, be it about fewer assets or more."""
     ended_by = "" if result.ended_by is None else result.ended_by.kind
     failed = sorted({failure.kind for failure in result.failed})
     words = _summary(result) if result.ended_by is None else result.ended_by.error

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from assetbatch.config.assets import asset_of, seconds_of
 from assetbatch.config.secret import ways
 from assetbatch.errors import ConfigurationError, Fault
-from assetbatch.model import Asset, AssetType, Priority, Role
+from assetbatch.model import Priority, Role
 from assetbatch.plans import ALIASES, PLANS
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from assetbatch.config.database import Database
     from assetbatch.config.lookalikes import Doubt
     from assetbatch.config.secret import Secret
-    from assetbatch.config.settings import AssetSection, Settings
+    from assetbatch.config.settings import Settings
+    from assetbatch.model import Asset
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +65,25 @@ class Config:
     def priority_assets(self) -> tuple[Asset, ...]:
         """The enabled priority assets, the first one first; none when they are switched off."""
         batch = self.settings.batch
+        seconds = seconds_of(batch.interval_minutes)
         assets = [
-            _asset(row, Role.PRIORITY, place if row.priority is UNSET else row.priority, batch.interval_minutes)
+            asset_of(row, Role.PRIORITY, place if row.priority is UNSET else row.priority, seconds)
             for place, row in enumerate(batch.priority_assets, start=1)
             if row.enabled and batch.priority_assets_enabled
         ]
         return tuple(sorted(assets, key=lambda asset: asset.rank))
 
     @property
+    def secondary_frequency_seconds(self) -> int:
+        """How often a secondary asset is updated unless something else is said."""
+        return seconds_of(self.settings.batch.enqueue_interval_minutes)
+
+    @property
     def secondary_assets(self) -> tuple[Asset, ...]:
         """The enabled secondary assets of the configuration, in the order of the list."""
-        batch = self.settings.batch
         return tuple(
-            _asset(row, Role.SECONDARY, Priority[row.priority], batch.enqueue_interval_minutes)
-            for row in batch.secondary_assets
+            asset_of(row, Role.SECONDARY, Priority[row.priority], self.secondary_frequency_seconds)
+            for row in self.settings.batch.secondary_assets
             if row.enabled
         )
 
@@ -93,16 +100,3 @@ class Config:
             hints.append("to try the tool without a key, start `assetbatch sandbox`")
             raise ConfigurationError([Fault("POLYGON_API_KEY", "", message, "\n".join(hints))])
         return self.api_key
-
-
-def _asset(row: AssetSection, role: Role, rank: int, interval_minutes: float) -> Asset:
-    frequency = row.update_frequency_seconds
-    return Asset(
-        symbol=row.symbol,
-        polygon_ticker=row.polygon_ticker,
-        asset_type=AssetType(row.asset_type),
-        role=role,
-        rank=rank,
-        update_frequency_seconds=max(1, round(interval_minutes * 60)) if frequency is UNSET else frequency,
-        name=row.name,
-    )

@@ -83,12 +83,12 @@ def resolve(
 
 
 def names(variable: str) -> bool:
-    """Tell whether a variable is about which database it is."""
+    """Return whether a variable is about which database it is."""
     return variable.startswith(("DB_", "DATABASE_"))
 
 
 def about(fault: Fault) -> bool:
-    """Tell whether a fault concerns something that may name a database."""
+    """Return whether a fault concerns something that may name a database."""
     return fault.key.startswith(("database", "DB_", "DATABASE_")) or fault.place.startswith(("DB_", "DATABASE_"))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from assetbatch.config import database, document, lookalikes, secret, sources, validation
+from assetbatch.config import assets, database, document, lookalikes, secret, sources, validation
 from assetbatch.config.configuration import Config
 from assetbatch.config.keys import leaves
 from assetbatch.config.settings import Settings
@@ -24,11 +25,42 @@ _SECRET_KEYS = {"POLYGON_API_KEY": "api_key", "DB_PASSWORD": "database.password"
 """What `config show` calls the secrets."""
 
 
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration, or its faults and what they leave standing.
+
+    `file` is the config.yaml that was found, `dotenv` the `.env` beside it, `key_place` where the key was given, and
+    `key_file` the file that holds it, should it be one of its own. `secrets` is every text that nothing may show,
+    `doubts` are variables that nothing reads, but that look like ours.
+    """
+
+    config: Config | None
+    faults: tuple[Fault, ...]
+    file: Path | None
+    dotenv: Path | None
+    api_key: secret.Secret | None
+    key_place: str
+    key_file: Path | None
+    database: database.Database | None
+    secrets: tuple[str, ...]
+    doubts: tuple[lookalikes.Doubt, ...]
+
+    def __repr__(self) -> str:
+        return f"Survey({self.file})"
+
+
 def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     """Return the effective configuration. Raises `ConfigurationError` with every fault of every source.
 
     `file` is the value of `--config`; relative paths start at `cwd`.
     """
+    surveyed = survey(file=file, environ=environ, cwd=cwd)
+    if surveyed.config is None:
+        raise ConfigurationError(surveyed.faults)
+    return surveyed.config
+
+
+def survey(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Survey:
+    """Return what can be told of the configuration, whatever is wrong with it."""
     faults: list[Fault] = []
     found = sources.find(file, environ, cwd, faults)
     root = document.read(found.text, found.display, faults) if found and found.text is not None else None
@@ -40,7 +72,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     secrets = secret.read(layers, faults)
     variables = dotenv | process
     values = in_file | validation.from_variables(variables, faults)
-    validation.check_assets(values, faults)
+    assets.check_config(values, faults)
     _check_redis(values, secrets, faults)
     where, named_at = database.resolve(
         values,
@@ -52,33 +84,62 @@ def load(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> Config:
     )
     doubts = tuple(lookalikes.that_count(lookalikes.find(environ, dotenv, credentials), where, named_at))
     # Refused ones, too: they are secrets as well.
-    hidden = {given.value for given in secrets.values()}
-    hidden |= {variables[name].value for name in secret.NAMES if name in variables}
-    hidden |= {given.value for key, given in values.items() if key.startswith("pings.") and given.value}
+    texts = {given.value for given in secrets.values()}
+    texts |= {variables[name].value for name in secret.NAMES if name in variables}
+    texts |= {given.value for key, given in values.items() if key.startswith("pings.") and given.value}
     passwords = database.passwords(where.conninfo.reveal()) if where and where.conninfo else set()
     if where and where.conninfo:
-        hidden |= {where.conninfo.reveal()} | passwords
-    if faults or where is None:
-        names = "\n".join(doubt.told for doubt in doubts if database.names(doubt.meant)) if where is None else ""
-        shown = [
-            replace(fault, hint=names) if fault.key == "database" else fault
-            for fault in _presented(faults, secret.hidden(hidden))
-        ]
-        raise ConfigurationError(shown)
-    origins = {key: values[key].place if key in values else "default" for key, _ in leaves()}
-    origins |= {_SECRET_KEYS[name]: given.place for name, given in secrets.items() if name in _SECRET_KEYS}
-    if passwords:  # one inside DATABASE_URL is as present as DB_PASSWORD
-        origins.setdefault("database.password", named_at)
-    return Config(
-        settings=_settings(values),
-        api_key=_secret(secrets, "POLYGON_API_KEY"),
-        database=where,
-        redis_url=_secret(secrets, "REDIS_URL"),
+        texts |= {where.conninfo.reveal()} | passwords
+    hidden = secret.hidden(texts)
+    config = None
+    if where is not None and not faults:
+        origins = {key: values[key].place if key in values else "default" for key, _ in leaves()}
+        origins |= {_SECRET_KEYS[name]: given.place for name, given in secrets.items() if name in _SECRET_KEYS}
+        if passwords:  # one inside DATABASE_URL is as present as DB_PASSWORD
+            origins.setdefault("database.password", named_at)
+        config = Config(
+            settings=_settings(values),
+            api_key=_secret(secrets, "POLYGON_API_KEY"),
+            database=where,
+            redis_url=_secret(secrets, "REDIS_URL"),
+            file=found.path if found else None,
+            origins=origins | {"database": named_at},
+            secrets=hidden,
+            doubts=doubts,
+        )
+    names = "\n".join(doubt.told for doubt in doubts if database.names(doubt.meant)) if where is None else ""
+    key = secrets.get("POLYGON_API_KEY")
+    beside = found.path.with_name(".env") if found else None
+    return Survey(
+        config=config,
+        faults=tuple(
+            replace(fault, hint=names) if fault.key == "database" else fault for fault in _presented(faults, hidden)
+        ),
         file=found.path if found else None,
-        origins=origins | {"database": named_at},
-        secrets=secret.hidden(hidden),
+        dotenv=beside if beside is not None and os.access(beside, os.F_OK) else None,
+        api_key=_secret(secrets, "POLYGON_API_KEY"),
+        key_place=key.place if key else "",
+        key_file=_key_file(key, layers),
+        database=where,
+        secrets=hidden,
         doubts=doubts,
     )
+
+
+def environment_names_database(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> bool:
+    """Return whether a variable, a credential or .env names a database: then config.yaml must not choose embedded."""
+    found = sources.find(file, environ, cwd, [])
+    variables = sources.dotenv_variables(found, []) | sources.credentials(environ) | sources.process_variables(environ)
+    return not database.NAMING.isdisjoint(variables)
+
+
+def _key_file(key: Given | None, layers: Iterable[tuple[Mapping[str, Given], Path]]) -> Path | None:
+    """Return the file that the key was read from; None where a variable or `.env` itself holds it."""
+    for variables, folder in layers:
+        twin = variables.get("POLYGON_API_KEY_FILE")
+        if key is not None and twin is not None and twin.place == key.place:
+            return folder / str(twin.value)
+    return None
 
 
 def _secret(secrets: Mapping[str, Given], name: str) -> secret.Secret | None:
@@ -96,11 +157,7 @@ def _settings(values: Values) -> Settings:
     settings = msgspec.convert(tree, Settings)
     if "batch.secondary_assets" in values:
         return settings
-    # The default ones give way: to put one of them first is one change.
-    batch = settings.batch
-    taken = {word for row in batch.priority_assets for word in (row.symbol.upper(), row.polygon_ticker)}
-    left = tuple(row for row in batch.secondary_assets if taken.isdisjoint({row.symbol, row.polygon_ticker}))
-    return msgspec.structs.replace(settings, batch=msgspec.structs.replace(batch, secondary_assets=left))
+    return msgspec.structs.replace(settings, batch=assets.give_way(settings.batch))
 
 
 def _check_redis(values: Values, secrets: Mapping[str, Given], faults: list[Fault]) -> None:

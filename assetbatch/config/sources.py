@@ -69,7 +69,7 @@ def _folders(environ: Mapping[str, str], cwd: Path) -> Iterator[Path]:
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether a file is there; in a folder that this user may not enter, nothing of theirs is."""
+    """Return whether a file is there; in a folder that this user may not enter, nothing of theirs is."""
     return os.access(path, os.F_OK)
 
 
@@ -165,7 +165,7 @@ def data_folder(environ: Mapping[str, str]) -> Path:
 
 
 def is_data_folder_named(environ: Mapping[str, str]) -> bool:
-    """Tell whether the environment names the embedded server's folder."""
+    """Return whether the environment names the embedded server's folder."""
     return _xdg("data", environ) is not None
 
 
@@ -195,7 +195,7 @@ def whereabouts(file: Path | None, environ: Mapping[str, str], cwd: Path) -> str
 
 
 def is_journal(environ: Mapping[str, str], stream: os.stat_result) -> bool:
-    """Tell whether systemd has connected a stream to its journal; one that was redirected since is another file."""
+    """Return whether systemd has connected a stream to its journal; one that was redirected since is another file."""
     return environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from assetbatch import plans
 from assetbatch.config import secret
 from assetbatch.config.given import Given, Values, printable
 from assetbatch.config.keys import fields, item_of, leaves, section_of
-from assetbatch.config.settings import PRIORITY_ASSETS, Section, Settings
+from assetbatch.config.settings import Section, Settings
 from assetbatch.config.sources import VARIABLES
 from assetbatch.config.wording import Refusal, called, did_you_mean, typed
 from assetbatch.errors import Fault
-from assetbatch.markets import type_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,52 +48,6 @@ def from_variables(variables: Mapping[str, Given], faults: list[Fault]) -> Value
         if name in variables:
             _value(variables[name], declared[key].type, key, values, faults, variable=name)
     return values
-
-
-def check_assets(values: Values, faults: list[Fault]) -> None:
-    """Add the faults of well-formed assets: ticker against type; a symbol, in whatever case, or a ticker twice."""
-    seen: dict[str, _Seen] = {}
-    if "batch.priority_assets" not in values:
-        for default in PRIORITY_ASSETS:
-            seen[default.symbol] = seen[default.polygon_ticker] = _Seen(default.symbol, "")
-    rows = [
-        (f"{key}[{number}]", row)
-        for key in ("batch.priority_assets", "batch.secondary_assets")
-        if key in values
-        for number, row in enumerate(values[key].value)
-    ]
-    for path, row in rows:
-        symbol, ticker, asset_type = (row.get(name) for name in ("symbol", "polygon_ticker", "asset_type"))
-        if ticker and asset_type and (market := type_of(ticker.value)) != asset_type.value:
-            message = f"{asset_type.value} does not go with {ticker.value}, which is {market}"
-            faults.append(Fault(asset_type.place, f"{path}.asset_type", message))
-        # A ticker has a colon, a symbol has none: they do not meet.
-        named = [("symbol", symbol.value.upper(), symbol)] if symbol else []
-        named += [("polygon_ticker", ticker.value, ticker)] if ticker else []
-        twice = next(((name, given, seen[key]) for name, key, given in named if key in seen), None)
-        if twice:
-            name, given, first = twice
-            faults.append(Fault(given.place, f"{path}.{name}", _twice(given.value, first)))
-        else:
-            called = symbol.value if symbol else ""
-            seen |= {key: _Seen(called, f"{given.place} ({path})") for _, key, given in named}
-
-
-class _Seen(NamedTuple):
-    """Where an asset was named before; an empty place: by the defaults."""
-
-    symbol: str
-    place: str
-
-
-def _twice(word: str, first: _Seen) -> str:
-    called = "" if word == first.symbol else f", as {first.symbol}"
-    if first.place:
-        return f"{word} is there twice; the first one is at {first.place}{called}"
-    return (
-        f"{word} is a priority asset by default{called}: give batch.priority_assets, too, with those that shall come"
-        " first ([]: none), or leave it out here"
-    )
 
 
 def _section(given: Given, section: type[Section], path: str, values: Values, faults: list[Fault]) -> None:
@@ -151,7 +104,7 @@ def _list(given: Given, section: type[Section], key: str, values: Values, faults
 
 
 def _unknown(name: str, path: str, section: type[Section]) -> str:
-    """Say what an unknown key may have been meant to be."""
+    """Return what an unknown key may have been meant to be."""
     word = name.lower().replace("-", "_")
     for variable, words in SECRET_KEYS.items():
         if not words.isdisjoint({word, f"{path}.{word}"}):

@@ -65,7 +65,7 @@ def called(given: Given) -> str:
 
 
 def _refusal(annotation: Any, given: Given, *, hidden: bool, nothing: str) -> str:
-    """Say what a key can hold, as `a whole number from 1 to 250`; `nothing` is how null is called."""
+    """Return what a key can hold, as `a whole number from 1 to 250`; `nothing` is how null is called."""
     value = given.value
     said = (meta(annotation).extra or {}).get("expected")
     if said is None:

@@ -16,7 +16,7 @@ import psycopg
 import tenacity
 from psycopg import sql
 
-from assetbatch.database.connection import translated_errors
+from assetbatch.database.errors import translated_errors
 from assetbatch.errors import AnswerLostError, DatabaseUnavailableError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from assetbatch.database.connection import words_of
+from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS
 from assetbatch.database.savepoints import refuses_row, refuses_table, sift
 from assetbatch.errors import FailureKind

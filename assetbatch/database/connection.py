@@ -1,4 +1,4 @@
-"""Connections: how one is opened, what bounds it, and what its errors mean.
+"""Connections: how one is opened, what bounds it, and how it is made anew.
 
 Nothing here depends on a session, so that PgBouncer in transaction mode will do: no prepared statements, no LISTEN, no
 session advisory locks. What a statement needs is asked for by us, whatever the server, the database, the role or
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import date, datetime
@@ -23,7 +24,7 @@ from psycopg.adapt import Loader
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
-from assetbatch.database import sqlstates
+from assetbatch.database import errors, sqlstates
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.sqlstates import AwayError, Meaning
 from assetbatch.errors import DatabaseUnavailableError, SchemaError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from psycopg.abc import Buffer, Params, Query
 
     from assetbatch import config
-    from assetbatch.errors import AssetbatchError
 
 log = logging.getLogger(__name__)
 
@@ -47,23 +47,8 @@ CONNECT_TIMEOUT_SECONDS = 5
 TCP_USER_TIMEOUT_MS = 30_000
 # A server that was there is waited for longer: it restarts, and what a run has in hand is worth it.
 LONGER_SECONDS = 20.0
-
-# What statements meet that were written for columns of other types: since the schema's version fits, the platform's.
-OTHERWISE_SHAPED = (
-    psycopg.errors.UndefinedFunction,
-    psycopg.errors.DatatypeMismatch,
-    psycopg.errors.InvalidColumnReference,
-    psycopg.errors.GeneratedAlways,
-    psycopg.errors.WrongObjectType,
-)
-
-# Of errors that no further run mends by itself.
-MENDS = {
-    "ReadOnlySqlTransaction": "name the primary server, not a standby",
-    "DiskFull": (
-        "make room where PostgreSQL keeps its data; then the next run carries on, and no item has lost an attempt"
-    ),
-}
+# libpq tells no error code of a connection that failed, only the server's words.
+REFUSED = re.compile("authentication failed|does not exist|pg_hba.conf")
 
 # `set transaction` has to come before any query, and needs a transaction that was begun.
 BEGIN, COMMIT = "begin isolation level read committed", "commit"
@@ -284,12 +269,10 @@ class Connection:
             return
         patience, self._patience_seconds = self._patience_seconds, 0
         if not patience:
-            raise AwayError("the connection is closed" if self._lost_by is None else words_of(self._lost_by))
-        from assetbatch.database.retries import patiently
-
+            raise AwayError("the connection is closed" if self._lost_by is None else errors.words_of(self._lost_by))
         log.info("the connection to PostgreSQL is lost: making another one")
         try:
-            self._plain = patiently(self._opener, patience)
+            self._plain = _patiently(self._opener, patience)
         except psycopg.OperationalError as error:
             raise AwayError(str(error)) from None
         # Else it is waited for no more: whatever is done then is on the way out.
@@ -365,6 +348,25 @@ def _pass_on(notice: psycopg.errors.Diagnostic) -> None:
         log.log(level, "%s", notice.message_primary)
 
 
+def _patiently(opener: Callable[[], Plain], seconds: float) -> Plain:
+    """Connect; a PostgreSQL that is away is tried again with backoff, for so many seconds in all.
+
+    One that is there and refuses is not: a wrong password stays wrong.
+    """
+    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
+
+    def is_away(error: BaseException) -> bool:
+        return isinstance(error, psycopg.OperationalError) and not REFUSED.search(str(error))
+
+    return Retrying(
+        retry=retry_if_exception(is_away),
+        stop=stop_after_delay(seconds),
+        wait=wait_exponential(multiplier=0.2, max=3) + wait_random(0, 0.2),
+        before_sleep=lambda _state: log.info("PostgreSQL is away, trying again"),
+        reraise=True,
+    )(opener)
+
+
 def connect(
     database: config.Database,
     data_folder: Path,
@@ -402,9 +404,7 @@ def connect(
     try:
         if not patience_seconds:
             return Connection(opener(), opener, patience_seconds=0)
-        from assetbatch.database.retries import patiently
-
-        plain = patiently(opener, patience_seconds)
+        plain = _patiently(opener, patience_seconds)
         return Connection(plain, opener, patience_seconds=patience)
     except psycopg.OperationalError as error:
         if database.embedded and f'"{database.name}" does not exist' in str(error):
@@ -421,73 +421,6 @@ def _connect_hint(words: str, name: str) -> str:
     if "permission denied for database" in words:
         return f"as the database's owner: GRANT CONNECT ON DATABASE {sql.Identifier(name).as_string()} TO the role"
     return "is PostgreSQL running, does the database exist, and are host, user and password right?"
-
-
-@contextmanager
-def translated_errors(described: str) -> Iterator[None]:
-    """Let psycopg's errors leave as the tool's own: lost connections, missing schema, missing privileges."""
-    try:
-        yield
-    except psycopg.Error as error:
-        own = meaning_of(error, described)
-        if own is None:
-            raise
-        raise own from error
-
-
-def meaning_of(error: psycopg.Error, described: str) -> AssetbatchError | None:
-    """Return what an error of the database so `described` means for who runs a command; None: it is a bug."""
-    words = words_of(error)
-    if shaped := _schema_hint(error):
-        return SchemaError(f"{described}: {words}", hint=shaped)
-    meaning = sqlstates.meaning_of(error)
-    if meaning is Meaning.OURS:
-        return None
-    hint = mend_of(type(error).__name__)
-    if meaning is Meaning.READ_ONLY:
-        return DatabaseUnavailableError(f"{described} is read only: {words}", hint=hint)
-    return DatabaseUnavailableError(f"{described}: {words}", hint=hint or "the next run carries on")
-
-
-def mend_of(name: str | None) -> str:
-    """Return what mends an error of the database, by the name of its class, as a run keeps it; empty: nobody knows."""
-    return MENDS.get(name or "", "")
-
-
-def _schema_hint(error: psycopg.Error) -> str:
-    """Return what helps where the database is not as it has to be; nothing where it is."""
-    if error.diag.context is not None and sqlstates.meaning_of(error) is Meaning.OURS:
-        place = " ".join(error.diag.context.split())
-        return f"a trigger or a function of the platform's own tables raised it ({place}): their owner has to mend that"
-    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
-        return "it has no schema for assetbatch, or not all of it: run `assetbatch init`"
-    if isinstance(error, psycopg.errors.UniqueViolation) and error.diag.schema_name == sqlstates.OWN_SCHEMA:
-        # The tool gives no number twice.
-        return (
-            "the sequences are behind their tables, as after a load of the data alone: run `assetbatch init --restored`"
-        )
-    if isinstance(error, OTHERWISE_SHAPED):
-        return "a table is not as it has to be: `assetbatch doctor` says what differs"
-    if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return _privilege_hint(words_of(error))
-    return ""
-
-
-def _privilege_hint(words: str) -> str:
-    """Return what helps a role that was refused; PostgreSQL names the object, not what it was wanted for."""
-    if "row-level security" in words:
-        return "as the table's owner, make a policy that lets this role see and write all rows, or give it BYPASSRLS"
-    if "must be owner" in words:
-        return "run this as the owner of the tables"
-    return (
-        "`assetbatch doctor` prints what to grant for the jobs; what it does not name, a trigger of the platform's"
-        " needs. `init` is for the tables' owner: `assetbatch init --check` prints what that lacks"
-    )
-
-
-def words_of(error: psycopg.Error) -> str:
-    """Tell what PostgreSQL, or its library, said."""
-    return (error.diag.message_primary or str(error)).strip()
 
 
 def transaction(

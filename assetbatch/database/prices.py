@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
-from assetbatch.database.connection import words_of
+from assetbatch.database.errors import words_of
 from assetbatch.database.savepoints import refuses, refuses_row, sift
 from assetbatch.errors import KINDS, FailureKind, SyncStatus
 from assetbatch.model import Failure

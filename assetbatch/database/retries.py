@@ -1,15 +1,11 @@
-"""What is tried again, and how long: a server that restarts, a transaction that another one stopped.
+"""Transactions that are tried again: another one stopped them, or the connection was lost and made anew.
 
 Tenacity is imported when it is needed: who only looks does without.
 """
 
 from __future__ import annotations
 
-import logging
-import re
 from typing import TYPE_CHECKING, TypeVar
-
-import psycopg
 
 from assetbatch.database.sqlstates import Meaning, meaning_of
 
@@ -18,30 +14,8 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 WORTH_ANOTHER = (Meaning.IN_THE_WAY, Meaning.LOST)
-# libpq tells no error code of a connection that failed, only the server's words.
-REFUSED = re.compile("authentication failed|does not exist|pg_hba.conf")
-
-
-def patiently(open_connection: Callable[[], T], seconds: float) -> T:
-    """Connect; a PostgreSQL that is away is tried again with backoff, for so many seconds in all.
-
-    One that is there and refuses is not: a wrong password stays wrong.
-    """
-    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
-
-    def is_away(error: BaseException) -> bool:
-        return isinstance(error, psycopg.OperationalError) and not REFUSED.search(str(error))
-
-    return Retrying(
-        retry=retry_if_exception(is_away),
-        stop=stop_after_delay(seconds),
-        wait=wait_exponential(multiplier=0.2, max=3) + wait_random(0, 0.2),
-        before_sleep=lambda _state: log.info("PostgreSQL is away, trying again"),
-        reraise=True,
-    )(open_connection)
 
 
 def repeated(transaction: Callable[[], T]) -> T:

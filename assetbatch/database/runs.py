@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from assetbatch.database.connection import meaning_of
+from assetbatch.database.errors import meaning_of
 from assetbatch.errors import EXIT_BUG, KINDS, AssetbatchError, Interrupted
 from assetbatch.processes import this_process
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
 from assetbatch.errors import LeaseLostError
+from assetbatch.events.delivery import DeliveryError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
+    from assetbatch.events.delivery import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -36,33 +38,8 @@ PAUSE_FACTOR = 20
 RETRY_SECONDS = 15.0
 
 
-class DeliveryError(Exception):
-    """Events could not be delivered, but for those `delivered`; they stay in the outbox."""
-
-    def __init__(self, reason: str, delivered: Sequence[outbox.Event] = ()) -> None:
-        super().__init__(reason)
-        self.delivered = delivered
-
-
-class RefusedError(DeliveryError):
-    """What carries the events answers, and refuses them: they wait until somebody has mended that."""
-
-
-class Publisher(Protocol):
-    """Delivers events, all or an exception: DeliveryError."""
-
-    def publish(self, events: Sequence[outbox.Event], *, seconds: float, leave_by: float) -> None:
-        """Deliver in order, within so many seconds; return once whoever carries them has acknowledged all.
-
-        Past `leave_by`, as `boot_time()`, another publisher may be at it: raises LeaseLostError where it could disturb.
-        """
-
-    def close(self) -> None:
-        """Give back what it holds; no delivery goes on after that."""
-
-
 def backend(config: Config) -> str:
-    """Tell what carries the events: redis, postgres or none."""
+    """Return what carries the events: redis, postgres or none."""
     configured = config.settings.events.backend
     if configured == "auto":
         return "redis" if config.redis_url else "postgres"

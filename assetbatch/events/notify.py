@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from assetbatch.database import outbox
-from assetbatch.database.connection import words_of
+from assetbatch.database.errors import words_of
 from assetbatch.database.sqlstates import Meaning, meaning_of
-from assetbatch.events import DeliveryError, RefusedError
+from assetbatch.events.delivery import DeliveryError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from redis.retry import Retry
 from assetbatch import threads
 from assetbatch.boottime import boot_time
 from assetbatch.errors import LeaseLostError, NoThreadError
-from assetbatch.events import DeliveryError, RefusedError
+from assetbatch.events.delivery import DeliveryError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -64,24 +63,12 @@ class RedisPublisher:
         In a thread, since a time-out of the socket bounds one read, not a server that drips.
         """
         self._leave_by = leave_by
-        failure: list[Exception] = []
-
-        def deliver() -> None:
-            try:
-                self._publish(events)
-            except Exception as error:  # noqa: BLE001 - raised below, unless nobody waits for it any more
-                failure.append(error)
-
-        thread = threading.Thread(target=deliver, name="publisher", daemon=True)
         try:
-            threads.start(thread)
+            threads.begin(lambda: self._publish(events), name="publisher").result(seconds)
         except NoThreadError as error:
             raise DeliveryError(error.reason) from None
-        thread.join(seconds)
-        if thread.is_alive():
-            raise DeliveryError(f"Redis: no answer within {seconds:.1f} s")
-        if failure:
-            raise failure[0]
+        except TimeoutError:
+            raise DeliveryError(f"Redis: no answer within {seconds:.1f} s") from None
 
     def close(self) -> None:
         """Close the connection, also under a delivery that was given up: nothing more may leave behind the next one."""

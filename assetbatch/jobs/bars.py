@@ -16,7 +16,7 @@ from assetbatch import bars as core
 from assetbatch import market_hours, planner, plans
 from assetbatch.database import bar_holes, bar_pages, bars, runs
 from assetbatch.database.bar_pages import StoredBars
-from assetbatch.database.connection import words_of
+from assetbatch.database.errors import words_of
 from assetbatch.errors import KINDS, CallError, FailureKind, Fate
 from assetbatch.jobs.bar_calls import BarCall, BarCalls
 from assetbatch.jobs.storing import write_with_records

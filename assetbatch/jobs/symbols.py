@@ -1,4 +1,4 @@
-"""What `symbols add` and `symbols import` wish for: read, held against the catalogue and the vendor's reference list.
+"""What `symbols add` and `symbols import` bring: held against the catalogue and the vendor's reference list.
 
 All that is wrong is found before anything is stored. Reading the reference list is a run with calls, as any other;
 storing needs none.
@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from assetbatch.config.assets import Row, read_row
 from assetbatch.config.given import printable
 from assetbatch.database import catalogue, symbols
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import CallError, FailureKind, Fault
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.run import Start, perform
-from assetbatch.jobs.wishes import Wish, read_wish
 from assetbatch.markets import without_prefix
 from assetbatch.model import Asset, AssetType, Call, CallKind
 from assetbatch.provider import endpoints
@@ -56,36 +56,31 @@ class Reference:
     result: RunResult
 
 
-def default_frequency_seconds(config: Config) -> int:
-    """Tell how often a secondary asset is updated unless something else is said."""
-    return max(1, round(config.settings.batch.enqueue_interval_minutes * 60))
-
-
-def faults_of(config: Config, connection: Connection, wishes: Sequence[Wish]) -> list[Fault]:
-    """Find wishes that do not go with config.yaml or the catalogue; what is there as it is wished is no fault."""
+def faults_of(config: Config, connection: Connection, rows: Sequence[Row]) -> list[Fault]:
+    """Return the faults of rows that do not go with config.yaml or the catalogue; what is there as they say is none."""
     listed = _listed(config)
-    known = _known(config, connection, [wish.asset for wish in wishes])
+    known = _known(config, connection, [row.asset for row in rows])
     symbol_of = {ticker: symbol for symbol, ticker in known.items()}
     found = []
-    for wish in wishes:
-        symbol, ticker = wish.asset.symbol, wish.asset.polygon_ticker
+    for row in rows:
+        symbol, ticker = row.asset.symbol, row.asset.polygon_ticker
         if symbol in listed:
-            found.append(Fault(wish.place, "symbol", f"{symbol} is listed in config.yaml: change it there"))
+            found.append(Fault(row.place, "symbol", f"{symbol} is listed in config.yaml: change it there"))
         elif known.get(symbol, ticker) != ticker:
             message = f"{symbol} is in the catalogue with {known[symbol]}; `assetbatch symbols remove {symbol}` first"
-            found.append(Fault(wish.place, "symbol", message))
+            found.append(Fault(row.place, "symbol", message))
         elif symbol_of.get(ticker, symbol) != symbol:
             message = f"{ticker} is in the catalogue already, as {symbol_of[ticker]}"
-            found.append(Fault(wish.place, "polygon_ticker", message))
+            found.append(Fault(row.place, "polygon_ticker", message))
     return found
 
 
-def unheard_of(wishes: Sequence[Wish], names: Mapping[str, str]) -> list[Fault]:
-    """Find wishes whose tickers the vendor does not list."""
+def unheard_of(rows: Sequence[Row], names: Mapping[str, str]) -> list[Fault]:
+    """Return the faults of rows whose tickers the vendor does not list."""
     return [
-        Fault(wish.place, "polygon_ticker", f"{wish.asset.polygon_ticker} is not in the vendor's reference list")
-        for wish in wishes
-        if wish.asset.polygon_ticker not in names
+        Fault(row.place, "polygon_ticker", f"{row.asset.polygon_ticker} is not in the vendor's reference list")
+        for row in rows
+        if row.asset.polygon_ticker not in names
     ]
 
 
@@ -110,18 +105,18 @@ def select(
     frequency_seconds: int,
 ) -> Selection:
     """Choose the tickers that match a pattern, without their prefix; that is also what they are called here."""
-    wishes, skipped = [], []
+    matching, skipped = [], []
     for ticker in sorted(ticker for ticker in names if fnmatchcase(without_prefix(ticker), pattern)):
         cells = {"symbol": without_prefix(ticker), "polygon_ticker": ticker}
-        wish = read_wish("", cells, priority=priority, frequency_seconds=frequency_seconds)
-        if isinstance(wish, Wish):
-            wishes.append(wish.asset)
+        row = read_row("", cells, priority=priority, frequency_seconds=frequency_seconds)
+        if isinstance(row, Row):
+            matching.append(row.asset)
         else:
-            skipped.append((printable(ticker), wish[0].message))
-    known = _known(config, connection, wishes)
+            skipped.append((printable(ticker), row[0].message))
+    known = _known(config, connection, matching)
     symbol_of = {ticker: symbol for symbol, ticker in known.items()}
     chosen = Selection([], [], skipped)
-    for asset in named(wishes, names):
+    for asset in named(matching, names):
         if asset.polygon_ticker in symbol_of:
             chosen.already_there.append(symbol_of[asset.polygon_ticker])
         elif asset.symbol in known:

@@ -15,26 +15,20 @@ if TYPE_CHECKING:
     from assetbatch.model import RunResult
 
 
+def picked(value: object, *names: str) -> dict[str, Any]:
+    """Return some fields of a value, under their own names and in this order."""
+    return {name: getattr(value, name) for name in names}
+
+
 def run_document(result: RunResult) -> dict[str, Any]:
     """Lay out what a run did; which job it was decides what belongs to it."""
-    document: dict[str, Any] = {
-        "job": result.job,
-        "run_id": result.run_id,
-        "status": result.status,
-        "started_at": result.started_at,
-        "finished_at": result.finished_at,
-        "latency_ms": result.latency_ms,
-    }
+    document = picked(result, "job", "run_id", "status", "started_at", "finished_at", "latency_ms")
     if result.job == ENQUEUE_SECONDARY.name:
         return document | asdict(result.enqueued or Enqueued()) | {"remaining": result.remaining}
+    document |= picked(result, "updated", "unchanged", "deferred")
+    document |= {"failed": [asdict(one) for one in result.failed]}
+    document |= picked(result, "api_calls_used", "rate_limit_waits", "waited_seconds")
     document |= {
-        "updated": list(result.updated),
-        "unchanged": list(result.unchanged),
-        "deferred": list(result.deferred),
-        "failed": [{"symbol": one.symbol, "kind": one.kind, "error": one.error} for one in result.failed],
-        "api_calls_used": result.api_calls_used,
-        "rate_limit_waits": result.rate_limit_waits,
-        "waited_seconds": result.waited_seconds,
         "bars": asdict(result.bars),
         "newer_data_at": result.newer_at,
         "ended_by": None if result.ended_by is None else asdict(result.ended_by),
@@ -43,12 +37,8 @@ def run_document(result: RunResult) -> dict[str, Any]:
         changed = [{"symbol": one.symbol, "old": asdict(one.old), "new": asdict(one.new)} for one in result.changed]
         return document | {"calls_foreseen": result.calls_foreseen, "changed": changed}
     if result.job == RUN_PRIORITY.name:
-        return document | {"not_due": list(result.not_due), "others_updated": result.others_updated}
-    return document | {
-        "requeued": list(result.requeued),
-        "dead": list(result.dead),
-        "remaining": result.remaining,
-    }
+        return document | picked(result, "not_due", "others_updated")
+    return document | picked(result, "requeued", "dead", "remaining")
 
 
 def queue_document(listing: Listing) -> dict[str, Any]:
@@ -56,16 +46,9 @@ def queue_document(listing: Listing) -> dict[str, Any]:
     return {
         "total": listing.total,
         "items": [
-            {
-                "symbol": item.symbol,
-                "priority": item.priority.name,
-                "state": item.state,
-                "attempts": item.attempts,
-                "enqueued_at": item.enqueued_at,
-                "available_at": item.available_at,
-                "last_error": item.error,
-                "last_error_kind": item.error_kind,
-            }
+            {"symbol": item.symbol, "priority": item.priority.name}
+            | picked(item, "state", "attempts", "enqueued_at", "available_at")
+            | {"last_error": item.error, "last_error_kind": item.error_kind}
             for item in listing.items
         ],
     }
@@ -73,16 +56,9 @@ def queue_document(listing: Listing) -> dict[str, Any]:
 
 def forecast_document(forecast: Forecast) -> dict[str, Any]:
     """Lay out `forecast`."""
-    return {
-        "now": forecast.now,
-        "mode": forecast.mode,
-        "limit": forecast.limit,
-        "window_seconds": forecast.window_seconds,
+    return picked(forecast, "now", "mode", "limit", "window_seconds") | {
         "total_calls": forecast.total,
-        "calls": [
-            {"job": one.job, "at": one.at, "kind": one.kind, "calls": one.calls, "assets": one.assets}
-            for one in forecast.calls
-        ],
+        "calls": [picked(one, "job", "at", "kind", "calls", "assets") for one in forecast.calls],
         "bars": [asdict(one) for one in forecast.bars],
         "fresh_at": forecast.fresh_at,
         "complete_at": forecast.complete_at,
@@ -95,16 +71,7 @@ def probe_document(probed: Probed) -> dict[str, Any]:
     """Lay out `probe`."""
     return {
         "plan": probed.plan,
-        "markets": [
-            {
-                "market": one.market,
-                "quotes": one.quotes,
-                "todays_bars": one.todays_bars,
-                "history": one.history,
-                "recency": one.recency,
-            }
-            for one in probed.markets
-        ],
+        "markets": [picked(one, "market", "quotes", "todays_bars", "history", "recency") for one in probed.markets],
         "verdict": probed.verdict or None,
         "api_calls_used": probed.calls_used,
     }

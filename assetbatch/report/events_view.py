@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
+
+from assetbatch.report.words import ago, moment, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from rich.console import RenderableType
 
@@ -19,7 +22,7 @@ FRAME_LINES = 6
 
 def json_line(event: Stored) -> str:
     """Write an event as it is published, its digits and all, and when that was; null: not yet, or never."""
-    published_at = None if event.dropped or event.published_at is None else _rfc3339(event.published_at)
+    published_at = None if event.dropped or event.published_at is None else rfc3339(event.published_at)
     return f'{event.payload.rstrip()[:-1]}, "published_at": {json.dumps(published_at)}}}'
 
 
@@ -61,27 +64,25 @@ def table(events: Sequence[Stored], now: datetime, *, width: int, height: int) -
 
 
 def _row(event: Stored, now: datetime) -> tuple[Sequence[str], str | None]:
-    from assetbatch.report.words import ago
-
     told = _fields(event)
-    moment = _moment(told["timestamp"])
+    at = moment(told["timestamp"])
     cells = (
         event.symbol,
         told["last_price"],
         told["bid"],
         told["ask"],
-        told["timestamp"] if moment is None else _time(moment, now),
-        "-" if moment is None else ago(moment, now),
+        told["timestamp"] if at is None else _time(at, now),
+        "-" if at is None else ago(at, now),
         str(event.seq),
         _fate(event),
     )
     return cells, "yellow" if event.published_at is None else "dim" if event.dropped else None
 
 
-def _time(moment: datetime, now: datetime) -> str:
-    """Write the time of a price, with its day where that is not today."""
-    moment, today = moment.astimezone(UTC), now.astimezone(UTC).date()
-    return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%m-%d %H:%M}"
+def _time(at: datetime, now: datetime) -> str:
+    """Return the time of a price, with its day where that is not today."""
+    at, today = at.astimezone(UTC), now.astimezone(UTC).date()
+    return f"{at:%H:%M:%S}" if at.date() == today else f"{at:%m-%d %H:%M}"
 
 
 def _fields(event: Stored) -> dict[str, str]:
@@ -96,14 +97,3 @@ def _fate(event: Stored) -> str:
     if event.dropped:
         return "not sent"
     return "waits" if event.published_at is None else f"{event.published_at.astimezone(UTC):%H:%M:%S}"
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -98,7 +98,7 @@ class EventsStatus:
 
 
 def budget_of(config: Config, overview: Overview) -> Budget:
-    """Tell how much of the budget is free, by the limit that is in force."""
+    """Return how much of the budget is free, by the limit that is in force."""
     row = overview.budget
     limit = config.calls_per_window if row is None else row["max_calls"]
     remaining = None if limit is None else max(0, limit - (row["busy"] if row else 0))
@@ -153,7 +153,7 @@ def queue_of(overview: Overview) -> QueueStatus:
 
 
 def prices_of(outlook: Outlook, markets: Sequence[AssetType], days: Sequence[date], source: str | None) -> PricesStatus:
-    """Tell how prices of these markets are asked for; `days` are those that are stored."""
+    """Return how prices of these markets are asked for; `days` are those that are stored."""
     if outlook.mode is Mode.LIVE:
         return PricesStatus(outlook.mode, source)
     return PricesStatus(
@@ -165,7 +165,7 @@ def prices_of(outlook: Outlook, markets: Sequence[AssetType], days: Sequence[dat
 
 
 def events_of(config: Config, overview: Overview) -> EventsStatus:
-    """Tell what waits to be published, and by what."""
+    """Return what waits to be published, and by what."""
     oldest = overview.hour["oldest_event_at"]
     age = None if oldest is None else round((overview.now - oldest).total_seconds(), 3)
     return EventsStatus(

@@ -13,6 +13,7 @@ from assetbatch.errors import FailureKind, kind_of
 from assetbatch.markets import Market
 from assetbatch.model import AssetType
 from assetbatch.planner import DayOutcome, Days, Mode
+from assetbatch.report.words import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,15 +91,6 @@ class Outlook:
         )
 
 
-def moment(text: str | None) -> datetime | None:
-    """Read an aware time; None where there is none, or what is there is none."""
-    try:
-        read = None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return read if read is None or read.tzinfo else None
-
-
 def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> AssetStatus:
     """Return how one asset stands, by its row of `database.freshness`; None: the catalogue has it not yet."""
     row = row or {}
@@ -136,7 +128,7 @@ def oldest_priority(update_frequency_seconds: int, interval: timedelta) -> timed
 
 
 def market_time_ago(market: Market, length: timedelta, now: datetime) -> datetime:
-    """Tell since when the market was open for so long; within a rest, the end of it."""
+    """Return since when the market was open for so long; within a rest, the end of it."""
     since = now - length
     while (lacking := length - market_hours.open_time(market, since, now)) > timedelta(0):
         since = (market_hours.last_close(market, since) or since) - lacking

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
-from assetbatch.database.connection import mend_of
+from assetbatch.database.errors import mend_of
 from assetbatch.errors import EXIT_KEY_REFUSED, FailureKind, hint_of
 from assetbatch.provider.addresses import source_of
 from assetbatch.report.health import Alert, Level

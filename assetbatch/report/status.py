@@ -76,7 +76,7 @@ class Status:
 
 
 def outlook_of(config: Config, overview: Overview) -> Outlook:
-    """Tell what freshness is held against now."""
+    """Return what freshness is held against now."""
     mode = planner.mode(
         config.plan, config.settings.provider.mode, overview.entitlements.get(Access.SNAPSHOTS), overview.now
     )

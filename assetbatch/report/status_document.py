@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from assetbatch.report.freshness import AssetStatus
-    from assetbatch.report.health import Alert
     from assetbatch.report.status import Status
 
 
@@ -25,33 +24,16 @@ def status_document(status: Status) -> dict[str, Any]:
             "day": _day(status.prices.day),
             "newer_data_at": status.prices.newer_at,
         },
-        "jobs": [
-            {
-                "id": job.id,
-                "name": job.name,
-                "last_run": job.last_run,
-                "last_status": job.last_status,
-                "last_success": job.last_success,
-                "next_run": job.next_run,
-                "day": job.day,
-            }
-            for job in status.jobs
-        ],
+        "jobs": [asdict(job) for job in status.jobs],
         "queue": asdict(status.queue),
         "last_priority_update": status.last_priority_update,
         "api_calls_remaining": status.budget.remaining,
         "budget": asdict(status.budget),
         "assets": [_asset(one) for one in (*status.assets, *status.others)],
         "asset_states": dict(status.asset_states),
-        "bars": {
-            "newest": dict(status.bars.newest),
-            "failing": status.bars.failing,
-            "holes": status.bars.holes,
-            "oldest_hole": status.bars.oldest_hole,
-            "refused": [asdict(one) for one in status.bars.refused],
-        },
+        "bars": asdict(status.bars),
         "metrics": dict(status.metrics),
-        "alerts": [_alert(alert) for alert in status.alerts],
+        "alerts": [asdict(alert) | {"level": alert.level.name.lower()} for alert in status.alerts],
         "events": asdict(status.events),
     }
     if status.not_well is not None:
@@ -76,17 +58,6 @@ def _asset(one: AssetStatus) -> dict[str, Any]:
         "state": one.state,
         "market_age_seconds": None if one.market_age is None else round(one.market_age.total_seconds(), 3),
         "error": one.error or None,
-    }
-
-
-def _alert(alert: Alert) -> dict[str, Any]:
-    return {
-        "metric": alert.metric,
-        "value": alert.value,
-        "threshold": alert.threshold,
-        "level": alert.level.name.lower(),
-        "message": alert.message,
-        "hint": alert.hint,
     }
 
 

@@ -77,43 +77,42 @@ def _alerts(alerts: Sequence[Alert]) -> Table:
 
 def _jobs(status: Status, *, width: int) -> Table:
     columns = ["job", "last run", "result", "expected", "in 24 h", "max gap"]
-    shown = columns[: 3 if width < NARROW_WIDTH else 5 if width < PLAIN_WIDTH else 6]
-    table = new_table("Jobs", *shown)
+    less = columns[3 if width < NARROW_WIDTH else 5 if width < PLAIN_WIDTH else 6 :]
+    rows = []
     for job in status.jobs:
         gap = job.day["longest_gap_seconds"]
         ill = (f", {job.day[word]} {word}" for word in ("partial", "failed") if job.day[word])
-        row = [
+        row = (
             job.id,
             ago(job.last_run, status.now),
             job.last_status or "-",
             until(job.next_run, status.now),
             "".join([counted(job.day["runs"], "run"), *ill]),
             "-" if gap is None else duration(timedelta(seconds=gap)),
-        ]
-        table.add_row(*row[: len(shown)])
-    return table
+        )
+        rows.append(row)
+    return new_table("Jobs", columns, rows, less=less)
 
 
 def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, width: int) -> Table:
     """Lay out assets; prices of finished days by their day, since nothing about them is of today."""
     daily = status.prices.mode is Mode.END_OF_DAY
     columns = ["symbol", "price", "change", "of day" if daily else "price of", "updated", "market age", "state"]
-    left_out = {5} if daily or width < PLAIN_WIDTH else set()
-    left_out |= {2, 5, 4 if daily else 3} if width < NARROW_WIDTH else set()
-    shown = [number for number in range(len(columns)) if number not in left_out]
-    table = new_table(title, *(columns[number] for number in shown), numbers=("price", "change"))
-    for one in assets:
-        row: list[RenderableType] = [
-            Text(one.asset.symbol),
-            Text(one.last_price or "-"),
+    less = {"market age"} if daily or width < PLAIN_WIDTH else set()
+    less |= {"change", "market age", "updated" if daily else "price of"} if width < NARROW_WIDTH else set()
+    rows = (
+        (
+            one.asset.symbol,
+            one.last_price or "-",
             change(one),
             of_day(one) if daily else ago(one.priced_at, status.now),
             ago(one.last_sync, status.now),
             "-" if one.market_age is None else duration(one.market_age),
             Text(one.state.value, style=STATE_STYLES.get(one.state, "red")),
-        ]
-        table.add_row(*(row[number] for number in shown))
-    return table
+        )
+        for one in assets
+    )
+    return new_table(title, columns, rows, numbers={"price", "change"}, less=less)
 
 
 def of_day(one: AssetStatus) -> str:

@@ -9,10 +9,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from assetbatch.model import Priority, Role
-from assetbatch.report.freshness import moment
 from assetbatch.report.status_tables import change, headline, line
 from assetbatch.report.tables import NARROW_WIDTH, new_table
-from assetbatch.report.words import ago, counted, duration
+from assetbatch.report.words import ago, counted, duration, moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,19 +27,19 @@ def not_well_view(status: Status, *, width: int) -> RenderableType:
     if not status.not_well:
         return Group(headline(status), Text("all runs since then went well"))
     columns = ["time", "job", "host", "status", "exit", "error"]
-    shown = [0, 1, 3, 5] if width < NARROW_WIDTH else range(len(columns))
-    table = new_table("Runs that were not well", *(columns[number] for number in shown), numbers=("exit",))
-    for run in status.not_well:
-        row = [
+    rows = (
+        (
             f"{run['started_at']:%m-%d %H:%M:%S}",
             run["job"],
             run["host"],
             run["status"],
             "-" if run["exit_code"] is None else str(run["exit_code"]),
             run["error"] or run["error_kind"] or "-",
-        ]
-        table.add_row(*(Text(row[number]) for number in shown))
-    return Group(headline(status), table)
+        )
+        for run in status.not_well
+    )
+    less = {"host", "exit"} if width < NARROW_WIDTH else ()
+    return Group(headline(status), new_table("Runs that were not well", columns, rows, numbers={"exit"}, less=less))
 
 
 def story_view(status: Status, *, width: int) -> RenderableType:
@@ -62,18 +61,18 @@ def story_view(status: Status, *, width: int) -> RenderableType:
     if not told.calls:
         return Group(*parts, line("Calls", "none of late that covered it alone"))
     columns = ["time", "call", "outcome", "status", "ms"]
-    shown = [0, 1, 2] if width < NARROW_WIDTH else range(len(columns))
-    table = new_table("Calls that covered it alone", *(columns[number] for number in shown), numbers=("ms",))
-    for call in told.calls:
-        row = [
+    rows = (
+        (
             f"{call['at']:%m-%d %H:%M:%S}",
             call["kind"],
             call["outcome"],
             "-" if call["http_status"] is None else str(call["http_status"]),
             str(call["latency_ms"]),
-        ]
-        table.add_row(*(Text(row[number]) for number in shown))
-    return Group(*parts, table)
+        )
+        for call in told.calls
+    )
+    less = {"status", "ms"} if width < NARROW_WIDTH else ()
+    return Group(*parts, new_table("Calls that covered it alone", columns, rows, numbers={"ms"}, less=less))
 
 
 def _what(one: AssetStatus, told: Story) -> str:

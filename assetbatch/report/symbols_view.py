@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.model import Priority, Role
+from assetbatch.report.documents import picked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ def added_document(
         "already_there": added.already_there,
         "skipped": [{"polygon_ticker": ticker, "reason": reason} for ticker, reason in skipped],
         "refused": [{"symbol": symbol, "error": error} for symbol, error in added.refused],
-        "faults": [{"place": fault.place, "key": fault.key, "message": fault.message} for fault in faults],
+        "faults": [picked(fault, "place", "key", "message") for fault in faults],
         "counts": {
             "added": len(added.added),
             "already_there": len(added.already_there),
@@ -47,18 +48,9 @@ def document(listing: Listing) -> dict[str, Any]:
     return {
         "total": listing.total,
         "items": [
-            {
-                "symbol": item.asset.symbol,
-                "polygon_ticker": item.asset.polygon_ticker,
-                "asset_type": item.asset.asset_type,
-                "name": item.asset.name,
-                "role": item.asset.role,
-                "rank": item.asset.rank,
-                "priority": _priority(item),
-                "update_frequency_seconds": item.asset.update_frequency_seconds,
-                "enabled": item.enabled,
-                "origin": item.origin,
-            }
+            picked(item.asset, "symbol", "polygon_ticker", "asset_type", "name", "role", "rank")
+            | {"priority": _priority(item), "update_frequency_seconds": item.asset.update_frequency_seconds}
+            | picked(item, "enabled", "origin")
             for item in listing.items
         ],
     }

@@ -17,7 +17,7 @@ from assetbatch.database.queue import State
 from assetbatch.report.words import ago, counted, duration, until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from assetbatch.database.queue_desk import Listing
     from assetbatch.jobs.forecast import Forecast
@@ -53,7 +53,7 @@ def console() -> Console:
 
 
 def _has_unicode() -> bool:
-    """Tell whether the terminal's language says more than C, which says nothing of what the terminal can show."""
+    """Return whether the terminal's language says more than C, which says nothing of what the terminal can show."""
     before = locale.setlocale(locale.LC_MESSAGES)
     try:
         return locale.setlocale(locale.LC_MESSAGES, "") not in {"C", "POSIX"}
@@ -63,13 +63,27 @@ def _has_unicode() -> bool:
         locale.setlocale(locale.LC_MESSAGES, before)
 
 
-def new_table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
-    """Make a table; columns of numbers stand to the right."""
+def new_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[RenderableType]],
+    *,
+    numbers: Collection[str] = (),
+    less: Collection[str] = (),
+) -> Table:
+    """Return a table of rows, but for the columns `less`; columns of numbers stand to the right.
+
+    A text is shown as it stands, whatever rich would read out of it.
+    """
     table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
+    shown = [number for number, column in enumerate(columns) if column not in less]
+    for column in (columns[number] for number in shown):
         number = column in numbers
         # Words may break over lines on a narrow terminal; a name or a price must not.
         table.add_column(column, justify="right" if number else "left", no_wrap=number or column == columns[0])
+    for row in rows:
+        cells = (row[number] for number in shown)
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
     return table
 
 
@@ -107,19 +121,20 @@ def queue_view(listing: Listing, *, width: int) -> RenderableType:
     if not listing.items:
         return Text("the queue is empty")
     columns = ["symbol", "priority", "state", "attempts", "enqueued", "available", "last error"]
-    shown = [0, 1, 2, 6] if width < NARROW_WIDTH else range(len(columns))
-    table = new_table("Queue", *(columns[number] for number in shown), numbers=("attempts",))
-    for item in listing.items:
-        row: list[RenderableType] = [
+    rows = (
+        (
             item.symbol,
             item.priority.name,
             Text(item.state.value, style=ITEM_STYLES.get(item.state, "")),
             str(item.attempts),
             ago(item.enqueued_at, listing.now),
             f"in {duration(item.available_at - listing.now)}" if item.state is State.DELAYED else "-",
-            Text(item.error or "-"),
-        ]
-        table.add_row(*(row[number] for number in shown))
+            item.error or "-",
+        )
+        for item in listing.items
+    )
+    less = {"attempts", "enqueued", "available"} if width < NARROW_WIDTH else ()
+    table = new_table("Queue", columns, rows, numbers={"attempts"}, less=less)
     more = listing.total - len(listing.items)
     return Group(table, Text(f"and {more} more: --limit {listing.total}")) if more else table
 
@@ -129,16 +144,14 @@ def forecast_view(forecast: Forecast) -> RenderableType:
     now = forecast.now
     parts: list[RenderableType] = []
     if forecast.calls:
-        table = new_table("Next calls", "job", "at", "kind", "calls", "assets", numbers=("calls", "assets"))
-        for one in forecast.calls:
-            table.add_row(one.job, until(one.at, now), one.kind, str(one.calls), str(one.assets))
-        parts.append(table)
+        columns = ("job", "at", "kind", "calls", "assets")
+        calls = ((one.job, until(one.at, now), one.kind, str(one.calls), str(one.assets)) for one in forecast.calls)
+        parts.append(new_table("Next calls", columns, calls, numbers={"calls", "assets"}))
     bars = [one for one in forecast.bars if one.calls > 1][:MOST_BARS_SHOWN]
     if bars:
-        table = new_table("Bars that take several calls", "symbol", "missing since", "calls", numbers=("calls",))
-        for bar in bars:
-            table.add_row(bar.symbol, f"{bar.since:%Y-%m-%d %H:%M} UTC", str(bar.calls))
-        parts.append(table)
+        holes = ((one.symbol, f"{one.since:%Y-%m-%d %H:%M} UTC", str(one.calls)) for one in bars)
+        title = "Bars that take several calls"
+        parts.append(new_table(title, ("symbol", "missing since", "calls"), holes, numbers={"calls"}))
     limit = "unlimited" if forecast.limit is None else f"{forecast.limit} in {forecast.window_seconds:g} s"
     words = [f"{counted(forecast.total, 'call')}; the budget: {limit}"]
     if forecast.total:
@@ -153,11 +166,9 @@ def forecast_view(forecast: Forecast) -> RenderableType:
 
 def probe_view(probed: Probed) -> RenderableType:
     """Lay out `probe`: what the key may see of each market."""
-    table = new_table(
-        f"What this key may see (plan {probed.plan})", "market", "quotes", "today's bars", "history", "recency"
-    )
-    for one in probed.markets:
-        table.add_row(one.market, _may(one.quotes), _may(one.todays_bars), one.history, one.recency)
+    rows = ((one.market, _may(one.quotes), _may(one.todays_bars), one.history, one.recency) for one in probed.markets)
+    columns = ("market", "quotes", "today's bars", "history", "recency")
+    table = new_table(f"What this key may see (plan {probed.plan})", columns, rows)
     verdict = [Text(probed.verdict, style="bold red")] if probed.verdict else []
     return Group(table, *verdict, Text(f"{counted(probed.calls_used, 'call')} made"))
 

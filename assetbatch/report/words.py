@@ -1,16 +1,17 @@
-"""Counts and lengths of time as people tell them: 1 asset, 2 assets; 12 s, 4 min, 3 h, 2 d."""
+"""Counts and times as people tell them, 1 asset, 2 assets, 12 s, 4 min, 3 h, 2 d; and times as programs do."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
 
 def counted(count: int, thing: str) -> str:
-    """Tell how many there are of something that has a plural in s."""
+    """Return how many there are of something that has a plural in s."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
@@ -35,7 +36,7 @@ def duration(length: timedelta) -> str:
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
-    """Tell how long ago something was."""
+    """Return how long ago something was."""
     return "never" if moment is None else f"{duration(now - moment)} ago"
 
 
@@ -45,3 +46,17 @@ def until(moment: datetime, now: datetime) -> str:
     if 120 <= seconds < 3600:
         return f"in {seconds // 60} min {seconds % 60} s"
     return f"in {duration(moment - now)}"
+
+
+def rfc3339(at: datetime) -> str:
+    """Return a time as all documents have it: in UTC, with a Z."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def moment(text: str | None) -> datetime | None:
+    """Return the aware time that a text is; None where there is none, or what is there is none."""
+    try:
+        read = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read if read is None or read.tzinfo else None

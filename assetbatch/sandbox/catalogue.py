@@ -78,7 +78,7 @@ class Instrument:
         return f"{currency_name(self.base)} - {currency_name(self.quote)}"
 
     def volume(self, transactions: int) -> float:
-        """Tell what so many transactions moved: quotes for forex, units of the base currency for crypto."""
+        """Return what so many transactions moved: quotes for forex, units of the base currency for crypto."""
         if not self.traits.has_trades:
             return transactions
         lot = max(1, (10 + self.mark % 90) * int(10 ** (8 + self.decimals)) // self.level)

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from assetbatch.config.survey import survey
+from assetbatch.config.loading import survey
 from assetbatch.database import connection as connections
 from assetbatch.database import schema
 from assetbatch.database.connection import Connection

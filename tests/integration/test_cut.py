@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from assetbatch import config as configuration
-from assetbatch.database.connection import translated_errors
+from assetbatch.database.errors import translated_errors
 from assetbatch.database.retries import in_transaction
 from assetbatch.errors import DatabaseUnavailableError
 from assetbatch.jobs import backfill, drain, priority

@@ -14,7 +14,7 @@ import pytest
 
 from assetbatch import market_hours
 from assetbatch.database import queue
-from assetbatch.database.connection import translated_errors
+from assetbatch.database.errors import translated_errors
 from assetbatch.errors import DatabaseUnavailableError, Interrupted, SourceMismatchError
 from assetbatch.jobs.clock import Stop
 from assetbatch.markets import Market

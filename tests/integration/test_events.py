@@ -20,6 +20,7 @@ from assetbatch.config import Config
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
 from assetbatch.errors import LeaseLostError
+from assetbatch.events.delivery import RefusedError
 from assetbatch.events.notify import NotifyPublisher
 from assetbatch.events.redis import RedisPublisher
 from tests.conftest import Commands, RedisServer, open_database, wait_until
@@ -469,7 +470,7 @@ def test_what_redis_refuses_waits_is_told_and_leaves_nothing_behind(
 
     with heard(redis_server) as seqs:
         for _ in range(3):
-            with pytest.raises(events.RefusedError, match=words):
+            with pytest.raises(RefusedError, match=words):
                 events.publish_pending(config, connection)
 
     assert seqs == [] or words == "WRONGTYPE"
@@ -508,7 +509,7 @@ def test_what_one_channel_refuses_holds_up_no_other(
 
     with heard(redis_server) as seqs:
         for _ in range(2):
-            with pytest.raises(events.RefusedError, match="one of the channels"):
+            with pytest.raises(RefusedError, match="one of the channels"):
                 events.publish_pending(config, connection)
 
     assert seqs == [0, 2]
@@ -528,7 +529,7 @@ def test_a_replica_is_refused_until_it_is_the_primary(
         config = config_with(tmp_path, redis_url=named(replica, f"~* &* {rules}"), events_keys=f"{{stream: {stream}}}")
         add_events(connection, "EURUSD")
 
-        with pytest.raises(events.RefusedError, match=f"a replica of 127.0.0.1:{redis_server.port}: name the primary"):
+        with pytest.raises(RefusedError, match=f"a replica of 127.0.0.1:{redis_server.port}: name the primary"):
             events.publish_pending(config, connection)
 
         assert pending(connection) == 1
@@ -584,7 +585,7 @@ def test_a_rehearsal_finds_what_publishing_meets_and_nobody_hears_it(
 
     with heard(redis_server) as seqs:
         if found is None:
-            with pytest.raises(events.RefusedError):
+            with pytest.raises(RefusedError):
                 publisher.rehearse()
         else:
             assert found in publisher.rehearse()
@@ -611,7 +612,7 @@ def test_a_symbol_too_long_for_notify_keeps_no_other_event_back(
     add_events(connection, "EURUSD", LONG, NEWLINE, "BTCUSD", "XAUUSD", "B" * 9000, "GBPUSD", "USDJPY", "EURGBP")
 
     for times in (1, 2):
-        with pytest.raises(events.RefusedError, match=r"NOTIFY: channel name too long: 'asset:update:(SSS|BBB)"):
+        with pytest.raises(RefusedError, match=r"NOTIFY: channel name too long: 'asset:update:(SSS|BBB)"):
             events.publish_pending(config, connection)
 
         assert [event.symbol for event in outbox.pending(connection, limit=99, max_age_minutes=60)] == [

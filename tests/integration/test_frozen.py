@@ -408,12 +408,13 @@ PUBLISHES = """
 import os, sys
 from pathlib import Path
 from assetbatch import config, events
+from assetbatch.events.delivery import DeliveryError
 from tests.conftest import open_database
 folder, database = sys.argv[1:]
 loaded = config.load(file=Path(folder) / "config.yaml", environ=os.environ, cwd=Path(folder))
 try:
     events.publish_pending(loaded, open_database(database), seconds=60)
-except events.DeliveryError as error:
+except DeliveryError as error:
     print(error)
 """
 

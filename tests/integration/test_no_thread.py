@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from assetbatch import pings
-from assetbatch.events import DeliveryError
+from assetbatch.events.delivery import DeliveryError
 from assetbatch.events.redis import RedisPublisher
 from assetbatch.report.doctor.host import RedisCheck
 from assetbatch.report.progress import ProgressBar
@@ -119,7 +119,6 @@ def test_what_only_goes_along_with_a_run_does_not_end_it(
     with pytest.raises(DeliveryError, match="no thread"):
         RedisPublisher(url, stream=False).publish([], seconds=1, leave_by=float("inf"))
     check = RedisCheck(url, stream=False)
-    check.start()
     (finding,) = check.findings()
 
     assert "no thread" in finding.found

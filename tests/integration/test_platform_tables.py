@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from assetbatch.database import platform, schema
-from assetbatch.database.connection import translated_errors
+from assetbatch.database.errors import translated_errors
 from assetbatch.errors import SchemaError
 from tests.conftest import open_database
 from tests.integration.test_refused_prices import store

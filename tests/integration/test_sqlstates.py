@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from assetbatch.database.connection import meaning_of
+from assetbatch.database.errors import meaning_of
 from assetbatch.database.sqlstates import Meaning
 from assetbatch.database.sqlstates import meaning_of as by_sqlstate
 from assetbatch.errors import DatabaseUnavailableError

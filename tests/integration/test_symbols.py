@@ -20,6 +20,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from assetbatch.config import Config
+from assetbatch.config.assets import Row, Table, read_csv
 from assetbatch.config.given import CONTROL
 from assetbatch.database import catalogue, schema, symbols
 from assetbatch.database.connection import Connection, transaction
@@ -27,7 +28,6 @@ from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.errors import CallError, ConfigurationError, Interrupted, SchemaError, SourceMismatchError
 from assetbatch.jobs import drain, enqueue
 from assetbatch.jobs import symbols as job
-from assetbatch.jobs import wishes as wishes_of
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.run import Start
@@ -101,8 +101,8 @@ def platform(tmp_path: Path, database: str, connection: Connection, sandbox: San
     return World(tmp_path, database, connection, sandbox)
 
 
-def read(text: str) -> wishes_of.Reading:
-    return wishes_of.read_csv(text.encode(), name="some.csv", priority="MEDIUM", frequency_seconds=1800)
+def read(text: str) -> Table:
+    return read_csv(text.encode(), name="some.csv", priority="MEDIUM", frequency_seconds=1800)
 
 
 def asset(symbol: str, ticker: str = "", priority: Priority = Priority.MEDIUM, seconds: int = 1800) -> Asset:
@@ -111,8 +111,8 @@ def asset(symbol: str, ticker: str = "", priority: Priority = Priority.MEDIUM, s
     return Asset(symbol, ticker, market, Role.SECONDARY, priority, seconds)
 
 
-def wishes(*assets: Asset) -> list[wishes_of.Wish]:
-    return [wishes_of.Wish(f"some.csv:{line}", one) for line, one in enumerate(assets, start=2)]
+def wanted(*assets: Asset) -> list[Row]:
+    return [Row(f"some.csv:{line}", one) for line, one in enumerate(assets, start=2)]
 
 
 ROWS = """
@@ -127,7 +127,7 @@ def test_a_csv_is_read_whatever_the_order_of_its_columns() -> None:
     found = read('polygon_ticker,symbol,priority\r\nX:SOLUSD, SOL/USD ,HIGH\r\n\r\nC:EURJPY,"EURJPY",\r\n')
 
     assert found.faults == []
-    assert [(wish.place, wish.asset) for wish in found.wishes] == [
+    assert [(row.place, row.asset) for row in found.rows] == [
         ("some.csv:2", asset("SOL/USD", "X:SOLUSD", Priority.HIGH)),
         ("some.csv:4", asset("EURJPY", "C:EURJPY")),
     ]
@@ -150,7 +150,7 @@ def test_all_faults_are_told_at_once_with_their_lines() -> None:
         + ",X:H,,often\n"
     )
 
-    assert next(wish.asset.symbol for wish in found.wishes) == "GOOD"
+    assert next(row.asset.symbol for row in found.rows) == "GOOD"
     assert sorted((int(fault.place.removeprefix("some.csv:")), fault.key) for fault in found.faults) == [
         (3, "symbol"), (4, "polygon_ticker"), (5, "symbol"), (6, "polygon_ticker"), (7, "priority"),
         (7, "update_frequency_seconds"), (8, "update_frequency_seconds"), (9, ""), (10, "polygon_ticker"),
@@ -180,12 +180,12 @@ def test_what_is_no_such_csv_is_told(text: str, place: str, words: str) -> None:
     found = read(text)
 
     assert any(fault.place == place and words in fault.message for fault in found.faults), found.faults
-    assert found.wishes == []
+    assert found.rows == []
 
 
 def test_other_encodings_are_told() -> None:
     for data in (HEADER.encode() + "Ä,X:A,,\n".encode("latin-1"), b"\xff\xfe" + HEADER.encode("utf-16-le") + b"A"):
-        found = wishes_of.read_csv(data, name="some.csv", priority="LOW", frequency_seconds=60)
+        found = read_csv(data, name="some.csv", priority="LOW", frequency_seconds=60)
 
         (fault,) = found.faults
         assert fault.place == "some.csv:2"
@@ -213,10 +213,10 @@ def test_a_csv_is_read_as_spreadsheets_write_it(delimiter: str, ending: str, enc
     data = text.replace("\n", ending).encode(encoding)
     data = b"\xfe\xff" + data if encoding == "utf-16-be" else data
 
-    found = wishes_of.read_csv(data, name="some.csv", priority="MEDIUM", frequency_seconds=1800)
+    found = read_csv(data, name="some.csv", priority="MEDIUM", frequency_seconds=1800)
 
     assert found.faults == []
-    assert [(wish.place, wish.asset) for wish in found.wishes] == [
+    assert [(row.place, row.asset) for row in found.rows] == [
         (f"some.csv:{2 + named}", replace(asset("SOLUSD", priority=Priority.HIGH, seconds=60), name='Sol; the "coin"')),
         (f"some.csv:{5 + named}", asset("EURJPY", "C:EURJPY")),
         (f"some.csv:{6 + named}", asset("GBPJPY", "C:GBPJPY", Priority.LOW)),
@@ -227,7 +227,7 @@ def test_a_csv_is_read_as_spreadsheets_write_it(delimiter: str, ending: str, enc
 def test_lines_that_contradict_each_other_are_faults_and_those_that_do_not_count_once() -> None:
     found = read(HEADER + "A,X:A,LOW,60\nA,X:A,low,60\nA,X:A,HIGH,60\na,X:B,,\nA,X:A,LOW,60\n")
 
-    assert [wish.place for wish in found.wishes] == ["some.csv:2", "some.csv:4", "some.csv:5"]
+    assert [row.place for row in found.rows] == ["some.csv:2", "some.csv:4", "some.csv:5"]
     assert found.repeated == ["some.csv:3", "some.csv:6"]
     assert [(fault.place, fault.key) for fault in found.faults] == [("some.csv:4", "symbol"), ("some.csv:5", "symbol")]
     assert all("the first one is at some.csv:2" in fault.message for fault in found.faults)
@@ -245,31 +245,29 @@ CELLS = st.one_of(st.text(max_size=8), st.sampled_from(["A", "B1", "X:A", "C:B",
 
 @examples(max_examples=50, deadline=None)
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=5), max_size=6))
-def test_every_line_is_a_wish_or_a_fault(rows: list[list[str]]) -> None:
+def test_every_line_is_a_row_or_a_fault(rows: list[list[str]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([["symbol", "polygon_ticker", "priority", "update_frequency_seconds"], *rows])
 
-    found = wishes_of.read_csv(
-        text.getvalue().encode(errors="replace"), name="some.csv", priority="MEDIUM", frequency_seconds=60
-    )
+    found = read_csv(text.getvalue().encode(errors="replace"), name="some.csv", priority="MEDIUM", frequency_seconds=60)
 
-    places = [wish.place for wish in found.wishes] + [fault.place for fault in found.faults]
+    places = [row.place for row in found.rows] + [fault.place for fault in found.faults]
     assert len({*places, *found.repeated}) == sum(any(cell.strip() for cell in row) for row in rows)
-    assert all(1 <= wish.asset.update_frequency_seconds <= 86_400 for wish in found.wishes)
+    assert all(1 <= row.asset.update_frequency_seconds <= 86_400 for row in found.rows)
     assert all(len(str(fault)) < 300 and not CONTROL.search(str(fault)) for fault in found.faults)
 
 
 # --- Against config.yaml, the catalogue and the reference list
 
 
-def test_wishes_that_do_not_go_with_what_is_there_are_faults(world: World) -> None:
+def test_rows_that_do_not_go_with_what_is_there_are_faults(world: World) -> None:
     config = world.config()
     symbols.add(world.connection, [asset("SOLUSD"), asset("ETHER", "X:ETHUSD")])
 
     faults = job.faults_of(
         config,
         world.connection,
-        wishes(
+        wanted(
             asset("SOLUSD", priority=Priority.LOW),
             asset("NEW", "X:ADAUSD"),
             asset("GBPUSD", "C:GBPUSD"),
@@ -295,7 +293,7 @@ def test_what_has_left_config_yaml_may_be_added(world: World) -> None:
     catalogue.sync_with_config(world.connection, [gone])
     config = world.config()
 
-    assert job.faults_of(config, world.connection, wishes(asset("GONE", "X:SOLEUR"))) == []
+    assert job.faults_of(config, world.connection, wanted(asset("GONE", "X:SOLEUR"))) == []
     added = symbols.add(world.connection, [asset("GONE", "X:SOLEUR"), asset("GBPUSD", "X:SOLEUR")])
 
     assert (added.added, added.already_there) == (["GONE"], ["GBPUSD"])
@@ -342,7 +340,7 @@ def test_each_page_of_the_reference_list_is_a_call_of_the_budget(world: World, m
     assert world.rows(
         "select count(*) from assetbatch.rate_limit_slots where counted_by > now() - interval '25 s'"
     ) == [(7,)]
-    unknown = job.unheard_of(wishes(asset("A", "X:SOLUSD"), asset("B", "X:NOSUCH")), found.names)
+    unknown = job.unheard_of(wanted(asset("A", "X:SOLUSD"), asset("B", "X:NOSUCH")), found.names)
     assert [fault.place for fault in unknown] == ["some.csv:3"]
 
 

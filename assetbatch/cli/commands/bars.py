@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from assetbatch.report.progress import ProgressBar
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("backfill")(backfill)
-
-
 def _moment(text: str | None) -> datetime | None:
     """Read a day, or a time with its zone (UTC where it has none)."""
     if text is None:
@@ -99,7 +94,7 @@ def _show(shown: ProgressBar, done: Progress) -> None:
 
 
 def _foretold(foreseen: Foreseen, limit: int | None) -> str:
-    """Say what it is going to cost."""
+    """Return what it is going to cost."""
     if not foreseen.calls and foreseen.silences:
         bars, again = sum(one.bars for one in foreseen.silences), max(one.ask_at for one in foreseen.silences)
         words = f"no call to make now: {counted(bars, 'bar')} that the vendor did not have may be asked for again"

@@ -15,11 +15,6 @@ from assetbatch.errors import ConfigurationError
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(config_app, name="config")
-
-
 @config_app.command("show")
 def show(
     defaults: Annotated[
@@ -30,14 +25,12 @@ def show(
 
     Example: assetbatch config show --defaults
     """
-    current.command = "config show"
-
-    from assetbatch.config import show, survey
+    from assetbatch.config import loading, show
 
     if defaults and current.json:
         raise typer.BadParameter("--defaults prints YAML: leave --json out")
     if defaults:
-        named = survey.environment_names_database(file=current.config_file, environ=os.environ, cwd=working_folder())
+        named = loading.environment_names_database(file=current.config_file, environ=os.environ, cwd=working_folder())
         sys.stdout.write(show.defaults_yaml(embedded=not named))
         return
     config = current.load_config()
@@ -53,7 +46,6 @@ def check() -> None:
 
     Example: assetbatch config check
     """
-    current.command = "config check"
     try:
         config = current.load_config()
     except ConfigurationError as error:
@@ -74,8 +66,6 @@ def schema() -> None:
 
     Example: assetbatch config schema > config.schema.json
     """
-    current.command = "config schema"
-
     from assetbatch.config import show
 
     sys.stdout.write(json.dumps(show.json_schema(), indent=2) + "\n")

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch import config as configuration
-from assetbatch.cli.asking import agreed
+from assetbatch.cli.asking import require_yes
 from assetbatch.cli.files import replacing
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.errors import ConfigurationError, Fault, SchemaError
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.embedded import EmbeddedServer
 
-app = typer.Typer(help="The embedded PostgreSQL, with its own programs.", no_args_is_help=True)
+database_app = typer.Typer(help="The embedded PostgreSQL, with its own programs.", no_args_is_help=True)
 
+# What follows the first word that is not ours is psql's, whatever it looks like.
+HANDED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help"]}
 # A backup has everything: its owner's alone.
 MODE = 0o600
 MEGABYTE = 1 << 20
@@ -39,19 +41,7 @@ class Format(StrEnum):
     PLAIN = "plain"
 
 
-def register(group: typer.Typer) -> None:
-    """Add the commands."""
-    # What follows the first word that is not ours is psql's, whatever it looks like.
-    handed_on = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help"]}
-    app.command("psql", context_settings=handed_on)(psql)
-    app.command("dump")(dump)
-    app.command("restore")(restore)
-    app.command("url")(url)
-    app.command("path")(path)
-    app.command("stop")(stop)
-    group.add_typer(app, name="database")
-
-
+@database_app.command("psql", context_settings=HANDED_ON)
 def psql(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="Options and arguments of psql's own.")
@@ -63,7 +53,7 @@ def psql(
 
     Example: assetbatch database psql -c 'select count(*) from trading.symbols'
     """
-    config, server = _embedded("psql")
+    config, server = _embedded()
     client = server.client("psql", config.database.name)
     # Starts the server, and says what is missing better than psql would.
     with current.connected(config):
@@ -75,6 +65,7 @@ def psql(
     os.execve(client.program, ["psql", *(arguments or [])], client.environment)  # noqa: S606 - the wheel's own program
 
 
+@database_app.command("dump")
 def dump(
     output: Annotated[
         Path | None,
@@ -88,7 +79,7 @@ def dump(
 
     Example: assetbatch database dump --output assetbatch.dump
     """
-    config, server = _embedded("dump")
+    config, server = _embedded()
     if current.json and output is None:
         raise typer.BadParameter("--json is for what was done, and stdout has the backup: name an --output")
     if output is None and written_as is Format.CUSTOM and sys.stdout.isatty():
@@ -120,6 +111,7 @@ def dump(
         )
 
 
+@database_app.command("restore")
 def restore(
     file: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE", help="What `database dump` has written.")
@@ -133,7 +125,7 @@ def restore(
 
     Example: assetbatch database restore assetbatch.dump
     """
-    config, server = _embedded("restore")
+    config, server = _embedded()
 
     from assetbatch.cli.commands import installation
     from assetbatch.database import backup
@@ -142,7 +134,9 @@ def restore(
     installation.refuse_second_server(config)
     name = config.database.name
     with _opened(file) as source:
-        _agree(_content(config), name, file, yes=yes)
+        size = _content(config)
+        if size is not None and not yes:
+            require_yes(f"Replace the database {name} ({size}) by what is in {file}?")
         total = os.fstat(source.fileno()).st_size
         with ProgressBar.for_terminal(f"restoring {name}") as bar:
 
@@ -191,17 +185,6 @@ def _content(config: Config) -> str | None:
         return None
 
 
-def _agree(size: str | None, name: str, file: Path, *, yes: bool) -> None:
-    """Ask before something is replaced; no is the end of the command."""
-    if size is None or yes:
-        return
-    question = f"Replace the database {name} ({size}) by what is in {file}?"
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
-    if not agreed(question):
-        raise typer.Exit
-
-
 def _prepared(config: Config, beside: str, file: Path) -> Installed:
     """Bring a backup up to date that has not yet taken its place."""
     from assetbatch.cli.commands import installation
@@ -214,6 +197,7 @@ def _prepared(config: Config, beside: str, file: Path) -> Installed:
         return installation.install(there, connection, restored=True)
 
 
+@database_app.command("url")
 def url() -> None:
     """Print the URI of the database, as in psql "$(assetbatch database url)"; no password is in it.
 
@@ -221,7 +205,6 @@ def url() -> None:
 
     Example: assetbatch database url
     """
-    current.command = "database url"
     config = current.load_config()
 
     from assetbatch.config.database import uri
@@ -240,12 +223,13 @@ def url() -> None:
         sys.stdout.write(f"{found}\n")
 
 
+@database_app.command("path")
 def path() -> None:
     """Print the folder of the embedded server's data, with its postgresql.conf and its log.
 
     Example: assetbatch database path
     """
-    _, server = _embedded("path")
+    _, server = _embedded()
     server.require()
     if current.json:
         print_json({"path": str(server.data)})
@@ -253,12 +237,12 @@ def path() -> None:
         sys.stdout.write(f"{server.data}\n")
 
 
+@database_app.command("stop")
 def stop() -> None:
     """End the embedded PostgreSQL; the next command starts it again.
 
     Example: assetbatch database stop
     """
-    current.command = "database stop"
     server = _server()
     stopped = server.stop()
     if current.json:
@@ -273,9 +257,8 @@ def _server() -> EmbeddedServer:
     return EmbeddedServer(configuration.data_folder(os.environ))
 
 
-def _embedded(command: str) -> tuple[Config, EmbeddedServer]:
+def _embedded() -> tuple[Config, EmbeddedServer]:
     """Begin a command that is for the embedded server alone. Raises ConfigurationError where another is configured."""
-    current.command = f"database {command}"
     config = current.load_config()
     if not config.database.embedded:
         message = f"this is for the embedded PostgreSQL; the database is {config.database.described}"

@@ -15,11 +15,6 @@ from assetbatch.errors import EXIT_CONFIGURATION, EXIT_PARTIAL
 MAX_SECONDS = 60.0
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("doctor")(doctor)
-
-
 def doctor() -> None:
     """Look at everything that the jobs rely on: a line each, with what fixes it. Makes no call to the API.
 
@@ -28,7 +23,7 @@ def doctor() -> None:
     Example: assetbatch doctor
     """
     from assetbatch.cli import lifecycle
-    from assetbatch.config.survey import survey
+    from assetbatch.config.loading import survey
     from assetbatch.report import doctor as report
     from assetbatch.report.doctor import view
 

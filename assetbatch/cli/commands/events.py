@@ -36,21 +36,10 @@ POLL_SECONDS = 0.5
 AWAY_SECONDS = 30.0
 MOST_SHOWN = 200
 
-events_app = typer.Typer(no_args_is_help=True)
+events_app = typer.Typer(help="Look at the events that announce what was stored.", no_args_is_help=True)
 
 
-@events_app.callback()
-def name_command(context: typer.Context) -> None:
-    """Look at the events that announce what was stored."""
-    current.command = f"events {context.invoked_subcommand}"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    events_app.command("tail")(tail)
-    app.add_typer(events_app, name="events")
-
-
+@events_app.command("tail")
 def tail(
     symbol: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
     since: Annotated[
@@ -129,7 +118,7 @@ def _without_starting(config: Config) -> Config:
 
 
 def _is_live(follow: bool) -> bool:
-    """Tell whether what is shown may be shown anew."""
+    """Return whether what is shown may be shown anew."""
     if not follow or not sys.stdout.isatty():
         return False
     from assetbatch.report import tables

@@ -34,11 +34,6 @@ class Installed:
     """Bars are kept for good, though the configuration has them dropped after some months."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("init")(init)
-
-
 def init(
     check: Annotated[
         bool, typer.Option("--check", help="Only show what there is to do; 78 where it could not be done.")

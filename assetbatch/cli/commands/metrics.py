@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 MODE = 0o644
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("metrics")(metrics)
-
-
 def metrics(
     output: Annotated[
         Path | None,

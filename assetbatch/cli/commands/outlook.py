@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
-
-if TYPE_CHECKING:
-    import typer
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("probe")(probe)
-    app.command("forecast")(forecast)
 
 
 def probe() -> None:

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from assetbatch.cli.invocation import current
-
-if TYPE_CHECKING:
-    import typer
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("run-priority")(run_priority)
 
 
 def run_priority() -> None:

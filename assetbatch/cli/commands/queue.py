@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assetbatch.cli.asking import agreed
+from assetbatch.cli.asking import require_yes
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue import State
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TABLE_LIMIT = 50
 
-queue_app = typer.Typer(no_args_is_help=True)
+queue_app = typer.Typer(help="Look at the queue and its dead letters, and mend them.", no_args_is_help=True)
 
 
 class Source(StrEnum):
@@ -29,23 +29,6 @@ class Source(StrEnum):
 
     CONFIG = "config"
     DATABASE = "database"
-
-
-@queue_app.callback()
-def name_command(context: typer.Context) -> None:
-    """Look at the queue and its dead letters, and mend them."""
-    current.command = f"queue {context.invoked_subcommand}"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("drain-queue")(drain_queue)
-    app.command("enqueue-secondary")(enqueue_secondary)
-    queue_app.command("list")(list_items)
-    queue_app.command("retry")(retry)
-    queue_app.command("remove")(remove)
-    queue_app.command("clear")(clear)
-    app.add_typer(queue_app, name="queue")
 
 
 def drain_queue(
@@ -110,6 +93,7 @@ def enqueue_secondary(
     )
 
 
+@queue_app.command("list")
 def list_items(
     state: Annotated[
         list[State] | None, typer.Option(help="Only items in this state; may be given several times.")
@@ -139,6 +123,7 @@ def list_items(
         console.print(tables.queue_view(found, width=console.width))
 
 
+@queue_app.command("retry")
 def retry(
     symbols: Annotated[list[str] | None, typer.Argument(help="Dead letters, or delayed items; else --all.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
@@ -173,6 +158,7 @@ def retry(
     _miss(missing, "no dead letter or delayed item" if kind is None else f"no {kind} item")
 
 
+@queue_app.command("remove")
 def remove(
     symbols: Annotated[list[str], typer.Argument(help="Symbols, as in the first column of `queue list`.")],
 ) -> None:
@@ -192,6 +178,7 @@ def remove(
     _miss(missing, "not on the queue")
 
 
+@queue_app.command("clear")
 def clear(
     state: Annotated[
         list[State] | None, typer.Option(help="Only items in this state; may be given several times.")
@@ -211,11 +198,7 @@ def clear(
         schema.check(connection)
         count = queue_desk.count(connection, states)
     if not yes:
-        question = f"Remove {counted(count, 'item')} ({', '.join(states)})?"
-        if not sys.stdin.isatty():
-            raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
-        if not agreed(question):
-            raise typer.Exit
+        require_yes(f"Remove {counted(count, 'item')} ({', '.join(states)})?")
     with current.connected(config) as connection:
         removed = queue_desk.clear(connection, states)
     if current.json:

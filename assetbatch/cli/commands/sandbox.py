@@ -13,11 +13,6 @@ from assetbatch.cli.invocation import current, print_json
 from assetbatch.plans import PLANS
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("sandbox")(sandbox)
-
-
 def sandbox(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
     plan: Annotated[str, typer.Option(help=f"The plan that the key has: {', '.join(PLANS)}.")] = "starter",

@@ -23,11 +23,6 @@ CHECK_CRITICAL = 2
 CHECK_UNKNOWN = 3
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("status")(status)
-
-
 def status(
     check: Annotated[
         bool,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from assetbatch.cli.additions import summary
-from assetbatch.cli.asking import agreed
+from assetbatch.cli.asking import require_yes
 from assetbatch.cli.commands.symbols_add import YesOption, add, import_
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.trouble import named, tell
@@ -17,24 +17,15 @@ from assetbatch.report.words import counted
 
 TABLE_LIMIT = 50
 
-symbols_app = typer.Typer(no_args_is_help=True)
+symbols_app = typer.Typer(
+    help="Add assets to the catalogue, list them, remove them; those of config.yaml are changed there.",
+    no_args_is_help=True,
+)
+symbols_app.command("add")(add)
+symbols_app.command("import")(import_)
 
 
-@symbols_app.callback()
-def name_command(context: typer.Context) -> None:
-    """Add assets to the catalogue, list them, remove them; those of config.yaml are changed there."""
-    current.command = f"symbols {context.invoked_subcommand}"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    symbols_app.command("add")(add)
-    symbols_app.command("import")(import_)
-    symbols_app.command("list")(list_assets)
-    symbols_app.command("remove")(remove)
-    app.add_typer(symbols_app, name="symbols")
-
-
+@symbols_app.command("list")
 def list_assets(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; a table shows 50 without it.")] = None,
 ) -> None:
@@ -59,6 +50,7 @@ def list_assets(
         console.print(symbols_view.view(found, width=console.width))
 
 
+@symbols_app.command("remove")
 def remove(
     names: Annotated[
         list[str], typer.Argument(metavar="SYMBOLS...", help="Symbols, as in the first column of `symbols list`.")
@@ -78,11 +70,7 @@ def remove(
         schema.check(connection)
         own = [symbol for symbol, origin in symbols.origins(connection, names).items() if origin == "symbols"]
     if with_bars and own and not yes:
-        question = f"Remove {counted(len(own), 'asset')} with all bars ({named(sorted(own))})?"
-        if not sys.stdin.isatty():
-            raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
-        if not agreed(question):
-            raise typer.Exit
+        require_yes(f"Remove {counted(len(own), 'asset')} with all bars ({named(sorted(own))})?")
     with current.connected(config) as connection:
         done = symbols.remove(connection, names, with_bars=with_bars)
     if current.json:

@@ -78,23 +78,23 @@ def add(
     """
     config = current.load_config()
 
+    from assetbatch.config.assets import Row, read_row
     from assetbatch.jobs import symbols as job
-    from assetbatch.jobs.wishes import Wish, read_wish
 
-    wish = read_wish(
+    row = read_row(
         "",
         {"symbol": symbol, "polygon_ticker": ticker, "name": name},
         priority=priority.value,
-        frequency_seconds=frequency or job.default_frequency_seconds(config),
+        frequency_seconds=frequency or config.secondary_frequency_seconds,
     )
-    if not isinstance(wish, Wish):
-        refuse(wish)
-    asset, reference = wish.asset, None
+    if not isinstance(row, Row):
+        refuse(row)
+    asset, reference = row.asset, None
     with _at_work(config) as (connection, stop):
-        faults = job.faults_of(config, connection, [wish])
+        faults = job.faults_of(config, connection, [row])
         if not faults and check and config.api_key:
             reference = job.read_reference(config, connection, host=host(), stop=stop, asset=asset)
-            faults = job.unheard_of([wish], reference.names)
+            faults = job.unheard_of([row], reference.names)
             (asset,) = job.named([asset], reference.names)
         added = None if faults else _store(connection, [asset])
     if added is None:
@@ -147,11 +147,9 @@ def import_(
         raise typer.BadParameter("Nobody is there to ask whether so many are wanted: say --yes")
     config = current.load_config()
 
-    from assetbatch.jobs import symbols as job
-
     if check:
         config.require_api_key()
-    seconds = frequency or job.default_frequency_seconds(config)
+    seconds = frequency or config.secondary_frequency_seconds
     if file is not None:
         _import_file(config, file, priority.value, seconds, check=check)
     elif market is not None and match is not None:
@@ -159,23 +157,23 @@ def import_(
 
 
 def _import_file(config: Config, file: Path, priority: str, seconds: int, *, check: bool) -> None:
+    from assetbatch.config.assets import read_csv
     from assetbatch.jobs import symbols as job
-    from assetbatch.jobs.wishes import read_csv
 
     if file == STDIN:
         name, data = "stdin", sys.stdin.buffer.read()
     else:
         name, data = file.name, file.read_bytes()
     found = read_csv(data, name=name, priority=priority, frequency_seconds=seconds)
-    wishes, faults, reference = found.wishes, found.faults, None
-    assets = [wish.asset for wish in wishes]
+    rows, faults, reference = found.rows, found.faults, None
+    assets = [row.asset for row in rows]
     with _at_work(config) as (connection, stop):
-        faults += job.faults_of(config, connection, wishes)
-        if check and wishes:
+        faults += job.faults_of(config, connection, rows)
+        if check and rows:
             markets = sorted({asset.asset_type for asset in assets})
             tell_cost(config, markets)
             reference = job.read_reference(config, connection, host=host(), stop=stop, markets=markets)
-            faults += job.unheard_of(wishes, reference.names)
+            faults += job.unheard_of(rows, reference.names)
             assets = job.named(assets, reference.names)
         added = None if faults else _store(connection, assets)
     if added is None:

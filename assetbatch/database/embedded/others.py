@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from assetbatch.config import sources
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
 from assetbatch.database.embedded.process import arguments_of, is_embedded_server
-from assetbatch.database.embedded.system import user_name
+from assetbatch.processes import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,6 @@ under their own. Nothing that exists is chmodded or chowned: what stands in the 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pwd
 import shutil
@@ -21,6 +20,7 @@ import tenacity
 
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT
 from assetbatch.errors import ConfigurationError, DatabaseUnavailableError, Fault
+from assetbatch.processes import lock_file, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,16 +85,11 @@ def locked(path: Path, timeout_seconds: float) -> Iterator[int]:
     # Only to read: on a file system that became read-only, a server can still be stopped.
     lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        for attempt in tenacity.Retrying(
-            stop=tenacity.stop_after_delay(timeout_seconds),
-            wait=tenacity.wait_fixed(0.02),
-            retry=tenacity.retry_if_exception_type(BlockingIOError),
-        ):
-            with attempt:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            lock_file(lock, timeout_seconds)
+        except BlockingIOError as error:
+            raise DatabaseUnavailableError(f"another process has held {path} for {timeout_seconds:g} s") from error
         yield lock
-    except tenacity.RetryError as error:
-        raise DatabaseUnavailableError(f"another process has held {path} for {timeout_seconds:g} s") from error
     finally:
         os.close(lock)
 
@@ -195,14 +190,6 @@ def require_own(folder: Path, account: Account) -> None:
         )
     if found.st_mode & 0o077:
         raise refusal(f"{folder} is open to other users", hint=f"chmod 700 {folder}, once you know why")
-
-
-def user_name(uid: int) -> str:
-    """Return the name of an account, for people; one without has its number."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.connection import connect, transaction, translated_errors
+from assetbatch.database.connection import connect, transaction
+from assetbatch.database.errors import translated_errors
 from assetbatch.report.doctor import database, host, operation
 from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, worst
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from assetbatch.config import Config, Database
-    from assetbatch.config.survey import Survey
+    from assetbatch.config.loading import Survey
     from assetbatch.database.connection import Connection
 
 __all__ = ["Finding", "Level", "document", "examine", "worst"]
@@ -56,9 +57,7 @@ def examine(
 def _redis(config: Config | None) -> host.RedisCheck | None:
     if config is None or config.redis_url is None or config.settings.events.backend not in {"auto", "redis"}:
         return None
-    check = host.RedisCheck(config.redis_url.reveal(), stream=config.settings.events.stream)
-    check.start()
-    return check
+    return host.RedisCheck(config.redis_url.reveal(), stream=config.settings.events.stream)
 
 
 def _database(

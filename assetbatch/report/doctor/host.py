@@ -7,7 +7,6 @@ import platform
 import pwd
 import shutil
 import stat
-import threading
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,10 +21,11 @@ from assetbatch.report.doctor.findings import Finding, fail, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from assetbatch.config import Config
-    from assetbatch.config.survey import Survey
+    from assetbatch.config.loading import Survey
 
 LEAST_FREE_BYTES = 1 << 30
 REDIS_SECONDS = 2.0
@@ -102,7 +102,7 @@ def embedded(folder: Path) -> Iterator[Finding]:
     from assetbatch.database.embedded import EmbeddedServer, control, others
     from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
     from assetbatch.database.embedded.process import Postmaster
-    from assetbatch.database.embedded.system import user_name
+    from assetbatch.processes import user_name
 
     name, place = "embedded server", Place.below(folder)
     described = EmbeddedServer(folder).described
@@ -136,41 +136,39 @@ class RedisCheck:
 
     def __init__(self, url: str, *, stream: bool) -> None:
         self._url, self._stream = url, stream
-        self._found: Finding | None = None
-        self._until = 0.0
-        self._thread = threading.Thread(target=self._ask, name="redis", daemon=True)
-
-    def start(self) -> None:
-        """Begin to ask."""
         self._until = time.monotonic() + REDIS_SECONDS
+        self._asked: Future[Finding] | NoThreadError
         try:
-            threads.start(self._thread)
+            self._asked = threads.begin(self._ask, name="redis")
         except NoThreadError as error:
-            self._found = fail("redis", error.reason, error.hint)
+            self._asked = error
 
     def findings(self) -> Iterator[Finding]:
-        """Tell how it answered; a server that drips its answer counts as one that does not."""
-        if self._thread.ident is not None:  # else it could not be started
-            self._thread.join(max(0.0, self._until - time.monotonic()))
-        late = self._away(f"no answer within {REDIS_SECONDS:g} s")
-        yield self._found or late
+        """Yield how it answered; a server that drips its answer counts as one that does not."""
+        if isinstance(self._asked, NoThreadError):
+            yield fail("redis", self._asked.reason, self._asked.hint)
+            return
+        try:
+            yield self._asked.result(max(0.0, self._until - time.monotonic()))
+        except TimeoutError:
+            yield self._away(f"no answer within {REDIS_SECONDS:g} s")
 
     def _away(self, why: str) -> Finding:
         hint = "is Redis running, and is REDIS_URL right? Prices are stored all the same, events wait"
         return fail("redis", why, hint)
 
-    def _ask(self) -> None:
-        from assetbatch.events import DeliveryError, RefusedError
+    def _ask(self) -> Finding:
+        from assetbatch.events.delivery import DeliveryError, RefusedError
         from assetbatch.events.redis import RedisPublisher
 
         try:
             publisher = RedisPublisher(self._url, stream=self._stream)
             try:
-                self._found = ok("redis", publisher.rehearse())
+                return ok("redis", publisher.rehearse())
             finally:
                 publisher.close()
         except RefusedError as error:
             hint = "let its user publish (README, Events), or name another; prices are stored all the same, events wait"
-            self._found = fail("redis", str(error), hint)
+            return fail("redis", str(error), hint)
         except DeliveryError as error:
-            self._found = self._away(str(error))
+            return self._away(str(error))
