@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from psycopg.abc import Params
 
 Statement = LiteralString | bytes | sql.SQL | sql.Composed
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Query(Generic[T]):
+class Query(Generic[T_co]):
     """One statement with its parameters, and how its answer is read.
 
     Where it may not be done twice, `found_by` finds, with the same parameters, what it has done: rows that this finds
@@ -27,7 +27,7 @@ class Query(Generic[T]):
         self,
         statement: Statement,
         params: Params | None,
-        read: Callable[[psycopg.Cursor[dict[str, Any]]], T],
+        read: Callable[[psycopg.Cursor[dict[str, Any]]], T_co],
         *,
         found_by: LiteralString | None = None,
     ) -> None:
@@ -38,7 +38,12 @@ class Query(Generic[T]):
 
     def take(self, cursor: psycopg.Cursor[dict[str, Any]]) -> None:
         """Read the answer."""
-        self.answer: T = self._read(cursor)
+        self._answer = self._read(cursor)
+
+    @property
+    def answer(self) -> T_co:
+        """What the last time brought that it was asked."""
+        return self._answer
 
 
 def command(statement: Statement, params: Params | None = None) -> Query[int]:

@@ -91,7 +91,8 @@ def prune(connection: Connection, *, days: int, budget_seconds: float = BUDGET_S
     lease = Lease(connection, "pruning", seconds=EVERY_SECONDS)
     deleted = 0
     try:
-        if not lease.take():
+        # No run holds it, whose process could be gone.
+        if not connection.answer(lease.taking()):
             return 0
         end = time.monotonic() + budget_seconds
         for statement in FORGET:

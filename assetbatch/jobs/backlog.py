@@ -13,7 +13,7 @@ from assetbatch.model import Call, CallKind
 from assetbatch.planner import Mode
 
 if TYPE_CHECKING:
-    from assetbatch.database.queue import Item
+    from assetbatch.database.queue import BroughtBack, Item
     from assetbatch.jobs.claims import Claims
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight
@@ -40,17 +40,16 @@ class Backlog:
         # The last claim found nothing: look first whether anything waits.
         self._dry = True
 
-    def is_waiting(self) -> bool:
-        """Tell whether an item waits for a call, if need be once what is due again has been brought back.
+    def is_waiting(self, brought_back: BroughtBack | None = None) -> bool:
+        """Return whether an item waits for a call, once what is due again has been brought back, as it was just now.
 
         Where calls are many, the last claim that found something is taken for a yes.
         """
         if not self._dry and self._run.config.calls_per_window is None and self._sight.mode is Mode.LIVE:
             return True
-        self._complete_served()
-        if queue.is_waiting(self._run.connection):
-            return True
-        self._keep_up()
+        brought_back = brought_back or self._keep_up()
+        if self._sight.mode is Mode.LIVE or not brought_back.is_waiting:
+            return brought_back.is_waiting
         self._complete_served()
         return queue.is_waiting(self._run.connection)
 
@@ -67,10 +66,10 @@ class Backlog:
         if time.monotonic() - self._upkeep_at > UPKEEP_SECONDS:
             self._keep_up()
 
-    def _keep_up(self) -> None:
+    def _keep_up(self) -> BroughtBack:
         self._upkeep_at = time.monotonic()
         self._claims.keep()
-        self._claims.bring_back()
+        return self._claims.bring_back()
 
     def calls_at_once(self, free: int) -> float:
         """Tell how many calls one claim may serve: where it is for one call, or the pace is slow, no more than used."""

@@ -28,7 +28,6 @@ from assetbatch.provider.reference import MarketsOpen
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from assetbatch.database.prices import Stored
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.update import Road
@@ -206,9 +205,9 @@ class Cycle:
     def _store(self, call: Call | None, brought: Sequence[Brought], records: Sequence[CallRecord]) -> None:
         day = None if call is None else call.day
 
-        def ending(_stored: Stored) -> None:
+        def note() -> None:
             if call is not None and day is not None:
                 self.sight.note_stored(call)
 
         served_at = planner.served_as_of(call, self.road.clock.started_at)
-        self.road.store(brought, records, ending, served_at=served_at, day=day)
+        self.road.store(brought, records, lambda _: ((), note), served_at=served_at, day=day)

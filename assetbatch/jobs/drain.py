@@ -24,7 +24,7 @@ from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.flights import Flights
 from assetbatch.jobs.run import new_client, perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.settling import Settling
-from assetbatch.jobs.sight import Sight
+from assetbatch.jobs.sight import Sight, remembered
 from assetbatch.model import AssetType, CallKind
 from assetbatch.planner import Mode
 
@@ -70,15 +70,36 @@ def drain_queue(
     """
     api_key = start.config.require_api_key().reveal()
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
+    first = First(start)
 
     def work(run: Run) -> RunResult:
         claims = Claims(run.config, run.connection, api_key, reconnect, run_id=run.id)
-        drain = Drain(run, api_key, claims, begin_until=begin_until, max_items=bounds.max_items, progress=progress)
+        drain = Drain(
+            run, api_key, claims, first, begin_until=begin_until, max_items=bounds.max_items, progress=progress
+        )
         drain.to_the_end()
         return drain.result()
 
     lease_seconds = None if shared else renewal_seconds(start.config)
-    return perform(JOB, start, work, max_seconds=bounds.max_seconds, lease_seconds=lease_seconds)
+    return perform(
+        JOB,
+        start,
+        work,
+        max_seconds=bounds.max_seconds,
+        lease_seconds=lease_seconds,
+        needs=first.queries,
+        looks_at_queue=True,
+    )
+
+
+class First:
+    """What a run has to know, and to bring back, before it can tell whether there is something to do."""
+
+    def __init__(self, start: Start) -> None:
+        self.remembered = remembered(start)
+        self.brought_back = queue.bringing_back(retries=start.config.settings.queue.retry_max_attempts)
+        self.is_as_configured = catalogue.is_as_configured(start.config.assets)
+        self.queries = (*self.remembered.queries, self.brought_back, self.is_as_configured)
 
 
 class Drain:
@@ -89,18 +110,22 @@ class Drain:
         run: Run,
         api_key: str,
         claims: Claims,
+        first: First,
         *,
         begin_until: float,
         max_items: int | None,
         progress: Callable[[int, int], object] | None,
     ) -> None:
         self._run = run
+        self._first = first
         self._claims = claims
         self._begin_until = begin_until
         self._max_items = max_items
         self._progress = progress
         self._road = run.road(api_key, Lane.QUEUE, self._pause)
-        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
+        self._sight = Sight(
+            run.connection, run.config, run.clock, api_key=api_key, run_id=run.id, remembered=first.remembered
+        )
         self._backlog = Backlog(run, self._sight, claims)
         self._bars = Bars(run, self._road, self._sight)
         lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
@@ -114,11 +139,12 @@ class Drain:
         """Make calls until there is nothing more to do; whatever ends it, but a bug, nothing stays claimed."""
         run = self._run
         try:
-            self._claims.bring_back()
-            if not self._backlog.is_waiting() and not self._bars.has_work():
+            self._claims.brought_back(self._first.brought_back.answer)
+            if not self._backlog.is_waiting(self._first.brought_back.answer) and not self._bars.has_work():
                 return
             run.claim_source()
-            catalogue.sync_with_config(run.connection, run.config.assets)
+            if not self._first.is_as_configured.answer:
+                catalogue.sync_with_config(run.connection, run.config.assets)
             if self._progress is not None:
                 self._size = queue.size(run.connection)
             self._flights.warm_up()
@@ -240,7 +266,6 @@ class Drain:
             failed=tuple(dead),
             requeued=tuple(self._claims.requeued),
             dead=tuple(failure.symbol for failure in dead),
-            remaining=queue.size(self._run.connection),
             bars=self._bars.result,
             newer_at=self._sight.newer_at(list(AssetType)),
             ended_by=ended_by,

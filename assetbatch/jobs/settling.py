@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assetbatch import planner
 from assetbatch.database import runs
@@ -19,10 +19,11 @@ from assetbatch.provider.flight import HeldUpError
 from assetbatch.provider.quotes import Answers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from assetbatch.database.prices import Stored
+    from assetbatch.database.query import Query
     from assetbatch.database.queue import Item
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.bar_calls import BarCall
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from assetbatch.jobs.update import Road
     from assetbatch.model import Call
     from assetbatch.provider.reading import Answer
+
+    # Items that are done, how the others end, and of which of both the lease was still held.
+    Noted = tuple[list[Item], list[Ending], set[str]]
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +161,9 @@ class Settling:
         day = None if call is None else call.day
         claimed = {item.asset.symbol for item in items}
 
-        def ending(stored: Stored) -> tuple[list[Item], list[Ending], set[str]]:
+        def ending(stored: Stored) -> tuple[Sequence[Query[Any]], Callable[[], Noted]]:
             failures = {failure.symbol: failure for failure in stored.failed}
-            if call is not None and day is not None:
-                self._claims.forget(self._sight.note_stored(call))
+            if day is not None:
                 # What the vendor has not of a day it will not have in a minute: that item is done, too.
                 failures = {symbol: one for symbol, one in failures.items() if one.kind is not FailureKind.MISSING}
             locked = set(stored.locked)
@@ -175,10 +178,17 @@ class Settling:
             endings += [
                 Ending(item, State.DELAYED, delay_seconds=delay) for item in items if item.asset.symbol in locked
             ]
-            ended = self._claims.write(done, endings)
-            if lost := claimed & failures.keys() - ended:
-                raise _LostError(lost)
-            return done, endings, ended
+            writing = self._claims.writing(done, endings)
+
+            def note() -> Noted:
+                if call is not None and day is not None:
+                    self._claims.forget(self._sight.note_stored(call))
+                ended = {symbol for one in writing for symbol in one.answer}
+                if lost := claimed & failures.keys() - ended:
+                    raise _LostError(lost)
+                return done, endings, ended
+
+            return writing, note
 
         # A failure is told of what this run still answers for; another one may have had better luck meanwhile.
         while True:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, wait_exponential, wait_random
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
     from assetbatch.database.leases import Lease
+    from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import RateLimiter, Slot
     from assetbatch.errors import FailureKind
     from assetbatch.jobs.clock import Clock, Stop
@@ -88,10 +89,11 @@ class Road:
     def acquire(self, *, max_wait_seconds: float, calls_after: int = 0, calls: int = 1) -> Slot:
         """Wait for a slot. Raises CallError (no_slot) when it would take too long."""
         self.stop.check()
-        self.keep_lease()
         began = time.monotonic()
         try:
-            return self.limiter.acquire(max_wait_seconds=max_wait_seconds, calls_after=calls_after, calls=calls)
+            return self.limiter.acquire(
+                max_wait_seconds=max_wait_seconds, calls_after=calls_after, calls=calls, lease=self.lease
+            )
         finally:
             waited = time.monotonic() - began
             self.trip.waited_seconds += waited
@@ -214,23 +216,31 @@ class Road:
         self,
         brought: Sequence[prices.Brought],
         records: Sequence[runs.CallRecord],
-        ending: Callable[[prices.Stored], T],
+        ending: Callable[[prices.Stored], tuple[Sequence[Query[Any]], Callable[[], T]]],
         *,
         served_at: datetime,
         day: date | None = None,
     ) -> T:
         """Store what calls brought, with their records and what `ending` writes, in one transaction.
 
-        `served_at` decides when the assets are due again; daily figures are of a `day`. `ending` is told what became of
-        them; a deadlock repeats it.
+        `served_at` decides when the assets are due again; daily figures are of a `day`. `ending` is told what becomes
+        of them; it returns what is written with that, and what follows from it, before the transaction ends. A deadlock
+        repeats it.
         """
 
         def write(*, carefully: bool) -> tuple[prices.Stored, T]:
-            times = prices.Times(served_at, self.clock.now(), day)
-            stored = prices.write(self.connection, brought, times, carefully=carefully)
-            return stored, ending(stored)
+            follows: list[Callable[[], T]] = []
 
-        stored, ended = self.write(write, records)
+            def along(stored: prices.Stored) -> Sequence[Query[Any]]:
+                queries, then = ending(stored)
+                follows.append(then)
+                return [*queries, *([runs.recording(records)] if records else [])]
+
+            times = prices.Times(served_at, self.clock.now(), day)
+            stored = prices.write(self.connection, brought, times, carefully=carefully, along=along)
+            return stored, follows[-1]()
+
+        stored, ended = self.write(write, [])
         self.trip.updated += stored.updated
         self.trip.unchanged += stored.unchanged
         self.trip.deleted += stored.deleted

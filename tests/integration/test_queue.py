@@ -102,7 +102,7 @@ def claim(connection: Connection, limit: int = 250, *, alone: bool = False, leas
 
 def end(connection: Connection, *endings: Ending, step: float = STEP) -> set[str]:
     """End claims as the drain does."""
-    return queue.end(connection, endings, step_seconds=step, plan=PLAN, key=KEY)
+    return connection.answer(queue.ending(endings, step_seconds=step, plan=PLAN, key=KEY))
 
 
 def symbols_of(items: Sequence[Item]) -> list[str]:
