@@ -10,7 +10,7 @@ import logging
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
@@ -212,24 +212,23 @@ class Lease:
         """Take the lease that somebody else holds, if that is a run whose process is gone."""
         return release_dead(self._connection) and self._connection.answer(self.taking())
 
-    def taking(self) -> Query[bool]:
-        """Ask for the lease; the answer is whether it is granted."""
-        return self._asking(TAKE)
+    def taking(self, statement: LiteralString = TAKE) -> Query[bool]:
+        """Ask for the lease, by a statement that has its own condition; the answer is whether it is granted."""
+        return self._asking(statement)
 
     def holder(self) -> Holder | None:
         """Return who holds it now; None: nobody, or nobody of whom that is known."""
         row = self._connection.execute(READ_HOLDER, self._parameters).fetchone()
         return None if row is None else Holder(row["host"], row["pid"])
 
-    def keep(self, *, lasting: float = 0.0) -> None:
-        """Renew it when a third of it is over, or when it would not last for so many seconds.
+    def keep(self, *queries: Query[Any], lasting: float = 0.0) -> None:
+        """Renew it when a third of it is over, or when it would not last for so many seconds; ask these with it.
 
         Raises LeaseLostError when it ran out and somebody else has had it since.
         """
         renewing = self.renewing(lasting=lasting)
-        if renewing is not None:
-            self._connection.ask(renewing)
-            self.require(renewing)
+        self._connection.ask(*([renewing] if renewing else []), *queries)
+        self.require(renewing)
 
     def renewing(self, *, lasting: float = 0.0) -> Query[bool] | None:
         """Ask for more time, where `keep` would; `require` looks at the answer."""

@@ -36,6 +36,16 @@ order by id
 limit %(limit)s
 """
 
+# The right to publish, where there is something to publish.
+TAKE_TURN = """
+insert into assetbatch.leases as l (name, holder, held_until)
+select %(name)s, %(holder)s, clock_timestamp() + make_interval(secs => %(seconds)s)
+where exists (select from assetbatch.outbox where published_at is null)
+on conflict (name) do update set holder = excluded.holder, held_until = excluded.held_until
+where l.held_until < clock_timestamp() or l.holder = excluded.holder
+returning holder
+"""
+
 IS_ANY_PENDING = "select exists (select from assetbatch.outbox where published_at is null) as pending"
 
 MARK_PUBLISHED = """

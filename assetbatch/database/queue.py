@@ -116,13 +116,17 @@ with run as materialized (
   returning r.place, q.symbol, r.polygon_ticker, r.asset_type, r.rank, r.update_frequency_seconds,
             q.attempts, q.served_at, q.struck_at
 )
-select * from claimed order by place
+select *, (
+  select true from assetbatch.queue where state = 'queued' and symbol not in (select symbol from claimed)
+  order by (priority > 1), rank, id limit 1
+) is not null as more
+from claimed order by place
 """
 
 # What a claim has brought whose answer was lost.
 CLAIMED = """
 select q.symbol, a.polygon_ticker, a.asset_type, a.rank, a.update_frequency_seconds,
-       q.attempts, q.served_at, q.struck_at
+       q.attempts, q.served_at, q.struck_at, true as more
 from assetbatch.queue q
 left join assetbatch.assets a on a.symbol = q.symbol and a.enabled and a.role = 'secondary'
 where q.token = %(token)s
@@ -230,6 +234,12 @@ class Item:
     struck_at: datetime | None
 
 
+class Batch(list[Item]):
+    """Claimed items; `more`: others waited beside them."""
+
+    more = False
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a claim ends that did not bring the item to its end.
@@ -310,7 +320,7 @@ def claim(
     added_length: int,
     lease_seconds: float,
     run_id: int | None = None,
-) -> list[Item]:
+) -> Batch:
     """Claim the first `limit` items at most: for one call, or (`alone`) for a call each.
 
     A call's tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
@@ -334,7 +344,7 @@ def claim(
     if strays:
         log.warning("dropped from the queue, being no enabled secondary asset any more: %s", ", ".join(strays))
         connection.execute(COMPLETE, {"symbols": strays, "tokens": [token] * len(strays)})
-    return [
+    batch = Batch(
         Item(
             Asset(
                 row["symbol"],
@@ -351,7 +361,9 @@ def claim(
         )
         for row in rows
         if row["polygon_ticker"] is not None
-    ]
+    )
+    batch.more = any(row["more"] for row in rows)
+    return batch
 
 
 def keep(connection: Connection, items: Sequence[Item], *, lease_seconds: float) -> None:

@@ -134,12 +134,12 @@ class Announcer:
 
 
 class Opening:
-    """The right to publish and what waits, asked for in one round trip, with what else goes along."""
+    """The right to publish what waits, where something does: asked for in one round trip, with what else goes along."""
 
     def __init__(self, config: Config, connection: Connection, *, run_id: int | None) -> None:
         max_age_minutes = config.settings.events.max_age_minutes
         self.lease = Lease(connection, "publisher", seconds=LEASE_SECONDS, run_id=run_id)
-        self.is_granted = self.lease.taking()
+        self.is_granted = self.lease.taking(outbox.TAKE_TURN)
         self.swept = outbox.sweep(max_age_minutes=max_age_minutes)
         self.waiting = outbox.pending(limit=BATCH, max_age_minutes=max_age_minutes)
 
@@ -166,7 +166,7 @@ def publish_pending(
         opening = Opening(config, connection, run_id=run_id)
         connection.ask(*opening.queries)
     lease, is_granted, published = opening.lease, opening.is_granted.answer, 0
-    if not is_granted and lease.take_from_dead():
+    if not is_granted and opening.waiting.answer and lease.take_from_dead():
         is_granted = True
         connection.ask(opening.waiting)
     while is_granted:

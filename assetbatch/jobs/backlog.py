@@ -37,19 +37,21 @@ class Backlog:
         self._claims = claims
         self._batch_size = run.config.settings.provider.batch_size
         self._upkeep_at = time.monotonic()
-        # The last claim found nothing: look first whether anything waits.
-        self._dry = True
+        # Whether something waits, as far as that was seen.
+        self._waits = False
 
     def is_waiting(self, brought_back: BroughtBack | None = None) -> bool:
         """Return whether an item waits for a call, once what is due again has been brought back, as it was just now.
 
-        Where calls are many, the last claim that found something is taken for a yes.
+        What the last look or claim has seen to wait is taken for a yes: once, where calls are few.
         """
-        if not self._dry and self._run.config.calls_per_window is None and self._sight.mode is Mode.LIVE:
+        if self._waits and self._sight.mode is Mode.LIVE:
+            self._waits = self._run.config.calls_per_window is None
             return True
         brought_back = brought_back or self._keep_up()
-        if self._sight.mode is Mode.LIVE or not brought_back.is_waiting:
-            return brought_back.is_waiting
+        self._waits = brought_back.is_waiting
+        if self._sight.mode is Mode.LIVE or not self._waits:
+            return self._waits
         self._complete_served()
         return queue.is_waiting(self._run.connection)
 
@@ -83,15 +85,16 @@ class Backlog:
         if self._sight.mode is Mode.END_OF_DAY:
             return self._claim_market()
         alone = self._batch_size == 1
-        items = self._claims.take(limit=int(min(calls if alone else self._batch_size, items_left)), alone=alone)
+        limit = int(min(calls if alone else self._batch_size, items_left))
+        items = self._claims.take(limit=limit, alone=alone)
         now = self._run.clock.now()
         resting = {
             item
             for item in items
             if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._sight.closed)
         }
-        self._dry = not items
-        if self._dry:
+        self._waits = items.more
+        if not items:
             # Gone meanwhile, or another transaction has its hands on what waits.
             self._run.stop.pause(DRY_PAUSE_SECONDS)
         if resting:
@@ -106,7 +109,6 @@ class Backlog:
     def _claim_market(self) -> list[tuple[Call, tuple[Item, ...]]]:
         """Claim the first item; its call serves all of its market."""
         items = tuple(self._claims.take(limit=1, alone=True))
-        self._dry = not items
         if not items:
             self._run.stop.pause(DRY_PAUSE_SECONDS)
             return []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from assetbatch.config.settings import Queue
     from assetbatch.database.connection import Connection
     from assetbatch.database.query import Query
-    from assetbatch.database.queue import BroughtBack, Item
+    from assetbatch.database.queue import Batch, BroughtBack, Item
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Claims:
             log.info("workers were lost: %d items are back, %d are dead", len(found.expired), len(found.dead))
         self.dead += [Failure(symbol, FailureKind.WORKER_LOST, queue.LOST) for symbol in found.dead]
 
-    def take(self, *, limit: int, alone: bool) -> list[Item]:
+    def take(self, *, limit: int, alone: bool) -> Batch:
         """Claim the first items that one call covers, `limit` at most; `alone`: each is to have a call of its own."""
         asked_at = boot_time()
         items = queue.claim(

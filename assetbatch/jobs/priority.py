@@ -109,10 +109,10 @@ class _Update:
         if not self._ends_run(road.trip):
             bars.fetch(client, no_call_after=no_call_after, max_calls=max_calls)
         deferred = bars.waiting()
-        road.keep_lease()
-        known = self._known(self._assets)
-        run.leaves.append(self._foresee(road.limiter, known))
-        return self._result(road.trip, bars, deferred, self._missed(known))
+        known = catalogue.candidates(self._assets)
+        road.keep_lease(known)
+        run.leaves.append(self._foresee(road.limiter, known.answer))
+        return self._result(road.trip, bars, deferred, self._missed(known.answer))
 
     def _plan(self, known: Sequence[Candidate]) -> list[Call]:
         plan = planner.plan(

@@ -207,17 +207,20 @@ def perform(
         if begun.is_ahead:
             result = replace(result, warnings=(ahead.TOLD, *result.warnings))
         finish = runs.finish(result, looks_at_queue=looks_at_queue and is_its_turn)
-        opening = announcer.opening()
+        opening, pruning = announcer.opening(), retention.turn(connection)
+        prunes = pruning.taking()
+        may_prune = job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and start.started_at is None
         connection.ask(
             finish,
             *([] if lease is None else [lease.giving_up()]),
             *([] if opening is None else opening.queries),
+            *([prunes] if may_prune else []),
             *run.leaves,
         )
         result = replace(result, remaining=finish.answer)
         announcer.announce(at_once=True, opening=opening)
-        if job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and start.started_at is None:
-            retention.prune(connection, days=config.settings.retention_days)
+        if may_prune and prunes.answer:
+            retention.prune(connection, days=config.settings.retention_days, lease=pruning)
     except BaseException as error:
         runs.abandon(connection, begun.run_id, error)
         raise

@@ -104,10 +104,12 @@ class Road:
         self.stop.pause(seconds)
         self.keep_lease()
 
-    def keep_lease(self) -> None:
-        """Keep the right to run for at least as long as a call takes. Raises LeaseLostError."""
+    def keep_lease(self, *queries: Query[Any]) -> None:
+        """Keep the right to run for at least as long as a call takes; ask these with it. Raises LeaseLostError."""
         if self.lease is not None:
-            self.lease.keep(lasting=self.limiter.rules.hold_seconds)
+            self.lease.keep(*queries, lasting=self.limiter.rules.hold_seconds)
+        else:
+            self.connection.ask(*queries)
 
     def leave_by(self, slot: Slot) -> float:
         """Return until when a call may leave, as `boot_time()`: while it has its slot, and this run its job."""

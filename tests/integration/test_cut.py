@@ -287,7 +287,7 @@ def test_a_server_that_stays_away_ends_the_run(
 ) -> None:
     monkeypatch.setattr("assetbatch.database.connection.LONGER_SECONDS", 1.0)
     world = World(connection, database, sandbox, tmp_path, now=TUESDAY)
-    with Relay(database, lambda number, _request: Where.BEFORE if number >= 20 else None) as relay:
+    with Relay(database, lambda number, _request: Where.BEFORE if number >= 8 else None) as relay:
         opened = open_database(relay.conninfo, patience_seconds=1)
         began = time.monotonic()
         with opened, pytest.raises(DatabaseUnavailableError), translated_errors("test"):
