@@ -40,20 +40,24 @@ def counted(
         assert commands(name).returncode == 0
     connection.execute(PASS_TIME)
     with Relay(database) as relay:
-        yield Counted(commands, relay)
+        yield Counted(commands, relay, 50 if request.param == "limited" else None)
 
 
 class Counted:
     """Runs a command, and tells how many round trips it made."""
 
-    def __init__(self, commands: Commands, relay: Relay) -> None:
+    def __init__(self, commands: Commands, relay: Relay, limit: int | None) -> None:
         self._commands = commands
         self._relay = relay
+        self.limit = limit
+        self.announcements = 0
 
     def __call__(self, *arguments: str) -> int:
         before = self._relay.round_trips
+        self._relay.requests.clear()
         done = self._commands(*arguments, DATABASE_URL=self._relay.conninfo)
         assert (done.returncode, done.stderr) == (0, "")
+        self.announcements = sum(b"pg_notify" in request for request in self._relay.requests)
         return self._relay.round_trips - before
 
 
@@ -78,16 +82,19 @@ def test_a_drain_with_one_call_and_with_more(counted: Counted, connection: Conne
     add_assets(connection, *TICKERS)
     assert counted("enqueue-secondary", "--source", "database") <= 9
     assert counted("drain-queue") > 0
-    found = {}
+    found: dict[object, int] = {}
     for calls in (1, 3):
         connection.execute(PASS_TIME)
         counted("enqueue-secondary", "--source", "database")
         connection.execute(LEAVE, {"items": calls * BATCH})
         found[calls] = counted("drain-queue")
+        found["announced", calls] = counted.announcements
         assert updated(connection, "drain-queue") == calls * BATCH
 
     assert found[1] <= 16
-    assert found[3] - found[1] <= 2 * 5
+    # How often a run announces is a matter of time.
+    announcing = 3 * (found["announced", 3] - found["announced", 1])
+    assert found[3] - found[1] - announcing <= 2 * (5 if counted.limit is None else 6)
 
 
 def updated(connection: Connection, job: str) -> int:
