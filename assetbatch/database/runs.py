@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 
 from assetbatch.database.connection import meaning_of
-from assetbatch.database.query import Query
+from assetbatch.database.query import Query, command
 from assetbatch.errors import EXIT_BUG, KINDS, AssetbatchError, Interrupted
 from assetbatch.processes import this_process
 
@@ -67,10 +67,13 @@ set finished_at = %(finished_at)s, status = %(status)s, exit_code = %(exit_code)
     unchanged = %(unchanged)s, deferred = %(deferred)s, failed = %(failed)s, api_calls = %(api_calls)s,
     rate_limit_waits = %(rate_limit_waits)s, waited_seconds = %(waited_seconds)s,
     requeued = %(requeued)s, dead = %(dead)s, enqueued = %(enqueued)s,
-    remaining = case when %(looks_at_queue)s then (
-      select count(*) from assetbatch.queue where state <> 'dead'
-    ) end,
     error_kind = %(error_kind)s, error = %(error)s
+where id = %(id)s
+"""
+
+# A statement of its own: runs that have nothing to do with the queue do without its table.
+NOTE_REMAINING = """
+update assetbatch.runs set remaining = (select count(*) from assetbatch.queue where state <> 'dead')
 where id = %(id)s
 returning remaining
 """
@@ -190,15 +193,15 @@ def _read_begun(cursor: psycopg.Cursor[Row]) -> Begun:
     return Begun(row["id"], row["started_at"], row["token"], row["has_lease"], row["is_ahead"])
 
 
-def finish(result: RunResult, *, looks_at_queue: bool) -> Query[int | None]:
-    """Write down how a run ended; the answer is how many items the queue has then, where the run looks at that."""
+def note_remaining(run_id: int) -> Query[int | None]:
+    """Write down how many items the queue has as a run ends, but for dead letters; that is the answer."""
+    return Query(NOTE_REMAINING, {"id": run_id}, lambda rows: next((row["remaining"] for row in rows), None))
+
+
+def finish(result: RunResult) -> Query[int]:
+    """Write down how a run ended."""
     cause = result.ended_by or next(iter(result.failed), None)
-
-    def read(cursor: psycopg.Cursor[Row]) -> int | None:
-        row = cursor.fetchone()
-        return None if row is None else row["remaining"]
-
-    return Query(
+    return command(
         FINISH_RUN,
         {
             "id": result.run_id,
@@ -215,11 +218,9 @@ def finish(result: RunResult, *, looks_at_queue: bool) -> Query[int | None]:
             "requeued": len(result.requeued),
             "dead": len(result.dead),
             "enqueued": result.enqueued.enqueued if result.enqueued else 0,
-            "looks_at_queue": looks_at_queue,
             "error_kind": cause.kind.value if cause else None,
             "error": cause.error if cause else None,
         },
-        read,
     )
 
 

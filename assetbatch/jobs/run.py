@@ -206,18 +206,20 @@ def perform(
         result = work(run) if is_its_turn else turned_away(run)
         if begun.is_ahead:
             result = replace(result, warnings=(ahead.TOLD, *result.warnings))
-        finish = runs.finish(result, looks_at_queue=looks_at_queue and is_its_turn)
+        remaining = runs.note_remaining(run.id) if looks_at_queue and is_its_turn else None
         opening, pruning = announcer.opening(), retention.turn(connection)
         prunes = pruning.taking()
         may_prune = job in PRUNING_JOBS and result.status is not RunStatus.SKIPPED and start.started_at is None
         connection.ask(
-            finish,
+            runs.finish(result),
+            *([] if remaining is None else [remaining]),
             *([] if lease is None else [lease.giving_up()]),
             *([] if opening is None else opening.queries),
             *([prunes] if may_prune else []),
             *run.leaves,
         )
-        result = replace(result, remaining=finish.answer)
+        if remaining is not None:
+            result = replace(result, remaining=remaining.answer)
         announcer.announce(at_once=True, opening=opening)
         if may_prune and prunes.answer:
             retention.prune(connection, days=config.settings.retention_days, lease=pruning)
