@@ -217,7 +217,7 @@ class Connection:
         """
         if self._depth:
             is_begun = self._beginning.pop_all()
-            with is_begun if self._plain.pgconn.pipeline_status else self._plain.pipeline():
+            with is_begun if self._plain.pgconn.pipeline_status else self._pipeline():
                 found = [self._plain.execute(one.statement, one.params) for one in queries]
             _take(queries, found)
             return
@@ -251,7 +251,7 @@ class Connection:
             return [self._plain.execute(queries[0].statement, queries[0].params)]
         asked = None
         try:
-            with self._plain.pipeline():
+            with self._pipeline():
                 psycopg.Cursor(self._plain).execute(BEGIN)
                 if not self._is_set:
                     asked = self._ask_for_settings()
@@ -265,6 +265,29 @@ class Connection:
         if asked is not None:
             self._is_set = _is_granted(asked)
         return found
+
+    @contextmanager
+    def _pipeline(self) -> Iterator[None]:
+        """Let what the block executes go in one round trip; who is interrupted in it waits for no answer any more."""
+        try:
+            with self._plain.pipeline():
+                try:
+                    yield
+                except BaseException as error:
+                    self._drop_if_interrupted(error)
+                    raise
+        except psycopg.OperationalError as error:
+            # That the pipeline cannot end follows from that.
+            if error.__context__ is not None and self._drop_if_interrupted(error.__context__):
+                raise error.__context__ from None
+            raise
+
+    def _drop_if_interrupted(self, error: BaseException) -> bool:
+        """Close a connection on which an answer is under way that nobody is going to read."""
+        is_interrupted = not isinstance(error, Exception)
+        if is_interrupted:
+            self._plain.close()
+        return is_interrupted
 
     def _limit(self, lock_timeout: str | None, statement_timeout: str | None) -> None:
         """Bound the locks and the statements of the transaction that has begun."""
@@ -293,7 +316,7 @@ class Connection:
         try:
             with ExitStack() as stack:
                 with ExitStack() as beginning:
-                    beginning.enter_context(self._plain.pipeline())
+                    beginning.enter_context(self._pipeline())
                     stack.enter_context(block)
                     if not self._depth:
                         asked = None if self._is_set else self._ask_for_settings()

@@ -247,7 +247,8 @@ class RateLimiter:
             },
             lambda cursor: cursor.fetchone(),
         )
-        self._connection.ask(*([renewing] if renewing else []), asking)
+        # In this order: who waits for the key's row has nothing locked yet.
+        self._connection.ask(asking, *([renewing] if renewing else []))
         row = asking.answer
         assert row is not None  # noqa: S101 - a function answers with a row
         if lease is not None:
