@@ -246,7 +246,7 @@ class Connection:
     def _alone(
         self, queries: Sequence[Query[Any]], lock_timeout: str | None, statement_timeout: str | None
     ) -> list[psycopg.Cursor[Row]]:
-        """Execute queries as a transaction of their own; none: nothing."""
+        """Execute queries as a transaction of their own."""
         if self._is_set and len(queries) == 1 and lock_timeout is None and statement_timeout is None:
             return [self._plain.execute(queries[0].statement, queries[0].params)]
         asked = None
