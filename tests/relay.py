@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Self
@@ -35,11 +36,15 @@ class Relay:
     """Carries connections to the PostgreSQL that `conninfo` names.
 
     `cut` is told each request and its number, and may have the connection cut there. `round_trips` counts how often a
-    client has spoken after the server had, connecting included: what it says at once is one.
+    client has spoken after the server had, connecting included: what it says at once is one, and takes `delay_seconds`.
     """
 
     def __init__(
-        self, conninfo: str, cut: Callable[[int, bytes], Where | None] = lambda _number, _request: None
+        self,
+        conninfo: str,
+        cut: Callable[[int, bytes], Where | None] = lambda _number, _request: None,
+        *,
+        delay_seconds: float = 0.0,
     ) -> None:
         self._server = conninfo_to_dict(conninfo)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -47,6 +52,7 @@ class Relay:
         whose = make_conninfo(user=self._server.get("user"), dbname=self._server["dbname"])
         self.conninfo = make_conninfo(whose, host=host, port=port, sslmode="disable", gssencmode="disable")
         self.cut = cut
+        self.delay_seconds = delay_seconds
         self.requests: list[bytes] = []
         self.round_trips = 0
         self._lock = threading.Lock()
@@ -74,6 +80,7 @@ class Relay:
         """Count that a client speaks after the server has."""
         with self._lock:
             self.round_trips += 1
+        time.sleep(self.delay_seconds)
 
     def seen(self, request: bytes) -> Where | None:
         """Note a request; return where it is to be cut."""

@@ -154,14 +154,14 @@ class World:
 def judged(connection: Connection, config: Config, seen: Overview) -> Judged:
     """Let the database judge its assets at the time of what `status` sees."""
     outlook = outlook_of(config, seen)
-    return freshness.judge(
-        connection,
+    judging = freshness.judge(
         limits(catalogue.frequencies(connection), outlook),
         daily=outlook.mode is Mode.END_OF_DAY,
         seen_since=seen.now - SEEN_WITHIN,
         named=[asset.symbol for asset in config.priority_assets],
         most_others=20,
     )
+    return connection.answer(judging)
 
 
 def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **hour: Any) -> Overview:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch.bars import TOLD_AGAIN
+from assetbatch.database.query import Query
 from assetbatch.model import Span
 
 if TYPE_CHECKING:
@@ -310,7 +311,6 @@ class Coverage:
 
 
 def coverage(
-    connection: Connection,
     reaches: Mapping[str, datetime],
     *,
     counted: Collection[str],
@@ -318,15 +318,15 @@ def coverage(
     since: datetime,
     now: datetime,
     told: str,
-) -> dict[str, Coverage]:
-    """Return by symbol what the table has of these assets' bars; nothing of one whose bars were never asked for.
+) -> Query[dict[str, Coverage]]:
+    """Ask by symbol what the table has of these assets' bars; nothing of one whose bars were never asked for.
 
     `reaches` tells until when the bars of each ought to be there by now. Those that are missing are counted for
     `counted` alone, from `since` on, or from when they are wanted if that is later; not where its market is `closed`,
     nor what is absent for a reason that holds. What the table refused is missing. `told` names plan and key.
     """
     rests = [(symbol, span) for symbol in counted for span in closed.get(symbol, ())]
-    rows = connection.execute(
+    return Query(
         COVERAGE,
         {
             "symbols": list(reaches),
@@ -340,8 +340,8 @@ def coverage(
             "failed_since": now - HELD,
             "told": told,
         },
+        lambda rows: {row["symbol"]: Coverage(row["newest"], row["missing"], row["oldest"]) for row in rows},
     )
-    return {row["symbol"]: Coverage(row["newest"], row["missing"], row["oldest"]) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,13 +354,16 @@ class RefusedBars:
     since: datetime
 
 
-def refused(connection: Connection, symbols: Sequence[str] | None = None) -> list[RefusedBars]:
-    """Return whose bars the platform's table did not take and does not have yet, the most first; None: of all assets.
+def refused(symbols: Sequence[str] | None = None) -> Query[list[RefusedBars]]:
+    """Ask whose bars the platform's table did not take and does not have yet, the most first; None: of all assets.
 
     An asset has one for each reason.
     """
-    rows = connection.execute(REFUSED, {"symbols": None if symbols is None else list(symbols)})
-    return [RefusedBars(row["symbol"], row["bars"], row["words"], row["since"]) for row in rows]
+    return Query(
+        REFUSED,
+        {"symbols": None if symbols is None else list(symbols)},
+        lambda rows: [RefusedBars(row["symbol"], row["bars"], row["words"], row["since"]) for row in rows],
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.retries import in_transaction
+from assetbatch.database.connection import LOCK_TIMEOUT
+from assetbatch.database.query import Query, command
+from assetbatch.database.retries import repeated
 from assetbatch.errors import FailureKind, kind_of
 from assetbatch.model import Asset, AssetType, Failure, Role
 from assetbatch.planner import Candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import date, datetime
 
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
 
 # Assets that left config.yaml are kept, disabled: their history stays readable.
 SYNC_WITH_CONFIG = """
@@ -38,6 +40,23 @@ set polygon_ticker = excluded.polygon_ticker, asset_type = excluded.asset_type, 
 where (a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled, a.origin)
         is distinct from (excluded.polygon_ticker, excluded.asset_type, excluded.role, excluded.rank,
                           excluded.update_frequency_seconds, excluded.name, excluded.enabled, excluded.origin)
+"""
+
+IS_AS_CONFIGURED = """
+with listed as (
+  select * from unnest(
+    %(symbols)s::text[], %(tickers)s::text[], %(types)s::text[], %(roles)s::text[], %(ranks)s::int[],
+    %(frequencies)s::int[], %(names)s::text[]
+  ) as l (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name)
+)
+select not exists (
+  select from assetbatch.assets where origin = 'config' and enabled and symbol not in (select symbol from listed)
+) and not exists (
+  select from listed l left join assetbatch.assets a using (symbol)
+  where (a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled, a.origin)
+          is distinct from (l.polygon_ticker, l.asset_type, l.role, l.rank, l.update_frequency_seconds, l.name, true,
+                            'config')
+) as yes
 """
 
 READ_SYNC_STATE = """
@@ -100,9 +119,14 @@ def asset_of(row: Mapping[str, Any]) -> Asset:
     )
 
 
+def all_frequencies() -> Query[list[int]]:
+    """Ask which update frequencies there are, in seconds."""
+    return Query(READ_FREQUENCIES, None, lambda rows: [row["seconds"] for row in rows])
+
+
 def frequencies(connection: Connection) -> list[int]:
-    """Read which update frequencies there are, in seconds."""
-    return [row["seconds"] for row in connection.execute(READ_FREQUENCIES)]
+    """Return which update frequencies there are, in seconds."""
+    return connection.answer(all_frequencies())
 
 
 def enabled_assets(connection: Connection, symbols: Sequence[str] | None = None) -> list[Asset]:
@@ -142,9 +166,18 @@ def assets_of_market(connection: Connection, market: AssetType) -> OfMarket:
     )
 
 
+def is_as_configured(assets: Sequence[Asset]) -> Query[bool]:
+    """Ask whether the catalogue's part that comes from config.yaml is what that says."""
+    return Query(IS_AS_CONFIGURED, _columns(assets), lambda rows: any(row["yes"] for row in rows))
+
+
 def sync_with_config(connection: Connection, assets: Sequence[Asset]) -> None:
     """Make the catalogue's part that comes from config.yaml what config.yaml says."""
-    columns = {
+    repeated(lambda: connection.ask(command(SYNC_WITH_CONFIG, _columns(assets)), lock_timeout=LOCK_TIMEOUT))
+
+
+def _columns(assets: Sequence[Asset]) -> dict[str, list[Any]]:
+    return {
         "symbols": [asset.symbol for asset in assets],
         "tickers": [asset.polygon_ticker for asset in assets],
         "types": [asset.asset_type.value for asset in assets],
@@ -153,11 +186,14 @@ def sync_with_config(connection: Connection, assets: Sequence[Asset]) -> None:
         "frequencies": [asset.update_frequency_seconds for asset in assets],
         "names": [asset.name for asset in assets],
     }
-    in_transaction(connection, lambda: connection.execute(SYNC_WITH_CONFIG, columns))
 
 
 def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, SyncState]:
     """Read what is known of the last updates; an asset that was never tried has an empty state."""
+    return _states(connection.execute(READ_SYNC_STATE, {"symbols": list(symbols)}), symbols)
+
+
+def _states(rows: Iterable[Row], symbols: Sequence[str]) -> dict[str, SyncState]:
     known = {
         row["symbol"]: SyncState(
             row["served_at"],
@@ -167,14 +203,18 @@ def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, Syn
             row["day"],
             row["missing_since"],
         )
-        for row in connection.execute(READ_SYNC_STATE, {"symbols": list(symbols)})
+        for row in rows
     }
     return {symbol: known.get(symbol, SyncState()) for symbol in symbols}
 
 
-def candidates(connection: Connection, assets: Sequence[Asset]) -> list[Candidate]:
-    """Read what the planner has to know of assets, in their order."""
-    states = sync_states(connection, [asset.symbol for asset in assets])
+def candidates(assets: Sequence[Asset]) -> Query[list[Candidate]]:
+    """Ask what the planner has to know of assets, in their order."""
+    symbols = [asset.symbol for asset in assets]
+    return Query(READ_SYNC_STATE, {"symbols": symbols}, lambda rows: _candidates(assets, _states(rows, symbols)))
+
+
+def _candidates(assets: Sequence[Asset], states: Mapping[str, SyncState]) -> list[Candidate]:
     return [
         Candidate(
             asset,

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, LiteralString, Self
+from typing import TYPE_CHECKING, Any, LiteralString, Self, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -26,14 +26,16 @@ from psycopg.types.json import set_json_loads
 
 from assetbatch.database import errors, sqlstates
 from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database.query import Query, Statement
 from assetbatch.database.sqlstates import AwayError, Meaning
 from assetbatch.errors import DatabaseUnavailableError, SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from psycopg.abc import Buffer, Params, Query
+    from psycopg.abc import Buffer, Params
+    from psycopg.abc import Query as Text
 
     from assetbatch import config
 
@@ -41,7 +43,7 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 Plain = psycopg.Connection[Row]
-Statement = LiteralString | bytes | sql.SQL | sql.Composed
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS = 5
 TCP_USER_TIMEOUT_MS = 30_000
@@ -132,6 +134,8 @@ class Connection:
         """How often it was made anew."""
         self._is_set = False
         self._depth = 0
+        # A pipeline with the beginning of a transaction, which goes with its first statement.
+        self._beginning = ExitStack()
 
     def __enter__(self) -> Self:
         """Let the block have it."""
@@ -154,6 +158,7 @@ class Connection:
     @property
     def plain(self) -> Plain:
         """The one of psycopg's that carries it now."""
+        self._beginning.pop_all().close()
         return self._plain
 
     def close(self) -> None:
@@ -170,41 +175,110 @@ class Connection:
         rows that this finds are taken for the answer.
         """
         if self._depth:
-            return self._plain.execute(query, params)
-        losses = 0
-        while True:
+            if params is None:
+                # Perhaps there are several statements in it, which a pipeline does not carry.
+                return self.plain.execute(query)
+            with self._beginning.pop_all():
+                return self._plain.execute(query, params)
+        query_of_it = Query(query, params, lambda cursor: cursor, found_by=found_by)
+        try:
+            return self.answer(query_of_it)
+        except psycopg.errors.SyntaxError:
+            if params is not None or self._is_set:
+                raise
+            with self.transaction():
+                return self.plain.execute(query)
+
+    def answer(self, query: Query[T]) -> T:
+        """Ask one question, and return its answer."""
+        self.ask(query)
+        return query.answer
+
+    def ask(self, *queries: Query[Any], lock_timeout: str | None = None, statement_timeout: str | None = None) -> None:
+        """Ask these in one round trip, and, outside of a transaction, as one; then each has its `answer`.
+
+        None may depend on the answer of another. When their answers are lost they are asked once more, but for those
+        that are found.
+        """
+        if self._depth:
+            is_begun = self._beginning.pop_all()
+            with is_begun if self._plain.pgconn.pipeline_status else self._pipeline():
+                found = [self._plain.execute(one.statement, one.params) for one in queries]
+            _take(queries, found)
+            return
+        losses, left = 0, list(queries)
+        while left:
             self.require_open()
             try:
-                if losses and found_by is not None and (found := self._alone(found_by, params)).rowcount:
-                    return found
-                return self._alone(query, params)
+                if losses:
+                    left = [one for one in left if not self._is_found(one)]
+                _take(left, self._alone(left, lock_timeout, statement_timeout))
+                left = []
             except psycopg.Error as error:
                 if not self.is_lost(error) or losses == MOST_LOSSES:
                     raise
                 losses += 1
 
-    def _alone(self, query: Statement, params: Params | None) -> psycopg.Cursor[Row]:
-        if self._is_set:
-            return self._plain.execute(query, params)
+    def _is_found(self, query: Query[Any]) -> bool:
+        """Return whether what a query is to do is done; then its answer is that."""
+        if query.found_by is None:
+            return False
+        (found,) = self._alone([Query(query.found_by, query.params, lambda cursor: cursor)], None, None)
+        if found.rowcount:
+            query.take(found)
+        return bool(found.rowcount)
+
+    def _alone(
+        self, queries: Sequence[Query[Any]], lock_timeout: str | None, statement_timeout: str | None
+    ) -> list[psycopg.Cursor[Row]]:
+        """Execute queries as a transaction of their own."""
+        if self._is_set and len(queries) == 1 and lock_timeout is None and statement_timeout is None:
+            return [self._plain.execute(queries[0].statement, queries[0].params)]
+        asked = None
         try:
-            with self._plain.pipeline():
+            with self._pipeline():
                 psycopg.Cursor(self._plain).execute(BEGIN)
-                asked = self._ask_for_settings()
-                found = self._plain.execute(query, params)
+                if not self._is_set:
+                    asked = self._ask_for_settings()
+                self._limit(lock_timeout or (LOCK_TIMEOUT if len(queries) > 1 else None), statement_timeout)
+                found = [self._plain.execute(one.statement, one.params) for one in queries]
                 psycopg.Cursor(self._plain).execute(COMMIT)
-        except psycopg.errors.SyntaxError:
-            self._plain.rollback()
-            if params is not None:
-                raise
-            # Perhaps there are several statements in it, which a pipeline does not carry.
-            with self.transaction():
-                return self._plain.execute(query)
         except BaseException:
             if not self.closed:
                 self._plain.rollback()
             raise
-        self._is_set = _is_granted(asked)
+        if asked is not None:
+            self._is_set = _is_granted(asked)
         return found
+
+    @contextmanager
+    def _pipeline(self) -> Iterator[None]:
+        """Let what the block executes go in one round trip; who is interrupted in it waits for no answer any more."""
+        try:
+            with self._plain.pipeline():
+                try:
+                    yield
+                except BaseException as error:
+                    self._drop_if_interrupted(error)
+                    raise
+        except psycopg.OperationalError as error:
+            # That the pipeline cannot end follows from that.
+            if error.__context__ is not None and self._drop_if_interrupted(error.__context__):
+                raise error.__context__ from None
+            raise
+
+    def _drop_if_interrupted(self, error: BaseException) -> bool:
+        """Close a connection on which an answer is under way that nobody is going to read."""
+        is_interrupted = not isinstance(error, Exception)
+        if is_interrupted:
+            self._plain.close()
+        return is_interrupted
+
+    def _limit(self, lock_timeout: str | None, statement_timeout: str | None) -> None:
+        """Bound the locks and the statements of the transaction that has begun."""
+        for name, value in (("lock_timeout", lock_timeout), ("statement_timeout", statement_timeout)):
+            if value is not None:
+                psycopg.Cursor(self._plain).execute(LIMIT_TRANSACTION, {"name": name, "value": value})
 
     @contextmanager
     def transaction(
@@ -222,19 +296,19 @@ class Connection:
         if not self._depth:
             self.require_open()
         # Not `Connection.transaction()`: begun in a pipeline, that stays in one.
-        block = psycopg.Transaction(self._plain, force_rollback=force_rollback)
+        block = psycopg.Transaction(self.plain, force_rollback=force_rollback)
         asked = identity = None
         try:
             with ExitStack() as stack:
-                with self._plain.pipeline():
+                with ExitStack() as beginning:
+                    beginning.enter_context(self._pipeline())
                     stack.enter_context(block)
                     if not self._depth:
                         asked = None if self._is_set else self._ask_for_settings()
                         identity = psycopg.Cursor(self._plain).execute(READ_IDENTITY)
                         lock_timeout = lock_timeout or LOCK_TIMEOUT
-                    for name, value in (("lock_timeout", lock_timeout), ("statement_timeout", statement_timeout)):
-                        if value is not None:
-                            psycopg.Cursor(self._plain).execute(LIMIT_TRANSACTION, {"name": name, "value": value})
+                    self._limit(lock_timeout, statement_timeout)
+                    self._beginning = beginning.pop_all()
                 self._depth += 1
                 stack.callback(self._leave)
                 yield block
@@ -249,6 +323,7 @@ class Connection:
 
     def _leave(self) -> None:
         self._depth -= 1
+        self._beginning.pop_all().close()
 
     def _ask_for_settings(self) -> psycopg.Cursor[Row]:
         """Ask for SETTINGS within a transaction that has just begun, and a pipeline; `_is_granted` reads the answer."""
@@ -299,6 +374,12 @@ class Connection:
         return False
 
 
+def _take(queries: Sequence[Query[Any]], found: Sequence[psycopg.Cursor[Row]]) -> None:
+    """Let each query read its answer."""
+    for one, cursor in zip(queries, found, strict=True):
+        one.take(cursor)
+
+
 def _is_granted(asked: psycopg.Cursor[Row]) -> bool:
     """Return whether SETTINGS hold for the session, once their transaction is committed."""
     row = asked.fetchone()
@@ -308,7 +389,7 @@ def _is_granted(asked: psycopg.Cursor[Row]) -> bool:
 class LoggingCursor(psycopg.Cursor[Row]):
     """Logs each statement, on one line and without its parameters."""
 
-    def execute(self, query: Query, *arguments: Any, **options: Any) -> Self:
+    def execute(self, query: Text, *arguments: Any, **options: Any) -> Self:
         """Execute and log."""
         text = query if isinstance(query, str) else type(query).__name__
         log.debug("%s", " ".join(str(text).split()))

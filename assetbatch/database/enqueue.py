@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assetbatch.database import catalogue
+from assetbatch.database.query import Query, command
 from assetbatch.database.retries import in_transaction
 from assetbatch.markets import Market
 from assetbatch.model import Enqueued
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import date, datetime
 
-    from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.connection import Connection
     from assetbatch.model import AssetType
 
 # A statement's snapshot is older than a lock that it waits for, so the lock is a statement of its own.
@@ -102,39 +102,42 @@ def enqueue(
     step_seconds: float,
     plan: str,
     key: str | None,
+    frequencies: Sequence[int],
     days: Mapping[AssetType, date | None] | None = None,
 ) -> Enqueued:
     """Put the secondary assets that are due on the queue, as many as fit.
 
-    `served_before(update_frequency_seconds, market)` is the planner's word on who is due; with end-of-day prices it is
+    `served_before(update_frequency_seconds, market)` is the planner's word on who is due, for each of the catalogue's
+    `frequencies`; with end-of-day prices it is
     `days`, the newest day that can be had of each market (None: no day now). `origins` and `symbols` choose among the
     enabled secondary assets of the catalogue, None: all. `key` is the fingerprint of the key, None: unknown.
     """
-
-    def work() -> Row | None:
-        connection.execute(LOCK_ENTRANCE)
-        frequencies = catalogue.frequencies(connection)
-        limits = [(seconds, market, served_before(seconds, market)) for seconds in frequencies for market in Market]
-        connection.execute(PUT_IN_ORDER, {"step_seconds": step_seconds})
-        return connection.execute(
-            ENQUEUE,
-            {
-                "frequencies": [seconds for seconds, _, _ in limits],
-                "markets": [market.value for _, market, _ in limits],
-                "served_before": [moment for _, _, moment in limits],
-                "days": [None if days is None else days[market.asset_type] for _, market, _ in limits],
-                "daily": days is not None,
-                "origins": None if origins is None else list(origins),
-                "symbols": None if symbols is None else list(symbols),
-                "all": due_or_not,
-                "max_size": max_size,
-                "step_seconds": step_seconds,
-                "plan": plan,
-                "key": key,
-            },
-        ).fetchone()
-
-    counts = in_transaction(connection, work, lock_timeout=ENTRANCE_TIMEOUT)
+    limits = [(seconds, market, served_before(seconds, market)) for seconds in frequencies for market in Market]
+    enqueuing = Query(
+        ENQUEUE,
+        {
+            "frequencies": [seconds for seconds, _, _ in limits],
+            "markets": [market.value for _, market, _ in limits],
+            "served_before": [moment for _, _, moment in limits],
+            "days": [None if days is None else days[market.asset_type] for _, market, _ in limits],
+            "daily": days is not None,
+            "origins": None if origins is None else list(origins),
+            "symbols": None if symbols is None else list(symbols),
+            "all": due_or_not,
+            "max_size": max_size,
+            "step_seconds": step_seconds,
+            "plan": plan,
+            "key": key,
+        },
+        lambda cursor: cursor.fetchone(),
+    )
+    in_order = command(PUT_IN_ORDER, {"step_seconds": step_seconds})
+    in_transaction(
+        connection,
+        lambda: connection.ask(command(LOCK_ENTRANCE), in_order, enqueuing),
+        lock_timeout=ENTRANCE_TIMEOUT,
+    )
+    counts = enqueuing.answer
     assert counts is not None  # noqa: S101 - aggregates have one row
     unheard_of = 0 if symbols is None else len(set(symbols)) - counts["found"]
     return Enqueued(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assetbatch.boottime import boot_time
 from assetbatch.database.leases import new_token, release_dead
+from assetbatch.database.query import Query
 from assetbatch.model import Access, AssetType
-from assetbatch.planner import AskedDay, DayOutcome, Entitlement
+from assetbatch.planner import ASK_AGAIN, AskedDay, DayOutcome, Entitlement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,7 @@ set allowed = excluded.allowed, asked_at = excluded.asked_at, reason = excluded.
 # Two weeks hold the longest row of days without trade.
 READ_DAYS = """
 select market, day, outcome, asked_at, times from assetbatch.daily_figures
-where outcome is not null and day > %(now)s::timestamptz::date - 14
+where outcome is not null and day > coalesce(%(now)s::timestamptz, statement_timestamp())::date - 14
 """
 
 # Who finds it held waits for the other's answer, instead of making the same call.
@@ -56,7 +57,10 @@ update assetbatch.daily_figures set token = null, asking_until = null
 where market = %(market)s and day = %(day)s and token = %(token)s
 """
 
-READ_CLOSED = "select market from assetbatch.market_status where not is_open and asked_at > %(since)s"
+READ_CLOSED = """
+select market from assetbatch.market_status
+where not is_open and asked_at > coalesce(%(now)s::timestamptz, statement_timestamp()) - %(held)s::interval
+"""
 
 READ_STATUS_AT = "select max(asked_at) as asked_at from assetbatch.market_status"
 
@@ -72,12 +76,15 @@ def told_to(plan: str, key: str) -> str:
     return f"{plan} {key}"
 
 
-def read(connection: Connection, *, key: str, plan: str) -> dict[Access, Entitlement]:
-    """Read what the key was found to see, or was refused; what is not there was never asked, or never refused."""
-    return {
-        Access(row["access"]): Entitlement(row["allowed"], row["asked_at"], row["reason"])
-        for row in connection.execute(READ_ENTITLEMENTS, {"key": key, "plan": plan})
-    }
+def entitlements(*, key: str, plan: str) -> Query[dict[Access, Entitlement]]:
+    """Ask what the key was found to see, or was refused; what is not there was never asked, or never refused."""
+    return Query(
+        READ_ENTITLEMENTS,
+        {"key": key, "plan": plan},
+        lambda rows: {
+            Access(row["access"]): Entitlement(row["allowed"], row["asked_at"], row["reason"]) for row in rows
+        },
+    )
 
 
 def remember(connection: Connection, *, key: str, plan: str, access: Access, found: Entitlement) -> None:
@@ -95,12 +102,16 @@ def remember(connection: Connection, *, key: str, plan: str, access: Access, fou
     )
 
 
-def read_days(connection: Connection, now: datetime) -> dict[tuple[AssetType, date], AskedDay]:
-    """Read what the vendor answered when it was asked for the days of the last two weeks."""
-    return {
-        (AssetType(row["market"]), row["day"]): AskedDay(DayOutcome(row["outcome"]), row["asked_at"], row["times"])
-        for row in connection.execute(READ_DAYS, {"now": now})
-    }
+def days(now: datetime | None = None) -> Query[dict[tuple[AssetType, date], AskedDay]]:
+    """Ask what the vendor answered when it was asked for the days of the two weeks before `now`; None: it is now."""
+    return Query(
+        READ_DAYS,
+        {"now": now},
+        lambda rows: {
+            (AssetType(row["market"]), row["day"]): AskedDay(DayOutcome(row["outcome"]), row["asked_at"], row["times"])
+            for row in rows
+        },
+    )
 
 
 class DayLease:
@@ -131,9 +142,27 @@ def note_day(connection: Connection, market: AssetType, day: date, outcome: DayO
     connection.execute(NOTE_DAY, {"market": market.value, "day": day, "outcome": outcome.value, "asked_at": asked_at})
 
 
-def closed_markets(connection: Connection, since: datetime) -> frozenset[AssetType]:
-    """Tell which markets the vendor said are closed, since then."""
-    return frozenset(AssetType(row["market"]) for row in connection.execute(READ_CLOSED, {"since": since}))
+def closed_markets(now: datetime | None = None) -> Query[frozenset[AssetType]]:
+    """Ask which markets the vendor said are closed, as long before `now` as that holds; None: it is now."""
+    return Query(
+        READ_CLOSED,
+        {"now": now, "held": ASK_AGAIN},
+        lambda rows: frozenset(AssetType(row["market"]) for row in rows),
+    )
+
+
+class Remembered:
+    """What is remembered of what a key may see on a plan, and of what the vendor has: three questions."""
+
+    def __init__(self, *, key: str, plan: str, now: datetime | None) -> None:
+        self.entitlements = entitlements(key=key, plan=plan)
+        self.days = days(now)
+        self.closed = closed_markets(now)
+
+    @property
+    def queries(self) -> tuple[Query[Any], ...]:
+        """Return the questions, to be asked together."""
+        return self.entitlements, self.days, self.closed
 
 
 def last_status_at(connection: Connection) -> datetime | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from assetbatch.database.query import Query
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date, datetime
 
-    from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.connection import Row
     from assetbatch.markets import Market
 
 # The states are those of `report.freshness.Freshness`. What the vendor left out of a finished day though it had it
@@ -140,20 +142,19 @@ class Judged:
 
 
 def judge(
-    connection: Connection,
     limits: Sequence[Limit],
     *,
     daily: bool,
     seen_since: datetime,
     named: Sequence[str],
     most_others: int | None,
-) -> Judged:
+) -> Query[Judged]:
     """Judge all enabled assets; `daily`: prices are those of finished days.
 
     What a finished day lacks though the vendor had it since `seen_since` is not failing. `named` assets have rows,
     enabled or not; of the others the worst, so many at most, or all (None), the worst first.
     """
-    rows = connection.execute(
+    return Query(
         JUDGE,
         {
             "frequencies": [one.update_frequency_seconds for one in limits],
@@ -171,7 +172,11 @@ def judge(
             "named": list(named),
             "most_others": most_others,
         },
-    ).fetchall()
+        lambda cursor: _read(cursor.fetchall(), named),
+    )
+
+
+def _read(rows: Sequence[Row], named: Sequence[str]) -> Judged:
     assets = [row for row in rows if row["symbol"] is not None]
     return Judged(
         groups=tuple(Group(**group) for group in rows[0]["groups"]),

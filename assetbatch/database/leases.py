@@ -10,7 +10,7 @@ import logging
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
@@ -18,11 +18,14 @@ from psycopg import errors
 
 from assetbatch import processes
 from assetbatch.boottime import boot_time
+from assetbatch.database.query import Query
 from assetbatch.database.retries import in_transaction
 from assetbatch.errors import LeaseLostError
 
 if TYPE_CHECKING:
-    from assetbatch.database.connection import Connection
+    from collections.abc import Sequence
+
+    from assetbatch.database.connection import Connection, Row
 
 log = logging.getLogger(__name__)
 
@@ -119,24 +122,38 @@ def new_token(run_id: int | None) -> UUID:
     return uuid4() if run_id is None else UUID(int=(run_id << TOKEN_BITS) | (uuid4().int >> TOKEN_BITS))
 
 
+def dead_runs() -> Query[list[int]]:
+    """Ask for the runs that may hold something and whose processes on this host are gone."""
+    here = processes.this_process()
+    place = None if here is None else here.place
+    return Query(
+        READ_NEIGHBOURS,
+        {"place": place},
+        lambda rows: [
+            row["id"]
+            for row in rows
+            if processes.is_gone(processes.Process(place or "", row["pid"], row["pid_started"]))
+        ],
+    )
+
+
 def release_dead(connection: Connection) -> bool:
-    """End all that runs hold whose processes on this host are gone; return whether anything was held.
+    """End all that runs hold whose processes on this host are gone; return whether anything was held."""
+    return release(connection, connection.answer(dead_runs()))
+
+
+def release(connection: Connection, dead: Sequence[int]) -> bool:
+    """End all that these dead runs hold; return whether anything was held.
 
     Who has no right to write, or would have to wait for a lock, leaves it to others.
     """
-    here = processes.this_process()
-    if here is None:
-        return False
-    dead = [
-        row["id"]
-        for row in connection.execute(READ_NEIGHBOURS, {"place": here.place})
-        if processes.is_gone(processes.Process(here.place, row["pid"], row["pid_started"]))
-    ]
     if not dead:
         return False
     try:
         row = in_transaction(
-            connection, lambda: connection.execute(RELEASE_DEAD, {"ids": dead}).fetchone(), lock_timeout=RELEASE_TIMEOUT
+            connection,
+            lambda: connection.execute(RELEASE_DEAD, {"ids": list(dead)}).fetchone(),
+            lock_timeout=RELEASE_TIMEOUT,
         )
     except (errors.LockNotAvailable, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
         log.info("what a killed run holds is left to others: %s", error)
@@ -166,45 +183,88 @@ class Holder:
 class Lease:
     """The right to do `name` alone, for so many seconds from the last `take`.
 
-    `run_id` is the run whose end ends it; None: it is held for its time, whoever took it.
+    `run_id` is the run whose end ends it; None: it is held for its time, whoever took it. `holder` is the token of who
+    has taken it already, or means to.
     """
 
     def __init__(
-        self, connection: Connection, name: str, *, seconds: float = LEASE_SECONDS, run_id: int | None = None
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        seconds: float = LEASE_SECONDS,
+        run_id: int | None = None,
+        holder: UUID | None = None,
     ) -> None:
         self._connection = connection
         self._name = name
         self._seconds = seconds
-        self._parameters = {"name": name, "holder": new_token(run_id), "seconds": seconds}
+        self._parameters = {"name": name, "holder": holder or new_token(run_id), "seconds": seconds}
         self.until = -math.inf
         """When it runs out at the earliest, as `boot_time()`."""
+        self._is_held = False
 
     def take(self) -> bool:
         """Take the lease; False when somebody else holds it whose process, as far as known, lives."""
-        return self._asked(TAKE) or (release_dead(self._connection) and self._asked(TAKE))
+        return self._connection.answer(self.taking()) or self.take_from_dead()
+
+    def take_from_dead(self) -> bool:
+        """Take the lease that somebody else holds, if that is a run whose process is gone."""
+        return release_dead(self._connection) and self._connection.answer(self.taking())
+
+    def taking(self, statement: LiteralString = TAKE) -> Query[bool]:
+        """Ask for the lease, by a statement that has its own condition; the answer is whether it is granted."""
+        return self._asking(statement)
 
     def holder(self) -> Holder | None:
         """Return who holds it now; None: nobody, or nobody of whom that is known."""
         row = self._connection.execute(READ_HOLDER, self._parameters).fetchone()
         return None if row is None else Holder(row["host"], row["pid"])
 
-    def keep(self, *, lasting: float = 0.0) -> None:
-        """Renew it when a third of it is over, or when it would not last for so many seconds.
+    def keep(self, *queries: Query[Any], lasting: float = 0.0) -> None:
+        """Renew it when a third of it is over, or when it would not last for so many seconds; ask these with it.
 
         Raises LeaseLostError when it ran out and somebody else has had it since.
         """
+        renewing = self.renewing(lasting=lasting)
+        self._connection.ask(*([renewing] if renewing else []), *queries)
+        self.require(renewing)
+
+    def renewing(self, *, lasting: float = 0.0) -> Query[bool] | None:
+        """Ask for more time, where `keep` would; `require` looks at the answer."""
         left = self.until - boot_time()
-        if left < max(lasting, self._seconds * 2 / 3) and not self._asked(RENEW):
+        return self._asking(RENEW) if left < max(lasting, self._seconds * 2 / 3) else None
+
+    def require(self, renewing: Query[bool] | None) -> None:
+        """Raise LeaseLostError where more time was asked for and not granted."""
+        if renewing is not None and not renewing.answer:
             raise LeaseLostError(f"{self._name} stood still for too long: another run has taken over")
 
-    def _asked(self, statement: LiteralString) -> bool:
+    def _asking(self, statement: LiteralString) -> Query[bool]:
         asked_at = boot_time()
-        granted = self._connection.execute(statement, self._parameters).fetchone() is not None
-        if granted:
-            self.until = asked_at + self._seconds
-        return granted
+
+        def read(cursor: psycopg.Cursor[Row]) -> bool:
+            granted = cursor.fetchone() is not None
+            if granted:
+                self.granted(asked_at)
+            return granted
+
+        return Query(statement, self._parameters, read)
+
+    def granted(self, asked_at: float) -> None:
+        """Note that it was granted to who asked for it at `asked_at`, by `boot_time()`."""
+        self.until, self._is_held = asked_at + self._seconds, True
+
+    def giving_up(self) -> Query[None]:
+        """Ask for the next one to have it."""
+
+        def read(_cursor: psycopg.Cursor[Row]) -> None:
+            self._is_held = False
+
+        return Query(GIVE_UP, self._parameters, read)
 
     def give_up(self) -> None:
-        """Let the next one have it; with the connection gone, it runs out by itself."""
-        with suppress(psycopg.Error):
-            self._connection.execute(GIVE_UP, self._parameters)
+        """Let the next one have it, if this one has it; with the connection gone, it runs out by itself."""
+        if self._is_held:
+            with suppress(psycopg.Error):
+                self._connection.ask(self.giving_up())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.database.connection import transaction
+from assetbatch.database.query import Query, command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,16 @@ from assetbatch.outbox o
 where published_at is null and id > %(after_id)s
 order by id
 limit %(limit)s
+"""
+
+# The right to publish, where there is something to publish.
+TAKE_TURN = """
+insert into assetbatch.leases as l (name, holder, held_until)
+select %(name)s, %(holder)s, clock_timestamp() + make_interval(secs => %(seconds)s)
+where exists (select from assetbatch.outbox where published_at is null)
+on conflict (name) do update set holder = excluded.holder, held_until = excluded.held_until
+where l.held_until < clock_timestamp() or l.holder = excluded.holder
+returning holder
 """
 
 IS_ANY_PENDING = "select exists (select from assetbatch.outbox where published_at is null) as pending"
@@ -210,25 +221,23 @@ class Stretch:
     next_transaction: int
 
 
-def pending(connection: Connection, *, limit: int, max_age_minutes: float, after_id: int = 0) -> list[Event]:
-    """Read the oldest events that were not announced yet, in order, but for those up to `after_id`."""
-    parameters = {"limit": limit, "max_age_minutes": max_age_minutes, "after_id": after_id}
-    return [
-        Event(row["id"], row["symbol"], row["payload"], row["overtaken"])
-        for row in connection.execute(READ_PENDING, parameters)
-    ]
+def pending(*, limit: int, max_age_minutes: float, after_id: int = 0) -> Query[list[Event]]:
+    """Ask for the oldest events that were not announced yet, in order, but for those up to `after_id`."""
+    return Query(
+        READ_PENDING,
+        {"limit": limit, "max_age_minutes": max_age_minutes, "after_id": after_id},
+        lambda rows: [Event(row["id"], row["symbol"], row["payload"], row["overtaken"]) for row in rows],
+    )
 
 
-def is_any_pending(connection: Connection) -> bool:
-    """Tell whether events wait to be announced."""
-    row = connection.execute(IS_ANY_PENDING).fetchone()
-    return row is not None and bool(row["pending"])
+def is_any_pending() -> Query[bool]:
+    """Ask whether events wait to be announced."""
+    return Query(IS_ANY_PENDING, None, lambda rows: any(row["pending"] for row in rows))
 
 
-def mark_published(connection: Connection, events: Sequence[Event], *, is_well: bool = False) -> None:
+def mark_published(events: Sequence[Event], *, is_well: bool = False) -> Query[int]:
     """Write down that they were announced; `is_well`: and that none was refused."""
-    if events:
-        connection.execute(MARK_PUBLISHED, {"ids": [event.id for event in events], "is_well": is_well})
+    return command(MARK_PUBLISHED, {"ids": [event.id for event in events], "is_well": is_well})
 
 
 def note_refusal(connection: Connection, words: str) -> None:
@@ -236,10 +245,9 @@ def note_refusal(connection: Connection, words: str) -> None:
     connection.execute(NOTE_REFUSAL, {"words": words})
 
 
-def refusal(connection: Connection) -> Refusal | None:
-    """Return why events wait that were refused; None: none were since the last that were taken, or none wait."""
-    row = connection.execute(READ_REFUSAL).fetchone()
-    return None if row is None else Refusal(**row)
+def refusal() -> Query[Refusal | None]:
+    """Ask why events wait that were refused; None: none were since the last that were taken, or none wait."""
+    return Query(READ_REFUSAL, None, lambda rows: next((Refusal(**row) for row in rows), None))
 
 
 def set_aside(connection: Connection, events: Sequence[Event]) -> None:
@@ -252,18 +260,18 @@ def drop(connection: Connection, events: Sequence[Event]) -> None:
     connection.execute(DROP, {"ids": [event.id for event in events]})
 
 
-def sweep(connection: Connection, *, max_age_minutes: float, limit: int = SWEPT) -> int:
-    """Delete old events of the next stretch: published ones, and those that were overtaken; return how many."""
+def sweep(*, max_age_minutes: float, limit: int = SWEPT) -> Query[int]:
+    """Delete old events of the next stretch: published ones, and those that were overtaken; tell how many."""
     parameters = {"max_age_minutes": max_age_minutes, "kept_minutes": KEPT_MINUTES, "limit": limit}
-    row = connection.execute(SWEEP, parameters).fetchone()
-    return 0 if row is None else row["gone"]
+    return Query(SWEEP, parameters, lambda rows: sum(row["gone"] for row in rows))
 
 
 def notify(connection: Connection, events: Sequence[Event], *, seconds: float) -> None:
     """Announce by NOTIFY, on each symbol's channel and on `asset:update`, and mark, within so many seconds."""
     timeout = f"{max(1, round(seconds * 1000))}ms"
-    with transaction(connection, lock_timeout=timeout, statement_timeout=timeout):
-        connection.execute(NOTIFY, {"ids": [event.id for event in events]})
+    connection.ask(
+        command(NOTIFY, {"ids": [event.id for event in events]}), lock_timeout=timeout, statement_timeout=timeout
+    )
 
 
 def notify_apart(connection: Connection, events: Sequence[Event], *, seconds: float) -> Sifted[Event, Sequence[Event]]:

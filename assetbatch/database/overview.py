@@ -7,10 +7,10 @@ row to row, so each row would be looked at.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from assetbatch.database import entitlements, outbox, platform
-from assetbatch.planner import ASK_AGAIN
+from assetbatch.database.query import Query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,20 +120,19 @@ where (select count(distinct (version, plan)) from hosts) > 1
 order by host
 """
 
-READ_KEY_IN_USE = """
-select key_fingerprint as key from assetbatch.rate_limits
-order by key_fingerprint is not distinct from %(key)s desc, greatest(last_answer_at, next_call_at) desc limit 1
-"""
-
+# Of the key that is named, or was used last.
 READ_BUDGET = """
-select k.max_calls, extract(epoch from k.window_length)::float8 as window_seconds,
+select k.key_fingerprint as key, k.max_calls, extract(epoch from k.window_length)::float8 as window_seconds,
        case when k.full_by + k.window_length + k.margin > clock_timestamp() then k.max_calls
             else count(*) filter (where s.counted_by + k.window_length + k.margin > clock_timestamp()) end as busy,
        greatest(min(s.counted_by), k.full_by) + k.window_length + k.margin as next_free_at,
        k.blocked_until, k.spaced_until > clock_timestamp() as spaced
 from assetbatch.rate_limits k
 left join assetbatch.rate_limit_slots s using (key_fingerprint)
-where k.key_fingerprint = %(key)s
+where k.key_fingerprint = (
+  select key_fingerprint from assetbatch.rate_limits
+  order by key_fingerprint is not distinct from %(key)s desc, greatest(last_answer_at, next_call_at) desc limit 1
+)
 group by k.key_fingerprint
 """
 
@@ -232,44 +231,72 @@ class Overview:
         return next(row for row in self.jobs if row["job"] == name)
 
 
-def read(
-    connection: Connection,
-    *,
-    jobs: Sequence[str],
-    key: str | None,
-    plan: str,
-    enqueued_every_seconds: float,
-) -> Overview:
-    """Read all that `status` tells of, for these jobs; `key` is the fingerprint of the key in use.
+class Reading:
+    """The questions whose answers are an overview of these jobs; `key` is the fingerprint of the key in use.
 
     Where none is at hand it is the one that was used last.
     """
-    hour = connection.execute(READ_HOUR).fetchone()
-    assert hour is not None  # noqa: S101 - an aggregate has one row
-    used = connection.execute(READ_KEY_IN_USE, {"key": key}).fetchone()
-    if key is None and used is not None:
-        key = used["key"]
-    before = connection.execute(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds}).fetchone()
-    return Overview(
-        now=hour["now"],
-        jobs=connection.execute(READ_JOBS, {"jobs": list(jobs)}).fetchall(),
-        hour=hour,
-        queue=connection.execute(READ_QUEUE, {"limit": MOST_NAMED}).fetchall(),
-        queue_size_before=None if before is None else before["remaining"],
-        budget=connection.execute(READ_BUDGET, {"key": used and used["key"]}).fetchone(),
-        disagreeing_hosts=connection.execute(READ_DISAGREEING_HOSTS).fetchall(),
-        differing_hosts=connection.execute(READ_DIFFERING_HOSTS).fetchall(),
-        entitlements=entitlements.read(connection, key=key, plan=plan) if key else {},
-        days=entitlements.read_days(connection, hour["now"]),
-        closed=entitlements.closed_markets(connection, hour["now"] - ASK_AGAIN),
-        key=key,
-        first_run_at=hour["first_run_at"],
-        failing_bars=connection.execute(READ_FAILING_BARS, {"limit": MOST_NAMED}).fetchall(),
-        events_refused=outbox.refusal(connection),
-        sight=platform.sight(connection),
-    )
+
+    def __init__(self, *, jobs: Sequence[str], key: str | None, plan: str, enqueued_every_seconds: float) -> None:
+        self._key = key
+        self._plan = plan
+        self._hour = _rows(READ_HOUR)
+        self._budget = _rows(READ_BUDGET, {"key": key})
+        self._before = _rows(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds})
+        self._jobs = _rows(READ_JOBS, {"jobs": list(jobs)})
+        self._queue = _rows(READ_QUEUE, {"limit": MOST_NAMED})
+        self._disagreeing_hosts = _rows(READ_DISAGREEING_HOSTS)
+        self._differing_hosts = _rows(READ_DIFFERING_HOSTS)
+        self._remembered = entitlements.Remembered(key=key or "", plan=plan, now=None)
+        self._failing_bars = _rows(READ_FAILING_BARS, {"limit": MOST_NAMED})
+        self._refusal = outbox.refusal()
+        self._sight = platform.sight()
+        self.queries: tuple[Query[Any], ...] = (
+            self._hour,
+            self._budget,
+            self._before,
+            self._jobs,
+            self._queue,
+            self._disagreeing_hosts,
+            self._differing_hosts,
+            *self._remembered.queries,
+            self._failing_bars,
+            self._refusal,
+            self._sight,
+        )
+
+    def overview(self, connection: Connection) -> Overview:
+        """Return what was read; what the key may see that was used last is asked for now."""
+        (hour,), budget = self._hour.answer, next(iter(self._budget.answer), None)
+        key, allowed = self._key, self._remembered.entitlements
+        if key is None and budget is not None:
+            key = budget["key"]
+            allowed = entitlements.entitlements(key=key, plan=self._plan)
+            connection.ask(allowed)
+        return Overview(
+            now=hour["now"],
+            jobs=self._jobs.answer,
+            hour=hour,
+            queue=self._queue.answer,
+            queue_size_before=next((row["remaining"] for row in self._before.answer), None),
+            budget=budget,
+            disagreeing_hosts=self._disagreeing_hosts.answer,
+            differing_hosts=self._differing_hosts.answer,
+            entitlements=allowed.answer,
+            days=self._remembered.days.answer,
+            closed=self._remembered.closed.answer,
+            key=key,
+            first_run_at=hour["first_run_at"],
+            failing_bars=self._failing_bars.answer,
+            events_refused=self._refusal.answer,
+            sight=self._sight.answer,
+        )
 
 
-def not_well(connection: Connection, *, seconds: float, limit: int) -> list[Row]:
-    """Read the runs of the last so many seconds that were not well, the newest first."""
-    return connection.execute(READ_NOT_WELL, {"seconds": seconds, "limit": limit}).fetchall()
+def _rows(statement: LiteralString, params: Mapping[str, object] | None = None) -> Query[list[Row]]:
+    return Query(statement, params, lambda cursor: cursor.fetchall())
+
+
+def not_well(*, seconds: float, limit: int) -> Query[list[Row]]:
+    """Ask for the runs of the last so many seconds that were not well, the newest first."""
+    return _rows(READ_NOT_WELL, {"seconds": seconds, "limit": limit})

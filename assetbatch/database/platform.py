@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from assetbatch.database.query import Query
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from assetbatch.database.connection import Connection
+    import psycopg
+
+    from assetbatch.database.connection import Connection, Row
 
 # The row polygon is missing, and cannot be put there without values that nobody but the owner knows better.
 READ_PROVIDER_LACK = """
@@ -127,11 +130,15 @@ class Sight:
         return "`assetbatch init` puts it there"
 
 
-def sight(connection: Connection) -> Sight:
-    """Return what the role that asks may see of the platform's tables."""
-    row = connection.execute(READ_SIGHT).fetchone()
-    assert row is not None  # noqa: S101 - a select without from has one row
-    return Sight(row["role"], row["has_provider"], tuple(row["guarded"]))
+def sight() -> Query[Sight]:
+    """Ask what the role that asks may see of the platform's tables."""
+
+    def read(cursor: psycopg.Cursor[Row]) -> Sight:
+        row = cursor.fetchone()
+        assert row is not None  # noqa: S101 - a select without from has one row
+        return Sight(row["role"], row["has_provider"], tuple(row["guarded"]))
+
+    return Query(READ_SIGHT, None, read)
 
 
 @dataclass(frozen=True, slots=True)

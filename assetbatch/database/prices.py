@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 
 from assetbatch.database.errors import words_of
+from assetbatch.database.query import Query, command
 from assetbatch.database.savepoints import refuses, refuses_row, sift
 from assetbatch.errors import KINDS, FailureKind, SyncStatus
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.model import Quote
 
 # As far ahead as a quote of the vendor's may be: clocks differ.
@@ -253,15 +254,25 @@ def _is_there(quote: Quote, stored: object) -> bool:
     )
 
 
-def write(connection: Connection, brought: Sequence[Brought], times: Times, *, carefully: bool) -> Stored:
+def write(
+    connection: Connection,
+    brought: Sequence[Brought],
+    times: Times,
+    *,
+    carefully: bool,
+    along: Callable[[Stored], Sequence[Query[Any]]] = lambda _: (),
+) -> Stored:
     """Write what was brought. The caller opens the transaction, and repeats it `carefully` when this raises a refusal.
+
+    `along` is told what is going to become of it, but for `statuses_lost`: what it returns is asked in the same round
+    trip.
 
     Carefully means that what the platform refuses is looked for, and fails alone; and that what another transaction
     keeps locked is left to the next run. Raises what has to do with no row: trouble of the server, a table that takes
     nothing from this role.
     """
     if not carefully:
-        return _write_together(connection, brought, times)
+        return _write_together(connection, brought, times, along)
     limit = connection.execute(READ_LOCK_TIMEOUT).fetchone()
     connection.execute(WAIT_SHORTLY, {"lock_timeout": LOCKED_ROW_TIMEOUT})
     # In the order of all who write, for the parts come in another.
@@ -271,6 +282,7 @@ def write(connection: Connection, brought: Sequence[Brought], times: Times, *, c
     if reasons:
         stored += _write_refusals(connection, reasons, times)
     connection.execute(WAIT_SHORTLY, limit)
+    connection.ask(*along(stored))
     return stored
 
 
@@ -314,17 +326,23 @@ def _write_refusals(connection: Connection, reasons: Mapping[str, psycopg.Error]
     ]
     refused = [Brought(failure.symbol, failure=failure) for failure in failures]
     # The status tells of it too, unless it is this very table that refuses.
-    sift(connection, refused, lambda part: _write_statuses(connection, part))
-    _write_states(connection, refused, {}, times)
+    sift(connection, refused, lambda part: connection.answer(_statuses(part)))
+    connection.ask(_states(refused, {}, times))
     return Stored(failed=failures)
 
 
-def _write_together(connection: Connection, brought: Sequence[Brought], times: Times) -> Stored:
+def _write_together(
+    connection: Connection,
+    brought: Sequence[Brought],
+    times: Times,
+    along: Callable[[Stored], Sequence[Query[Any]]] = lambda _: (),
+) -> Stored:
     symbols = {"symbols": [one.symbol for one in brought]}
     locked = {row["symbol"]: row for row in connection.execute(LOCK_SYMBOLS, symbols)}
     if new := [one.symbol for one in brought if not one.known and one.symbol not in locked]:
-        connection.execute(ADD_SYMBOLS, {"symbols": new})
-        locked = {row["symbol"]: row for row in connection.execute(LOCK_SYMBOLS, symbols)}
+        locking = Query(LOCK_SYMBOLS, symbols, lambda rows: {row["symbol"]: row for row in rows})
+        connection.ask(command(ADD_SYMBOLS, {"symbols": new}), locking)
+        locked = locking.answer
         if not locked.keys() >= set(new):
             raise psycopg.errors.RaiseException(why_not_there(connection, new))
     deleted = [one.symbol for one in brought if one.symbol not in locked]
@@ -335,20 +353,25 @@ def _write_together(connection: Connection, brought: Sequence[Brought], times: T
         for one in brought
         if one.quote is not None and supersedes(one.quote, before[one.symbol], times.answered_at)
     }
-    if changed:
-        connection.execute(WRITE_PRICES, _columns(changed))
-    after = _write_statuses(connection, brought)
-    if not all(_is_there(quote, after.prices.get(symbol)) for symbol, quote in changed.items()):
-        raise psycopg.errors.RaiseException("a trigger or a rule of trading.symbols drops or changes the price")
-    _write_states(connection, brought, changed, times)
-    return Stored(
+    stored = Stored(
         updated=list(changed),
         unchanged=[one.symbol for one in brought if one.failure is None and one.symbol not in changed],
         deleted=deleted,
         failed=[one.failure for one in brought if one.failure is not None],
         from_future=[symbol for symbol in changed if _is_future(_time_of(before[symbol]), times.answered_at)],
-        statuses_lost=len(brought) - after.statuses,
     )
+    statuses = _statuses(brought)
+    connection.ask(
+        *([command(WRITE_PRICES, _columns(changed))] if changed else []),
+        statuses,
+        _states(brought, changed, times),
+        *along(stored),
+    )
+    after = statuses.answer
+    if not all(_is_there(quote, after.prices.get(symbol)) for symbol, quote in changed.items()):
+        raise psycopg.errors.RaiseException("a trigger or a rule of trading.symbols drops or changes the price")
+    stored.statuses_lost = len(brought) - after.written
+    return stored
 
 
 def why_not_there(connection: Connection, symbols: Sequence[str]) -> str:
@@ -374,15 +397,21 @@ class _After:
     """What the tables hold after prices and statuses were written: each `last_update`; how many statuses were."""
 
     prices: dict[str, object]
-    statuses: int
+    written: int
 
 
-def _write_statuses(connection: Connection, brought: Sequence[Brought]) -> _After:
-    rows = connection.execute(
+def _statuses(brought: Sequence[Brought]) -> Query[_After]:
+    """Write the status of each."""
+
+    def read(cursor: psycopg.Cursor[Row]) -> _After:
+        rows = cursor.fetchall()
+        return _After({row["symbol"]: row["last_update"] for row in rows}, rows[0]["written"] if rows else 0)
+
+    return Query(
         WRITE_SYNC_STATUS,
         {"symbols": [one.symbol for one in brought], "sync_statuses": [_sync_status(one).value for one in brought]},
-    ).fetchall()
-    return _After({row["symbol"]: row["last_update"] for row in rows}, rows[0]["written"] if rows else 0)
+        read,
+    )
 
 
 def _sync_status(one: Brought) -> SyncStatus:
@@ -391,10 +420,9 @@ def _sync_status(one: Brought) -> SyncStatus:
     return SyncStatus.NO_DATA if one.quote is None else SyncStatus.SUCCESS
 
 
-def _write_states(
-    connection: Connection, brought: Sequence[Brought], changed: Mapping[str, Quote], times: Times
-) -> None:
-    connection.execute(
+def _states(brought: Sequence[Brought], changed: Mapping[str, Quote], times: Times) -> Query[int]:
+    """Write what is known of each, and the events of those whose price changed."""
+    return command(
         WRITE_SYNC_STATE_AND_EVENTS,
         {
             "symbols": [one.symbol for one in brought],

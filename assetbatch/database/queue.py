@@ -11,20 +11,23 @@ half of this module: they are best read beside each other.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from assetbatch.database.leases import new_token, release_dead
+from assetbatch.database.leases import dead_runs, new_token, release
+from assetbatch.database.query import Query
 from assetbatch.errors import EXIT_BUG, FailureKind
 from assetbatch.model import Asset, AssetType, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import date, datetime
     from uuid import UUID
 
-    from assetbatch.database.connection import Connection
+    import psycopg
+
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.model import Failure
 
 log = logging.getLogger(__name__)
@@ -64,7 +67,10 @@ with expired as materialized (
 )
 select array(select symbol from brought_back where state = 'queued' order by symbol) as expired,
        array(select symbol from brought_back where state = 'dead' order by symbol) as dead,
-       (select count(*) from promoted) as promoted
+       (select count(*) from promoted) as promoted,
+       exists (select from brought_back where state = 'queued') or exists (select from promoted) or (
+         select true from assetbatch.queue where state = 'queued' order by (priority > 1), rank, id limit 1
+       ) is not null as is_waiting
 """
 
 # In the order of the index: else, with few rows in this state among many, all are read to find one.
@@ -110,13 +116,17 @@ with run as materialized (
   returning r.place, q.symbol, r.polygon_ticker, r.asset_type, r.rank, r.update_frequency_seconds,
             q.attempts, q.served_at, q.struck_at
 )
-select * from claimed order by place
+select *, (
+  select true from assetbatch.queue where state = 'queued' and symbol not in (select symbol from claimed)
+  order by (priority > 1), rank, id limit 1
+) is not null as more
+from claimed order by place
 """
 
 # What a claim has brought whose answer was lost.
 CLAIMED = """
 select q.symbol, a.polygon_ticker, a.asset_type, a.rank, a.update_frequency_seconds,
-       q.attempts, q.served_at, q.struck_at
+       q.attempts, q.served_at, q.struck_at, true as more
 from assetbatch.queue q
 left join assetbatch.assets a on a.symbol = q.symbol and a.enabled and a.role = 'secondary'
 where q.token = %(token)s
@@ -224,6 +234,12 @@ class Item:
     struck_at: datetime | None
 
 
+class Batch(list[Item]):
+    """Claimed items; `more`: others waited beside them."""
+
+    more = False
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a claim ends that did not bring the item to its end.
@@ -243,11 +259,15 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class BroughtBack:
-    """What became of items whose worker was lost, and how many delayed ones are due again."""
+    """What became of items whose worker was lost, and how many delayed ones are due again.
+
+    `is_waiting`: an item waits for its turn now.
+    """
 
     expired: list[str]
     dead: list[str]
     promoted: int
+    is_waiting: bool = field(default=False, compare=False)
 
 
 def bring_back(connection: Connection, *, retries: int) -> BroughtBack:
@@ -255,13 +275,28 @@ def bring_back(connection: Connection, *, retries: int) -> BroughtBack:
 
     What a killed worker of this host held has been leased for long enough.
     """
-    release_dead(connection)
-    row = connection.execute(
-        BRING_BACK,
-        {"retries": retries, "kind": FailureKind.WORKER_LOST.value, "error": LOST, "bug": EXIT_BUG},
-    ).fetchone()
-    assert row is not None  # noqa: S101 - a select without from has one row
-    return BroughtBack(row["expired"], row["dead"], row["promoted"])
+    dead, brought_back = dead_runs(), bringing_back(retries=retries)
+    connection.ask(dead, brought_back)
+    if release(connection, dead.answer):
+        before = brought_back.answer
+        again = connection.answer(brought_back)
+        return BroughtBack(
+            before.expired + again.expired, before.dead + again.dead, before.promoted + again.promoted, again.is_waiting
+        )
+    return brought_back.answer
+
+
+def bringing_back(*, retries: int) -> Query[BroughtBack]:
+    """Ask for what `bring_back` does, but for what killed workers of this host held."""
+
+    def read(cursor: psycopg.Cursor[Row]) -> BroughtBack:
+        row = cursor.fetchone()
+        assert row is not None  # noqa: S101 - a select without from has one row
+        return BroughtBack(row["expired"], row["dead"], row["promoted"], row["is_waiting"])
+
+    return Query(
+        BRING_BACK, {"retries": retries, "kind": FailureKind.WORKER_LOST.value, "error": LOST, "bug": EXIT_BUG}, read
+    )
 
 
 def is_waiting(connection: Connection) -> bool:
@@ -285,7 +320,7 @@ def claim(
     added_length: int,
     lease_seconds: float,
     run_id: int | None = None,
-) -> list[Item]:
+) -> Batch:
     """Claim the first `limit` items at most: for one call, or (`alone`) for a call each.
 
     A call's tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
@@ -309,7 +344,7 @@ def claim(
     if strays:
         log.warning("dropped from the queue, being no enabled secondary asset any more: %s", ", ".join(strays))
         connection.execute(COMPLETE, {"symbols": strays, "tokens": [token] * len(strays)})
-    return [
+    batch = Batch(
         Item(
             Asset(
                 row["symbol"],
@@ -326,7 +361,9 @@ def claim(
         )
         for row in rows
         if row["polygon_ticker"] is not None
-    ]
+    )
+    batch.more = any(row["more"] for row in rows)
+    return batch
 
 
 def keep(connection: Connection, items: Sequence[Item], *, lease_seconds: float) -> None:
@@ -336,7 +373,16 @@ def keep(connection: Connection, items: Sequence[Item], *, lease_seconds: float)
 
 def complete(connection: Connection, items: Sequence[Item]) -> set[str]:
     """Take items off the queue that are done; return the symbols of those whose lease was still held."""
-    return {row["symbol"] for row in connection.execute(COMPLETE, _claims(items))} if items else set()
+    return connection.answer(completing(items)) if items else set()
+
+
+def completing(items: Sequence[Item]) -> Query[set[str]]:
+    """Ask for what `complete` does."""
+    return Query(COMPLETE, _claims(items), _symbols)
+
+
+def _symbols(rows: Iterable[Row]) -> set[str]:
+    return {row["symbol"] for row in rows}
 
 
 def complete_served(
@@ -358,16 +404,14 @@ def complete_served(
     return [row["symbol"] for row in rows]
 
 
-def end(connection: Connection, endings: Sequence[Ending], *, step_seconds: float, plan: str, key: str) -> set[str]:
-    """End claims otherwise; return the symbols of those whose lease was still held.
+def ending(endings: Sequence[Ending], *, step_seconds: float, plan: str, key: str) -> Query[set[str]]:
+    """End claims otherwise; the answer is the symbols of those whose lease was still held.
 
     `step_seconds` is what a step of priority is worth; `plan` and `key` (its fingerprint) are what dead letters died
     under.
     """
-    if not endings:
-        return set()
     failures = [ending.failure for ending in endings]
-    rows = connection.execute(
+    return Query(
         END,
         _claims([ending.item for ending in endings])
         | {
@@ -382,8 +426,8 @@ def end(connection: Connection, endings: Sequence[Ending], *, step_seconds: floa
             "plan": plan,
             "key": key,
         },
+        _symbols,
     )
-    return {row["symbol"] for row in rows}
 
 
 def _claims(items: Sequence[Item]) -> dict[str, object]:

@@ -22,7 +22,8 @@ from uuid import uuid4
 import psycopg
 
 from assetbatch.boottime import boot_time
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.database.query import Query, command
+from assetbatch.errors import CallError, FailureKind, LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
+    from assetbatch.database.leases import Lease
 
 log = logging.getLogger(__name__)
 
@@ -162,11 +164,19 @@ class RateLimiter:
         self._pause = pause
         self._refusals = 0
 
-    def acquire(self, *, max_wait_seconds: float = math.inf, calls_after: int = 0, calls: int = 1) -> Slot:
+    def acquire(
+        self,
+        *,
+        max_wait_seconds: float = math.inf,
+        calls_after: int = 0,
+        calls: int = 1,
+        lease: Lease | None = None,
+    ) -> Slot:
         """Wait for a slot, on an unlimited plan for `calls` of them.
 
-        `calls_after` tells how many calls this run still means to make after this one. Raises CallError (no_slot) at
-        once when it would take longer than `max_wait_seconds`, or when that is negative.
+        `calls_after` tells how many calls this run still means to make after this one. The `lease` is kept for as long
+        as a call takes. Raises CallError (no_slot) at once when it would take longer than `max_wait_seconds`, or when
+        that is negative, and LeaseLostError.
         """
         if max_wait_seconds < 0:
             raise CallError(FailureKind.NO_SLOT, "the time in which calls may begin is over", sent=False)
@@ -178,7 +188,7 @@ class RateLimiter:
             while True:
                 asked_at, refusals = boot_time(), self._refusals
                 left = max_wait_seconds - (time.monotonic() - started)
-                answer = self._ask(ticket, 0.0 if turn_at is None else left, calls_after, calls)
+                answer = self._ask(ticket, 0.0 if turn_at is None else left, calls_after, calls, lease)
                 ticket = answer["ticket"]
                 if answer["verdict"] == "refused" and turn_at is None and answer["wait_seconds"] <= left:
                     turn_at = time.monotonic() + answer["wait_seconds"]
@@ -225,8 +235,12 @@ class RateLimiter:
             raise CallError(FailureKind.NO_SLOT, "each call comes too late to be used", sent=False)
         return False
 
-    def _ask(self, ticket: int | None, max_wait_seconds: float, calls_after: int, calls: int = 1) -> dict[str, Any]:
-        row = self._connection.execute(
+    def _ask(
+        self, ticket: int | None, max_wait_seconds: float, calls_after: int, calls: int, lease: Lease | None
+    ) -> dict[str, Any]:
+        token = uuid4()
+        renewing = None if lease is None else lease.renewing(lasting=self.rules.hold_seconds)
+        asking = Query(
             ACQUIRE,
             {
                 "key": self._key,
@@ -243,11 +257,32 @@ class RateLimiter:
                 "calls_after": calls_after,
                 "calls": calls,
                 # Ours, so that a slot whose grant was lost on the way is known again.
-                "token": uuid4(),
+                "token": token,
             },
-        ).fetchone()
+            lambda cursor: cursor.fetchone(),
+        )
+        # In this order: who waits for the key's row has nothing locked yet.
+        self._connection.ask(asking, *([renewing] if renewing else []))
+        row = asking.answer
         assert row is not None  # noqa: S101 - a function answers with a row
+        if lease is not None:
+            try:
+                lease.require(renewing)
+            except LeaseLostError:
+                self._forgo(row)
+                raise
         return row
+
+    def _forgo(self, answer: dict[str, Any]) -> None:
+        """Give back what was granted, or the place in the line, since there is no right to make a call."""
+        with suppress(psycopg.Error):
+            if answer["token"] is not None:
+                self._connection.execute(
+                    RELEASE,
+                    {"key": self._key, "token": answer["token"], "outcome": Outcome.UNSENT, "retry_after": None},
+                )
+            elif answer["ticket"] is not None:
+                self._connection.execute(WITHDRAW, {"key": self._key, "ticket": answer["ticket"]})
 
     def release(self, slot: Slot, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
         """Report what became of the request, as soon as it is known; return False for an unforeseen refusal."""
@@ -266,9 +301,9 @@ class RateLimiter:
             log.warning("a call took longer than it can: its slot was given to another one meanwhile")
         return bool(row["foreseen"])
 
-    def foresee(self, *, calls: int, due: datetime, every_seconds: float, grace_seconds: float) -> None:
-        """At the end of a priority run: keep `calls` slots for the next one, at `due`."""
-        self._connection.execute(
+    def foreseeing(self, *, calls: int, due: datetime, every_seconds: float, grace_seconds: float) -> Query[int]:
+        """Keep `calls` slots for the next priority run, at `due`: what one leaves at its end."""
+        return command(
             FORESEE,
             {"key": self._key, "calls": calls, "due": due, "every": every_seconds, "grace": grace_seconds},
         )

@@ -81,18 +81,30 @@ delete from assetbatch.daily_figures where (market, day) in (
 FORGET = (FORGET_CALLS, FORGET_RUNS, FORGET_HOSTS, FORGET_ENTITLEMENTS, FORGET_DAYS)
 
 
-def prune(connection: Connection, *, days: int, budget_seconds: float = BUDGET_SECONDS, batch: int = BATCH) -> int:
+def turn(connection: Connection) -> Lease:
+    """Return the lease of who prunes: kept, not given up, so that it is once an hour."""
+    return Lease(connection, "pruning", seconds=EVERY_SECONDS)
+
+
+def prune(
+    connection: Connection,
+    *,
+    days: int,
+    lease: Lease | None = None,
+    budget_seconds: float = BUDGET_SECONDS,
+    batch: int = BATCH,
+) -> int:
     """Delete what is older than so many days, as much as the time allows; return how many rows that were.
 
-    Does nothing within an hour of the last time that nothing was left over, and while another run does it. What gets
-    in its way is logged: the run that it belongs to went well.
+    Does nothing within an hour of the last time that nothing was left over, and while another run does it; who has its
+    `lease` has seen to that. What gets in its way is logged: the run that it belongs to went well.
     """
-    # Kept, not given up: that is what makes it once an hour.
-    lease = Lease(connection, "pruning", seconds=EVERY_SECONDS)
     deleted = 0
     try:
-        if not lease.take():
-            return 0
+        if lease is None:
+            lease = turn(connection)
+            if not connection.answer(lease.taking()):
+                return 0
         end = time.monotonic() + budget_seconds
         for statement in FORGET:
             while True:

@@ -5,28 +5,42 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import psycopg
 
 from assetbatch.database.errors import meaning_of
+from assetbatch.database.query import Query, command
 from assetbatch.errors import EXIT_BUG, KINDS, AssetbatchError, Interrupted
 from assetbatch.processes import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+    from uuid import UUID
 
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.model import RunResult
 
-# Times lie ahead where the clock that wrote them was set back since: no lease is taken for longer than two hours.
+# Who begins takes the right to run its job alone, if nobody has it. Times lie ahead where the clock that wrote them was
+# set back since: no lease is taken for longer than two hours.
 BEGIN_RUN = """
-insert into assetbatch.runs
-  (job, host, version, plan, calls_per_window, place, pid, pid_started, started_at, ends_by)
-select %(job)s, %(host)s, %(version)s, %(plan)s, %(calls_per_window)s, %(place)s, %(pid)s, %(pid_started)s,
-       at, at + make_interval(secs => %(longest)s)
-from coalesce(%(started_at)s::timestamptz, clock_timestamp()) as at
-returning id, started_at, %(started_at)s::timestamptz is null and (
+with run as (
+  insert into assetbatch.runs
+    (job, host, version, plan, calls_per_window, place, pid, pid_started, started_at, ends_by)
+  select %(job)s, %(host)s, %(version)s, %(plan)s, %(calls_per_window)s, %(place)s, %(pid)s, %(pid_started)s,
+         at, at + make_interval(secs => %(longest)s)
+  from coalesce(%(started_at)s::timestamptz, clock_timestamp()) as at
+  returning id, started_at, (lpad(to_hex(id), 16, '0') || %(secret)s)::uuid as token
+), lease as (
+  insert into assetbatch.leases as l (name, holder, held_until)
+  select %(job)s, token, clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+  from run where %(lease_seconds)s::float8 is not null
+  on conflict (name) do update set holder = excluded.holder, held_until = excluded.held_until
+  where l.held_until < clock_timestamp()
+  returning holder
+)
+select id, started_at, token, exists (select from lease) as has_lease, %(started_at)s::timestamptz is null and (
   exists (select from assetbatch.sync_state where served_at > clock_timestamp() + interval '1 minute')
   or exists (select from assetbatch.bar_state where asked_at > clock_timestamp() + interval '1 minute')
   or exists (select from assetbatch.daily_figures where asked_at > clock_timestamp() + interval '1 minute')
@@ -34,11 +48,15 @@ returning id, started_at, %(started_at)s::timestamptz is null and (
   or exists (select from assetbatch.market_status where asked_at > clock_timestamp() + interval '1 minute')
   or exists (select from assetbatch.leases where held_until > clock_timestamp() + interval '2 hours')
 ) as is_ahead
+from run
 """
 
 # What was begun though the answer was lost.
 BEGUN_RUN = """
-select id, started_at, false as is_ahead from assetbatch.runs
+select id, started_at, token, exists (select from assetbatch.leases where holder = token) as has_lease,
+       false as is_ahead
+from assetbatch.runs
+cross join lateral (select (lpad(to_hex(id), 16, '0') || %(secret)s)::uuid as token) own
 where job = %(job)s and place = %(place)s and pid = %(pid)s and pid_started = %(pid_started)s and status = 'running'
 order by id desc limit 1
 """
@@ -48,9 +66,16 @@ update assetbatch.runs
 set finished_at = %(finished_at)s, status = %(status)s, exit_code = %(exit_code)s, updated = %(updated)s,
     unchanged = %(unchanged)s, deferred = %(deferred)s, failed = %(failed)s, api_calls = %(api_calls)s,
     rate_limit_waits = %(rate_limit_waits)s, waited_seconds = %(waited_seconds)s,
-    requeued = %(requeued)s, dead = %(dead)s, enqueued = %(enqueued)s, remaining = %(remaining)s,
+    requeued = %(requeued)s, dead = %(dead)s, enqueued = %(enqueued)s,
     error_kind = %(error_kind)s, error = %(error)s
 where id = %(id)s
+"""
+
+# A statement of its own: runs that have nothing to do with the queue do without its table.
+NOTE_REMAINING = """
+update assetbatch.runs set remaining = (select count(*) from assetbatch.queue where state <> 'dead')
+where id = %(id)s
+returning remaining
 """
 
 ABANDON_RUN = """
@@ -112,15 +137,19 @@ class CallRecord:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run that has begun; `is_ahead`: times of the database lie in the future that cannot, see `ahead`."""
+    """A run that has begun; `is_ahead`: times of the database lie in the future that cannot, see `ahead`.
+
+    `token` is what it holds its lease by, if it `has_lease`.
+    """
 
     run_id: int
     started_at: datetime
+    token: UUID
+    has_lease: bool
     is_ahead: bool
 
 
 def begin(
-    connection: Connection,
     *,
     job: str,
     host: str,
@@ -129,14 +158,15 @@ def begin(
     calls_per_window: int | None,
     longest_seconds: float,
     started_at: datetime | None = None,
-) -> Begun:
+    lease_seconds: float | None = None,
+) -> Query[Begun]:
     """Write down that a run has begun; its start is by the database's clock unless given.
 
-    What has not ended after `longest_seconds` counts as killed, and at once what this process has begun when that is
-    gone.
+    Takes the lease on its job for `lease_seconds`, if nobody has it; None: it needs none. What has not ended after
+    `longest_seconds` counts as killed, and at once what this process has begun when that is gone.
     """
     process = this_process()
-    row = connection.execute(
+    return Query(
         BEGIN_RUN,
         {
             "job": job,
@@ -149,17 +179,29 @@ def begin(
             "pid_started": process and process.started,
             "longest": longest_seconds,
             "started_at": started_at,
+            "lease_seconds": lease_seconds,
+            "secret": uuid4().hex[16:],
         },
+        _read_begun,
         found_by=BEGUN_RUN,
-    ).fetchone()
+    )
+
+
+def _read_begun(cursor: psycopg.Cursor[Row]) -> Begun:
+    row = cursor.fetchone()
     assert row is not None  # noqa: S101 - an insert without conflict returns its row
-    return Begun(row["id"], row["started_at"], row["is_ahead"])
+    return Begun(row["id"], row["started_at"], row["token"], row["has_lease"], row["is_ahead"])
 
 
-def finish(connection: Connection, result: RunResult) -> None:
+def note_remaining(run_id: int) -> Query[int | None]:
+    """Write down how many items the queue has as a run ends, but for dead letters; that is the answer."""
+    return Query(NOTE_REMAINING, {"id": run_id}, lambda rows: next((row["remaining"] for row in rows), None))
+
+
+def finish(result: RunResult) -> Query[int]:
     """Write down how a run ended."""
     cause = result.ended_by or next(iter(result.failed), None)
-    connection.execute(
+    return command(
         FINISH_RUN,
         {
             "id": result.run_id,
@@ -176,7 +218,6 @@ def finish(connection: Connection, result: RunResult) -> None:
             "requeued": len(result.requeued),
             "dead": len(result.dead),
             "enqueued": result.enqueued.enqueued if result.enqueued else 0,
-            "remaining": result.remaining,
             "error_kind": cause.kind.value if cause else None,
             "error": cause.error if cause else None,
         },
@@ -202,9 +243,14 @@ def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
 
 
 def record_calls(connection: Connection, calls: Sequence[CallRecord]) -> None:
-    """Write down calls; of one that brought something, in the transaction that stores it."""
+    """Write down calls."""
+    connection.ask(recording(calls))
+
+
+def recording(calls: Sequence[CallRecord]) -> Query[int]:
+    """Write down calls: of one that brought something, in the transaction that stores it."""
     columns = {column.name: [getattr(call, column.name) for call in calls] for column in fields(CallRecord)}
-    connection.execute(RECORD_CALLS, columns, found_by=RECORDED_CALLS)
+    return Query(RECORD_CALLS, columns, lambda cursor: cursor.rowcount, found_by=RECORDED_CALLS)
 
 
 def is_struck(connection: Connection, *, times: int) -> bool:

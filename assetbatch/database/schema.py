@@ -20,6 +20,7 @@ from psycopg import sql
 from assetbatch import __version__
 from assetbatch.database.connection import transaction
 from assetbatch.database.platform import PlatformTablesError, keep_provider, lacks
+from assetbatch.database.query import Query
 from assetbatch.errors import SchemaError, SourceMismatchError
 
 if TYPE_CHECKING:
@@ -267,10 +268,9 @@ def claim_source(connection: Connection, source: str) -> None:
         )
 
 
-def source(connection: Connection) -> str | None:
-    """Name the source that the database belongs to; None before the first run."""
-    row = connection.execute(READ_SOURCE).fetchone()
-    return None if row is None else row["value"]
+def source() -> Query[str | None]:
+    """Ask for the name of the source that the database belongs to; None before the first run."""
+    return Query(READ_SOURCE, None, lambda rows: next((row["value"] for row in rows), None))
 
 
 def grants(role: str) -> str:

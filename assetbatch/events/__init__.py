@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
+    from assetbatch.database.query import Query
     from assetbatch.events.delivery import Publisher
 
 log = logging.getLogger(__name__)
@@ -73,10 +74,17 @@ class Announcer:
         self._warned = False
         self._lost_seconds = 0.0
 
-    def announce(self, *, at_once: bool = False) -> None:
+    def opening(self) -> Opening | None:
+        """Return what `announce` begins with, for who has other questions beside it; None: it would do nothing."""
+        if self._given_up or DELIVERY_SECONDS - self._lost_seconds < SHORTEST_SECONDS:
+            return None
+        return Opening(self._config, self._connection, run_id=self._run_id)
+
+    def announce(self, *, at_once: bool = False, opening: Opening | None = None) -> None:
         """Announce what waits, unless that was done just now, or this run has lost too much time with it.
 
-        Trouble with the carrier is logged as a warning, once: the events are still there for the next run.
+        `opening` has been asked for already. Trouble with the carrier is logged as a warning, once: the events are
+        still there for the next run.
         """
         left = DELIVERY_SECONDS - self._lost_seconds
         began = time.monotonic()
@@ -84,7 +92,7 @@ class Announcer:
             return
         failed = False
         try:
-            publish_pending(self._config, self._connection, seconds=left, run_id=self._run_id)
+            publish_pending(self._config, self._connection, seconds=left, run_id=self._run_id, opening=opening)
         except DeliveryError as error:
             failed = True
             if not self._warned:
@@ -102,28 +110,57 @@ class Announcer:
         self._not_before = began + max(RETRY_SECONDS if failed else PAUSE_SECONDS, took * PAUSE_FACTOR)
 
 
+class Opening:
+    """The right to publish what waits, where something does: asked for in one round trip, with what else goes along."""
+
+    def __init__(self, config: Config, connection: Connection, *, run_id: int | None) -> None:
+        max_age_minutes = config.settings.events.max_age_minutes
+        self.lease = Lease(connection, "publisher", seconds=LEASE_SECONDS, run_id=run_id)
+        self.is_granted = self.lease.taking(outbox.TAKE_TURN)
+        self.swept = outbox.sweep(max_age_minutes=max_age_minutes)
+        self.waiting = outbox.pending(limit=BATCH, max_age_minutes=max_age_minutes)
+
+    @property
+    def queries(self) -> tuple[Query[Any], ...]:
+        """Return the questions, in this order: with the right granted, nobody else publishes what is read then."""
+        return self.is_granted, self.swept, self.waiting
+
+
 def publish_pending(
-    config: Config, connection: Connection, *, seconds: float = DELIVERY_SECONDS, run_id: int | None = None
+    config: Config,
+    connection: Connection,
+    *,
+    seconds: float = DELIVERY_SECONDS,
+    run_id: int | None = None,
+    opening: Opening | None = None,
 ) -> int:
     """Announce what waits in the outbox, or as much as there is time for; return how many events were announced.
 
-    Raises DeliveryError.
+    `opening` has been asked for already. Raises DeliveryError.
     """
     end = time.monotonic() + seconds
-    lease = Lease(connection, "publisher", seconds=LEASE_SECONDS, run_id=run_id)
-    published = 0
-    swept = False
-    while lease.take():
+    if opening is None:
+        opening = Opening(config, connection, run_id=run_id)
+        connection.ask(*opening.queries)
+    lease, is_granted, published = opening.lease, opening.is_granted.answer, 0
+    if not is_granted and opening.waiting.answer and lease.take_from_dead():
+        is_granted = True
+        connection.ask(opening.waiting)
+    while is_granted:
         try:
-            if not swept:
-                outbox.sweep(connection, max_age_minutes=config.settings.events.max_age_minutes)
-                swept = True
-            published += _publish(config, connection, lease, end)
-        finally:
+            told, marking = _publish(config, connection, lease, end, opening.waiting.answer)
+        except BaseException:
             lease.give_up()
-        # A run that was turned away meanwhile has left its events to this one.
-        if end - time.monotonic() < SHORTEST_SECONDS or not outbox.is_any_pending(connection):
+            raise
+        published += told
+        any_pending = outbox.is_any_pending()
+        # After the right is given up: a run that was turned away meanwhile has left its events to this one.
+        connection.ask(*([marking] if marking else []), lease.giving_up(), any_pending)
+        if end - time.monotonic() < SHORTEST_SECONDS or not any_pending.answer:
             break
+        is_granted = lease.take()
+        if is_granted:
+            connection.ask(opening.waiting)
     return published
 
 
@@ -135,59 +172,64 @@ def _deliver(
     seconds: float,
     leave_by: float,
     is_well: bool,
-) -> RefusedError | None:
-    """Deliver events and mark those that were; return why some were refused, where others were taken.
+) -> tuple[RefusedError | None, Query[int]]:
+    """Deliver events; return why some were refused, where others were taken, and what marks those that were.
 
     `is_well`: none was refused before them. Raises DeliveryError, and LeaseLostError as the publisher does.
     """
     try:
         carrier.publish(news, seconds=seconds, leave_by=leave_by)
     except DeliveryError as error:
-        outbox.mark_published(connection, error.delivered)
+        marking = outbox.mark_published(error.delivered)
         if not isinstance(error, RefusedError):
+            connection.ask(marking)
             raise
         outbox.note_refusal(connection, str(error))
         if not error.delivered:
             raise
-        return error
-    outbox.mark_published(connection, news, is_well=is_well)
-    return None
+        return error, marking
+    return None, outbox.mark_published(news, is_well=is_well)
 
 
-def _publish(config: Config, connection: Connection, lease: Lease, end: float) -> int:
+def _publish(
+    config: Config, connection: Connection, lease: Lease, end: float, events: Sequence[outbox.Event]
+) -> tuple[int, Query[int] | None]:
+    """Announce these events and those behind them; return how many were, and what marks the last of them."""
     max_age_minutes = config.settings.events.max_age_minutes
     carrier: Publisher | None = None
     published = 0
     refusal: RefusedError | None = None
-    after_id = 0
+    marking: Query[int] | None = None
     try:
-        while end - time.monotonic() >= SHORTEST_SECONDS:
-            # Before they are read: with the lease lost in between, another one may have published some of them.
-            lease.keep(lasting=LEASE_SECONDS * 0.9)
-            events = outbox.pending(connection, limit=BATCH, max_age_minutes=max_age_minutes, after_id=after_id)
-            if not events:
-                break
+        while events and end - time.monotonic() >= SHORTEST_SECONDS:
             carrier = carrier or publisher(config, connection)
             if carrier is None:
                 outbox.set_aside(connection, events)
-                continue
             news = [event for event in events if not event.overtaken]
-            if len(news) < len(events):
+            if carrier is not None and len(news) < len(events):
                 outbox.drop(connection, [event for event in events if event.overtaken])
-            if news:
+            if carrier is not None and news:
                 left = min(max(SHORTEST_SECONDS, end - time.monotonic()), DELIVERY_SECONDS)
-                refused = _deliver(
+                refused, marking = _deliver(
                     connection, carrier, news, seconds=left, leave_by=lease.until - left, is_well=refusal is None
                 )
                 published += len(refused.delivered if refused else news)
-                if refused is not None:
-                    # It does not keep those behind it.
-                    refusal, after_id = refused, events[-1].id
+                refusal = refused or refusal
+            if len(events) < BATCH:
+                break
+            # Before they are read: with the lease lost in between, another one may have published some of them.
+            lease.keep(lasting=LEASE_SECONDS * 0.9)
+            # What was refused does not keep those behind it.
+            after_id = events[-1].id if refusal else 0
+            waiting = outbox.pending(limit=BATCH, max_age_minutes=max_age_minutes, after_id=after_id)
+            connection.ask(*([marking] if marking else []), waiting)
+            events, marking = waiting.answer, None
     except LeaseLostError:
         log.info("another run publishes now")
     finally:
         if carrier is not None:
             carrier.close()
     if refusal is not None:
+        connection.ask(*([marking] if marking else []))
         raise refusal
-    return published
+    return published, marking

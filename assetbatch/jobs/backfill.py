@@ -276,7 +276,7 @@ class _Pages(Bars):
         silences = bar_holes.silences(connection, self._wanted_spans, now=self._run.clock.now())
         long = [one for one in silences if one.bars * core.LENGTH >= core.SILENT]
         words = [f"{bar_holes.silence_sentence(long)}: start it again then, or leave it to drain-queue"] if long else []
-        refused = bar_holes.sentences(bar_holes.refused(connection, list(self._spans)))
+        refused = bar_holes.sentences(connection.answer(bar_holes.refused(list(self._spans))))
         return (*refused, *words, *unknown_tickers(self._unknown_ones))
 
     def is_ready(self) -> bool:

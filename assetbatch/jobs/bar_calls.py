@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
@@ -75,8 +76,11 @@ class BarCalls:
         self._last_holes: dict[str, Span] = {}
         # Markets whose day is not over for the vendor: what one asset was told holds for all.
         self._not_yet: set[AssetType] = set()
-        self._has_finality = bar_holes.has_finality(run.connection)
         self.ended_by: Trouble | None = None
+
+    @cached_property
+    def _has_finality(self) -> bool:
+        return bar_holes.has_finality(self._run.connection)
 
     def waiting(self) -> list[str]:
         """Tell whose newest bars are due and are not asked for by this run."""

@@ -67,7 +67,7 @@ class Bars(BarCalls, Source):
         """Return a sentence for each reason for which the platform's table did not take bars, in this run or before."""
         if not self.wanted.enabled:
             return ()
-        return tuple(bar_holes.sentences(bar_holes.refused(self._run.connection, self._symbols)))
+        return tuple(bar_holes.sentences(self._run.connection.answer(bar_holes.refused(self._symbols))))
 
     def is_ready(self) -> bool:
         """Return whether a call would be of use now."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.config import Config
+    from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import Lane, Slot
     from assetbatch.jobs.run import Run
     from assetbatch.model import Call
@@ -127,18 +128,21 @@ class Calls:
         self._run.stop.pause(seconds)
         self.keep_lease()
 
-    def keep_lease(self) -> None:
-        """Keep the right to run for at least as long as a call takes. Raises LeaseLostError."""
+    def keep_lease(self, *queries: Query[Any]) -> None:
+        """Keep the right to run for at least as long as a call takes; ask these with it. Raises LeaseLostError."""
         if self._run.lease is not None:
-            self._run.lease.keep(lasting=self._run.rules.hold_seconds)
+            self._run.lease.keep(*queries, lasting=self._run.rules.hold_seconds)
+        else:
+            self._run.connection.ask(*queries)
 
     def acquire(self, *, max_wait_seconds: float, calls_after: int = 0, calls: int = 1) -> Slot:
         """Wait for a slot. Raises CallError (no_slot) when it would take too long."""
         self._run.stop.check()
-        self.keep_lease()
         began = time.monotonic()
         try:
-            return self.limiter.acquire(max_wait_seconds=max_wait_seconds, calls_after=calls_after, calls=calls)
+            return self.limiter.acquire(
+                max_wait_seconds=max_wait_seconds, calls_after=calls_after, calls=calls, lease=self._run.lease
+            )
         finally:
             waited = time.monotonic() - began
             self.cost.waited_seconds += waited

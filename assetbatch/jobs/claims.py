@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.config.settings import Queue
     from assetbatch.database.connection import Connection
-    from assetbatch.database.queue import Item
+    from assetbatch.database.query import Query
+    from assetbatch.database.queue import Batch, BroughtBack, Item
 
 log = logging.getLogger(__name__)
 
@@ -52,24 +54,30 @@ class Claims:
 
     def __init__(self, config: Config, connection: Connection, api_key: str, *, run_id: int) -> None:
         self._run_id = run_id
-        self._config = config
         self._settings = config.settings.queue
         self._connection = connection
-        self._key = key_fingerprint(api_key)
+        self._ending = partial(
+            queue.ending, step_seconds=step_seconds(config), plan=config.plan, key=key_fingerprint(api_key)
+        )
         self._held: set[Item] = set()
         self._kept_at = boot_time()
         self.taken = 0
         self.requeued: dict[str, None] = {}
         self.dead: list[Failure] = []
 
-    def bring_back(self) -> None:
+    def bring_back(self) -> BroughtBack:
         """Bring back what killed workers held, and what is due again."""
         found = queue.bring_back(self._connection, retries=self._settings.retry_max_attempts)
+        self.brought_back(found)
+        return found
+
+    def brought_back(self, found: BroughtBack) -> None:
+        """Note what was brought back."""
         if found.expired or found.dead:
             log.info("workers were lost: %d items are back, %d are dead", len(found.expired), len(found.dead))
         self.dead += [Failure(symbol, FailureKind.WORKER_LOST, queue.LOST) for symbol in found.dead]
 
-    def take(self, *, limit: int, alone: bool) -> list[Item]:
+    def take(self, *, limit: int, alone: bool) -> Batch:
         """Claim the first items that one call covers, `limit` at most; `alone`: each is to have a call of its own."""
         asked_at = boot_time()
         items = queue.claim(
@@ -98,9 +106,12 @@ class Claims:
                 self._connection, lambda: queue.keep(self._connection, list(self._held), lease_seconds=seconds)
             )
 
-    def write(self, done: Sequence[Item], endings: Sequence[Ending]) -> set[str]:
-        """End claims, in the caller's transaction; return the symbols of those that were still held."""
-        return queue.complete(self._connection, done) | self._end(self._connection, endings)
+    def writing(self, done: Sequence[Item], endings: Sequence[Ending]) -> list[Query[set[str]]]:
+        """End claims, in the caller's transaction; the answers are the symbols of those that were still held."""
+        return [
+            *([queue.completing(done)] if done else []),
+            *([self._ending(endings)] if endings else []),
+        ]
 
     def note(self, done: Iterable[Item], endings: Sequence[Ending], ended: set[str]) -> None:
         """Hold these no longer: they have ended, or their lease was lost to another run."""
@@ -128,10 +139,6 @@ class Claims:
 
     def give_back(self, endings: Sequence[Ending]) -> None:
         """End claims of which nothing is to be stored."""
-        ended = in_transaction(self._connection, lambda: self._end(self._connection, endings))
-        self.note((), endings, ended)
-
-    def _end(self, connection: Connection, endings: Sequence[Ending]) -> set[str]:
-        return queue.end(
-            connection, endings, step_seconds=step_seconds(self._config), plan=self._config.plan, key=self._key
-        )
+        if endings:
+            ended = in_transaction(self._connection, lambda: self._connection.answer(self._ending(endings)))
+            self.note((), endings, ended)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch.database import catalogue, queue
 from assetbatch.database.rate_limit import Lane
+from assetbatch.jobs import sight as sights
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
@@ -60,11 +61,14 @@ def drain_queue(
     """
     api_key = start.config.require_api_key().reveal()
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
+    remembered, is_as_configured = sights.remembered(start), catalogue.is_as_configured(start.config.assets)
+    brought_back = queue.bringing_back(retries=start.config.settings.queue.retry_max_attempts)
 
     def work(run: Run) -> RunResult:
         config, connection = run.config, run.connection
         claims = Claims(config, connection, api_key, run_id=run.id)
-        sight = Sight(connection, config, run.clock, api_key=api_key, run_id=run.id)
+        claims.brought_back(brought_back.answer)
+        sight = Sight(connection, config, run.clock, api_key=api_key, run_id=run.id, remembered=remembered)
         lanes = config.settings.provider.concurrency if config.calls_per_window is None else 1
         calls = Calls(run, api_key, Lane.QUEUE, clients=lanes)
         bars = Bars(run, calls, sight)
@@ -85,10 +89,10 @@ def drain_queue(
             may_begin=lambda: items.items_left > 0,
             reconnect=reconnect,
         )
-        claims.bring_back()
-        if items.is_waiting() or bars.is_ready():
+        if items.is_waiting(brought_back.answer) or bars.is_ready():
             run.claim_source()
-            catalogue.sync_with_config(connection, config.assets)
+            if not is_as_configured.answer:
+                catalogue.sync_with_config(connection, config.assets)
             if progress is not None:
                 size = queue.size(connection)
             calls.warm_up()
@@ -96,7 +100,15 @@ def drain_queue(
         return _result(run, claims, sight, bars, worker.ended_by)
 
     lease_seconds = None if shared else renewal_seconds(start.config)
-    return perform(DRAIN_QUEUE.name, start, work, max_seconds=bounds.max_seconds, lease_seconds=lease_seconds)
+    return perform(
+        DRAIN_QUEUE.name,
+        start,
+        work,
+        max_seconds=bounds.max_seconds,
+        lease_seconds=lease_seconds,
+        needs=[*remembered.queries, brought_back, is_as_configured],
+        looks_at_queue=True,
+    )
 
 
 def _result(run: Run, claims: Claims, sight: Sight, bars: Bars, ended_by: Trouble | None) -> RunResult:
@@ -118,7 +130,6 @@ def _result(run: Run, claims: Claims, sight: Sight, bars: Bars, ended_by: Troubl
         failed=tuple(dead),
         requeued=tuple(claims.requeued),
         dead=tuple(failure.symbol for failure in dead),
-        remaining=queue.size(run.connection),
         bars=bars.result,
         newer_at=sight.newer_at(list(AssetType)),
         ended_by=ended_by,

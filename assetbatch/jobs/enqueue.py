@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
-from assetbatch.database import catalogue, queue
+from assetbatch.database import catalogue
 from assetbatch.database.enqueue import enqueue
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.jobs import sight
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.run import perform
 from assetbatch.jobs.sight import Sight
@@ -33,12 +34,16 @@ def enqueue_secondary(
     start: Start, *, source: str, symbols: Sequence[str] | None = None, due_or_not: bool = False
 ) -> RunResult:
     """Enqueue the assets of `source` (config or database) that are due, or all of them; `symbols`: only these."""
+    remembered, is_as_configured = sight.remembered(start), catalogue.is_as_configured(start.config.assets)
+    frequencies = catalogue.all_frequencies()
 
     def work(run: Run) -> RunResult:
         config, connection = run.config, run.connection
-        catalogue.sync_with_config(connection, config.assets)
+        if not is_as_configured.answer:
+            catalogue.sync_with_config(connection, config.assets)
+            connection.ask(frequencies)
         api_key = config.api_key.reveal() if config.api_key else None
-        sight = Sight(connection, config, run.clock, api_key=api_key)
+        seen = Sight(connection, config, run.clock, api_key=api_key, remembered=remembered)
 
         def served_before(update_frequency_seconds: int, market: Market) -> datetime:
             return planner.served_before(update_frequency_seconds, market, run.clock.started_at)
@@ -46,7 +51,8 @@ def enqueue_secondary(
         enqueued = enqueue(
             connection,
             served_before,
-            days=sight.wanted_days() if sight.mode is Mode.END_OF_DAY else None,
+            frequencies=frequencies.answer,
+            days=seen.wanted_days() if seen.mode is Mode.END_OF_DAY else None,
             origins=["config"] if source == "config" else None,
             symbols=symbols,
             due_or_not=due_or_not,
@@ -58,11 +64,18 @@ def enqueue_secondary(
         return replace(
             run.result(),
             enqueued=enqueued,
-            remaining=queue.size(connection),
             warnings=tuple(_warnings(run, enqueued, symbols or (), source)),
         )
 
-    return perform(ENQUEUE_SECONDARY.name, start, work, max_seconds=MAX_SECONDS, lease_seconds=LEASE_SECONDS)
+    return perform(
+        ENQUEUE_SECONDARY.name,
+        start,
+        work,
+        max_seconds=MAX_SECONDS,
+        lease_seconds=LEASE_SECONDS,
+        needs=[*remembered.queries, is_as_configured, frequencies],
+        looks_at_queue=True,
+    )
 
 
 def _strangers(run: Run, symbols: Sequence[str], source: str) -> list[str]:

@@ -127,7 +127,7 @@ class _Forecaster:
 
     def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
         plan = planner.plan(
-            catalogue.candidates(self._connection, self._config.priority_assets),
+            self._connection.answer(catalogue.candidates(self._config.priority_assets)),
             mode=self._sight.mode,
             batch_size=self._config.settings.provider.batch_size,
             now=at,

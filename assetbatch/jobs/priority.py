@@ -15,7 +15,7 @@ from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
-from assetbatch.jobs.sight import Sight
+from assetbatch.jobs.sight import Sight, remembered
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Worker
 from assetbatch.model import AssetType, Call, Failure
@@ -26,6 +26,7 @@ from assetbatch.schedule import RUN_PRIORITY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import RateLimiter
     from assetbatch.jobs.run import Run, Start
     from assetbatch.model import Asset, RunResult
@@ -41,29 +42,44 @@ def run_priority(start: Start) -> RunResult:
     another source.
     """
     api_key = start.config.require_api_key().reveal()
+    first = _First(start)
     return perform(
         RUN_PRIORITY.name,
         start,
-        lambda run: _Update(run, api_key)(),
+        lambda run: _Update(run, api_key, first)(),
         max_seconds=start.config.settings.batch.max_cycle_seconds,
         lease_seconds=renewal_seconds(start.config),
+        needs=first.queries,
     )
+
+
+class _First:
+    """What a run has to know before it plans."""
+
+    def __init__(self, start: Start) -> None:
+        self.remembered = remembered(start)
+        self.known = catalogue.candidates(start.config.priority_assets)
+        self.is_as_configured = catalogue.is_as_configured(start.config.assets)
+        self.queries = (*self.remembered.queries, self.known, self.is_as_configured)
 
 
 class _Update:
     """One run: quotes first, or the figures of finished days; then bars, with the calls that are left."""
 
-    def __init__(self, run: Run, api_key: str) -> None:
+    def __init__(self, run: Run, api_key: str, first: _First) -> None:
+        self._first = first
         self._run = run
         self._api_key = api_key
         self._assets = run.config.priority_assets
-        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
+        self._sight = Sight(
+            run.connection, run.config, run.clock, api_key=api_key, run_id=run.id, remembered=first.remembered
+        )
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
 
     def __call__(self) -> RunResult:
         run, config, settings = self._run, self._run.config, self._run.config.settings
-        calls = self._plan(self._assets)
+        calls = self._plan(self._first.known.answer)
         log.info(
             "assets due: %d; calls planned on plan %s (%s): %d",
             len(self._assets) - len(self._not_due),
@@ -73,7 +89,8 @@ class _Update:
         )
         if calls:
             run.claim_source()
-        catalogue.sync_with_config(run.connection, config.assets)
+        if not self._first.is_as_configured.answer:
+            catalogue.sync_with_config(run.connection, config.assets)
         requests = Calls(run, self._api_key, Lane.PRIORITY)
         bars = Bars(run, requests, self._sight, symbols=[asset.symbol for asset in self._assets])
         if calls or bars.has_work():
@@ -100,14 +117,14 @@ class _Update:
                 may_begin=lambda: requests.left(max_calls) >= 1,
             ).work()
         deferred = bars.waiting()
-        requests.keep_lease()
-        known = catalogue.candidates(run.connection, self._assets)
-        self._foresee(requests.limiter, known)
-        return self._result(bars, deferred, self._missed(known))
+        known = catalogue.candidates(self._assets)
+        requests.keep_lease(known)
+        run.leaves.append(self._foresee(requests.limiter, known.answer))
+        return self._result(bars, deferred, self._missed(known.answer))
 
-    def _plan(self, assets: Sequence[Asset]) -> list[Call]:
+    def _plan(self, known: Sequence[Candidate]) -> list[Call]:
         plan = planner.plan(
-            catalogue.candidates(self._run.connection, assets),
+            known,
             mode=self._sight.mode,
             batch_size=self._run.config.settings.provider.batch_size,
             now=self._run.clock.started_at,
@@ -121,9 +138,11 @@ class _Update:
     def _replan(self, calls: Sequence[Call]) -> list[Call]:
         """Plan the priority assets of these calls anew."""
         covered = {symbol for call in calls for symbol in call.symbols}
-        return [
-            self._sight.widened(call) for call in self._plan([one for one in self._assets if one.symbol in covered])
-        ]
+        assets = [one for one in self._assets if one.symbol in covered]
+        return [self._sight.widened(call) for call in self._plan(self._known(assets))]
+
+    def _known(self, assets: Sequence[Asset]) -> list[Candidate]:
+        return self._run.connection.answer(catalogue.candidates(assets))
 
     def _ends_run(self) -> bool:
         return any(KINDS[failure.kind].ends_run for failure in self._run.stored.failed)
@@ -136,7 +155,7 @@ class _Update:
         if self._sight.mode is Mode.LIVE or self._ends_run():
             return
         if any(failure.kind is FailureKind.MISSING for failure in self._run.stored.failed):
-            planned = self._plan(self._assets)
+            planned = self._plan(self._known(self._assets))
         calls = [call for call in planned if planner.looks_back(call, self._sight.days)]
         if len(calls) <= quotes.calls_left:
             quotes.plan([self._sight.widened(call) for call in calls])
@@ -178,7 +197,7 @@ class _Update:
             stored.failed[:] = [one for one in stored.failed if one.symbol not in symbols]
             quotes.rested(rest)
 
-    def _foresee(self, limiter: RateLimiter, known: Sequence[Candidate]) -> None:
+    def _foresee(self, limiter: RateLimiter, known: Sequence[Candidate]) -> Query[int]:
         """Keep slots for the next run: other work leaves it those that it is going to need."""
         run, batch = self._run, self._run.config.settings.batch
         every = RUN_PRIORITY.every(batch)
@@ -193,7 +212,7 @@ class _Update:
             closed=self._sight.closed,
         ).calls
         bars = len(self._assets) if calls and Wanted(run.config, self._sight, run.clock).enabled else 0
-        limiter.foresee(
+        return limiter.foreseeing(
             calls=min(len(calls) + bars, len(self._assets)),
             due=due,
             every_seconds=every.total_seconds(),

@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.database.prices import Stored
-    from assetbatch.database.queue import Item
+    from assetbatch.database.query import Query
+    from assetbatch.database.queue import BroughtBack, Item
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight
+
+    # Items that are done, how the others end, and of which of both the lease was still held.
+    Noted = tuple[list[Item], list[Ending], set[str]]
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +88,8 @@ class QueueWork(Source):
         self._settings = run.config.settings.queue
         self._batch_size = run.config.settings.provider.batch_size
         self._upkeep_at = time.monotonic()
-        # The last claim found nothing: look first whether anything waits.
-        self._dry = True
+        # Whether something waits, as far as that was seen.
+        self._waits = False
         self._unstored: list[Landed] = []
         # Calls that failed as if the API were away: the next answer tells whether it was the API, or they.
         self._suspects: list[tuple[tuple[Item, ...], CallError]] = []
@@ -115,17 +119,18 @@ class QueueWork(Source):
         self.ended_by = self._sight.barred
         return self.ended_by is None
 
-    def is_waiting(self) -> bool:
-        """Return whether an item waits for a call, if need be once what is due again has been brought back.
+    def is_waiting(self, brought_back: BroughtBack | None = None) -> bool:
+        """Return whether an item waits for a call, once what is due again has been brought back, as it was just now.
 
-        Where calls are many, the last claim that found something is taken for a yes.
+        What the last look or claim has seen to wait is taken for a yes: once, where calls are few.
         """
-        if not self._dry and self._run.config.calls_per_window is None and self._sight.mode is Mode.LIVE:
+        if self._waits and self._sight.mode is Mode.LIVE:
+            self._waits = self._run.config.calls_per_window is None
             return True
-        self._complete_served()
-        if queue.is_waiting(self._run.connection):
-            return True
-        self._keep_up()
+        brought_back = brought_back or self._keep_up()
+        self._waits = brought_back.is_waiting
+        if self._sight.mode is Mode.LIVE or not self._waits:
+            return self._waits
         self._complete_served()
         return queue.is_waiting(self._run.connection)
 
@@ -136,10 +141,10 @@ class QueueWork(Source):
                 self._run.connection, self._sight.wanted_days(), self._sight.held_seconds()
             )
 
-    def _keep_up(self) -> None:
+    def _keep_up(self) -> BroughtBack:
         self._upkeep_at = time.monotonic()
         self._claims.keep()
-        self._claims.bring_back()
+        return self._claims.bring_back()
 
     def wants(self, free: int) -> tuple[int, int]:
         """Return for how many calls one claim may serve: for one, or as many as the pace lets leave at once."""
@@ -154,15 +159,16 @@ class QueueWork(Source):
         if self._sight.mode is Mode.END_OF_DAY:
             return self._begin_market()
         alone = self._batch_size == 1
-        items = self._claims.take(limit=int(min(calls if alone else self._batch_size, self.items_left)), alone=alone)
+        limit = int(min(calls if alone else self._batch_size, self.items_left))
+        items = self._claims.take(limit=limit, alone=alone)
         now = self._run.clock.now()
         resting = {
             item
             for item in items
             if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._sight.closed)
         }
-        self._dry = not items
-        if self._dry:
+        self._waits = items.more
+        if not items:
             # Gone meanwhile, or another transaction has its hands on what waits.
             self._run.stop.pause(DRY_PAUSE_SECONDS)
         if resting:
@@ -177,7 +183,6 @@ class QueueWork(Source):
     def _begin_market(self) -> Sequence[Planned]:
         """Claim the first item; its call serves all of its market."""
         items = tuple(self._claims.take(limit=1, alone=True))
-        self._dry = not items
         if not items:
             self._run.stop.pause(DRY_PAUSE_SECONDS)
             return []
@@ -242,10 +247,9 @@ class QueueWork(Source):
         day = None if call is None else call.day
         claimed = {item.asset.symbol for item in items}
 
-        def ending(stored: Stored) -> tuple[list[Item], list[Ending], set[str]]:
+        def ending(stored: Stored) -> tuple[Sequence[Query[Any]], Callable[[], Noted]]:
             failures = {failure.symbol: failure for failure in stored.failed}
-            if call is not None and day is not None:
-                self._claims.forget(self._sight.note_stored(call))
+            if day is not None:
                 # What the vendor has not of a day it will not have in a minute: that item is done, too.
                 failures = {symbol: one for symbol, one in failures.items() if one.kind is not FailureKind.MISSING}
             locked = set(stored.locked)
@@ -260,10 +264,17 @@ class QueueWork(Source):
             endings += [
                 Ending(item, State.DELAYED, delay_seconds=delay) for item in items if item.asset.symbol in locked
             ]
-            ended = self._claims.write(done, endings)
-            if lost := claimed & failures.keys() - ended:
-                raise _LostError(lost)
-            return done, endings, ended
+            writing = self._claims.writing(done, endings)
+
+            def note() -> Noted:
+                if call is not None and day is not None:
+                    self._claims.forget(self._sight.note_stored(call))
+                ended = {symbol for one in writing for symbol in one.answer}
+                if lost := claimed & failures.keys() - ended:
+                    raise _LostError(lost)
+                return done, endings, ended
+
+            return writing, note
 
         # A failure is told of what this run still answers for; another one may have had better luck meanwhile.
         while True:

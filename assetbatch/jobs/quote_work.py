@@ -235,11 +235,11 @@ class QuoteWork(Source):
     def _store(self, call: Call | None, brought: Sequence[Brought], records: Sequence[CallRecord]) -> None:
         day = None if call is None else call.day
 
-        def ending(_stored: object) -> None:
+        def note() -> None:
             if call is not None and day is not None:
                 self._sight.note_stored(call)
 
         clock, stored = self._run.clock, self._run.stored
         times = Times(planner.served_as_of(call, clock.started_at), clock.now(), day)
-        found, _ = write_prices(self._run.connection, brought, times, records, ending)
+        found, _ = write_prices(self._run.connection, brought, times, records, lambda _: ((), note))
         stored += found

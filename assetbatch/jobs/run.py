@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assetbatch import __version__
+from assetbatch.boottime import boot_time
 from assetbatch.database import ahead, platform, retention, runs, schema
-from assetbatch.database.leases import LEASE_SECONDS, Lease, release_dead
+from assetbatch.database.leases import LEASE_SECONDS, Lease, dead_runs, release
 from assetbatch.database.prices import Stored
 from assetbatch.database.rate_limit import Rules, rules_of
 from assetbatch.database.retries import in_transaction
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
+    from assetbatch.database.platform import Sight
+    from assetbatch.database.query import Query
     from assetbatch.jobs.clock import Stop
     from assetbatch.model import Failure
 
@@ -74,10 +77,16 @@ class Run:
     stop: Stop
     lease: Lease | None
     announcer: Announcer
+    source: str | None
+    """Whose prices the database had when the run began; None: nobody's yet."""
+    platform: Sight
+    """What the role could see of the platform's tables then."""
     cost: Cost = field(default_factory=Cost)
     """What its calls cost so far."""
     stored: Stored = field(default_factory=Stored)
     """What became of its assets so far."""
+    leaves: list[Query[int]] = field(default_factory=list)
+    """What is written together with how the run ended."""
 
     @property
     def rules(self) -> Rules:
@@ -86,7 +95,9 @@ class Run:
 
     def claim_source(self) -> None:
         """Let the database be of the configured source. Raises SourceMismatchError where it is of another."""
-        schema.claim_source(self.connection, source_of(self.config.settings.provider.base_url))
+        source = source_of(self.config.settings.provider.base_url)
+        if self.source != source:
+            schema.claim_source(self.connection, source)
 
     def result(self, failures: Sequence[FailureKind] = (), *, anything_stored: bool = False) -> RunResult:
         """Tell of the run what every job tells: how it ends with these failures, and what its calls cost."""
@@ -109,7 +120,7 @@ class Run:
         return (*self._statuses_lost(), *self._found_odd())
 
     def _statuses_lost(self) -> tuple[str, ...]:
-        seen, lost = platform.sight(self.connection), self.stored.statuses_lost
+        seen, lost = self.platform, self.stored.statuses_lost
         if seen.blind_spot is not None:
             return (f"{seen.blind_spot}. Next: {seen.mend}",)
         what = "data_sources.data_sync_status was not written"
@@ -142,15 +153,17 @@ def perform(
     lease_seconds: float | None = None,
     patience_seconds: float = LEASE_PATIENCE_SECONDS,
     turned_away: Callable[[Run], RunResult] = skipped,
+    needs: Sequence[Query[Any]] = (),
+    looks_at_queue: bool = False,
 ) -> RunResult:
     """Do a job's work as one run: alone for `lease_seconds` from each renewal, None: side by side with others.
 
     `max_seconds` is the job's own limit. A run that finds another one going waits for it, `patience_seconds` at most;
-    then `turned_away` tells how it ends.
+    then `turned_away` tells how it ends. What the work `needs` to know is asked as the run begins, and once more if it
+    had to wait. `looks_at_queue`: the result tells how many items wait at the end.
     """
     config, connection, stop = start.config, start.connection, start.stop
-    begun = runs.begin(
-        connection,
+    begin = runs.begin(
         job=job,
         host=start.host,
         version=__version__,
@@ -158,26 +171,53 @@ def perform(
         calls_per_window=config.calls_per_window,
         longest_seconds=max_seconds + rules_of(config).hold_seconds + patience_seconds,
         started_at=start.started_at,
+        lease_seconds=lease_seconds,
     )
-    run_id = begun.run_id
-    if begun.is_ahead:
-        in_transaction(connection, lambda: ahead.set_back(connection))
-    # What those held that were killed here is free from the beginning: some of it is only looked at, never waited for.
-    release_dead(connection)
-    lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds, run_id=run_id)
-    announcer = Announcer(config, connection, run_id=run_id)
-    run = Run(job, run_id, config, connection, start.host, Clock(begun.started_at), stop, lease, announcer)
+    dead, source, seen, asked_at = dead_runs(), schema.source(), platform.sight(), boot_time()
+    connection.ask(begin, dead, source, seen, *needs)
+    begun, clock = begin.answer, Clock(begin.answer.started_at)
+    lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds, holder=begun.token)
+    if lease is not None and begun.has_lease:
+        lease.granted(asked_at)
+    announcer = Announcer(config, connection, run_id=begun.run_id)
+    run = Run(
+        job, begun.run_id, config, connection, start.host, clock, stop, lease, announcer, source.answer, seen.answer
+    )
     try:
-        result = work(run) if lease is None or _take(lease, job, stop, patience_seconds) else turned_away(run)
+        if begun.is_ahead:
+            in_transaction(connection, lambda: ahead.set_back(connection))
+        # What those held that were killed here is free from the beginning: some of it is only looked at, never waited
+        # for.
+        has_changed = release(connection, dead.answer) or begun.is_ahead
+        is_its_turn = lease is None or begun.has_lease
+        if not is_its_turn and lease is not None:
+            has_changed = is_its_turn = _take(lease, job, stop, patience_seconds)
+        if has_changed and needs:
+            connection.ask(*needs)
+        result = work(run) if is_its_turn else turned_away(run)
         if begun.is_ahead:
             result = replace(result, warnings=(ahead.TOLD, *result.warnings))
-        runs.finish(connection, result)
-        announcer.announce(at_once=True)
-        prunes = job in JOBS and JOBS[job].prunes
-        if prunes and result.status is not RunStatus.SKIPPED and start.started_at is None:
-            retention.prune(connection, days=config.settings.retention_days)
+        remaining = runs.note_remaining(run.id) if looks_at_queue and is_its_turn else None
+        opening, pruning = announcer.opening(), retention.turn(connection)
+        prunes = pruning.taking()
+        may_prune = (
+            job in JOBS and JOBS[job].prunes and result.status is not RunStatus.SKIPPED and start.started_at is None
+        )
+        connection.ask(
+            runs.finish(result),
+            *([] if remaining is None else [remaining]),
+            *([] if lease is None else [lease.giving_up()]),
+            *([] if opening is None else opening.queries),
+            *([prunes] if may_prune else []),
+            *run.leaves,
+        )
+        if remaining is not None:
+            result = replace(result, remaining=remaining.answer)
+        announcer.announce(at_once=True, opening=opening)
+        if may_prune and prunes.answer:
+            retention.prune(connection, days=config.settings.retention_days, lease=pruning)
     except BaseException as error:
-        runs.abandon(connection, run_id, error)
+        runs.abandon(connection, begun.run_id, error)
         raise
     finally:
         if lease is not None:

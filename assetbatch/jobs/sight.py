@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours, planner
 from assetbatch.database import bar_holes, catalogue, entitlements, queue, queue_desk
 from assetbatch.database import bars as database_bars
+from assetbatch.database.entitlements import Remembered
 from assetbatch.database.rate_limit import key_fingerprint, rules_of
 from assetbatch.database.retries import in_transaction
 from assetbatch.errors import WITHOUT_PRICE, FailureKind
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.errors import CallError
     from assetbatch.jobs.clock import Clock
+    from assetbatch.jobs.run import Start
     from assetbatch.model import Asset, Call, Failure
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,14 @@ OUTCOMES = {
 BEYOND_THE_PLAN = frozenset({FailureKind.NOT_ENTITLED, FailureKind.TIMEFRAME, FailureKind.NOT_YET})
 
 
+def remembered(start: Start) -> Remembered:
+    """Ask what is remembered as a run begins; it answers what a `Sight` begins with."""
+    key = start.config.api_key
+    return Remembered(
+        key="" if key is None else key_fingerprint(key.reveal()), plan=start.config.plan, now=start.started_at
+    )
+
+
 class Turn(Enum):
     """Whose turn it is to ask for a finished day."""
 
@@ -51,10 +61,17 @@ class Turn(Enum):
 
 
 class Sight:
-    """What one run may ask for now. `run_id` None: somebody who only looks."""
+    """What one run may ask for now. `run_id` None: somebody who only looks. `remembered` has been read already."""
 
     def __init__(
-        self, connection: Connection, config: Config, clock: Clock, *, api_key: str | None, run_id: int | None = None
+        self,
+        connection: Connection,
+        config: Config,
+        clock: Clock,
+        *,
+        api_key: str | None,
+        run_id: int | None = None,
+        remembered: Remembered | None = None,
     ) -> None:
         self._run_id = run_id
         self._connection = connection
@@ -67,14 +84,21 @@ class Sight:
         self.known: set[str] = set()
         """Symbols that had a row in the platform's table when their market was asked for."""
         self._believed: set[str] = set()
-        self.look()
+        if remembered is None:
+            self.look()
+        else:
+            self._know(remembered)
 
     def look(self) -> None:
         """Read what is remembered, of this run and of others."""
-        now = self._clock.now()
-        self._entitlements = entitlements.read(self._connection, key=self._key, plan=self._config.plan)
-        self.days = entitlements.read_days(self._connection, now)
-        self._closed = entitlements.closed_markets(self._connection, now - planner.ASK_AGAIN)
+        remembered = Remembered(key=self._key, plan=self._config.plan, now=self._clock.now())
+        self._connection.ask(*remembered.queries)
+        self._know(remembered)
+
+    def _know(self, remembered: Remembered) -> None:
+        self._entitlements = remembered.entitlements.answer
+        self.days = remembered.days.answer
+        self._closed = remembered.closed.answer
 
     @property
     def told(self) -> str:

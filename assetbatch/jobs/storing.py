@@ -5,7 +5,7 @@ It needs a connection and nothing of a run, so that whoever has prices can store
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from assetbatch.database import prices, runs
 from assetbatch.database.connection import transaction
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from assetbatch.database.connection import Connection
+    from assetbatch.database.query import Query
     from assetbatch.errors import FailureKind
     from assetbatch.model import Asset, Call
     from assetbatch.provider.results import Answers
@@ -28,18 +29,26 @@ def write_prices(
     brought: Sequence[prices.Brought],
     times: prices.Times,
     records: Sequence[runs.CallRecord],
-    ending: Callable[[prices.Stored], T],
+    ending: Callable[[prices.Stored], tuple[Sequence[Query[Any]], Callable[[], T]]],
 ) -> tuple[prices.Stored, T]:
     """Store what calls brought, with their records and what `ending` writes; return what became of it, and of that.
 
-    `ending` is told what became of the assets; a deadlock repeats it.
+    `ending` is told what becomes of the assets; it returns what is written with that, and what follows from it, before
+    the transaction ends. A deadlock repeats it.
     """
 
     def write(*, carefully: bool) -> tuple[prices.Stored, T]:
-        stored = prices.write(connection, brought, times, carefully=carefully)
-        return stored, ending(stored)
+        follows: list[Callable[[], T]] = []
 
-    return write_with_records(connection, write, records)
+        def along(stored: prices.Stored) -> Sequence[Query[Any]]:
+            queries, then = ending(stored)
+            follows.append(then)
+            return [*queries, *([runs.recording(records)] if records else [])]
+
+        stored = prices.write(connection, brought, times, carefully=carefully, along=along)
+        return stored, follows[-1]()
+
+    return write_with_records(connection, write, [])
 
 
 def write_with_records(connection: Connection, write: Callable[..., T], records: Sequence[runs.CallRecord]) -> T:

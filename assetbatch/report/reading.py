@@ -1,4 +1,4 @@
-"""Reading what `status` and `metrics` tell: one transaction, some twenty statements.
+"""Reading what `status` and `metrics` tell: some twenty statements, in three round trips.
 
 What only some questions need is imported when they are asked: `status` starts often.
 """
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
 from assetbatch.database import bar_holes, catalogue, entitlements, freshness, overview, schema
-from assetbatch.database.connection import transaction
-from assetbatch.database.leases import release_dead
+from assetbatch.database.leases import dead_runs, release
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.planner import Mode
 from assetbatch.report import status as report
@@ -53,71 +52,83 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
     priority = config.priority_assets
     symbols = [asset.symbol for asset in priority]
     schema.check(connection)
+    overviewing = overview.Reading(
+        jobs=list(JOBS),
+        key=key_fingerprint(config.api_key.reveal()) if config.api_key else None,
+        plan=config.plan,
+        enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
+    )
+    dead, frequencies, source = dead_runs(), catalogue.all_frequencies(), schema.source()
+    connection.ask(dead, frequencies, source, *overviewing.queries)
     # Else a run that was killed would look as if it were going on.
-    release_dead(connection)
-    with transaction(connection):
-        found = overview.read(
-            connection,
-            jobs=list(JOBS),
-            key=key_fingerprint(config.api_key.reveal()) if config.api_key else None,
-            plan=config.plan,
-            enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
-        )
-        outlook = report.outlook_of(config, found)
-        judged = freshness.judge(
-            connection,
-            limits(catalogue.frequencies(connection), outlook),
-            daily=outlook.mode is Mode.END_OF_DAY,
-            seen_since=found.now - SEEN_WITHIN,
-            named=symbols if wanted.asset is None else [*symbols, wanted.asset],
-            most_others=None if wanted.all_assets else WORST_SHOWN,
-        )
-        status = report.build(
-            config,
-            found,
-            judged,
-            source=schema.source(connection),
-            others_are_all=wanted.all_assets,
-            bars=_bars(config, connection, found),
-        )
-        if wanted.since is not None:
-            runs = overview.not_well(connection, seconds=wanted.since.total_seconds(), limit=MOST_RUNS)
-            status = replace(status, not_well=runs)
-        if wanted.asset is not None:
-            status = _with_story(config, connection, status, judged.named.get(wanted.asset), wanted.asset)
+    if release(connection, dead.answer):
+        connection.ask(*overviewing.queries)
+    found = overviewing.overview(connection)
+    outlook = report.outlook_of(config, found)
+    judging = freshness.judge(
+        limits(frequencies.answer, outlook),
+        daily=outlook.mode is Mode.END_OF_DAY,
+        seen_since=found.now - SEEN_WITHIN,
+        named=symbols if wanted.asset is None else [*symbols, wanted.asset],
+        most_others=None if wanted.all_assets else WORST_SHOWN,
+    )
+    bars = _Bars(config, found)
+    connection.ask(judging, *bars.queries)
+    status = report.build(
+        config,
+        found,
+        judging.answer,
+        source=source.answer,
+        others_are_all=wanted.all_assets,
+        bars=bars.status,
+    )
+    if wanted.since is not None:
+        runs = connection.answer(overview.not_well(seconds=wanted.since.total_seconds(), limit=MOST_RUNS))
+        status = replace(status, not_well=runs)
+    if wanted.asset is not None:
+        status = _with_story(config, connection, status, judging.answer.named.get(wanted.asset), wanted.asset)
     return status
 
 
-def _bars(config: Config, connection: Connection, found: Overview) -> BarsStatus:
-    """Read what the table has of the priority assets' bars; those that are missing, of the first of them."""
-    outlook, settle = report.outlook_of(config, found), timedelta(seconds=config.settings.bars.settle_seconds)
-    asked = planner.asks_for_bars(config.settings.bars.enabled, config.calls_per_window, outlook.mode)
-    since = core.floor(found.now - HOLES_BACK)
-    reaches, closed = {}, {}
-    for asset in config.priority_assets:
-        market = market_hours.market_of(asset)
-        # A bar may take its asset's period to be asked for, and a run to come.
-        by = found.now - 2 * timedelta(seconds=asset.update_frequency_seconds)
-        until = core.reach(market, mode=outlook.mode, days=found.days, now=by, settle=settle)
-        if until is not None:
-            reaches[asset.symbol] = until
-            closed[asset.symbol] = market_hours.closed_spans(market, since, until)
-    coverage = bar_holes.coverage(
-        connection,
-        reaches,
-        counted=list(reaches)[:HOLES_OF_ASSETS] if asked else (),
-        closed=closed,
-        since=since,
-        now=found.now,
-        told=entitlements.told_to(config.plan, found.key or ""),
-    )
-    return BarsStatus(
-        {symbol: one.newest for symbol, one in coverage.items() if one.newest is not None},
-        sum(row["total"] for row in found.failing_bars[:1]),
-        sum(one.missing for one in coverage.values()) if asked else None,
-        min((one.oldest_missing for one in coverage.values() if one.oldest_missing is not None), default=None),
-        bar_holes.refused(connection),
-    )
+class _Bars:
+    """What the table has of the priority assets' bars; those that are missing, of the first of them."""
+
+    def __init__(self, config: Config, found: Overview) -> None:
+        outlook, settle = report.outlook_of(config, found), timedelta(seconds=config.settings.bars.settle_seconds)
+        self._asked = planner.asks_for_bars(config.settings.bars.enabled, config.calls_per_window, outlook.mode)
+        self._failing = sum(row["total"] for row in found.failing_bars[:1])
+        since = core.floor(found.now - HOLES_BACK)
+        reaches, closed = {}, {}
+        for asset in config.priority_assets:
+            market = market_hours.market_of(asset)
+            # A bar may take its asset's period to be asked for, and a run to come.
+            by = found.now - 2 * timedelta(seconds=asset.update_frequency_seconds)
+            until = core.reach(market, mode=outlook.mode, days=found.days, now=by, settle=settle)
+            if until is not None:
+                reaches[asset.symbol] = until
+                closed[asset.symbol] = market_hours.closed_spans(market, since, until)
+        self._coverage = bar_holes.coverage(
+            reaches,
+            counted=list(reaches)[:HOLES_OF_ASSETS] if self._asked else (),
+            closed=closed,
+            since=since,
+            now=found.now,
+            told=entitlements.told_to(config.plan, found.key or ""),
+        )
+        self._refused = bar_holes.refused()
+        self.queries = self._coverage, self._refused
+
+    @property
+    def status(self) -> BarsStatus:
+        """What was read."""
+        coverage = self._coverage.answer
+        return BarsStatus(
+            {symbol: one.newest for symbol, one in coverage.items() if one.newest is not None},
+            self._failing,
+            sum(one.missing for one in coverage.values()) if self._asked else None,
+            min((one.oldest_missing for one in coverage.values() if one.oldest_missing is not None), default=None),
+            self._refused.answer,
+        )
 
 
 def _with_story(config: Config, connection: Connection, status: Status, row: Row | None, symbol: str) -> Status:

@@ -31,7 +31,7 @@ from psycopg import sql
 from queue_peers import Task, Took, by_pgqueuer, by_procrastinate
 
 from assetbatch import config, planner
-from assetbatch.database import enqueue, queue
+from assetbatch.database import catalogue, enqueue, queue
 from assetbatch.database.connection import Connection, connect
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
@@ -458,6 +458,7 @@ def measure_enqueue(bench: Bench, options: argparse.Namespace) -> None:
             max_size=10_000_000,
             step_seconds=1800,
             plan="starter",
+            frequencies=catalogue.frequencies(connection),
             key="bench",
         ).enqueued
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from assetbatch.database import entitlements, runs
-from assetbatch.database.leases import TAKE, Lease, new_token, release_dead
+from assetbatch.database.leases import Lease, new_token, release_dead
 from assetbatch.model import AssetType
 from assetbatch.processes import Process, is_gone, this_process
 from tests.conftest import wait_until
@@ -188,9 +188,8 @@ def test_what_an_older_program_holds_runs_out_as_ever(commands: Commands, connec
 
 
 def begin(connection: Connection) -> int:
-    return runs.begin(
-        connection, job="test", host="here", version="0", plan="free", calls_per_window=5, longest_seconds=60
-    ).run_id
+    begin = runs.begin(job="test", host="here", version="0", plan="free", calls_per_window=5, longest_seconds=60)
+    return connection.answer(begin).run_id
 
 
 def test_one_mend_frees_all_that_a_dead_run_held_and_nothing_of_others(connection: Connection) -> None:
@@ -234,7 +233,7 @@ def test_what_the_dead_were_just_asking_for_is_found_a_moment_later(connection: 
     assert not release_dead(connection)
     assert run_of(connection, "test")["gone_at"] is not None
     # The server finishes what it was told before it notices that nobody waits for the answer.
-    assert Lease(connection, "late", run_id=dead)._asked(TAKE)
+    assert connection.answer(Lease(connection, "late", run_id=dead).taking())
 
     assert Lease(connection, "late", run_id=begin(connection)).take()
 

@@ -951,7 +951,7 @@ def errors(world: World) -> dict[str, str]:
 
 
 def refused(world: World) -> dict[str, tuple[int, str]]:
-    return {one.symbol: (one.bars, one.words) for one in bar_holes.refused(world.connection)}
+    return {one.symbol: (one.bars, one.words) for one in world.connection.answer(bar_holes.refused())}
 
 
 def test_a_table_without_this_months_partition_costs_one_call_and_is_told_until_it_is_mended(

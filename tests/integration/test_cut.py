@@ -16,6 +16,7 @@ import pytest
 
 from assetbatch import config as configuration
 from assetbatch.database.errors import translated_errors
+from assetbatch.database.query import Query, command
 from assetbatch.database.retries import in_transaction
 from assetbatch.errors import DatabaseUnavailableError
 from assetbatch.jobs import backfill, drain, priority
@@ -287,7 +288,7 @@ def test_a_server_that_stays_away_ends_the_run(
 ) -> None:
     monkeypatch.setattr("assetbatch.database.connection.LONGER_SECONDS", 1.0)
     world = World(connection, database, sandbox, tmp_path, now=TUESDAY)
-    with Relay(database, lambda number, _request: Where.BEFORE if number >= 20 else None) as relay:
+    with Relay(database, lambda number, _request: Where.BEFORE if number >= 8 else None) as relay:
         opened = open_database(relay.conninfo, patience_seconds=1)
         began = time.monotonic()
         with opened, pytest.raises(DatabaseUnavailableError), translated_errors("test"):
@@ -328,3 +329,37 @@ def test_a_transaction_is_done_once_when_the_answer_to_its_end_is_lost(
     assert cut.is_done
     assert attempts == (2 if where is Where.BEFORE else 1)
     assert connection.execute("select count(*) as n from public.done").fetchone() == {"n": 1}
+
+
+@pytest.mark.parametrize("where", list(Where))
+def test_what_is_asked_together_is_done_once_when_the_answers_are_lost(
+    connection: Connection, database: str, where: Where
+) -> None:
+    connection.execute("create table public.done (n int)")
+    done = Query(
+        "insert into public.done values (%(n)s) returning n",
+        {"n": 1},
+        lambda rows: [row["n"] for row in rows],
+        found_by="select n from public.done where n = %(n)s",
+    )
+    number = Query("select %(n)s::int as n", {"n": 2}, lambda rows: [row["n"] for row in rows])
+
+    with Relay(database) as relay, open_database(relay.conninfo, patience_seconds=PATIENCE_SECONDS) as opened:
+        opened.execute("select 1")
+        relay.cut = Once(len(relay.requests) + 1, where)
+        opened.ask(done, number)
+
+    assert relay.cut.is_done
+    assert (done.answer, number.answer) == ([1], [2])
+    assert connection.execute("select count(*) as n from public.done").fetchone() == {"n": 1}
+
+
+def test_what_is_asked_together_is_done_together_or_not_at_all(connection: Connection) -> None:
+    connection.execute("create table public.done (n int)")
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        connection.ask(
+            command("insert into public.done values (%(n)s)", {"n": 1}), command("select 1 / %(n)s::int", {"n": 0})
+        )
+
+    assert connection.execute("select count(*) as n from public.done").fetchone() == {"n": 0}

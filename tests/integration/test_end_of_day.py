@@ -529,9 +529,9 @@ def test_what_a_key_was_refused_is_remembered_of_that_key_and_plan_alone(connect
     found = Entitlement(allowed=False, asked_at=TUESDAY, reason="upgrade")
     entitlements.remember(connection, key="one", plan="starter", access=Access.SNAPSHOTS, found=found)
 
-    assert entitlements.read(connection, key="one", plan="starter") == {Access.SNAPSHOTS: found}
-    assert entitlements.read(connection, key="one", plan="developer") == {}
-    assert entitlements.read(connection, key="another", plan="starter") == {}
+    assert connection.answer(entitlements.entitlements(key="one", plan="starter")) == {Access.SNAPSHOTS: found}
+    assert connection.answer(entitlements.entitlements(key="one", plan="developer")) == {}
+    assert connection.answer(entitlements.entitlements(key="another", plan="starter")) == {}
 
 
 def test_items_of_a_refused_call_go_back_with_all_their_attempts(world: World) -> None:

@@ -19,6 +19,7 @@ from assetbatch.boottime import boot_time
 from assetbatch.config import Config
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
+from assetbatch.database.query import Query
 from assetbatch.errors import LeaseLostError
 from assetbatch.events.delivery import RefusedError
 from assetbatch.events.notify import NotifyPublisher
@@ -52,7 +53,7 @@ def add_events(connection: Connection, *symbols: str, minutes_old: int = 0) -> N
 
 
 def pending(connection: Connection) -> int:
-    return len(outbox.pending(connection, limit=10_000, max_age_minutes=60))
+    return len(connection.answer(outbox.pending(limit=10_000, max_age_minutes=60)))
 
 
 def test_redis_subscribers_get_each_event_once_in_order(
@@ -214,7 +215,7 @@ def test_a_run_killed_after_its_prices_were_stored_loses_no_event(
         run.communicate()
 
     connection.execute("update assetbatch.leases set held_until = clock_timestamp()")
-    before = {event.payload for event in outbox.pending(connection, limit=10, max_age_minutes=60)}
+    before = {event.payload for event in connection.answer(outbox.pending(limit=10, max_age_minutes=60))}
     assert len(before) == 3
     assert events.publish_pending(config_with(tmp_path), connection) == 3
 
@@ -288,13 +289,13 @@ def test_what_a_run_stored_that_was_turned_away_is_published_by_the_one_that_hel
     class Slow(Lease):
         """Another run stores and is turned away, after the last look at what waits and before the right is free."""
 
-        def give_up(self) -> None:
+        def giving_up(self) -> Query[None]:
             if not turned_away:
                 with monkeypatch.context() as other, open_database(database) as own:
                     other.setattr(events, "Lease", Lease)
                     add_events(own, "BTCUSD")
                     turned_away.append(events.publish_pending(config, own))
-            super().give_up()
+            return super().giving_up()
 
     monkeypatch.setattr(events, "Lease", Slow)
     add_events(connection, "EURUSD")
@@ -347,7 +348,7 @@ def test_a_sweep_goes_round_and_gets_to_every_row(connection: Connection) -> Non
     )
     add_events(connection, "A")
 
-    gone = [outbox.sweep(connection, max_age_minutes=10, limit=3) for _ in range(8)]
+    gone = [connection.answer(outbox.sweep(max_age_minutes=10, limit=3)) for _ in range(8)]
 
     # F was published long ago; of G and A the older ones were overtaken; H is kept for an hour from its publishing.
     assert left() == [1, 2, 3, 4, 8, 9, 0]
@@ -377,7 +378,7 @@ def test_notify_says_nothing_of_what_another_has_announced_meanwhile(
     connection: Connection, database: str, tmp_path: Path
 ) -> None:
     add_events(connection, "EURUSD", "BTCUSD", "XAUUSD")
-    read = outbox.pending(connection, limit=10, max_age_minutes=60)
+    read = connection.answer(outbox.pending(limit=10, max_age_minutes=60))
     with psycopg.connect(database, autocommit=True) as listener, open_database(database) as other:
         listener.execute('listen "asset:update"')
         assert events.publish_pending(config_with(tmp_path), other) == 3
@@ -393,7 +394,7 @@ def test_redis_hears_nothing_from_who_was_held_up_until_the_lease_was_over(
     connection: Connection, redis_server: RedisServer
 ) -> None:
     add_events(connection, "EURUSD")
-    read = outbox.pending(connection, limit=10, max_age_minutes=60)
+    read = connection.answer(outbox.pending(limit=10, max_age_minutes=60))
     publisher = RedisPublisher(redis_server.url, stream=True)
     with redis.Redis.from_url(redis_server.url) as client:
         with pytest.raises(LeaseLostError):
@@ -476,7 +477,7 @@ def test_what_redis_refuses_waits_is_told_and_leaves_nothing_behind(
     assert seqs == [] or words == "WRONGTYPE"
     assert xlen(redis_server) == 0
     assert pending(connection) == 2
-    refusal = outbox.refusal(connection)
+    refusal = connection.answer(outbox.refusal())
     assert refusal is not None
     assert (refusal.times, refusal.events) == (3, 2)
     assert words in refusal.words
@@ -488,7 +489,7 @@ def test_what_redis_refuses_waits_is_told_and_leaves_nothing_behind(
     assert events.publish_pending(config, connection) == 2
 
     assert xlen(redis_server) == 2
-    assert outbox.refusal(connection) is None
+    assert connection.answer(outbox.refusal()) is None
 
 
 def test_a_user_who_may_publish_alone_is_enough_for_channels(
@@ -498,7 +499,7 @@ def test_a_user_who_may_publish_alone_is_enough_for_channels(
     add_events(connection, "EURUSD", "BTCUSD")
 
     assert events.publish_pending(config_with(tmp_path, redis_url=url), connection) == 2
-    assert outbox.refusal(connection) is None
+    assert connection.answer(outbox.refusal()) is None
 
 
 def test_what_one_channel_refuses_holds_up_no_other(
@@ -513,7 +514,7 @@ def test_what_one_channel_refuses_holds_up_no_other(
                 events.publish_pending(config, connection)
 
     assert seqs == [0, 2]
-    refusal = outbox.refusal(connection)
+    refusal = connection.answer(outbox.refusal())
     assert refusal is not None
     assert (refusal.times, refusal.events) == (2, 1)
 
@@ -615,11 +616,11 @@ def test_a_symbol_too_long_for_notify_keeps_no_other_event_back(
         with pytest.raises(RefusedError, match=r"NOTIFY: channel name too long: 'asset:update:(SSS|BBB)"):
             events.publish_pending(config, connection)
 
-        assert [event.symbol for event in outbox.pending(connection, limit=99, max_age_minutes=60)] == [
+        assert [event.symbol for event in connection.answer(outbox.pending(limit=99, max_age_minutes=60))] == [
             LONG,
             "B" * 9000,
         ]
-        refusal = outbox.refusal(connection)
+        refusal = connection.answer(outbox.refusal())
         assert refusal is not None
         assert (refusal.events, refusal.times >= times) == (2, True)
     connection.execute("select 1")
@@ -631,7 +632,7 @@ def test_a_symbol_too_long_for_notify_keeps_no_other_event_back(
     connection.execute("delete from assetbatch.outbox where length(symbol) > 50")
     add_events(connection, "EURUSD")
     assert events.publish_pending(config, connection) == 1
-    assert outbox.refusal(connection) is None
+    assert connection.answer(outbox.refusal()) is None
 
 
 def test_jobs_go_on_beside_a_symbol_that_no_channel_can_have(commands: Commands, connection: Connection) -> None:
@@ -658,7 +659,7 @@ def test_jobs_go_on_beside_a_symbol_that_no_channel_can_have(commands: Commands,
                                            ["drain-queue"], ["run-priority"])]  # fmt: skip
 
     assert [done.returncode for done in runs] == [0, 0, 0, 0], [done.stderr for done in runs]
-    assert [event.symbol for event in outbox.pending(connection, limit=99, max_age_minutes=60)] == [LONG]
+    assert [event.symbol for event in connection.answer(outbox.pending(limit=99, max_age_minutes=60))] == [LONG]
     status = json.loads(commands("status", "--json").stdout)
     (alert,) = [one for one in status["alerts"] if one["metric"] == "events.refused"]
     assert "channel name too long" in json.dumps(alert)

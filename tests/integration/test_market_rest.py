@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from assetbatch.database import entitlements
-from assetbatch.planner import ASK_AGAIN
 from assetbatch.report import status
 from assetbatch.report.health import Health, Level
 from tests.conftest import API_KEY
@@ -62,7 +61,7 @@ def tickers(paths: list[str]) -> list[str]:
 
 def told(world: World) -> status.Status:
     """Tell what `status` says at the simulated time, of assets: the rest of it is quiet."""
-    closed = entitlements.closed_markets(world.connection, world.now - ASK_AGAIN)
+    closed = world.connection.answer(entitlements.closed_markets(world.now))
     seen = replace(overview(world.now, job={"last_run": world.now}), closed=closed)
     config = world.configure(rate_limiting=UNLIMITED, batch=NO_SECONDARY)
     return status.build(config, seen, judged(world.connection, config, seen), source="sandbox")
@@ -235,7 +234,7 @@ def test_one_asset_without_a_price_says_nothing_about_its_market(live: World) ->
 
     assert [failure.symbol for failure in result.failed] == ["EURUSD"]
     assert STATUS not in live.asked()
-    assert entitlements.closed_markets(live.connection, live.now - HOUR) == frozenset()
+    assert live.connection.answer(entitlements.closed_markets(live.now)) == frozenset()
 
 
 def test_under_a_limit_a_status_is_asked_for_only_where_a_call_is_left(live: World) -> None:

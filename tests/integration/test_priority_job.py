@@ -125,6 +125,24 @@ def test_a_signal_ends_a_run_within_two_seconds_and_leaves_nothing_held(
     assert busy == {"n": 1}
 
 
+def test_a_signal_ends_a_run_that_stands_at_a_lock(
+    commands: Commands, connection: Connection, sandbox: Sandbox
+) -> None:
+    assert commands("run-priority").returncode == 0
+    connection.execute("update assetbatch.sync_state set served_at = served_at - interval '1 hour'")
+    with connection.transaction():
+        connection.execute("select from assetbatch.rate_limits for update")
+        run = commands.start("run-priority")
+        wait_until(lambda: connection.execute("select from pg_locks where not granted").rowcount)
+        began = time.monotonic()
+        os.kill(run.pid, signal.SIGTERM)
+        _, stderr = run.communicate(timeout=10)
+        took = time.monotonic() - began
+
+    assert (run.returncode, "Traceback" in stderr, took < 3) == (128 + signal.SIGTERM, False, True), (took, stderr)
+    assert len(sandbox.arrivals) == 1
+
+
 def test_what_is_in_flight_at_a_signal_may_still_come_home(commands: Commands, sandbox: Sandbox) -> None:
     (commands.folder / "config.yaml").write_text(
         "rate_limiting: {min_spacing_seconds: 30}\nprovider: {batch_size: 1}\n"

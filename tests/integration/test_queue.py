@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from assetbatch import planner
-from assetbatch.database import queue
+from assetbatch.database import catalogue, queue
 from assetbatch.database.enqueue import enqueue
 from assetbatch.database.queue import BroughtBack, Ending, Item, State
 from assetbatch.errors import EXIT_BUG, FailureKind
@@ -72,7 +72,8 @@ def enqueue_now(connection: Connection, symbols: Sequence[str] | None = None, **
     """Put assets of the catalogue on the queue, due or not."""
 
     arguments: dict[str, Any] = {"origins": None, "symbols": symbols, "due_or_not": True, "max_size": 1_000_000}
-    arguments |= {"step_seconds": STEP, "plan": PLAN, "key": KEY} | changed
+    arguments |= {"step_seconds": STEP, "plan": PLAN, "key": KEY, "frequencies": catalogue.frequencies(connection)}
+    arguments |= changed
     served_before = arguments.pop("served_before", lambda _seconds, _market: planner.EPOCH)
     return enqueue(connection, served_before, **arguments)
 
@@ -102,7 +103,7 @@ def claim(connection: Connection, limit: int = 250, *, alone: bool = False, leas
 
 def end(connection: Connection, *endings: Ending, step: float = STEP) -> set[str]:
     """End claims as the drain does."""
-    return queue.end(connection, endings, step_seconds=step, plan=PLAN, key=KEY)
+    return connection.answer(queue.ending(endings, step_seconds=step, plan=PLAN, key=KEY))
 
 
 def symbols_of(items: Sequence[Item]) -> list[str]:

@@ -144,7 +144,7 @@ class World:
 
 def ask(limiter: RateLimiter, ticket: int | None = None, *, max_wait: float = math.inf, calls_after: int = 0) -> Row:
     """Ask once; do not wait."""
-    return limiter._ask(ticket, max_wait, calls_after)
+    return limiter._ask(ticket, max_wait, calls_after, 1, None)
 
 
 def verdicts(limiter: RateLimiter, times: int) -> list[str]:

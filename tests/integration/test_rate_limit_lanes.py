@@ -25,9 +25,10 @@ def database(postgres: EmbeddedServer) -> str:
 
 def foresee(world: World, calls: int, *, due_in: float, grace: float = GRACE) -> None:
     """End a priority run that expects to make so many calls when it is due next."""
-    world.limiter(Lane.PRIORITY).foresee(
+    foreseeing = world.limiter(Lane.PRIORITY).foreseeing(
         calls=calls, due=world.now() + timedelta(seconds=due_in), every_seconds=EVERY, grace_seconds=grace
     )
+    world.connection.ask(foreseeing)
 
 
 def made_known(connection: Connection) -> World:

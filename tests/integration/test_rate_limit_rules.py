@@ -317,7 +317,8 @@ def running(world: World) -> None:
 
 def foreseen(world: World) -> None:
     spend(world, 1)
-    world.limiter(Lane.PRIORITY).foresee(calls=4, due=world.now(), every_seconds=300, grace_seconds=10)
+    foreseeing = world.limiter(Lane.PRIORITY).foreseeing(calls=4, due=world.now(), every_seconds=300, grace_seconds=10)
+    world.connection.ask(foreseeing)
 
 
 def stricter_host(world: World) -> None:

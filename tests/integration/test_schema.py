@@ -145,12 +145,12 @@ def test_a_program_refuses_a_schema_that_is_too_old_or_too_new_for_it(database: 
 
 def test_the_first_run_decides_the_source(database: str) -> None:
     with open_database(database) as connection:
-        assert schema.source(connection) is None
+        assert connection.answer(schema.source()) is None
         schema.claim_source(connection, "sandbox")
         schema.claim_source(connection, "sandbox")
         with pytest.raises(SourceMismatchError, match=r"sandbox.*api\.massive\.com"):
             schema.claim_source(connection, "api.massive.com")
-        assert schema.source(connection) == "sandbox"
+        assert connection.answer(schema.source()) == "sandbox"
 
 
 def test_two_sources_at_once_cannot_both_have_the_database(database: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 
 from assetbatch.database.connection import transaction
+from assetbatch.database.query import command
 from tests.conftest import open_database
 from tests.relay import Relay
 
@@ -187,8 +188,16 @@ def test_what_is_asked_for_costs_no_round_trip(database: str) -> None:
         with transaction(connection):
             connection.execute("select 1")
         counts.append(relay.round_trips - before)
+        before = relay.round_trips
+        with transaction(connection):
+            connection.execute("select %(n)s::int", {"n": 1})
+        counts.append(relay.round_trips - before)
+        before = relay.round_trips
+        connection.ask(command("select 1"), command("select 2"), command("select %(n)s::int", {"n": 3}))
+        counts.append(relay.round_trips - before)
 
-    assert counts == [1, 1, 3]
+    # The beginning of a transaction goes with a statement that is sure to be one alone.
+    assert counts == [1, 1, 3, 2, 1]
 
 
 def test_functions_call_nothing_of_a_schema_before_pg_catalog(connection: Connection) -> None:

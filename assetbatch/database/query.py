@@ -1,0 +1,51 @@
+"""A question to the database as a value, so that several can go to it in one round trip: `Connection.ask`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, LiteralString, TypeVar
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+    from psycopg.abc import Params
+
+Statement = LiteralString | bytes | sql.SQL | sql.Composed
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Query(Generic[T_co]):
+    """One statement with its parameters, and how its answer is read.
+
+    Where it may not be done twice, `found_by` finds, with the same parameters, what it has done: rows that this finds
+    are taken for its answer.
+    """
+
+    def __init__(
+        self,
+        statement: Statement,
+        params: Params | None,
+        read: Callable[[psycopg.Cursor[dict[str, Any]]], T_co],
+        *,
+        found_by: LiteralString | None = None,
+    ) -> None:
+        self.statement = statement
+        self.params = params
+        self.found_by = found_by
+        self._read = read
+
+    def take(self, cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+        """Read the answer."""
+        self._answer = self._read(cursor)
+
+    @property
+    def answer(self) -> T_co:
+        """What the last time brought that it was asked."""
+        return self._answer
+
+
+def command(statement: Statement, params: Params | None = None) -> Query[int]:
+    """Return a query whose answer is how many rows the statement changed."""
+    return Query(statement, params, lambda cursor: cursor.rowcount)
