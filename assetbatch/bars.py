@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours, planner
 from assetbatch.model import Bar, Span
 from assetbatch.planner import EPOCH, Mode
+from assetbatch.plans import MOST_BASE_MINUTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from assetbatch.planner import Days
 
 LENGTH = timedelta(minutes=5)
-# `limit` of a call counts the minutes that its bars are made of.
-MOST_BASE_MINUTES = 50_000
 ONE_PAGE = timedelta(minutes=MOST_BASE_MINUTES)
 # Once a day, though a day's first run is a little earlier than that of the day before.
 RECHECK_EVERY = timedelta(hours=23)

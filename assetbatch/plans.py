@@ -36,5 +36,9 @@ PLANS = {plan.name: plan for plan in (FREE, Plan("starter"), Plan("developer"), 
 ALIASES = {"basic": FREE.name}
 """Words that are understood, but not offered."""
 
+# What one call brings at most, on every plan: quotes of so many tickers; bars made of so many minutes.
+MOST_TICKERS = 250
+MOST_BASE_MINUTES = 50_000
+
 # How far back the plans of any market reach that do not have all: it is not known which one a key really has.
 HISTORY_YEARS = (10, 5, 2)

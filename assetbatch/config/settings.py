@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from assetbatch.config.secret import ENCODE, HOST, USERINFO
 from assetbatch.markets import TICKER_PATTERN, TICKERS_DESCRIBED, TRAITS
-from assetbatch.plans import ALIASES, FREE, PLANS
+from assetbatch.plans import ALIASES, FREE, MOST_TICKERS, PLANS
 
 if TYPE_CHECKING:
     PlanWord: TypeAlias = str
@@ -52,8 +52,9 @@ class Provider(Section, frozen=True, kw_only=True):
         Literal["auto", "live", "end_of_day"], Meta(description="auto (as the plan says) | live | end_of_day")
     ] = "auto"
     batch_size: Annotated[
-        int, Meta(ge=1, le=250, description="assets in one snapshot call; 1: a single-ticker call for each asset")
-    ] = 250
+        int,
+        Meta(ge=1, le=MOST_TICKERS, description="assets in one snapshot call; 1: a single-ticker call for each asset"),
+    ] = MOST_TICKERS
     concurrency: Annotated[int, Meta(ge=1, le=64, description="calls at once on an unlimited plan")] = 8
     max_calls_per_second: Annotated[
         Annotated[float, Meta(gt=0, le=10_000)] | None, Meta(description="on an unlimited plan; null: no bound")

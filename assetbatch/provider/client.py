@@ -46,7 +46,7 @@ class Asked(Generic[A_co]):
 
     request: Request[A_co]
     flight: Flight
-    landed: queue.SimpleQueue[answers.Document | Exception] = field(default_factory=queue.SimpleQueue)
+    landed: queue.SimpleQueue[Callable[[datetime], A_co] | Exception] = field(default_factory=queue.SimpleQueue)
 
     @property
     def has_landed(self) -> bool:
@@ -171,7 +171,7 @@ class Client:
         try:
             if isinstance(result, Exception):
                 raise result
-            found = asked.request.read(result, now)
+            found = result(now)
         except CallError as error:
             error.reason = self._without_key(error.reason)
             error.args = (error.reason,)
@@ -202,7 +202,7 @@ class Client:
             words = words.replace(written, "***")
         return words
 
-    def _fetch(self, asked: Asked[object]) -> answers.Document:
+    def _fetch(self, asked: Asked[A]) -> Callable[[datetime], A]:
         from assetbatch.provider import transport
 
         flight = asked.flight
@@ -221,13 +221,12 @@ class Client:
                 self._was_late = False
                 if response.status_code != 200:
                     raise self._refusal(response, asked)
-                document = answers.parse(self._read(response, flight, answers.MAX_BYTES))
-                asked.request.check(document, retry_after_seconds=_retry_after(response.headers))
+                body = self._read(response, flight, answers.MAX_BYTES)
+                return asked.request.parse(body, retry_after_seconds=_retry_after(response.headers))
         except HeldUpError:
             raise self._late(flight) from None
         except transport.ERRORS as error:
             raise transport.call_error(error, flight) from None
-        return document
 
     def _refusal(self, response: requests.Response, asked: Asked[object]) -> CallError:
         """Read an answer that is none; its status says what it is, even where its body is cut, broken or endless."""

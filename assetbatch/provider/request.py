@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from assetbatch.provider.answers import check_status
+from assetbatch.provider.answers import check_status, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,9 @@ class Request(Generic[A_co]):
     read: Callable[[Document, datetime], A_co]
     has_status: bool = True
 
-    def check(self, document: Document, *, retry_after_seconds: float | None = None) -> None:
-        """Look for a refusal inside a good answer. Raises CallError."""
+    def parse(self, body: bytes | bytearray, *, retry_after_seconds: float | None = None) -> Callable[[datetime], A_co]:
+        """Return what reads an answer, held against a time, out of a body that is no refusal. Raises CallError."""
+        document = parse(body)
         if self.has_status or "status" in document:
             check_status(document, retry_after_seconds=retry_after_seconds)
+        return partial(self.read, document)

@@ -64,9 +64,7 @@ def unified(*rows: str) -> str:
 
 def read(call: Call, document: str | bytes) -> Answers:
     """Do what the client does with a body."""
-    parsed = answers.parse(document.encode() if isinstance(document, str) else document)
-    answers.check_status(parsed)
-    return endpoints.prices(call).read(parsed, NOW)
+    return endpoints.prices(call).parse(document.encode() if isinstance(document, str) else document)(NOW)
 
 
 def refused(body: bytes) -> CallError:
@@ -400,7 +398,7 @@ def test_words_in_a_good_answer_refuse_nothing(status: str) -> None:
 
 def test_the_one_answer_without_a_status_may_be_a_refusal_too() -> None:
     with pytest.raises(CallError) as caught:
-        endpoints.markets_open().check({"status": "ERROR", "error": "Unknown API Key"})
+        endpoints.markets_open().parse(b'{"status": "ERROR", "error": "Unknown API Key"}')
 
     assert caught.value.kind is FailureKind.KEY_REFUSED
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Bar, Call, CallKind, Role, Span
-from assetbatch.provider import answers, endpoints
+from assetbatch.provider import endpoints
 from assetbatch.provider.results import Page
 
 ASSET = Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 1, 300)
@@ -39,10 +39,7 @@ def read(rows: object, asked: Call | None = None, **changes: Any) -> Page:
     text = json.dumps(document | ({} if rows is None else {"results": rows}) | changes)
     for word, written in RAW.items():
         text = text.replace(word, written)
-    parsed = answers.parse(text.encode())
-    request = endpoints.bars(asked or call())
-    request.check(parsed)
-    return request.read(parsed, NOW)
+    return endpoints.bars(asked or call()).parse(text.encode())(NOW)
 
 
 def test_a_page_is_read_digit_by_digit() -> None:

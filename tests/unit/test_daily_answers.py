@@ -11,7 +11,7 @@ import pytest
 
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
-from assetbatch.provider import answers, endpoints
+from assetbatch.provider import endpoints
 from assetbatch.provider.results import Answers, MarketsOpen
 
 MONDAY = date(2026, 11, 16)
@@ -38,10 +38,7 @@ def read(body: str, *assets: Asset, day: date = MONDAY, now: datetime | None = N
     market = assets[0].asset_type if assets else AssetType.FOREX
     call = Call(CallKind.DAILY, assets or (EURO,), market=market, day=day)
     seen_at = now or datetime(day.year, day.month, day.day, 6, tzinfo=UTC) + timedelta(days=1)
-    parsed = answers.parse(body.encode())
-    request = endpoints.prices(call)
-    request.check(parsed)
-    return request.read(parsed, seen_at)
+    return endpoints.prices(call).parse(body.encode())(seen_at)
 
 
 def test_a_days_close_is_the_price_with_the_vendors_digits_and_the_days_end_for_a_time() -> None:
@@ -189,7 +186,6 @@ def test_a_refusal_inside_a_good_answer_is_one(body: str, kind: FailureKind) -> 
 def test_every_field_of_the_market_status_may_be_absent(
     document: dict[str, Any], expected: dict[AssetType, bool]
 ) -> None:
-    parsed = answers.parse(json.dumps(document).encode())
-    found = endpoints.markets_open().read(parsed, datetime(2026, 11, 17, tzinfo=UTC))
+    found = endpoints.markets_open().parse(json.dumps(document).encode())(datetime(2026, 11, 17, tzinfo=UTC))
 
     assert found == MarketsOpen(expected)

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from assetbatch.bars import MOST_BASE_MINUTES
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Bar
 from assetbatch.planner import EPOCH
+from assetbatch.plans import MOST_BASE_MINUTES
 from assetbatch.provider.answers import rows_of, text
 from assetbatch.provider.request import Request
 from assetbatch.provider.results import Page

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from assetbatch.errors import FailureKind
 from assetbatch.markets import TRAITS
 from assetbatch.model import Quote
+from assetbatch.plans import MOST_TICKERS
 from assetbatch.provider.answers import message, rows_of, text
 from assetbatch.provider.request import Request
 from assetbatch.provider.results import Answers
@@ -77,14 +78,13 @@ SINGLE = Shape(
     low="l",
     close="c",
 )
-# Of tickers in one call, and of rows in its answer: the vendor's default, 10, would cut that.
-LIMIT = 250
 
 
 def unified(call: Call) -> Request[Answers]:
     """Return the request for the quotes of all assets of a call, of whatever markets."""
     tickers = ",".join(asset.polygon_ticker for asset in call.assets)
-    path = f"/v3/snapshot?{urlencode({'ticker.any_of': tickers, 'limit': LIMIT})}"
+    # The vendor's default limit, 10, would cut the answer.
+    path = f"/v3/snapshot?{urlencode({'ticker.any_of': tickers, 'limit': MOST_TICKERS})}"
     return Request(call, path, lambda document, now: _read(call, rows_of(document), UNIFIED, now))
 
 
