@@ -209,6 +209,7 @@ class Bars(BarCalls):
                 track.asset,
                 found.bars,
                 known=known,
+                final_until=found.until,
                 is_new=track.asked_until is None and not track.served,
                 has_finality=self._has_finality,
                 asked_at=one.asked_at,
@@ -251,7 +252,7 @@ class Bars(BarCalls):
 
     def _finish(self, one: BarCall, found: Harvest) -> bool:
         track = one.claimed.track
-        has_any = track.watermark is not None or any(is_final for _, is_final in found.bars)
+        has_any = track.watermark is not None or found.has_final
         is_built = has_any and one.call.minutes == 1
         rechecked = track.watermark is None or one.span.since < track.watermark
         return bars.finish(

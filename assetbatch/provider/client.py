@@ -43,7 +43,7 @@ class Asked:
 
     call: Call
     flight: Flight
-    landed: queue.SimpleQueue[answers.Document | Exception] = field(default_factory=queue.SimpleQueue)
+    landed: queue.SimpleQueue[reading.Parsed | Exception] = field(default_factory=queue.SimpleQueue)
 
     @property
     def has_landed(self) -> bool:
@@ -199,7 +199,7 @@ class Client:
             words = words.replace(written, "***")
         return words
 
-    def _fetch(self, asked: Asked) -> answers.Document:
+    def _fetch(self, asked: Asked) -> reading.Parsed:
         from assetbatch.provider import transport
 
         flight = asked.flight
@@ -218,13 +218,12 @@ class Client:
                 self._was_late = False
                 if response.status_code != 200:
                     raise self._refusal(response, asked)
-                document = answers.parse(self._read(response, flight, answers.MAX_BYTES))
-                reading.check(asked.call, document, retry_after_seconds=_retry_after(response.headers))
+                body = self._read(response, flight, answers.MAX_BYTES)
+                return reading.parse(asked.call, body, retry_after_seconds=_retry_after(response.headers))
         except HeldUpError:
             raise self._late(flight) from None
         except transport.ERRORS as error:
             raise transport.call_error(error, flight) from None
-        return document
 
     def _refusal(self, response: requests.Response, asked: Asked) -> CallError:
         """Read an answer that is none; its status says what it is, even where its body is cut, broken or endless."""

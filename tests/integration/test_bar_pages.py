@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
 from assetbatch.database import bar_holes, bar_pages, bars, schema
 from assetbatch.database.connection import transaction
@@ -57,11 +58,14 @@ def write(
     carefully: bool = False,
     is_new: bool = False,
 ) -> StoredBars | None:
+    final_until = max((one.ts + LENGTH for one, is_final in page if is_final), default=BEGIN)
+    assert all(is_final == (one.ts + LENGTH <= final_until) for one, is_final in page)
     with transaction(connection):
         return bar_pages.write(
             connection,
             ASSET,
-            page,
+            BarSeries.of(one for one, _ in page),
+            final_until=final_until,
             is_new=is_new,
             has_finality=bar_holes.has_finality(connection),
             asked_at=asked_at,
@@ -335,7 +339,11 @@ def harvest(
     until: int, absent: Sequence[tuple[int, int]] = (), invalid: Sequence[tuple[int, int]] = (), *, whole: bool = True
 ) -> Harvest:
     return Harvest(
-        (), tuple(span(*one) for one in absent), tuple(span(*one) for one in invalid), until=at(until), whole=whole
+        BarSeries(),
+        tuple(span(*one) for one in absent),
+        tuple(span(*one) for one in invalid),
+        until=at(until),
+        whole=whole,
     )
 
 
@@ -507,7 +515,9 @@ def test_reasons_of_one_asset_are_no_others(market: Connection) -> None:
 
 
 def test_an_open_bar_below_what_was_asked_for_is_a_hole(market: Connection) -> None:
-    write(market, [(bar(3), True), (bar(4), False), (bar(5), True)])
+    write(market, finals(bar(3)))
+    write(market, [(bar(4), False)])
+    write(market, finals(bar(5)))
 
     assert holes(market, 3, 6) == [(4, 5)]
 
