@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.model import Asset, Span
 
-LOCK_SYMBOL = "select id from trading.symbols where symbol = %(symbol)s for no key update"
+LOCK_SYMBOL = """
+select exists (
+  select from market_data.ohlcv_5m b where b.symbol_id = s.id and b.ts between %(first)s and %(last)s
+) as has_bars
+from trading.symbols s where s.symbol = %(symbol)s for no key update of s
+"""
 
-# An older fetch never overwrites a newer one, an open bar never a final one, and what does not change is not written. A
-# fetch in the future is of a clock that was set back since.
-UPSERT = """
+INSERT = """
 insert into market_data.ohlcv_5m as b
   (symbol_id, ts, open, high, low, close, volume, vwap, trades, is_final, fetched_at)
 select s.id, v.ts, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trades,
@@ -38,6 +41,13 @@ from unnest(
 ) as v (ts, open, high, low, close, volume, vwap, trades)
 cross join trading.symbols s
 where s.symbol = %(symbol)s
+"""
+
+# An older fetch never overwrites a newer one, an open bar never a final one, and what does not change is not written. A
+# fetch in the future is of a clock that was set back since.
+UPSERT = (
+    INSERT
+    + """
 on conflict (symbol_id, ts) do update
 set open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume,
     vwap = excluded.vwap, trades = excluded.trades, is_final = excluded.is_final, fetched_at = excluded.fetched_at
@@ -47,9 +57,10 @@ where coalesce(b.fetched_at <= %(asked_at)s or b.fetched_at > clock_timestamp() 
         is distinct from (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.vwap,
                           excluded.trades, excluded.is_final)
 """
+)
 
 # For a platform's own table without these two columns. What an older fetch brings is older than its lease, and refused.
-UPSERT_BARE = """
+INSERT_BARE = """
 insert into market_data.ohlcv_5m as b (symbol_id, ts, open, high, low, close, volume, vwap, trades)
 select s.id, v.ts, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trades
 from unnest(
@@ -58,6 +69,11 @@ from unnest(
 ) as v (ts, open, high, low, close, volume, vwap, trades)
 cross join trading.symbols s
 where s.symbol = %(symbol)s
+"""
+
+UPSERT_BARE = (
+    INSERT_BARE
+    + """
 on conflict (symbol_id, ts) do update
 set open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume,
     vwap = excluded.vwap, trades = excluded.trades
@@ -65,6 +81,7 @@ where (b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades)
         is distinct from (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.vwap,
                           excluded.trades)
 """
+)
 
 # A platform's own table may lack the last column: there, what is settled is final.
 READ_BARS = """
@@ -120,16 +137,21 @@ def write(
     trading.symbols. `asked_at` is when the call began, `fetched_at` the time of its answer. Of bars `known` to be there
     just so, no lock is written.
     """
-    has_row = connection.execute(LOCK_SYMBOL, {"symbol": asset.symbol}).fetchone() is not None
-    if not has_row and not is_new:
+    begins, ends = (page.times[0], page.times[-1]) if page else (None, None)
+    row = connection.execute(LOCK_SYMBOL, {"symbol": asset.symbol, "first": begins, "last": ends}).fetchone()
+    if row is None and not is_new:
         return None
     if known:
         page = page.without({bar.ts for bar in page if known.get(bar.ts) == (bar, bar.ts + LENGTH <= final_until)})
-    statement = UPSERT if has_finality else UPSERT_BARE
+    # Where nothing is there, the server need not look for each. What somebody puts there just now raises, and then it
+    # is done carefully.
+    is_empty = not carefully and (row is None or not row["has_bars"])
+    insert, upsert = (INSERT, UPSERT) if has_finality else (INSERT_BARE, UPSERT_BARE)
+    statement = insert if is_empty else upsert
     given = {"symbol": asset.symbol, "final_until": final_until, "asked_at": asked_at, "fetched_at": fetched_at}
 
     def put(part: BarSeries) -> int:
-        if not has_row:
+        if row is None:
             connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
         written = connection.execute(statement, _columns(part) | given).rowcount
         if written < len(part) and _count(connection, asset, part) < len(part):

@@ -19,6 +19,7 @@ from assetbatch.database import catalogue, queue
 from assetbatch.database.rate_limit import Lane, Outcome
 from assetbatch.errors import AssetbatchError, CallError, FailureKind, Interrupted
 from assetbatch.jobs.backlog import Backlog
+from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.flights import Flights
@@ -102,20 +103,22 @@ class Drain:
         self._road = run.road(api_key, Lane.QUEUE, self._pause)
         self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         self._backlog = Backlog(run, self._sight, claims)
-        self._bars = Bars(run, self._road, self._sight)
+        self._bars = Bars(run, self._road, self._sight, CatalogueBars(run, self._sight))
         lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
         self._flights = Flights([new_client(run.config, api_key) for _ in range(lanes)], run.clock, run.stop)
         self._settling = Settling(
             run, road=self._road, sight=self._sight, claims=claims, flights=self._flights, bars=self._bars
         )
         self._size = 0
+        # The last call that began leaves another one to begin at once.
+        self._goes_on = False
 
     def to_the_end(self) -> None:
         """Make calls until there is nothing more to do; whatever ends it, but a bug, nothing stays claimed."""
         run = self._run
         try:
             self._claims.bring_back()
-            if not self._backlog.is_waiting() and not self._bars.has_work():
+            if not self._backlog.is_waiting() and not self._bars.work.has_work():
                 return
             run.claim_source()
             catalogue.sync_with_config(run.connection, run.config.assets)
@@ -126,7 +129,7 @@ class Drain:
             while self._begin_calls() or self._flights or self._settling.is_behind:
                 self._store()
                 if self._flights:
-                    self._land(PATIENCE_SECONDS)
+                    self._land(0.0 if self._goes_on else PATIENCE_SECONDS)
             self._settling.judge()
         except (AssetbatchError, Interrupted, psycopg.Error) as error:
             self._let_go(error, asked_to_end=run.stop.requested.is_set())
@@ -136,6 +139,7 @@ class Drain:
 
     def _begin_calls(self) -> bool:
         """Begin as many calls as lanes are free and the queue has work for; False when no further one will begin."""
+        self._goes_on = False
         items_left = float("inf") if self._max_items is None else self._max_items - self._claims.taken
         if self._settling.ended_by or items_left <= 0 or time.monotonic() >= self._begin_until:
             return False
@@ -145,7 +149,7 @@ class Drain:
         if queued and (barred := self._sight.barred) is not None:
             self._settling.ended_by = barred
             return False
-        if not queued and not self._bars.has_work():
+        if not queued and not (self._takes_bars() and self._bars.work.has_work()):
             return False
         try:
             calls = int(min(self._backlog.calls_at_once(self._flights.free), items_left))
@@ -177,10 +181,15 @@ class Drain:
 
     def _begin_bars(self, slot: Slot) -> bool:
         """Begin a call for bars, with a slot that the queue leaves."""
-        one = self._bars.begin() if self._bars.has_work() else None
+        one = self._bars.work.begin() if self._takes_bars() and self._bars.work.has_work() else None
         if one is not None:
             self._flights.begin(one.call, (), slot, leave_by=self._road.leave_by(slot), bars=one)
+            self._goes_on = True
         return one is not None
+
+    def _takes_bars(self) -> bool:
+        """Return whether another page may be under way."""
+        return sum(one.bars is not None for one in self._flights) < self._bars.most_at_once
 
     def _pause(self, seconds: float) -> None:
         """Wait for a slot; meanwhile store and announce what comes home."""
@@ -227,7 +236,7 @@ class Drain:
             [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)],
             anything_stored=bool(trip.updated or trip.unchanged or self._bars.assets),
         )
-        warnings = result.warnings + self._run.platform_warnings() + self._bars.warnings()
+        warnings = result.warnings + self._run.platform_warnings() + self._bars.work.warnings()
         if trip.deleted:
             warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(trip.deleted)}",)
         warnings += unknown_tickers(self._sight.unknown(trip.failed))

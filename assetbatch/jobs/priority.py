@@ -12,8 +12,11 @@ from assetbatch import market_hours, planner
 from assetbatch.database import catalogue
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, WITHOUT_PRICE, FailureKind
+from assetbatch.jobs import bar_loop
+from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.cycle import Cycle
+from assetbatch.jobs.flights import Flights
 from assetbatch.jobs.run import new_client, perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
@@ -76,8 +79,9 @@ class _Update:
         catalogue.sync_with_config(run.connection, config.assets)
         road = run.road(self._api_key, Lane.PRIORITY)
         client = new_client(config, self._api_key)
-        bars = Bars(run, road, self._sight, symbols=[asset.symbol for asset in self._assets])
-        if calls or bars.has_work():
+        work = CatalogueBars(run, self._sight, symbols=[asset.symbol for asset in self._assets])
+        bars = Bars(run, road, self._sight, work)
+        if calls or work.has_work():
             run.claim_source()
             client.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -90,8 +94,9 @@ class _Update:
             self._look_back(cycle, calls)
         self._look_at_markets(cycle)
         if not self._ends_run(road.trip):
-            bars.fetch(client, no_call_after=no_call_after, max_calls=max_calls)
-        deferred = bars.waiting()
+            flights = Flights([client], run.clock, run.stop)
+            bar_loop.fetch(road, flights, bars, no_call_after=no_call_after, max_calls=max_calls)
+        deferred = work.waiting()
         road.keep_lease()
         known = catalogue.candidates(run.connection, self._assets)
         self._foresee(road.limiter, known)
@@ -186,7 +191,9 @@ class _Update:
             grace_seconds=run.config.settings.rate_limiting.reservation_grace_seconds,
         )
 
-    def _result(self, trip: Trip, bars: Bars, deferred: Sequence[str], missed: Sequence[Failure] | None) -> RunResult:
+    def _result(
+        self, trip: Trip, bars: Bars[CatalogueBars], deferred: Sequence[str], missed: Sequence[Failure] | None
+    ) -> RunResult:
         run, own = self._run, [asset.symbol for asset in self._assets]
         # A call for a whole market serves many others, too.
         own_failures = [failure for failure in trip.failed if failure.symbol in own]
@@ -199,7 +206,7 @@ class _Update:
         strangers = [one for one in trip.failed if one.symbol not in {*own, *trip.updated, *trip.unchanged}]
         updated = [symbol for symbol in own if symbol in trip.updated]
         unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
-        kinds = [*(failure.kind for failure in failed), *([bars.ended_by.kind] if bars.ended_by else [])]
+        kinds = [*(failure.kind for failure in failed), *([bars.work.ended_by.kind] if bars.work.ended_by else [])]
         result = run.result(kinds, anything_stored=bool(updated or unchanged))
         return replace(
             result,
@@ -211,11 +218,11 @@ class _Update:
             others_updated=len(set(trip.updated) - set(own)),
             bars=bars.result,
             newer_at=self._sight.newer_at({asset.asset_type for asset in self._assets}),
-            ended_by=bars.ended_by,
+            ended_by=bars.work.ended_by,
             warnings=(
                 *result.warnings,
                 *run.platform_warnings(),
-                *bars.warnings(),
+                *bars.work.warnings(),
                 *([self._sight.contradiction] if self._sight.contradiction else []),
                 *unknown_tickers(self._sight.unknown(strangers)),
             ),

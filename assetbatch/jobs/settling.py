@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from assetbatch.database.queue import Item
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.bar_calls import BarCall
+    from assetbatch.jobs.bar_catalogue import CatalogueBars
     from assetbatch.jobs.bars import Bars
     from assetbatch.jobs.flights import Flights, Flying
     from assetbatch.jobs.run import Run
@@ -51,7 +52,9 @@ class _LostError(Exception):
 class Settling:
     """Stores and judges for one run. `ended_by` is what no further call can fare better than, once there is such."""
 
-    def __init__(self, run: Run, *, road: Road, sight: Sight, claims: Claims, flights: Flights, bars: Bars) -> None:
+    def __init__(
+        self, run: Run, *, road: Road, sight: Sight, claims: Claims, flights: Flights, bars: Bars[CatalogueBars]
+    ) -> None:
         self._run = run
         self._road = road
         self._sight = sight
@@ -140,7 +143,7 @@ class Settling:
             call=came[0][0].call,
         )
         if any(item.served_at is None for item in items):
-            self._bars.look_again()
+            self._bars.work.look_again()
         self._sight.learn(came[0][0].call, None)
         self.judge()
         self._run.announcer.announce()
@@ -233,7 +236,7 @@ class Settling:
 
     def _bars_failed(self, bars: BarCall, error: CallError) -> None:
         self._bars.failed(bars, error)
-        if self._bars.ended_by is not None and self.ended_by is None:
+        if self._bars.work.ended_by is not None and self.ended_by is None:
             self._end(error)
 
     def _day_failed(self, items: Sequence[Item], error: CallError) -> None:

@@ -84,7 +84,7 @@ order by b.symbol_id, b.ts desc
 """
 
 # The same statement, that writes whatever comes.
-PLAIN_UPSERT = bar_pages.UPSERT.partition("where b.fetched_at")[0].partition("where coalesce(b.fetched_at")[0]
+PLAIN_UPSERT = bar_pages.UPSERT.partition("where coalesce(b.fetched_at")[0]
 
 WAL = "select pg_current_wal_insert_lsn() - '0/0' as bytes"
 

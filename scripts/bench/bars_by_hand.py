@@ -9,21 +9,24 @@ by hand 8  the same, but that each of the threads stores by a connection of its 
 backfill   the real job, as `drain` is; both into an empty table, each in a process of its own, on an unlimited plan.
 
 The vendor is a process that has its pages ready, so that nobody waits for their making. The ways take turns: noise
-hits them alike. On an embedded PostgreSQL of its own, as durable as its defaults make it. Needs the extra `embedded`.
+hits them alike, and hardly moves what they take of the processors. On an embedded PostgreSQL of its own, as durable as
+its defaults make it. Needs the extra `embedded`.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import harness
@@ -43,7 +46,6 @@ from assetbatch.jobs.run import Start
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from pathlib import Path
 
 CONFIG = """
 provider: {{base_url: {url}, plan: starter, max_calls_per_second: null}}
@@ -213,16 +215,32 @@ def by_job(folder: Path, database: str, url: str, days: int, job: str) -> int:
 
 @dataclass(frozen=True)
 class Took:
-    """Bars a second, and the memory of the process that did it."""
+    """Bars a second, the memory of the process that did it, and what it, and the server, took of the processors."""
 
     rate: float
     peak_mib: float
+    cpu_seconds: float
+    server_cpu_seconds: float = 0.0
 
 
 def timed(work: Callable[..., int], *arguments: Any) -> Took:
     before = time.perf_counter()
     bars = work(*arguments)
-    return Took(bars / (time.perf_counter() - before), harness.peak_mib())
+    return Took(bars / (time.perf_counter() - before), harness.peak_mib(), time.process_time())
+
+
+def server_cpu_seconds(data: Path) -> float:
+    """Return what a server's processes have taken of the processors so far, those that have ended included."""
+    postmaster = next(data.rglob("postmaster.pid")).read_text().partition("\n")[0]
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = file.read_text().rpartition(")")[2].split()
+            if file.parent.name == postmaster:
+                ticks += sum(map(int, fields[11:15]))
+            elif fields[1] == postmaster:
+                ticks += sum(map(int, fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -245,12 +263,18 @@ def main() -> None:
 
     bars = options.assets * options.days * 288
     print(f"{options.assets} assets, {options.days} days of each, {bars:,} bars: medians of {options.rounds} rounds")
-    print(f"{'':20}{'bars/s':>10}{'peak MiB':>10}{'x by hand':>12}   in each round")
+    print(
+        f"{'':12}{'bars/s':>10}{'CPU us a bar':>14}{'of the server':>15}{'peak MiB':>10}{'x by hand':>12}   each round"
+    )
     for way, found in took.items():
         ratios = [mine.rate / theirs.rate for mine, theirs in zip(found, took.get("by hand", found), strict=True)]
         rate, peak = statistics.median(one.rate for one in found), max(one.peak_mib for one in found)
         each = "  ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"{way:20}{rate:10,.0f}{peak:10.0f}{statistics.median(ratios):12.2f}   {each}")
+        own, servers = (
+            statistics.median(getattr(one, name) for one in found) / bars * 1e6
+            for name in ("cpu_seconds", "server_cpu_seconds")
+        )
+        print(f"{way:12}{rate:10,.0f}{own:14.1f}{servers:15.1f}{peak:10.0f}{statistics.median(ratios):12.2f}   {each}")
         if not way.startswith("by hand"):
             goal(f"{statistics.median(ratios):.2f} x the loop by hand: at least 1", statistics.median(ratios) >= 1)
             goal(f"{peak:.0f} MiB: under 90", peak < 90)
@@ -262,10 +286,13 @@ def measure(bench: harness.Bench, database: str, way: str, url: str, options: ar
         connection.execute(ADD_ASSETS, {"symbols": options.assets})
         connection.execute(MAP)
         connection.execute("checkpoint")
+    before = server_cpu_seconds(bench.folder / "data")
     if way.startswith("by hand"):
         work = partial(by_hand, connections=THREADS if way == "by hand 8" else 1)
-        return harness.in_a_process(timed, work, conninfo, url, options.assets, options.days)
-    return harness.in_a_process(timed, by_job, bench.folder, database, url, options.days, way)
+        took = harness.in_a_process(timed, work, conninfo, url, options.assets, options.days)
+    else:
+        took = harness.in_a_process(timed, by_job, bench.folder, database, url, options.days, way)
+    return replace(took, server_cpu_seconds=server_cpu_seconds(bench.folder / "data") - before)
 
 
 if __name__ == "__main__":
