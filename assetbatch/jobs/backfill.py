@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours
-from assetbatch.database import bar_holes, catalogue, schema
+from assetbatch.database import bar_absences, bar_holes, catalogue, schema
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import EXIT_BUSY
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.config import Config
-    from assetbatch.database.bar_holes import Silence
+    from assetbatch.database.bar_absences import Silence
     from assetbatch.database.connection import Connection
     from assetbatch.jobs.run import Run, Start
     from assetbatch.model import Asset, Failure, RunResult
@@ -134,7 +134,7 @@ def foresee(
         calls,
         seconds_for(calls, config),
         all_wanted,
-        [] if refetch else bar_holes.silences(connection, all_wanted, now=clock.now()),
+        [] if refetch else bar_absences.silences(connection, all_wanted, now=clock.now()),
         unknown,
     )
 
@@ -160,7 +160,7 @@ def backfill(
         run.claim_source()
         sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         road = run.road(api_key, Lane.QUEUE)
-        known = bar_holes.release(run.connection, list(foreseen.spans), now=run.clock.now())
+        known = bar_absences.release(run.connection, list(foreseen.spans), now=run.clock.now())
         work = SpanBars(run, road, sight, foreseen.spans, refetch=refetch, known_refused=known)
         bars = Bars(run, road, sight, work)
         lanes = MOST_AT_ONCE if run.config.calls_per_window is None else 1
@@ -229,8 +229,8 @@ def _result(run: Run, bars: Bars[SpanBars], foreseen: Foreseen) -> RunResult:
 
 
 def _warnings(run: Run, foreseen: Foreseen, unknown: Sequence[Failure]) -> tuple[str, ...]:
-    silences = bar_holes.silences(run.connection, foreseen.wanted, now=run.clock.now())
+    silences = bar_absences.silences(run.connection, foreseen.wanted, now=run.clock.now())
     long = [one for one in silences if one.bars * core.LENGTH >= core.SILENT]
-    words = [f"{bar_holes.silence_sentence(long)}: start it again then, or leave it to drain-queue"] if long else []
-    refused = bar_holes.sentences(bar_holes.refused(run.connection, list(foreseen.spans)))
+    words = [f"{bar_absences.silence_sentence(long)}: start it again then, or leave it to drain-queue"] if long else []
+    refused = bar_absences.sentences(bar_absences.refused(run.connection, list(foreseen.spans)))
     return (*refused, *words, *unknown_tickers([*foreseen.unknown, *unknown]))

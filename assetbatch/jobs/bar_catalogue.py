@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours
-from assetbatch.database import bar_holes, bar_pages, bars, catalogue
+from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, catalogue
 from assetbatch.errors import FailureKind
 from assetbatch.jobs.bar_calls import BarLeases
 from assetbatch.jobs.wanted import Wanted
@@ -80,7 +80,7 @@ class CatalogueBars:
         """Return a sentence for each reason for which the platform's table did not take bars, in this run or before."""
         if not self.wanted.enabled:
             return ()
-        return tuple(bar_holes.sentences(bar_holes.refused(self._run.connection, self._symbols)))
+        return tuple(bar_absences.sentences(bar_absences.refused(self._run.connection, self._symbols)))
 
     def _list_due(self) -> None:
         limits = [

@@ -14,7 +14,7 @@ import psycopg
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_holes, bar_pages, bars, runs
+from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, runs
 from assetbatch.database.bar_pages import StoredBars
 from assetbatch.database.connection import words_of
 from assetbatch.errors import KINDS, FailureKind, Fate
@@ -165,7 +165,7 @@ class Bars(Generic[W]):
         if stored is not None:
             found = core.without(found, {ts for ts, _ in stored.refused})
         with connection.plain.pipeline():
-            bar_holes.note_absences(
+            bar_absences.note_absences(
                 connection,
                 one.symbol,
                 found,
@@ -236,7 +236,7 @@ class Bars(Generic[W]):
         reaches = (core.floor(now - back) for back in HORIZONS)
         seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
         span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
-        bar_holes.note_not_entitled(connection, one.symbol, span, told=self._sight.told, noted_at=now)
+        bar_absences.note_not_entitled(connection, one.symbol, span, told=self._sight.told, noted_at=now)
         bars.release(connection, one.claimed)
         return span
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_holes, catalogue, entitlements, freshness, overview, schema
+from assetbatch.database import bar_absences, bar_holes, catalogue, entitlements, freshness, overview, schema
 from assetbatch.database.connection import transaction
 from assetbatch.database.leases import release_dead
 from assetbatch.database.rate_limit import key_fingerprint
@@ -115,7 +115,7 @@ def _bars(config: Config, connection: Connection, found: Overview) -> BarsStatus
         sum(row["total"] for row in found.failing_bars[:1]),
         sum(one.missing for one in coverage.values()) if asked else None,
         min((one.oldest_missing for one in coverage.values() if one.oldest_missing is not None), default=None),
-        bar_holes.refused(connection),
+        bar_absences.refused(connection),
     )
 
 

@@ -31,7 +31,7 @@ from assetbatch import bars as core
 from assetbatch import config
 from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
-from assetbatch.database import bar_holes, bar_pages, bars
+from assetbatch.database import bar_absences, bar_pages, bars
 from assetbatch.database.connection import Connection, connect, transaction
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
@@ -151,7 +151,7 @@ def store(connection: Connection, number: int, begin: datetime, made: BarSeries,
             known=bar_pages.read(connection, asset(number).symbol, span) if again else None,
         )
         found = Harvest(made, (), (), until=span.until, whole=True)
-        bar_holes.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
+        bar_absences.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
         bars.finish(connection, claimed, asked_until=span.until, asked_at=asked_at, source_minutes=5)
     assert stored is not None
     return stored.written

@@ -12,7 +12,7 @@ import pytest
 
 from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
-from assetbatch.database import bar_holes, bar_pages, bars, schema
+from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, schema
 from assetbatch.database.connection import transaction
 from assetbatch.errors import FailureKind
 from assetbatch.market_hours import Market
@@ -355,7 +355,7 @@ def note(
     noted_at: datetime = ASKED,
 ) -> None:
     with transaction(connection):
-        bar_holes.note_absences(
+        bar_absences.note_absences(
             connection,
             "BTCUSD",
             found,
@@ -436,7 +436,7 @@ def test_that_there_is_nothing_is_believed_when_it_is_told_twice_an_hour_apart(m
 def test_what_calls_for_the_newest_bars_may_ask_for_in_passing_is_a_hole_after_days(market: Connection) -> None:
     with transaction(market):
         found, asked = harvest(20, absent=[(2, 4)]), span(0, 100)
-        bar_holes.note_absences(market, "BTCUSD", found, span=asked, closed=[], noted_at=ASKED, in_passing=True)
+        bar_absences.note_absences(market, "BTCUSD", found, span=asked, closed=[], noted_at=ASKED, in_passing=True)
 
     assert holes(market, 2, 4, now=ASKED + 2 * DAY) == []
     assert holes(market, 2, 4, now=ASKED + 3 * DAY) == [(2, 4)]
@@ -481,7 +481,7 @@ def test_what_fails_every_day_puts_off_nothing_else(market: Connection) -> None:
 
 def test_what_a_plan_does_not_show_is_a_hole_for_another_one(market: Connection) -> None:
     def tell(since: int, until: int, told: str) -> None:
-        bar_holes.note_not_entitled(market, "BTCUSD", span(since, until), told=told, noted_at=ASKED)
+        bar_absences.note_not_entitled(market, "BTCUSD", span(since, until), told=told, noted_at=ASKED)
 
     tell(0, 5, "free key")
     tell(5, 8, "free key")
@@ -499,7 +499,7 @@ def test_what_a_plan_does_not_show_is_noted_in_the_months_it_touches(
 ) -> None:
     refused = Span(datetime(2026, 1, since, tzinfo=UTC), datetime(2026, 2, until, tzinfo=UTC))
 
-    bar_holes.note_not_entitled(market, "BTCUSD", refused, told="free key", noted_at=ASKED)
+    bar_absences.note_not_entitled(market, "BTCUSD", refused, told="free key", noted_at=ASKED)
 
     rows = market.execute("select isempty(ranges) as empty from assetbatch.bar_absences").fetchall()
     assert rows == [{"empty": False}] * months

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 import requests
 
-from assetbatch.database import bar_holes, schema
+from assetbatch.database import bar_absences, schema
 from assetbatch.database.bars import KEEP_PARTITIONS
 from assetbatch.errors import FailureKind
 from assetbatch.jobs import backfill, bar_catalogue
@@ -953,7 +953,7 @@ def errors(world: World) -> dict[str, str]:
 
 
 def refused(world: World) -> dict[str, tuple[int, str]]:
-    return {one.symbol: (one.bars, one.words) for one in bar_holes.refused(world.connection)}
+    return {one.symbol: (one.bars, one.words) for one in bar_absences.refused(world.connection)}
 
 
 def test_a_table_without_this_months_partition_costs_one_call_and_is_told_until_it_is_mended(
