@@ -7,13 +7,15 @@ comes back, and a run that was killed between two pages goes on where it was.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, localcontext
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
+from assetbatch.bar_series import BarSeries
 from assetbatch.model import Bar, Span
 from assetbatch.planner import EPOCH, Mode
 from assetbatch.plans import MOST_BASE_MINUTES
@@ -75,17 +77,23 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Harvest:
-    """What a page is good for: bars with whether they are final, and where in what it covers there is none.
+    """What a page is good for: bars, and where in what it covers there is none.
 
-    `until` is how far it covers; `whole`: there is no further page; `refused`: where the table did not take its bars.
+    `until` is how far it covers: bars that end by then are final. `whole`: there is no further page; `refused`: where
+    the table did not take its bars.
     """
 
-    bars: tuple[tuple[Bar, bool], ...]
+    bars: BarSeries
     absent: tuple[Span, ...]
     invalid: tuple[Span, ...]
     until: datetime
     whole: bool
     refused: tuple[Span, ...] = ()
+
+    @property
+    def has_final(self) -> bool:
+        """Whether any of the bars is final."""
+        return len(self.bars) > 0 and self.bars.times[0] + LENGTH <= self.until
 
 
 def floor(moment: datetime) -> datetime:
@@ -142,7 +150,7 @@ def next_hole(holes: Sequence[Span]) -> Span | None:
 
 def harvest(
     span: Span,
-    bars: Sequence[Bar],
+    bars: BarSeries,
     *,
     more: bool,
     invalid: Iterable[datetime] = (),
@@ -156,21 +164,17 @@ def harvest(
     """
     until = min(span.until, floor(asked_at - settle))
     if more:
-        last = bars[-1].ts
+        last = bars.times[-1]
         until = min(until, last if last > span.since else last + LENGTH)
-        bars = [bar for bar in bars if bar.ts < until]
-    spoilt = {floor(ts) for ts in invalid}
+        bars = bars[: bisect_left(bars.times, until)]
     # Of a window that lacks a minute, no bar is built.
-    bars = [bar for bar in bars if bar.ts not in spoilt]
-    absent: list[Span] = []
-    reached = span.since
-    for ts in [bar.ts for bar in bars if bar.ts < until] + [until]:
-        if reached < ts:
-            absent.append(Span(reached, ts))
-        reached = ts + LENGTH
+    spoilt = {floor(ts) for ts in invalid}
+    bars = bars.without(spoilt)
+    settled = bars.times[: bisect_left(bars.times, until)]
+    ends = [span.since - LENGTH, *settled, until]
     return Harvest(
-        tuple((bar, bar.ts + LENGTH <= until) for bar in bars),
-        tuple(absent),
+        bars,
+        tuple(Span(before + LENGTH, ts) for before, ts in pairwise(ends) if before + LENGTH < ts),
         tuple(Span(ts, ts + LENGTH) for ts in sorted(spoilt)),
         until=max(until, span.since),
         whole=not more,
@@ -179,19 +183,16 @@ def harvest(
 
 def without(found: Harvest, refused: Collection[datetime]) -> Harvest:
     """Return what a page is good for of which the bars of these times could not be stored."""
-    return replace(
-        found,
-        bars=tuple((bar, is_final) for bar, is_final in found.bars if bar.ts not in refused),
-        refused=tuple(Span(ts, ts + LENGTH) for ts in sorted(refused)),
-    )
+    spans = tuple(Span(ts, ts + LENGTH) for ts in sorted(refused))
+    return replace(found, bars=found.bars.without(refused), refused=spans)
 
 
-def built(minutes: Sequence[Bar]) -> list[Bar]:
+def built(minutes: Iterable[Bar]) -> BarSeries:
     """Build 5-minute bars from 1-minute bars, in the order of time.
 
     The average price is weighted by volume, as each minute's own is; rounded to the most decimals that those have.
     """
-    return [_joined(ts, list(group)) for ts, group in groupby(minutes, key=lambda bar: floor(bar.ts))]
+    return BarSeries.of(_joined(ts, list(group)) for ts, group in groupby(minutes, key=lambda bar: floor(bar.ts)))
 
 
 def _joined(ts: datetime, parts: Sequence[Bar]) -> Bar:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from assetbatch.bar_series import NUMBERS
+from assetbatch.bars import LENGTH
 from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS
 from assetbatch.database.savepoints import refuses_row, refuses_table, sift
@@ -14,26 +16,38 @@ from assetbatch.errors import FailureKind
 from assetbatch.model import Bar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
 
+    from assetbatch.bar_series import BarSeries
     from assetbatch.database.connection import Connection
     from assetbatch.model import Asset, Span
 
-LOCK_SYMBOL = "select id from trading.symbols where symbol = %(symbol)s for no key update"
+LOCK_SYMBOL = """
+select exists (
+  select from market_data.ohlcv_5m b where b.symbol_id = s.id and b.ts between %(first)s and %(last)s
+) as has_bars
+from trading.symbols s where s.symbol = %(symbol)s for no key update of s
+"""
+
+INSERT = """
+insert into market_data.ohlcv_5m as b
+  (symbol_id, ts, open, high, low, close, volume, vwap, trades, is_final, fetched_at)
+select s.id, v.ts, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trades,
+       v.ts + interval '5 minutes' <= %(final_until)s, %(fetched_at)s
+from unnest(
+  %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[], %(close)s::numeric[],
+  %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
+) as v (ts, open, high, low, close, volume, vwap, trades)
+cross join trading.symbols s
+where s.symbol = %(symbol)s
+"""
 
 # An older fetch never overwrites a newer one, an open bar never a final one, and what does not change is not written. A
 # fetch in the future is of a clock that was set back since.
-UPSERT = """
-insert into market_data.ohlcv_5m as b
-  (symbol_id, ts, open, high, low, close, volume, vwap, trades, is_final, fetched_at)
-select s.id, v.ts, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trades, v.is_final, %(fetched_at)s
-from unnest(
-  %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[], %(close)s::numeric[],
-  %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)b::int[], %(is_final)b::boolean[]
-) as v (ts, open, high, low, close, volume, vwap, trades, is_final)
-cross join trading.symbols s
-where s.symbol = %(symbol)s
+UPSERT = (
+    INSERT
+    + """
 on conflict (symbol_id, ts) do update
 set open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume,
     vwap = excluded.vwap, trades = excluded.trades, is_final = excluded.is_final, fetched_at = excluded.fetched_at
@@ -43,17 +57,23 @@ where coalesce(b.fetched_at <= %(asked_at)s or b.fetched_at > clock_timestamp() 
         is distinct from (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.vwap,
                           excluded.trades, excluded.is_final)
 """
+)
 
 # For a platform's own table without these two columns. What an older fetch brings is older than its lease, and refused.
-UPSERT_BARE = """
+INSERT_BARE = """
 insert into market_data.ohlcv_5m as b (symbol_id, ts, open, high, low, close, volume, vwap, trades)
 select s.id, v.ts, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trades
 from unnest(
   %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[], %(close)s::numeric[],
-  %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)b::int[], %(is_final)b::boolean[]
-) as v (ts, open, high, low, close, volume, vwap, trades, is_final)
+  %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
+) as v (ts, open, high, low, close, volume, vwap, trades)
 cross join trading.symbols s
 where s.symbol = %(symbol)s
+"""
+
+UPSERT_BARE = (
+    INSERT_BARE
+    + """
 on conflict (symbol_id, ts) do update
 set open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume,
     vwap = excluded.vwap, trades = excluded.trades
@@ -61,6 +81,7 @@ where (b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades)
         is distinct from (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.vwap,
                           excluded.trades)
 """
+)
 
 # A platform's own table may lack the last column: there, what is settled is final.
 READ_BARS = """
@@ -99,8 +120,9 @@ class StoredBars:
 def write(
     connection: Connection,
     asset: Asset,
-    page: Sequence[tuple[Bar, bool]],
+    page: BarSeries,
     *,
+    final_until: datetime,
     is_new: bool,
     has_finality: bool,
     asked_at: datetime,
@@ -108,30 +130,42 @@ def write(
     carefully: bool,
     known: Mapping[datetime, tuple[Bar, bool]] | None = None,
 ) -> StoredBars | None:
-    """Write bars with whether they are final, in the caller's transaction; None: the platform has deleted the symbol.
+    """Write bars, in the caller's transaction; None: the platform has deleted the symbol.
 
     The caller repeats it `carefully` when it raises a refusal of the database: then what is refused is looked for, and
-    the bars beside it are stored. An asset that `is_new` gets its row in trading.symbols. `asked_at` is when the call
-    began, `fetched_at` the time of its answer. Of bars `known` to be there just so, no lock is written.
+    the bars beside it are stored. Those that end by `final_until` are final. An asset that `is_new` gets its row in
+    trading.symbols. `asked_at` is when the call began, `fetched_at` the time of its answer. Of bars `known` to be there
+    just so, no lock is written.
     """
-    has_row = connection.execute(LOCK_SYMBOL, {"symbol": asset.symbol}).fetchone() is not None
-    if not has_row and not is_new:
+    begins, ends = (page.times[0], page.times[-1]) if page else (None, None)
+    row = connection.execute(LOCK_SYMBOL, {"symbol": asset.symbol, "first": begins, "last": ends}).fetchone()
+    if row is None and not is_new:
         return None
-    page = [row for row in page if row != (known or {}).get(row[0].ts)]
-    statement = UPSERT if has_finality else UPSERT_BARE
-    times = {"symbol": asset.symbol, "asked_at": asked_at, "fetched_at": fetched_at}
+    if known:
+        page = page.without({bar.ts for bar in page if known.get(bar.ts) == (bar, bar.ts + LENGTH <= final_until)})
+    # Where nothing is there, the server need not look for each. What somebody puts there just now raises, and then it
+    # is done carefully.
+    is_empty = not carefully and (row is None or not row["has_bars"])
+    insert, upsert = (INSERT, UPSERT) if has_finality else (INSERT_BARE, UPSERT_BARE)
+    statement = insert if is_empty else upsert
+    given = {"symbol": asset.symbol, "final_until": final_until, "asked_at": asked_at, "fetched_at": fetched_at}
 
-    def put(part: Sequence[tuple[Bar, bool]]) -> int:
-        if not has_row:
+    def put(part: BarSeries) -> int:
+        if row is None:
             connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
-        written = connection.execute(statement, _columns(part) | times).rowcount
+        written = connection.execute(statement, _columns(part) | given).rowcount
         if written < len(part) and _count(connection, asset, part) < len(part):
             raise psycopg.errors.RaiseException("a trigger, a rule or row-level security keeps it out of the table")
         return written
 
     if not carefully:
         return StoredBars(put(page) if page else 0)
-    found = sift(connection, page, put, most_statements=MOST_STATEMENTS)
+    found = sift(
+        connection,
+        range(len(page)),
+        lambda part: put(page[part[0] : part[-1] + 1]),
+        most_statements=MOST_STATEMENTS,
+    )
     if not found.refused:
         return StoredBars(sum(found.taken))
     first = found.refused[0][1]
@@ -139,7 +173,7 @@ def write(
     if not (found.taken or is_tables or refuses_row(first)):
         # Neither for what any of them is nor for where they belong: there is no such table.
         raise first
-    refused = sorted((row[0].ts, words_of(error)) for row, error in found.refused)
+    refused = sorted((page.times[at], words_of(error)) for at, error in found.refused)
     return StoredBars(
         sum(found.taken),
         tuple(refused),
@@ -148,25 +182,16 @@ def write(
     )
 
 
-def _count(connection: Connection, asset: Asset, page: Sequence[tuple[Bar, bool]]) -> int:
+def _count(connection: Connection, asset: Asset, page: BarSeries) -> int:
     """Count the bars of a page that are in the table, as they are or otherwise."""
-    row = connection.execute(COUNT_BARS, {"symbol": asset.symbol, "ts": [bar.ts for bar, _ in page]}).fetchone()
+    row = connection.execute(COUNT_BARS, {"symbol": asset.symbol, "ts": list(page.times)}).fetchone()
     return 0 if row is None else int(row["count"])
 
 
-def _columns(page: Sequence[tuple[Bar, bool]]) -> dict[str, Any]:
-    rows = [bar for bar, _ in page]
-    return {
-        "ts": [bar.ts for bar in rows],
-        "open": [bar.open for bar in rows],
-        "high": [bar.high for bar in rows],
-        "low": [bar.low for bar in rows],
-        "close": [bar.close for bar in rows],
-        "volume": [bar.volume for bar in rows],
-        "vwap": [bar.vwap for bar in rows],
-        "trades": [bar.trades for bar in rows],
-        "is_final": [is_final for _, is_final in page],
-    }
+def _columns(page: BarSeries) -> dict[str, Any]:
+    """Return the arrays of the columns, whose numbers the server alone reads."""
+    texts = {name: f"{{{column}}}" for name, column in zip(NUMBERS, page.digits, strict=True)}
+    return {"ts": list(page.times), **texts}
 
 
 def read(connection: Connection, symbol: str, span: Span) -> dict[datetime, tuple[Bar, bool]]:

@@ -113,6 +113,8 @@ where a.symbol = any(%(symbols)s)
 order by array_position(%(symbols)s, a.symbol)
 """
 
+HOLD = "select from assetbatch.bar_state where symbol = %(symbol)s and token = %(token)s for update"
+
 # Fenced by the token: who has lost the lease changes nothing. The watermark is read off the bars.
 FINISH = """
 update assetbatch.bar_state b
@@ -281,12 +283,9 @@ def fail(
     first_seconds: float,
     longest_seconds: float = LONGEST_SECONDS,
     now: datetime,
-) -> bool:
-    """Note that a call failed: its asset's bars are asked for again after `first_seconds`, doubled each time.
-
-    Return False where another run has the lease by now, or the asset is gone.
-    """
-    done = connection.execute(
+) -> None:
+    """Note that a call failed: its asset's bars are asked for again after `first_seconds`, doubled each time."""
+    connection.execute(
         FAIL,
         {
             "symbol": claimed.track.asset.symbol,
@@ -298,12 +297,17 @@ def fail(
             "now": now,
         },
     )
-    return done.rowcount == 1
 
 
 def revive(connection: Connection, market: AssetType, *, kinds: Sequence[str]) -> None:
     """Let a market's bars be asked for at once whose calls failed so: what was in their way has ended."""
     connection.execute(REVIVE, {"market": market.value, "kinds": list(kinds)})
+
+
+def hold(connection: Connection, claimed: Claimed) -> bool:
+    """Keep the lease until the transaction ends; False: another run has it, or the asset is gone."""
+    given = {"symbol": claimed.track.asset.symbol, "token": claimed.token}
+    return connection.execute(HOLD, given).fetchone() is not None
 
 
 def finish(
@@ -315,9 +319,9 @@ def finish(
     rechecked_at: datetime | None = None,
     source_minutes: int,
     source_told_at: datetime | None = None,
-) -> bool:
-    """Note what a call brought, and let another run ask; False: another run does already, or the asset is gone."""
-    done = connection.execute(
+) -> None:
+    """Note what a call brought, and let another run ask."""
+    connection.execute(
         FINISH,
         {
             "symbol": claimed.track.asset.symbol,
@@ -329,7 +333,6 @@ def finish(
             "source_told_at": source_told_at,
         },
     )
-    return done.rowcount == 1
 
 
 def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:

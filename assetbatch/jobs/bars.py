@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner, plans
-from assetbatch.database import bar_holes, bar_pages, bars, runs
+from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, runs
 from assetbatch.database.bar_pages import StoredBars
 from assetbatch.database.errors import words_of
-from assetbatch.errors import KINDS, CallError, FailureKind, Fate
-from assetbatch.jobs.bar_calls import BarCall, BarCalls
+from assetbatch.errors import KINDS, FailureKind, Fate
+from assetbatch.failures import Covers, Then, decide
+from assetbatch.jobs.bar_calls import BarWork
 from assetbatch.jobs.storing import write_with_records
 from assetbatch.jobs.worker import Aftermath, Planned, Source
 from assetbatch.model import BarsResult, Span, Trouble
@@ -26,19 +27,23 @@ from assetbatch.planner import Mode
 from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Sequence
 
     from assetbatch.bars import Harvest
     from assetbatch.database.runs import CallRecord
+    from assetbatch.errors import CallError
+    from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight
-    from assetbatch.model import Bar, Call
+    from assetbatch.model import Call
     from assetbatch.provider.results import Page
 
 log = logging.getLogger(__name__)
+W = TypeVar("W", bound=BarWork)
 
+# While one page is stored the next ones come and are read: so many, of which any may wait in memory.
+MOST_AT_ONCE = 3
 # After a failure that may pass.
 STRIKE_PAUSE_SECONDS = 0.5
 # By how much calendars may differ about how far back a plan reaches.
@@ -49,63 +54,66 @@ HOPELESS_SECONDS = 6 * 3600.0
 TABLE_SECONDS = 3600.0
 
 
-class Bars(BarCalls, Source):
-    """The bars that one run asks for, stored as they come."""
+class Bars(Source, Generic[W]):
+    """The bars that one run asks for, stored as they come; `work` is where its calls come from.
 
-    def __init__(self, run: Run, calls: Calls, sight: Sight, *, symbols: list[str] | None = None) -> None:
-        super().__init__(run, sight, symbols=symbols)
+    `progress` is told before each call.
+    """
+
+    def __init__(
+        self, run: Run, calls: Calls, sight: Sight, work: W, *, progress: Callable[[], object] = lambda: None
+    ) -> None:
+        self._run = run
         self._calls = calls
+        self._sight = sight
+        self._progress = progress
+        self._has_finality = bar_holes.has_finality(run.connection)
+        self.work = work
         self.assets: set[str] = set()
         self.stored = 0
+
+    @property
+    def ended_by(self) -> Trouble | None:
+        """What no further call can fare better than."""
+        return self.work.ended_by
+
+    def is_ready(self) -> bool:
+        """Return whether a call would be of use now: one after another, until the table has taken bars."""
+        under_way = sum(one.source is self for one in self._calls.under_way)
+        if under_way >= (MOST_AT_ONCE if self.assets else 1) or not self.work.has_work():
+            return False
+        self._progress()
+        return True
+
+    def begin(self, calls: int) -> Sequence[Planned]:
+        """Choose the next page."""
+        del calls
+        one = self.work.begin()
+        return [] if one is None else [Planned(endpoints.bars(one.call), one)]
+
+    def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
+        """Let another run ask, and choose anew: another run may be asking for it by now."""
+        del held_up
+        for _, one in works:
+            bars.release(self._run.connection, one.claimed)
+            self.work.anew(one)
 
     @property
     def result(self) -> BarsResult:
         """What was stored."""
         return BarsResult(len(self.assets), self.stored)
 
-    def warnings(self) -> tuple[str, ...]:
-        """Return a sentence for each reason for which the platform's table did not take bars, in this run or before."""
-        if not self.wanted.enabled:
-            return ()
-        return tuple(bar_holes.sentences(self._run.connection.answer(bar_holes.refused(self._symbols))))
-
-    def is_ready(self) -> bool:
-        """Return whether a call would be of use now."""
-        return self.has_work()
-
-    def begin(self, calls: int) -> Sequence[Planned]:
-        """Choose the next page."""
-        del calls
-        one = self.choose()
-        return [] if one is None else [Planned(endpoints.bars(one.call), one)]
-
     def landed(self, came: Sequence[Landed]) -> None:
-        """Store pages."""
+        """Store pages, one after another."""
         for one in came:
             assert one.record is not None  # noqa: S101 - an answer has one
             self._landed(one.work, one.answer, one.record)
 
-    def failed(self, one: Landed, error: CallError) -> Aftermath:
-        """Decide what follows from a page that did not come."""
-        self._failed(one.work, error)
-        return Aftermath(STRIKE_PAUSE_SECONDS if KINDS[error.kind].strike else 0.0)
-
-    def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
-        """Let another run ask, or this one choose anew."""
-        for _, one in works:
-            bars.release(self._run.connection, one.claimed)
-            if held_up:
-                # Chosen anew: another run may be asking for it by now.
-                self._last_holes.pop(one.claimed.track.asset.symbol, None)
-                self._again(one)
-
     def _landed(self, one: BarCall, page: Page, record: CallRecord) -> None:
-        """Store what a page brought."""
         self._sight.learn(one.call, None)
         asset, minutes = one.claimed.track.asset, one.call.minutes
         if self._has_minutes_only(one, page):
             log.info("%s has no 5-minute bars: asking for 1-minute bars", asset.symbol)
-            self._last_holes.pop(asset.symbol, None)
             told_twice = one.claimed.track.source_told_at is not None
             write_with_records(
                 self._run.connection,
@@ -117,7 +125,7 @@ class Bars(BarCalls, Source):
                 ),
                 [record],
             )
-            self._again(one)
+            self.work.anew(one)
             return
         found = core.harvest(
             one.span,
@@ -125,7 +133,7 @@ class Bars(BarCalls, Source):
             more=page.more,
             invalid=[ts for ts, _ in page.invalid],
             asked_at=one.asked_at,
-            settle=self.wanted.settle,
+            settle=self.work.wanted.settle,
         )
         for ts, why in page.invalid[:1]:
             log.warning("%s: %d rows are no bars, as that of %s: %s", asset.symbol, len(page.invalid), ts, why)
@@ -133,7 +141,7 @@ class Bars(BarCalls, Source):
             words = "%s: %d bars came twice with different figures, as that of %s: the one of more trades is taken"
             log.info(words, asset.symbol, len(page.contradicted), ts)
         try:
-            stored = write_with_records(
+            stored, is_ours = write_with_records(
                 self._run.connection, lambda *, carefully: self._write(one, found, carefully=carefully), [record]
             )
         except psycopg.errors.LockNotAvailable as error:
@@ -141,32 +149,23 @@ class Bars(BarCalls, Source):
             return
         if stored is None:
             log.warning("bars of %s are not stored: it was removed, or held for too long", asset.symbol)
+            (self.work.removed if is_ours else self.work.lost)(one)
             return
         for ts, why in stored.refused[:1]:
             log.info("%s: %d bars were refused, as that of %s: %s", asset.symbol, len(stored.refused), ts, why)
         if not stored.is_any_taken:
-            self._refused(one, stored)
+            self.work.refused(one, stored)
             return
         self.assets.add(asset.symbol)
         self.stored += stored.written
-        if page.more or not one.newest:
-            self._again(one)
+        self.work.stored(one, found)
 
     def _locked(self, one: BarCall, record: CallRecord, words: str) -> None:
         """Ask for the bars of an asset again later whose rows another transaction keeps."""
         runs.record_calls(self._run.connection, [record])
         log.info("bars of %s are not stored: %s", one.claimed.track.asset.symbol, words)
         self._put_off(one, FailureKind.LOCKED, words)
-        self._refused(one, StoredBars(0, ((one.span.since, words),), FailureKind.LOCKED, is_any_taken=False))
-
-    def _refused(self, one: BarCall, stored: StoredBars) -> None:
-        """Ask for no further bars of an asset of which the table took none, nor of others where that is the table's."""
-        symbol = one.claimed.track.asset.symbol
-        bar_holes.mark_scanned(self._run.connection, symbol, self._run.clock.now())
-        if stored.kind is FailureKind.REFUSED_BY_TABLE:
-            self._holed.clear()
-            self._scan_seconds = 0.0
-            self._list_due()
+        self.work.refused(one, StoredBars(0, ((one.span.since, words),), FailureKind.LOCKED, is_any_taken=False))
 
     def _has_minutes_only(self, one: BarCall, page: Page) -> bool:
         """Return whether a ticker should have had a 5-minute bar by now.
@@ -182,66 +181,56 @@ class Bars(BarCalls, Source):
         until = min(one.span.until, one.asked_at)
         return market_hours.open_time(market, one.span.since, until) >= core.SILENT
 
-    def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> StoredBars | None:
-        """Write a page, if this run still has the right to; the record of its call stays in any case."""
+    def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> tuple[StoredBars | None, bool]:
+        """Write a page, if this run still has the right to; the record of its call stays in any case.
+
+        Return what was stored, None: nothing; and whether the right was ours.
+        """
         connection, track = self._run.connection, one.claimed.track
-        symbol, market = track.asset.symbol, market_hours.market_of(track.asset)
-        stored, known = None, self._known(one)
-        if carefully:
+        if not bars.hold(connection, one.claimed):
+            return None, False
+        before = self.work.known(one)
+        stored = bar_pages.write(
+            connection,
+            track.asset,
+            found.bars,
             # What is there is no news to the table, either: only the others are tried.
-            known = bar_pages.read(connection, symbol, one.span)
-        with connection.transaction():
-            stored = bar_pages.write(
+            known=bar_pages.read(connection, one.symbol, one.span) if carefully else before,
+            final_until=found.until,
+            is_new=track.asked_until is None and not track.served,
+            has_finality=self._has_finality,
+            asked_at=one.asked_at,
+            fetched_at=self._run.clock.now(),
+            carefully=carefully,
+        )
+        if stored is not None:
+            found = core.without(found, {ts for ts, _ in stored.refused})
+        with connection.plain.pipeline():
+            bar_absences.note_absences(
                 connection,
-                track.asset,
-                found.bars,
-                known=known,
-                is_new=track.asked_until is None and not track.served,
-                has_finality=self._has_finality,
-                asked_at=one.asked_at,
-                fetched_at=self._run.clock.now(),
-                carefully=carefully,
-            )
-            if stored is not None:
-                found = core.without(found, {ts for ts, _ in stored.refused})
-            bar_holes.note_absences(
-                connection,
-                symbol,
+                one.symbol,
                 found,
                 span=one.span,
-                closed=market_hours.closed_spans(market, one.span.since, found.until),
+                closed=market_hours.closed_spans(market_hours.market_of(track.asset), one.span.since, found.until),
                 noted_at=one.asked_at,
                 in_passing=one.newest and (track.silent or track.watermark is not None),
                 words=stored.refused[0][1] if stored is not None and stored.refused else "",
             )
             if stored is not None and one.newest and not stored.is_any_taken:
                 # Told as far as the table has them, and asked for again from there.
-                is_ours = self._put_off(one, stored.kind or FailureKind.REFUSED_BY_DATABASE, stored.refused[0][1])
+                self._put_off(one, stored.kind or FailureKind.REFUSED_BY_DATABASE, stored.refused[0][1])
             else:
-                is_ours = self._finish(one, found)
-            if not is_ours:
-                stored = None
-                self._lost(one)
-                raise psycopg.Rollback
-        return stored
+                self._finish(one, found)
+        if stored is not None:
+            self.work.written(one, found, before)
+        return stored, True
 
-    def _lost(self, one: BarCall) -> None:
-        """Leave it to the run that holds the lease now."""
-
-    def _known(self, one: BarCall) -> Mapping[datetime, tuple[Bar, bool]]:
-        """Read the bars that the page may have again: of those that are no news, not even a lock is to be written."""
+    def _finish(self, one: BarCall, found: Harvest) -> None:
         track = one.claimed.track
-        if not one.newest or track.watermark is None:
-            return {}
-        span = Span(one.span.since, track.watermark + core.LENGTH)
-        return bar_pages.read(self._run.connection, track.asset.symbol, span)
-
-    def _finish(self, one: BarCall, found: Harvest) -> bool:
-        track = one.claimed.track
-        has_any = track.watermark is not None or any(is_final for _, is_final in found.bars)
+        has_any = track.watermark is not None or found.has_final
         is_built = has_any and one.call.minutes == 1
         rechecked = track.watermark is None or one.span.since < track.watermark
-        return bars.finish(
+        bars.finish(
             self._run.connection,
             one.claimed,
             asked_until=found.until if one.newest else None,
@@ -252,34 +241,36 @@ class Bars(BarCalls, Source):
             source_told_at=track.source_told_at or one.asked_at if is_built and track.source_minutes == 5 else None,
         )
 
+    def failed(self, one: Landed, error: CallError) -> Aftermath:
+        """Decide what follows from a page that did not come."""
+        self._failed(one.work, error)
+        return Aftermath(STRIKE_PAUSE_SECONDS if KINDS[error.kind].strike else 0.0)
+
     def _failed(self, one: BarCall, error: CallError) -> None:
-        """Decide what follows from a call that brought nothing."""
-        connection, track, meaning = self._run.connection, one.claimed.track, KINDS[error.kind]
-        symbol, now = track.asset.symbol, self._run.clock.now()
-        log.info("bars of %s failed: %s: %s", symbol, error.kind, error)
-        if error.kind is FailureKind.NOT_YET:
-            if self._sight.mode is Mode.END_OF_DAY:
-                self._sight.not_yet(track.asset.asset_type)
-            self._not_yet.add(track.asset.asset_type)
-            hour = planner.ASK_AGAIN.total_seconds()
-            bars.fail(connection, one.claimed, kind=error.kind.value, error=error.reason, first_seconds=hour, now=now)
-            self._list_due()
-        elif error.kind is FailureKind.NOT_ENTITLED:
-            self._sight.learn(one.call, error)
-            bars.release(connection, one.claimed)
-        elif error.kind is FailureKind.TIMEFRAME and not one.newest:
-            self._skip(one)
-        elif meaning.ends_run or error.kind is FailureKind.RATE_LIMITED:
-            bars.release(connection, one.claimed)
-            if meaning.ends_run:
-                self.ended_by = Trouble(error.kind, error.reason)
-        else:
-            self._put_off(one, error.kind, error.reason)
-            if meaning.strike and self._calls.api_is_away():
-                self.ended_by = Trouble(error.kind, error.reason)
+        connection, asset, kind = self._run.connection, one.claimed.track.asset, error.kind
+        log.info("bars of %s failed: %s: %s", asset.symbol, kind, error)
+        covers = Covers.NEWEST_BARS if one.newest else Covers.OLD_BARS
+        decision = decide(kind, covers, is_away=KINDS[kind].strike and self._calls.api_is_away())
+        match decision.then:
+            case Then.SKIP:
+                self.work.skipped(one, self._skip(one))
+                return
+            case Then.POSTPONE:
+                if self._sight.mode is Mode.END_OF_DAY:
+                    self._sight.not_yet(asset.asset_type)
+                hour, now = planner.ASK_AGAIN.total_seconds(), self._run.clock.now()
+                bars.fail(connection, one.claimed, kind=kind.value, error=error.reason, first_seconds=hour, now=now)
+            case Then.GIVE_BACK:
+                self._sight.learn(one.call, error)
+                bars.release(connection, one.claimed)
+            case _:
+                self._put_off(one, kind, error.reason)
+        if decision.ends_run:
+            self.work.ended_by = Trouble(kind, error.reason)
+        self.work.failed(one, error)
 
     def _skip(self, one: BarCall) -> Span:
-        """Leave out what the plan does not reach back to; what comes after it is asked for next.
+        """Leave out what the plan does not reach back to, and return it.
 
         Which plan the key really has is not known, and what it does see must not be noted as refused: so up to where
         the next smaller plan reaches back, and there a day at a time. No plan that is sold shows less than the last.
@@ -288,20 +279,18 @@ class Bars(BarCalls, Source):
         reaches = (core.floor(now - plans.reach(years)) for years in plans.HISTORY_YEARS)
         seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
         span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
-        symbol = one.claimed.track.asset.symbol
-        bar_holes.note_not_entitled(connection, symbol, span, told=self._sight.told, noted_at=now)
+        bar_absences.note_not_entitled(connection, one.symbol, span, told=self._sight.told, noted_at=now)
         bars.release(connection, one.claimed)
-        self._again(one)
         return span
 
-    def _put_off(self, one: BarCall, kind: FailureKind, error: str) -> bool:
-        """Put an asset's bars off, longer each time that its call fails; False: they are another run's by now."""
+    def _put_off(self, one: BarCall, kind: FailureKind, error: str) -> None:
+        """Put an asset's bars off, longer each time that its call fails."""
         connection, now = self._run.connection, self._run.clock.now()
         usual = self._run.config.settings.queue.retry_delay_seconds
         first = HOPELESS_SECONDS if KINDS[kind].fate is Fate.DEAD else usual
         # All others wait for the table as well.
         longest = TABLE_SECONDS if kind is FailureKind.REFUSED_BY_TABLE else bars.LONGEST_SECONDS
-        return bars.fail(
+        bars.fail(
             connection,
             one.claimed,
             kind=kind.value,

@@ -117,7 +117,7 @@ class Calls:
 
     def left(self, max_calls: int | None) -> float:
         """Return how many more requests may be made, of so many in all; None: no bound."""
-        return math.inf if max_calls is None else max_calls - self.cost.calls_used
+        return math.inf if max_calls is None else max_calls - self.cost.calls_used - len(self._flying)
 
     def api_is_away(self) -> bool:
         """Return whether so many calls in a row failed that no other one would fare better."""

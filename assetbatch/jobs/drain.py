@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from assetbatch.database import catalogue, queue
 from assetbatch.database.rate_limit import Lane
 from assetbatch.jobs import sight as sights
+from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
@@ -71,7 +72,7 @@ def drain_queue(
         sight = Sight(connection, config, run.clock, api_key=api_key, run_id=run.id, remembered=remembered)
         lanes = config.settings.provider.concurrency if config.calls_per_window is None else 1
         calls = Calls(run, api_key, Lane.QUEUE, clients=lanes)
-        bars = Bars(run, calls, sight)
+        bars = Bars(run, calls, sight, CatalogueBars(run, sight))
         size = 0
 
         def tell() -> None:
@@ -79,7 +80,7 @@ def drain_queue(
                 progress(len(run.stored.updated) + len(run.stored.unchanged), size)
 
         items = QueueWork(
-            run, calls, sight, claims, max_items=bounds.max_items, served_anew=bars.look_again, progress=tell
+            run, calls, sight, claims, max_items=bounds.max_items, served_anew=bars.work.look_again, progress=tell
         )
         worker = Worker(
             run,
@@ -111,13 +112,13 @@ def drain_queue(
     )
 
 
-def _result(run: Run, claims: Claims, sight: Sight, bars: Bars, ended_by: Trouble | None) -> RunResult:
+def _result(run: Run, claims: Claims, sight: Sight, bars: Bars[CatalogueBars], ended_by: Trouble | None) -> RunResult:
     stored, dead = run.stored, claims.dead
     result = run.result(
         [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)],
         anything_stored=bool(stored.updated or stored.unchanged or bars.assets),
     )
-    warnings = result.warnings + run.platform_warnings() + bars.warnings()
+    warnings = result.warnings + run.platform_warnings() + bars.work.warnings()
     if stored.deleted:
         warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(stored.deleted)}",)
     warnings += unknown_tickers(sight.unknown(stored.failed))

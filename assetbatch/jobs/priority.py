@@ -11,6 +11,7 @@ from assetbatch import market_hours, planner
 from assetbatch.database import catalogue
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import KINDS, WITHOUT_PRICE, CallError, FailureKind
+from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.quote_work import QuoteWork
@@ -92,8 +93,9 @@ class _Update:
         if not self._first.is_as_configured.answer:
             catalogue.sync_with_config(run.connection, config.assets)
         requests = Calls(run, self._api_key, Lane.PRIORITY)
-        bars = Bars(run, requests, self._sight, symbols=[asset.symbol for asset in self._assets])
-        if calls or bars.has_work():
+        work = CatalogueBars(run, self._sight, symbols=[asset.symbol for asset in self._assets])
+        bars = Bars(run, requests, self._sight, work)
+        if calls or work.has_work():
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -116,7 +118,7 @@ class _Update:
                 begin_until=no_call_after,
                 may_begin=lambda: requests.left(max_calls) >= 1,
             ).work()
-        deferred = bars.waiting()
+        deferred = work.waiting()
         known = catalogue.candidates(self._assets)
         requests.keep_lease(known)
         run.leaves.append(self._foresee(requests.limiter, known.answer))
@@ -219,7 +221,9 @@ class _Update:
             grace_seconds=run.config.settings.rate_limiting.reservation_grace_seconds,
         )
 
-    def _result(self, bars: Bars, deferred: Sequence[str], missed: Sequence[Failure] | None) -> RunResult:
+    def _result(
+        self, bars: Bars[CatalogueBars], deferred: Sequence[str], missed: Sequence[Failure] | None
+    ) -> RunResult:
         run, own = self._run, [asset.symbol for asset in self._assets]
         stored = run.stored
         # A call for a whole market serves many others, too.
@@ -249,7 +253,7 @@ class _Update:
             warnings=(
                 *result.warnings,
                 *run.platform_warnings(),
-                *bars.warnings(),
+                *bars.work.warnings(),
                 *([self._sight.contradiction] if self._sight.contradiction else []),
                 *unknown_tickers(self._sight.unknown(strangers)),
             ),

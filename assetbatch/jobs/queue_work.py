@@ -93,8 +93,14 @@ class QueueWork(Source):
         self._unstored: list[Landed] = []
         # Calls that failed as if the API were away: the next answer tells whether it was the API, or they.
         self._suspects: list[tuple[tuple[Item, ...], CallError]] = []
+        self._ended_by: Trouble | None = None
 
     # --- Work
+
+    @property
+    def ended_by(self) -> Trouble | None:
+        """What no further call can fare better than, once there is such."""
+        return self._ended_by
 
     @property
     def items_left(self) -> float:
@@ -116,8 +122,8 @@ class QueueWork(Source):
         """Return whether an item waits, and its price may be asked for."""
         if not self.is_waiting():
             return False
-        self.ended_by = self._sight.barred
-        return self.ended_by is None
+        self._ended_by = self._sight.barred
+        return self._ended_by is None
 
     def is_waiting(self, brought_back: BroughtBack | None = None) -> bool:
         """Return whether an item waits for a call, once what is due again has been brought back, as it was just now.
@@ -328,7 +334,7 @@ class QueueWork(Source):
         # What was given back would be claimed again: where it is not worth another call, nothing is.
         gives_back = decision.then is Then.GIVE_BACK
         if decision.ends_run or (gives_back and not KINDS[error.kind].retry):
-            self.ended_by = self.ended_by or Trouble(error.kind, error.reason)
+            self._ended_by = self._ended_by or Trouble(error.kind, error.reason)
         return Aftermath(pause, calls_off=gives_back and not is_day and not KINDS[error.kind].strike)
 
     def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_holes, catalogue, entitlements, queue, queue_desk
+from assetbatch.database import bar_absences, catalogue, entitlements, queue, queue_desk
 from assetbatch.database import bars as database_bars
 from assetbatch.database.entitlements import Remembered
 from assetbatch.database.rate_limit import key_fingerprint, rules_of
@@ -292,7 +292,7 @@ class Sight:
             if bars:
                 database_bars.revive(self._connection, market, kinds=[kind.value for kind in BEYOND_THE_PLAN])
             if history:
-                bar_holes.forget_not_entitled(self._connection, market, told=self.told)
+                bar_absences.forget_not_entitled(self._connection, market, told=self.told)
 
         in_transaction(self._connection, work)
         if prices:

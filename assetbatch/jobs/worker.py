@@ -58,8 +58,10 @@ class Aftermath:
 class Source:
     """Where work comes from, and what becomes of it: call by call, and stored at once, where it does not say more."""
 
-    ended_by: Trouble | None = None
-    """What no further call can fare better than, once there is such."""
+    @property
+    def ended_by(self) -> Trouble | None:
+        """What no further call can fare better than, once there is such."""
+        return None
 
     @property
     def awaits(self) -> bool:
@@ -129,6 +131,8 @@ class Worker:
         self._begin_until = begin_until
         self._may_begin = may_begin
         self._reconnect = reconnect
+        # A call has begun, and another one may begin at once.
+        self._goes_on = False
 
     @property
     def ended_by(self) -> Trouble | None:
@@ -143,7 +147,7 @@ class Worker:
             while self._begin() or self._calls.under_way or any(source.is_behind for source in self._sources):
                 self._store()
                 if self._calls.under_way:
-                    self._land(PATIENCE_SECONDS)
+                    self._land(0.0 if self._goes_on else PATIENCE_SECONDS)
             self._finish()
         except (AssetbatchError, Interrupted, psycopg.Error) as error:
             self._let_go(error)
@@ -153,6 +157,7 @@ class Worker:
 
     def _begin(self) -> bool:
         """Begin what the first source with work has for the next slot; return False when no further call will begin."""
+        self._goes_on = False
         if self.ended_by or time.monotonic() >= self._begin_until or not self._may_begin():
             return False
         if not self._calls.free or any(source.awaits for source in self._sources):
@@ -191,6 +196,7 @@ class Worker:
                     one.request, slot, source=source, work=one.work, leave_by=one.leave_by, after_seconds=pause
                 )
             if planned:
+                self._goes_on = self._calls.free > 0
                 return True
         return False
 

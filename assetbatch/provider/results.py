@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from assetbatch.bar_series import BarSeries
     from assetbatch.errors import FailureKind
-    from assetbatch.model import AssetType, Bar, Quote
+    from assetbatch.model import AssetType, Quote
 
 
 @dataclass(slots=True)
@@ -28,7 +29,7 @@ class Page:
     different figures: the one of most trades is taken, of as many that of most volume.
     """
 
-    bars: tuple[Bar, ...]
+    bars: BarSeries
     more: bool
     invalid: tuple[tuple[datetime, str], ...] = ()
     contradicted: tuple[datetime, ...] = ()

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_holes
+from assetbatch.database import bar_absences
 from assetbatch.errors import FailureKind, hint_of
 from assetbatch.model import Access, AssetType, Role
 from assetbatch.planner import Mode
@@ -292,7 +292,7 @@ def _of_events(overview: Overview) -> Iterator[Alert]:
 
 
 def _of_bars(overview: Overview, bars: BarsStatus) -> Iterator[Alert]:
-    for words in bar_holes.sentences(bars.refused):
+    for words in bar_absences.sentences(bars.refused):
         hint = "the owner of the table has to mend that; `assetbatch backfill` fetches them then"
         yield Alert(Level.WARNING, "bars.refused", words, hint)
     failing = overview.failing_bars

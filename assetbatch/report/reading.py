@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_holes, catalogue, entitlements, freshness, overview, schema
+from assetbatch.database import bar_absences, bar_holes, catalogue, entitlements, freshness, overview, schema
 from assetbatch.database.leases import dead_runs, release
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.planner import Mode
@@ -115,7 +115,7 @@ class _Bars:
             now=found.now,
             told=entitlements.told_to(config.plan, found.key or ""),
         )
-        self._refused = bar_holes.refused()
+        self._refused = bar_absences.refused()
         self.queries = self._coverage, self._refused
 
     @property

@@ -29,8 +29,9 @@ from harness import SandboxProcess, goal
 
 from assetbatch import bars as core
 from assetbatch import config
+from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
-from assetbatch.database import bar_holes, bar_pages, bars
+from assetbatch.database import bar_absences, bar_pages, bars
 from assetbatch.database.connection import Connection, connect, transaction
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
@@ -83,7 +84,7 @@ order by b.symbol_id, b.ts desc
 """
 
 # The same statement, that writes whatever comes.
-PLAIN_UPSERT = bar_pages.UPSERT.partition("where b.fetched_at")[0].partition("where coalesce(b.fetched_at")[0]
+PLAIN_UPSERT = bar_pages.UPSERT.partition("where coalesce(b.fetched_at")[0]
 
 WAL = "select pg_current_wal_insert_lsn() - '0/0' as bytes"
 
@@ -108,32 +109,27 @@ def asset(number: int) -> Asset:
     return Asset(f"T{number}USD", f"X:T{number}USD", AssetType.CRYPTO, Role.SECONDARY, 3, 1800)
 
 
-def page(begin: datetime, length: int) -> list[tuple[Bar, bool]]:
+def page(begin: datetime, length: int) -> BarSeries:
     """Make bars as the vendor has them: prices of seven or eight digits."""
     made = []
     for number in range(length):
         cents = Decimal(9_650_000 + number * 37 % 9_973) / 100
         made.append(
-            (
-                Bar(
-                    begin + number * LENGTH,
-                    cents,
-                    cents + Decimal("10.25"),
-                    cents - Decimal("9.5"),
-                    cents + Decimal("1.75"),
-                    volume=Decimal(number * 7919 % 1_000_003) / 10_000,
-                    vwap=cents + Decimal("0.0625"),
-                    trades=number % 251,
-                ),
-                True,
+            Bar(
+                begin + number * LENGTH,
+                cents,
+                cents + Decimal("10.25"),
+                cents - Decimal("9.5"),
+                cents + Decimal("1.75"),
+                volume=Decimal(number * 7919 % 1_000_003) / 10_000,
+                vwap=cents + Decimal("0.0625"),
+                trades=number % 251,
             )
         )
-    return made
+    return BarSeries.of(made)
 
 
-def store(
-    connection: Connection, number: int, begin: datetime, made: list[tuple[Bar, bool]], *, again: bool = False
-) -> int:
+def store(connection: Connection, number: int, begin: datetime, made: BarSeries, *, again: bool = False) -> int:
     """Store a page as the jobs do, that may be there already if it is stored `again`; return how many were written."""
     span = Span(begin, begin + len(made) * LENGTH)
     asked_at = datetime.now(UTC)
@@ -146,6 +142,7 @@ def store(
             connection,
             asset(number),
             made,
+            final_until=span.until,
             is_new=False,
             has_finality=True,
             asked_at=asked_at,
@@ -153,8 +150,8 @@ def store(
             carefully=False,
             known=bar_pages.read(connection, asset(number).symbol, span) if again else None,
         )
-        found = Harvest(tuple(made), (), (), until=span.until, whole=True)
-        bar_holes.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
+        found = Harvest(made, (), (), until=span.until, whole=True)
+        bar_absences.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
         bars.finish(connection, claimed, asked_until=span.until, asked_at=asked_at, source_minutes=5)
     assert stored is not None
     return stored.written
@@ -260,7 +257,7 @@ def measure_refetch(bench: Bench, _full: str, options: argparse.Namespace) -> No
     goal(f"{ours.wal_bytes} bytes of WAL: nothing but the record of having asked", ours.wal_bytes < 10_000)
 
 
-def cost_of_storing(connection: Connection, number: int, made: list[tuple[Bar, bool]], *, again: bool) -> Cost:
+def cost_of_storing(connection: Connection, number: int, made: BarSeries, *, again: bool) -> Cost:
     before = wal_bytes(connection)
     began = time.perf_counter()
     store(connection, number, FIRST, made, again=again)

@@ -104,7 +104,7 @@ def open_migrated(conninfo: str) -> Connection:
 class SandboxProcess:
     """A sandbox of this kind in a process of its own, until it is closed."""
 
-    def __init__(self, kind: type[Sandbox] = Sandbox, **options: Any) -> None:
+    def __init__(self, kind: Callable[..., Any] = Sandbox, **options: Any) -> None:
         self._control, other = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(kind, options, other), daemon=True)
         self._process.start()
@@ -120,7 +120,7 @@ class SandboxProcess:
         return arrivals
 
 
-def _serve(kind: type[Sandbox], options: dict[str, Any], control: Pipe) -> None:
+def _serve(kind: Callable[..., Any], options: dict[str, Any], control: Pipe) -> None:
     # Ctrl-C reaches every process: this one is ended by the one that it serves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with kind(**options) as server:

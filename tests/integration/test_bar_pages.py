@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
-from assetbatch.database import bar_holes, bar_pages, bars, schema
+from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, schema
 from assetbatch.database.connection import transaction
 from assetbatch.errors import FailureKind
 from assetbatch.markets import Market
@@ -57,11 +58,14 @@ def write(
     carefully: bool = False,
     is_new: bool = False,
 ) -> StoredBars | None:
+    final_until = max((one.ts + LENGTH for one, is_final in page if is_final), default=BEGIN)
+    assert all(is_final == (one.ts + LENGTH <= final_until) for one, is_final in page)
     with transaction(connection):
         return bar_pages.write(
             connection,
             ASSET,
-            page,
+            BarSeries.of(one for one, _ in page),
+            final_until=final_until,
             is_new=is_new,
             has_finality=bar_holes.has_finality(connection),
             asked_at=asked_at,
@@ -335,7 +339,11 @@ def harvest(
     until: int, absent: Sequence[tuple[int, int]] = (), invalid: Sequence[tuple[int, int]] = (), *, whole: bool = True
 ) -> Harvest:
     return Harvest(
-        (), tuple(span(*one) for one in absent), tuple(span(*one) for one in invalid), until=at(until), whole=whole
+        BarSeries(),
+        tuple(span(*one) for one in absent),
+        tuple(span(*one) for one in invalid),
+        until=at(until),
+        whole=whole,
     )
 
 
@@ -347,7 +355,7 @@ def note(
     noted_at: datetime = ASKED,
 ) -> None:
     with transaction(connection):
-        bar_holes.note_absences(
+        bar_absences.note_absences(
             connection,
             "BTCUSD",
             found,
@@ -428,7 +436,7 @@ def test_that_there_is_nothing_is_believed_when_it_is_told_twice_an_hour_apart(m
 def test_what_calls_for_the_newest_bars_may_ask_for_in_passing_is_a_hole_after_days(market: Connection) -> None:
     with transaction(market):
         found, asked = harvest(20, absent=[(2, 4)]), span(0, 100)
-        bar_holes.note_absences(market, "BTCUSD", found, span=asked, closed=[], noted_at=ASKED, in_passing=True)
+        bar_absences.note_absences(market, "BTCUSD", found, span=asked, closed=[], noted_at=ASKED, in_passing=True)
 
     assert holes(market, 2, 4, now=ASKED + 2 * DAY) == []
     assert holes(market, 2, 4, now=ASKED + 3 * DAY) == [(2, 4)]
@@ -473,7 +481,7 @@ def test_what_fails_every_day_puts_off_nothing_else(market: Connection) -> None:
 
 def test_what_a_plan_does_not_show_is_a_hole_for_another_one(market: Connection) -> None:
     def tell(since: int, until: int, told: str) -> None:
-        bar_holes.note_not_entitled(market, "BTCUSD", span(since, until), told=told, noted_at=ASKED)
+        bar_absences.note_not_entitled(market, "BTCUSD", span(since, until), told=told, noted_at=ASKED)
 
     tell(0, 5, "free key")
     tell(5, 8, "free key")
@@ -491,7 +499,7 @@ def test_what_a_plan_does_not_show_is_noted_in_the_months_it_touches(
 ) -> None:
     refused = Span(datetime(2026, 1, since, tzinfo=UTC), datetime(2026, 2, until, tzinfo=UTC))
 
-    bar_holes.note_not_entitled(market, "BTCUSD", refused, told="free key", noted_at=ASKED)
+    bar_absences.note_not_entitled(market, "BTCUSD", refused, told="free key", noted_at=ASKED)
 
     rows = market.execute("select isempty(ranges) as empty from assetbatch.bar_absences").fetchall()
     assert rows == [{"empty": False}] * months
@@ -507,7 +515,9 @@ def test_reasons_of_one_asset_are_no_others(market: Connection) -> None:
 
 
 def test_an_open_bar_below_what_was_asked_for_is_a_hole(market: Connection) -> None:
-    write(market, [(bar(3), True), (bar(4), False), (bar(5), True)])
+    write(market, finals(bar(3)))
+    write(market, [(bar(4), False)])
+    write(market, finals(bar(5)))
 
     assert holes(market, 3, 6) == [(4, 5)]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from assetbatch.database import bar_holes, schema
+from assetbatch.database import bar_absences, schema
 from assetbatch.jobs import backfill
 from assetbatch.jobs.run import Start
 from assetbatch.sandbox import routes
@@ -376,4 +376,4 @@ def test_what_a_backfill_did_not_get_once_it_gets_the_second_time(world: World) 
     assert (second.api_calls_used, second.warnings) == (1, ())
     stored = {ts: bar for ts, bar in world.stored("T1USD").items() if ts < span[1]}
     assert stored == world.vendors("X:T1USD", *span)
-    assert bar_holes.silences(world.connection, {}, now=world.now) == []
+    assert bar_absences.silences(world.connection, {}, now=world.now) == []

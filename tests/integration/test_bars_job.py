@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 import requests
 
-from assetbatch.database import bar_holes, schema
+from assetbatch.database import bar_absences, schema
 from assetbatch.database.bars import KEEP_PARTITIONS
 from assetbatch.errors import FailureKind
-from assetbatch.jobs import backfill, bar_calls
+from assetbatch.jobs import backfill, bar_catalogue
+from assetbatch.jobs.bars import MOST_AT_ONCE
+from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus, Trouble
 from assetbatch.provider.massive import aggregates
@@ -881,7 +883,7 @@ def test_the_newest_bars_come_page_by_page_where_pages_are_short(world: World, m
 def test_a_list_of_assets_that_are_due_is_followed_by_the_next_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bar_calls, "LIST_SIZE", 2)
+    monkeypatch.setattr(bar_catalogue, "LIST_SIZE", 2)
     world.add(*(f"T{number}USD" for number in range(1, 6)))
 
     assert world.drain(bars="{backfill_days: 1}").bars.assets == 5
@@ -951,7 +953,7 @@ def errors(world: World) -> dict[str, str]:
 
 
 def refused(world: World) -> dict[str, tuple[int, str]]:
-    return {one.symbol: (one.bars, one.words) for one in world.connection.answer(bar_holes.refused())}
+    return {one.symbol: (one.bars, one.words) for one in world.connection.answer(bar_absences.refused())}
 
 
 def test_a_table_without_this_months_partition_costs_one_call_and_is_told_until_it_is_mended(
@@ -1223,3 +1225,31 @@ def test_what_a_trigger_raises_at_the_commit_costs_its_bars_alone(world: World) 
     for symbol in ("T1USD", "T2USD"):
         missing = world.wanted(f"X:{symbol}").keys() - world.stored(symbol).keys()
         assert {(ts.hour, ts.minute) for ts in missing} == {(3, 35)}
+
+
+@pytest.mark.parametrize("job", ["backfill", "drain-queue"])
+def test_without_a_limit_the_next_pages_are_under_way_while_one_is_stored(
+    world: World, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    symbols = [f"T{number}USD" for number in range(1, 8)]
+    world.add(*symbols)
+    under_way: list[int] = []
+    begin = Calls.begin
+
+    def noted(calls: Calls, *arguments: Any, **options: Any) -> None:
+        begin(calls, *arguments, **options)
+        under_way.append(len(calls.under_way))
+
+    monkeypatch.setattr(Calls, "begin", noted)
+    if job == "backfill":
+        config = world.configure()
+        foreseen = backfill.foresee(config, world.connection, symbols=None, since=None, until=None, refetch=False)
+        result = backfill.backfill(Start(config, world.connection, "test", no_stop()), foreseen, refetch=False)
+    else:
+        result = world.drain(max_seconds=TOO_LONG_SECONDS)
+
+    assert (result.exit_code, len(world.calls())) == (0, len(symbols))
+    assert all(len(world.stored(symbol)) > 500 for symbol in symbols)
+    # One, until the table has taken bars.
+    assert under_way[:2] == [1, 1]
+    assert 1 < max(under_way) <= MOST_AT_ONCE

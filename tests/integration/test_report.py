@@ -12,7 +12,7 @@ from rich.console import Console
 
 from assetbatch.config import Config
 from assetbatch.database import catalogue
-from assetbatch.database.bar_holes import RefusedBars
+from assetbatch.database.bar_absences import RefusedBars
 from assetbatch.database.catalogue import SyncState
 from assetbatch.database.connection import Connection
 from assetbatch.database.outbox import Refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assetbatch.bar_series import BarSeries
 from assetbatch.errors import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Bar, Call, CallKind, Role, Span
 from assetbatch.provider import endpoints
@@ -34,12 +36,22 @@ def row(minute: int = 0, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in (good | changes).items() if value != "absent"}
 
 
-def read(rows: object, asked: Call | None = None, **changes: Any) -> Page:
+def written(rows: object, **changes: Any) -> bytes:
     document = {"ticker": "X:BTCUSD", "queryCount": 5, "adjusted": True, "status": "OK"}
     text = json.dumps(document | ({} if rows is None else {"results": rows}) | changes)
-    for word, written in RAW.items():
-        text = text.replace(word, written)
-    return endpoints.bars(asked or call()).parse(text.encode())(NOW)
+    for word, raw in RAW.items():
+        text = text.replace(word, raw)
+    return text.encode()
+
+
+def read(rows: object, asked: Call | None = None, **changes: Any) -> Page:
+    body, request = written(rows, **changes), endpoints.bars(asked or call())
+    found = request.parse(body)(NOW)
+    # Taken by columns or row by row, it is the same page.
+    by_row = replace(request, plain=lambda _: None).parse(body)(NOW)
+    assert by_row == replace(found, bars=by_row.bars)
+    assert list(by_row.bars) == list(found.bars)
+    return found
 
 
 def test_a_page_is_read_digit_by_digit() -> None:
@@ -62,8 +74,8 @@ def test_a_page_is_read_digit_by_digit() -> None:
 
 @pytest.mark.parametrize("rows", [None, []])
 def test_an_answer_without_rows_is_an_empty_page(rows: object) -> None:
-    assert read(rows) == Page((), more=False)
-    assert read(None, results=None) == Page((), more=False)
+    assert read(rows) == Page(BarSeries(), more=False)
+    assert read(None, results=None) == Page(BarSeries(), more=False)
 
 
 @pytest.mark.parametrize("count", [0, 1, "@NaN", "@huge", "7", None, [], True, -1])
@@ -257,3 +269,81 @@ def test_whatever_a_row_holds_its_neighbours_are_read(changes: dict[str, Any]) -
     assert {BEGIN, BEGIN + 10 * MINUTE} <= {bar.ts for bar in page.bars}
     for bar in page.bars:
         assert all(0 < price < 10**18 + 1 for price in (bar.open, bar.high, bar.low, bar.close))
+
+
+PLAIN = [
+    {},
+    {"vw": "absent", "n": "absent"},
+    {"vw": None, "n": None},
+    {"v": "absent"},
+    {"v": 0},
+    {"v": 9.5e-7},
+    {"o": 1.5e-7, "l": 0.000000000000000001},
+    {"h": 999_999_999_999_999_999},
+    {"more": {"of": ["what", {"nobody": "knows"}]}},
+]
+ODD = [
+    {"o": 0},
+    {"c": -1},
+    {"h": 10**18},
+    {"l": 1e-19},
+    {"o": "@exponent"},
+    {"o": "@NaN"},
+    {"o": "@huge"},
+    {"o": "1"},
+    {"v": None},
+    {"v": -1},
+    {"v": 1e19},
+    {"vw": 0},
+    {"n": 1.5},
+    {"n": 2**31},
+    {"t": 0},
+    {"t": 1.5},
+    {"t": 1_795_000_000_000_000},
+    {"c": "absent"},
+]
+
+
+def plain(body: bytes) -> Page | None:
+    """Take a page by columns, if nothing in it is odd."""
+    read = endpoints.bars(call()).plain(body)
+    return None if read is None else read(NOW)
+
+
+@pytest.mark.parametrize("changes", PLAIN, ids=str)
+def test_a_page_in_which_nothing_is_odd_is_taken_by_columns(changes: dict[str, Any]) -> None:
+    page = plain(written([row(), row(5, **changes), row(10)]))
+
+    assert page is not None
+    assert page == read([row(), row(5, **changes), row(10)])
+    assert len(page.bars) == 3
+
+
+@pytest.mark.parametrize("changes", ODD, ids=str)
+def test_a_page_with_an_odd_row_is_read_row_by_row(changes: dict[str, Any]) -> None:
+    assert plain(written([row(), row(5, **changes), row(10)])) is None
+
+
+@pytest.mark.parametrize(
+    "rows", [None, [], [row(5), row()], [row(), row()], [row(), row(3)], [row(-5), row()], [row(), row(60)], [row(), 1]]
+)
+def test_a_page_whose_rows_lie_oddly_is_read_row_by_row(rows: object) -> None:
+    assert plain(written(rows)) is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"status": "ERROR"}, {"status": None}, {"ticker": "X:ETHUSD"}, {"resultsCount": 2}, {"next_url": 1}]
+)
+def test_a_document_that_is_odd_is_read_by_its_parts(changes: dict[str, Any]) -> None:
+    assert plain(written([row()], **changes)) is None
+    assert plain(written([row()])) is not None
+
+
+@given(st.decimals(0, 10**18, allow_nan=False), st.sampled_from("ohlcvn"))
+@settings(max_examples=100, deadline=None)
+def test_what_is_taken_by_columns_is_what_reading_row_by_row_takes(value: Decimal, key: str) -> None:
+    body = written([row()]).replace(f'"{key}": {row()[key]}'.encode(), f'"{key}": {value}'.encode())
+
+    if (page := plain(body)) is not None:
+        by_row = replace(endpoints.bars(call()), plain=lambda _: None).parse(body)(NOW)
+        assert (list(page.bars), by_row.invalid) == (list(by_row.bars), ())

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetbatch import bars as core
+from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, ONE_PAGE, Track
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
 
@@ -153,28 +154,29 @@ def test_every_hole_is_asked_for_in_the_end_and_calls_are_not_wasted(steps: list
 @few
 def test_each_window_that_a_page_covers_has_a_bar_or_is_absent(found: list[int], since: int, asked: int) -> None:
     wanted = span(since, 41)
-    page = [bar(at(window)) for window in found if window >= since]
+    page = BarSeries.of(bar(at(window)) for window in found if window >= since)
 
     harvest = core.harvest(wanted, page, more=False, asked_at=at(asked) + SETTLE, settle=SETTLE)
 
     assert harvest.whole
     assert harvest.until == at(max(since, min(41, asked)))
     absent = {at(number) for number in range(41) for one in harvest.absent if one.since <= at(number) < one.until}
-    kept = {one.ts for one, _ in harvest.bars}
+    kept = set(harvest.bars.times)
     assert kept == {one.ts for one in page}
     assert absent.isdisjoint(kept)
     assert absent | {ts for ts in kept if ts < harvest.until} == {
         at(n) for n in range(since, max(since, min(41, asked)))
     }
-    for one, is_final in harvest.bars:
-        assert is_final == (one.ts + LENGTH <= min(at(asked), wanted.until))
+    for one in harvest.bars:
+        assert (one.ts + LENGTH <= harvest.until) == (one.ts + LENGTH <= min(at(asked), wanted.until))
+    assert harvest.has_final == any(ts + LENGTH <= harvest.until for ts in kept)
     assert all(first.until < second.since for first, second in pairwise(harvest.absent))
 
 
 @given(windows.filter(bool))
 @few
 def test_of_a_page_that_is_cut_the_last_bar_is_left_to_the_next(found: list[int]) -> None:
-    page = [bar(at(window)) for window in found]
+    page = BarSeries.of(bar(at(window)) for window in found)
 
     harvest = core.harvest(span(found[0], 900), page, more=True, asked_at=at(1000), settle=SETTLE)
 
@@ -182,27 +184,27 @@ def test_of_a_page_that_is_cut_the_last_bar_is_left_to_the_next(found: list[int]
     if len(found) == 1:
         # Else the next call would be the same one.
         assert harvest.until == at(found[0] + 1)
-        assert [one.ts for one, _ in harvest.bars] == [at(found[0])]
+        assert list(harvest.bars.times) == [at(found[0])]
     else:
         assert harvest.until == at(found[-1])
-        assert [one.ts for one, _ in harvest.bars] == [at(window) for window in found[:-1]]
-    assert all(is_final for _, is_final in harvest.bars)
+        assert list(harvest.bars.times) == [at(window) for window in found[:-1]]
+    assert all(ts + LENGTH <= harvest.until for ts in harvest.bars.times)
     assert all(one.until <= harvest.until for one in harvest.absent)
 
 
 def test_a_bar_is_final_once_it_was_asked_for_after_it_had_settled() -> None:
-    page = [bar(at(0))]
+    page = BarSeries.of([bar(at(0))])
 
     for late, expected in ((SETTLE - MINUTE / 60, False), (SETTLE, True)):
         harvest = core.harvest(span(0, 1), page, more=False, asked_at=at(1) + late, settle=SETTLE)
-        assert [is_final for _, is_final in harvest.bars] == [expected]
+        assert harvest.has_final == expected
         assert harvest.until == (at(1) if expected else at(0))
 
 
 def test_rows_that_are_no_bars_are_told_by_the_windows_they_are_in() -> None:
     harvest = core.harvest(
         span(0, 4),
-        [bar(at(0))],
+        BarSeries.of([bar(at(0))]),
         more=False,
         invalid=[at(2) + MINUTE, at(2) + 3 * MINUTE, at(1)],
         asked_at=at(9),
@@ -220,7 +222,7 @@ def test_a_window_that_lacks_a_minute_has_no_bar() -> None:
         span(0, 2), core.built(minutes), more=False, invalid=[at(0) + 2 * MINUTE], asked_at=at(9), settle=SETTLE
     )
 
-    assert [one.ts for one, _ in harvest.bars] == [at(1)]
+    assert list(harvest.bars.times) == [at(1)]
     assert harvest.invalid == (span(0, 1),)
 
 

@@ -23,6 +23,7 @@ database
 schedule
 provider config
 installed bars
+bar_series
 planner
 market_hours
 plans
