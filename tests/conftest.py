@@ -99,7 +99,7 @@ _numbers = count()
 def new_database(server: EmbeddedServer, template: str) -> str:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
-        statement = sql.SQL("create database {} template {}")
+        statement = sql.SQL("create database {} template {} strategy file_copy")
         connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
     return server.conninfo(name)
 
