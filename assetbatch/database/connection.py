@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
 import time
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -26,7 +27,7 @@ from psycopg.types.json import set_json_loads
 
 from assetbatch.database import errors, sqlstates
 from assetbatch.database.embedded import EmbeddedServer
-from assetbatch.database.query import Query, Statement
+from assetbatch.database.query import Query, Statement, command
 from assetbatch.database.sqlstates import AwayError, Meaning
 from assetbatch.errors import DatabaseUnavailableError, SchemaError
 
@@ -97,6 +98,9 @@ where not exists (select from assetbatch.rate_limits where history <> assetbatch
 # How often one statement is repeated that met a lost connection, and how long a transaction's end is waited for.
 MOST_LOSSES = 3
 END_SECONDS = 10.0
+
+# A statement's snapshot is older than a lock that it waits for, so the lock is a statement of its own.
+LOCK_ATTEMPT = "select pg_catalog.pg_advisory_xact_lock(%(attempt)s::bigint)"
 
 LIMIT_TRANSACTION = "select pg_catalog.set_config(%(name)s, %(value)s, true)"
 
@@ -198,7 +202,7 @@ class Connection:
         """Ask these in one round trip, and, outside of a transaction, as one; then each has its `answer`.
 
         None may depend on the answer of another. When their answers are lost they are asked once more, but for those
-        that are found.
+        that are found: once the first attempt, which may still be under way, is over.
         """
         if self._depth:
             is_begun = self._beginning.pop_all()
@@ -207,23 +211,28 @@ class Connection:
             _take(queries, found)
             return
         losses, left = 0, list(queries)
+        lock_timeout = lock_timeout or (LOCK_TIMEOUT if len(left) > 1 else None)
+        first: list[Query[Any]] = []
+        if any(one.found_by for one in left):
+            first = [command(LOCK_ATTEMPT, {"attempt": random.getrandbits(63)})]
         while left:
             self.require_open()
             try:
                 if losses:
-                    left = [one for one in left if not self._is_found(one)]
-                _take(left, self._alone(left, lock_timeout, statement_timeout))
+                    left = [one for one in left if not self._is_found(one, first)]
+                asked = [*first, *left]
+                _take(asked, self._alone(asked, lock_timeout, statement_timeout))
                 left = []
             except psycopg.Error as error:
                 if not self.is_lost(error) or losses == MOST_LOSSES:
                     raise
                 losses += 1
 
-    def _is_found(self, query: Query[Any]) -> bool:
+    def _is_found(self, query: Query[Any], first: Sequence[Query[Any]]) -> bool:
         """Return whether what a query is to do is done; then its answer is that."""
         if query.found_by is None:
             return False
-        (found,) = self._alone([Query(query.found_by, query.params, lambda cursor: cursor)], None, None)
+        *_, found = self._alone([*first, Query(query.found_by, query.params, lambda cursor: cursor)], None, None)
         if found.rowcount:
             query.take(found)
         return bool(found.rowcount)
@@ -240,7 +249,7 @@ class Connection:
                 psycopg.Cursor(self._plain).execute(BEGIN)
                 if not self._is_set:
                     asked = self._ask_for_settings()
-                self._limit(lock_timeout or (LOCK_TIMEOUT if len(queries) > 1 else None), statement_timeout)
+                self._limit(lock_timeout, statement_timeout)
                 found = [self._plain.execute(one.statement, one.params) for one in queries]
                 psycopg.Cursor(self._plain).execute(COMMIT)
         except BaseException:
