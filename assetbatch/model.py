@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import date, datetime
     from decimal import Decimal
 
-    from assetbatch.errors import FailureKind
+    from assetbatch.failures import FailureKind
 
 
 class AssetType(StrEnum):

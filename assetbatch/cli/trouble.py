@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from assetbatch.cli.invocation import current
 from assetbatch.cli.telling import cause, say, weigh
-from assetbatch.errors import EXIT_BUG, EXIT_KEY_REFUSED, KINDS, Interrupted
+from assetbatch.errors import EXIT_BUG, EXIT_KEY_REFUSED, Interrupted
+from assetbatch.failures import POLICIES
 from assetbatch.model import RunStatus
 from assetbatch.report.words import counted
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from assetbatch.cli.told import Cause
-    from assetbatch.errors import AssetbatchError, FailureKind
+    from assetbatch.errors import AssetbatchError
+    from assetbatch.failures import FailureKind
     from assetbatch.model import RunResult
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ def tell_failures(result: RunResult) -> None:
         if result.ended_by:
             lines.append(f"{result.ended_by.kind}: {result.ended_by.error}")
         lines += [f"{named(symbols)}: {kind}: {error}" for (kind, error), symbols in by_cause.items()]
-        lines += [f"Next: {hint}" for hint in dict.fromkeys(KINDS[kind].hint for kind in kinds)]
+        lines += [f"Next: {hint}" for hint in dict.fromkeys(POLICIES[kind].hint for kind in kinds)]
         lines += [f"Next: `assetbatch queue retry {result.dead[0]}` once that is fixed"] if result.dead else []
     lines += [warning for warning, told in zip(warnings, in_full, strict=False) if told]
     say(

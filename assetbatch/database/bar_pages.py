@@ -12,7 +12,7 @@ from assetbatch.bars import LENGTH
 from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS
 from assetbatch.database.savepoints import refuses_row, refuses_table, sift
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.model import Bar
 
 if TYPE_CHECKING:

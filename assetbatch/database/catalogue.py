@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from assetbatch.database.connection import LOCK_TIMEOUT
 from assetbatch.database.query import Query, command
 from assetbatch.database.retries import repeated
-from assetbatch.errors import FailureKind, kind_of
+from assetbatch.failures import FailureKind, kind_of
 from assetbatch.model import Asset, AssetType, Failure, Role
 from assetbatch.planner import Candidate
 

@@ -17,7 +17,7 @@ import psycopg
 from assetbatch.database.errors import words_of
 from assetbatch.database.query import Query, command
 from assetbatch.database.savepoints import refuses, refuses_row, sift
-from assetbatch.errors import KINDS, FailureKind, SyncStatus
+from assetbatch.failures import POLICIES, FailureKind, SyncStatus
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
@@ -416,7 +416,7 @@ def _statuses(brought: Sequence[Brought]) -> Query[_After]:
 
 def _sync_status(one: Brought) -> SyncStatus:
     if one.failure is not None:
-        return KINDS[one.failure.kind].sync_status
+        return POLICIES[one.failure.kind].sync_status
     return SyncStatus.NO_DATA if one.quote is None else SyncStatus.SUCCESS
 
 

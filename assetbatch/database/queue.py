@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from assetbatch.database.leases import dead_runs, new_token, release
 from assetbatch.database.query import Query
-from assetbatch.errors import EXIT_BUG, FailureKind
+from assetbatch.errors import EXIT_BUG
+from assetbatch.failures import FailureKind
 from assetbatch.model import Asset, AssetType, Role
 
 if TYPE_CHECKING:

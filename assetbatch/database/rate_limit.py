@@ -23,7 +23,8 @@ import psycopg
 
 from assetbatch.boottime import boot_time
 from assetbatch.database.query import Query, command
-from assetbatch.errors import CallError, FailureKind, LeaseLostError
+from assetbatch.errors import LeaseLostError
+from assetbatch.failures import CallError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

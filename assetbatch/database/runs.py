@@ -11,7 +11,8 @@ import psycopg
 
 from assetbatch.database.errors import meaning_of
 from assetbatch.database.query import Query, command
-from assetbatch.errors import EXIT_BUG, KINDS, AssetbatchError, Interrupted
+from assetbatch.errors import EXIT_BUG, AssetbatchError, Interrupted
+from assetbatch.failures import POLICIES
 from assetbatch.processes import this_process
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def is_struck(connection: Connection, *, times: int) -> bool:
 
     Calls for one and the same asset tell nothing of the API.
     """
-    kinds = [kind.value for kind, meaning in KINDS.items() if meaning.strike]
+    kinds = [kind.value for kind, meaning in POLICIES.items() if meaning.strike]
     row = connection.execute(IS_STRUCK, {"times": times, "kinds": kinds}).fetchone()
     return row is not None and bool(row["struck"])
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from assetbatch.bars import Harvest
     from assetbatch.database.bar_pages import StoredBars
     from assetbatch.database.bars import Claimed
-    from assetbatch.errors import CallError
+    from assetbatch.failures import CallError
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.wanted import Wanted

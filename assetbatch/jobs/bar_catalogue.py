@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from assetbatch import bars as core
 from assetbatch import market_hours
 from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, catalogue
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.jobs.bar_calls import BarLeases
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, Span
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from assetbatch.bars import Harvest
     from assetbatch.database.bar_pages import StoredBars
     from assetbatch.database.bars import Claimed
-    from assetbatch.errors import CallError
+    from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight

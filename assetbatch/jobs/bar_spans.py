@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch.database import bar_pages, catalogue
-from assetbatch.errors import KINDS, FailureKind
+from assetbatch.failures import POLICIES, FailureKind
 from assetbatch.jobs.bar_calls import BarLeases
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, ChangedBar, Failure, Trouble
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from assetbatch.bars import Harvest
     from assetbatch.database.bar_pages import StoredBars
-    from assetbatch.errors import CallError
+    from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls
     from assetbatch.jobs.run import Run
@@ -187,7 +187,7 @@ class SpanBars:
             self._waiting.appendleft(symbol)
             return
         self._tries[symbol] += 1
-        if not KINDS[error.kind].retry or self._tries[symbol] >= ATTEMPTS:
+        if not POLICIES[error.kind].retry or self._tries[symbol] >= ATTEMPTS:
             self.given_up.append(Failure(symbol, error.kind, error.reason))
             return
         self._waiting.appendleft(symbol)

@@ -17,8 +17,7 @@ from assetbatch import market_hours, planner, plans
 from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, runs
 from assetbatch.database.bar_pages import StoredBars
 from assetbatch.database.errors import words_of
-from assetbatch.errors import KINDS, FailureKind, Fate
-from assetbatch.failures import Covers, Then, decide
+from assetbatch.failures import POLICIES, Covers, FailureKind, Fate, Then, decide
 from assetbatch.jobs.bar_calls import BarWork
 from assetbatch.jobs.storing import write_with_records
 from assetbatch.jobs.worker import Aftermath, Planned, Source
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from assetbatch.bars import Harvest
     from assetbatch.database.runs import CallRecord
-    from assetbatch.errors import CallError
+    from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.run import Run
@@ -244,13 +243,13 @@ class Bars(Source, Generic[W]):
     def failed(self, one: Landed, error: CallError) -> Aftermath:
         """Decide what follows from a page that did not come."""
         self._failed(one.work, error)
-        return Aftermath(STRIKE_PAUSE_SECONDS if KINDS[error.kind].strike else 0.0)
+        return Aftermath(STRIKE_PAUSE_SECONDS if POLICIES[error.kind].strike else 0.0)
 
     def _failed(self, one: BarCall, error: CallError) -> None:
         connection, asset, kind = self._run.connection, one.claimed.track.asset, error.kind
         log.info("bars of %s failed: %s: %s", asset.symbol, kind, error)
         covers = Covers.NEWEST_BARS if one.newest else Covers.OLD_BARS
-        decision = decide(kind, covers, is_away=KINDS[kind].strike and self._calls.api_is_away())
+        decision = decide(kind, covers, is_away=POLICIES[kind].strike and self._calls.api_is_away())
         match decision.then:
             case Then.SKIP:
                 self.work.skipped(one, self._skip(one))
@@ -287,7 +286,7 @@ class Bars(Source, Generic[W]):
         """Put an asset's bars off, longer each time that its call fails."""
         connection, now = self._run.connection, self._run.clock.now()
         usual = self._run.config.settings.queue.retry_delay_seconds
-        first = HOPELESS_SECONDS if KINDS[kind].fate is Fate.DEAD else usual
+        first = HOPELESS_SECONDS if POLICIES[kind].fate is Fate.DEAD else usual
         # All others wait for the table as well.
         longest = TABLE_SECONDS if kind is FailureKind.REFUSED_BY_TABLE else bars.LONGEST_SECONDS
         bars.fail(

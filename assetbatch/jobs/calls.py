@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from assetbatch.database import runs
 from assetbatch.database.rate_limit import Outcome, RateLimiter, key_fingerprint
-from assetbatch.errors import KINDS, CallError
+from assetbatch.failures import POLICIES, CallError
 from assetbatch.provider.client import Client
 from assetbatch.provider.flight import HeldUpError
 
@@ -214,7 +214,7 @@ class Calls:
     def patiently(self) -> Retrying:
         """Make a call again where that may help, ATTEMPTS times. Raises the last error."""
         return Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, CallError) and KINDS[error.kind].retry),
+            retry=retry_if_exception(lambda error: isinstance(error, CallError) and POLICIES[error.kind].retry),
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential(multiplier=0.5, max=5) + wait_random(0, 0.5),
             sleep=self._run.stop.pause,

@@ -13,8 +13,7 @@ from assetbatch.database import queue
 from assetbatch.database.queue import Ending, State
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.database.retries import in_transaction
-from assetbatch.errors import KINDS, FailureKind, Fate
-from assetbatch.failures import backoff_seconds
+from assetbatch.failures import POLICIES, FailureKind, Fate, backoff_seconds
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def step_seconds(config: Config) -> float:
 
 def verdict(item: Item, failure: Failure, settings: Queue) -> Ending:
     """Tell how an item ends whose asset failed alone."""
-    match KINDS[failure.kind].fate:
+    match POLICIES[failure.kind].fate:
         case Fate.BACK:
             return Ending(item, State.DELAYED, delay_seconds=settings.retry_delay_seconds, failure=failure)
         case Fate.RETRY if item.attempts <= settings.retry_max_attempts:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours, planner
 from assetbatch.database import catalogue
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import KINDS, WITHOUT_PRICE, CallError, FailureKind
+from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
@@ -147,7 +147,7 @@ class _Update:
         return self._run.connection.answer(catalogue.candidates(assets))
 
     def _ends_run(self) -> bool:
-        return any(KINDS[failure.kind].ends_run for failure in self._run.stored.failed)
+        return any(POLICIES[failure.kind].ends_run for failure in self._run.stored.failed)
 
     def _look_back(self, quotes: QuoteWork, planned: Sequence[Call]) -> None:
         """Ask for the day before of what has no price and may have rested on the newest one, with a call that is left.

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from assetbatch.database.rate_limit import Lane, rules_of
-from assetbatch.errors import KINDS, CallError, FailureKind
+from assetbatch.failures import POLICIES, CallError, FailureKind
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.run import Start, perform
 from assetbatch.jobs.sight import BEYOND_THE_PLAN, Sight
@@ -165,7 +165,7 @@ class _Probe:
 
     def _judge(self, call: Call, error: CallError) -> bool | None:
         """Tell what a failure says about the key. Raises what says nothing about it, and ends the probe."""
-        if KINDS[error.kind].ends_run or KINDS[error.kind].outage:
+        if POLICIES[error.kind].ends_run or POLICIES[error.kind].outage:
             raise error
         if error.kind is FailureKind.NOT_ENTITLED:
             self._refused[call.kind.access] = error.reason

@@ -14,8 +14,7 @@ from assetbatch import planner
 from assetbatch.database import queue, runs
 from assetbatch.database.prices import Brought, Times
 from assetbatch.database.queue import Ending, State
-from assetbatch.errors import KINDS, CallError, FailureKind
-from assetbatch.failures import Covers, Then, decide
+from assetbatch.failures import POLICIES, CallError, Covers, FailureKind, Then, decide
 from assetbatch.jobs.claims import Claims, verdict
 from assetbatch.jobs.sight import Turn
 from assetbatch.jobs.storing import sort_out, write_prices
@@ -307,7 +306,7 @@ class QueueWork(Source):
     def failed(self, one: Landed, error: CallError) -> Aftermath:
         """Decide what becomes of a call's items, none of which it brought."""
         items: tuple[Item, ...] = one.work
-        pause = STRIKE_PAUSE_SECONDS if KINDS[error.kind].strike else 0.0
+        pause = STRIKE_PAUSE_SECONDS if POLICIES[error.kind].strike else 0.0
         if self._sight.learn(one.call, error):
             self._give_back(items)
             return Aftermath(pause, calls_off=True)
@@ -317,7 +316,7 @@ class QueueWork(Source):
             return Aftermath(pause)
         log.info("a call for %d assets failed: %s: %s", len(items), error.kind, error)
         covers = Covers.MARKET if is_day else Covers.SEVERAL if len(items) > 1 else Covers.ONE
-        is_away = KINDS[error.kind].strike and self._calls.api_is_away()
+        is_away = POLICIES[error.kind].strike and self._calls.api_is_away()
         decision = decide(error.kind, covers, is_away=is_away)
         match decision.then:
             case Then.SUSPECT:
@@ -333,9 +332,9 @@ class QueueWork(Source):
                 self._give_back(items)
         # What was given back would be claimed again: where it is not worth another call, nothing is.
         gives_back = decision.then is Then.GIVE_BACK
-        if decision.ends_run or (gives_back and not KINDS[error.kind].retry):
+        if decision.ends_run or (gives_back and not POLICIES[error.kind].retry):
             self._ended_by = self._ended_by or Trouble(error.kind, error.reason)
-        return Aftermath(pause, calls_off=gives_back and not is_day and not KINDS[error.kind].strike)
+        return Aftermath(pause, calls_off=gives_back and not is_day and not POLICIES[error.kind].strike)
 
     def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
         """Give items back; of calls that were held up, as if they had never been claimed."""

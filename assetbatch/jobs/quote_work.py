@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch import planner
 from assetbatch.database.prices import Brought, Times
-from assetbatch.errors import KINDS, CallError, FailureKind
-from assetbatch.failures import Covers, Then, backoff_seconds, decide
+from assetbatch.failures import POLICIES, CallError, Covers, FailureKind, Then, backoff_seconds, decide
 from assetbatch.jobs.calls import ATTEMPTS
 from assetbatch.jobs.sight import Turn
 from assetbatch.jobs.storing import sort_out, write_prices
@@ -205,7 +204,7 @@ class QuoteWork(Source):
         if resting:
             self.rested(resting)
         useless = [replace(call, assets=awake)]
-        if KINDS[kind].strike:
+        if POLICIES[kind].strike:
             decision = decide(kind, covers, is_away=self._calls.api_is_away())
         if decision.ends_run:
             useless += self._waiting

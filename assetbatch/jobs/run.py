@@ -14,8 +14,9 @@ from assetbatch.database.leases import LEASE_SECONDS, Lease, dead_runs, release
 from assetbatch.database.prices import Stored
 from assetbatch.database.rate_limit import Rules, rules_of
 from assetbatch.database.retries import in_transaction
-from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE, KINDS, FailureKind
+from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE
 from assetbatch.events import Announcer
+from assetbatch.failures import POLICIES, FailureKind
 from assetbatch.jobs.clock import Clock
 from assetbatch.model import RunResult, RunStatus
 from assetbatch.plans import FREE
@@ -291,6 +292,6 @@ def exit_code(kinds: Sequence[FailureKind], *, anything_stored: bool) -> int:
         return 0
     if FailureKind.KEY_REFUSED in kinds:
         return EXIT_KEY_REFUSED
-    if not anything_stored and all(KINDS[kind].outage for kind in kinds):
+    if not anything_stored and all(POLICIES[kind].outage for kind in kinds):
         return EXIT_UNAVAILABLE
     return EXIT_PARTIAL

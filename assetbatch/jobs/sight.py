@@ -14,7 +14,7 @@ from assetbatch.database import bars as database_bars
 from assetbatch.database.entitlements import Remembered
 from assetbatch.database.rate_limit import key_fingerprint, rules_of
 from assetbatch.database.retries import in_transaction
-from assetbatch.errors import WITHOUT_PRICE, FailureKind
+from assetbatch.failures import WITHOUT_PRICE, FailureKind
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.model import Access, AssetType, CallKind, Trouble
 from assetbatch.planner import DayOutcome, Entitlement, Mode
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
-    from assetbatch.errors import CallError
+    from assetbatch.failures import CallError
     from assetbatch.jobs.clock import Clock
     from assetbatch.jobs.run import Start
     from assetbatch.model import Asset, Call, Failure

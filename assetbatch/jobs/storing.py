@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
     from assetbatch.database.query import Query
-    from assetbatch.errors import FailureKind
+    from assetbatch.failures import FailureKind
     from assetbatch.model import Asset, Call
     from assetbatch.provider.results import Answers
 

@@ -15,7 +15,8 @@ from assetbatch.config.assets import Row, read_row
 from assetbatch.config.given import printable
 from assetbatch.database import catalogue, symbols
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import CallError, FailureKind, Fault
+from assetbatch.errors import Fault
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.run import Start, perform
 from assetbatch.markets import without_prefix

@@ -18,7 +18,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from assetbatch.database import leases, runs
 from assetbatch.database.rate_limit import Outcome
-from assetbatch.errors import AssetbatchError, CallError, FailureKind, Interrupted
+from assetbatch.errors import AssetbatchError, Interrupted
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.calls import PATIENCE_SECONDS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.provider.documents import MAX_BYTES, Document, parse
 
 __all__ = ["MAX_BYTES", "Document", "check_status", "message", "parse", "refusal", "rows_of", "text"]

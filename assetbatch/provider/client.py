@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 from assetbatch import threads
-from assetbatch.errors import CallError, FailureKind, NoThreadError
+from assetbatch.errors import NoThreadError
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.provider import answers
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.provider.flight import Flight, HeldUpError

@@ -14,7 +14,7 @@ import sys
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.markets import TRAITS
 
 Document = dict[str, Any]

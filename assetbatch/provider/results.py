@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.bar_series import BarSeries
-    from assetbatch.errors import FailureKind
+    from assetbatch.failures import FailureKind
     from assetbatch.model import AssetType, Quote
 
 

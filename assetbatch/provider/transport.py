@@ -16,7 +16,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from assetbatch import __version__
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.provider import answers
 
 if TYPE_CHECKING:

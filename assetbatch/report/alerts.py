@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
 from assetbatch.database import bar_absences
-from assetbatch.errors import FailureKind, hint_of
+from assetbatch.failures import FailureKind, hint_of
 from assetbatch.model import Access, AssetType, Role
 from assetbatch.planner import Mode
 from assetbatch.plans import PLANS

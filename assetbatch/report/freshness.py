@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch import market_hours, planner
 from assetbatch.database.freshness import Limit
-from assetbatch.errors import FailureKind, kind_of
+from assetbatch.failures import FailureKind, kind_of
 from assetbatch.markets import Market
 from assetbatch.model import AssetType
 from assetbatch.planner import DayOutcome, Days, Mode

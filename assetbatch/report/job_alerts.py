@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from assetbatch import planner
 from assetbatch.database.errors import mend_of
-from assetbatch.errors import EXIT_KEY_REFUSED, FailureKind, hint_of
+from assetbatch.errors import EXIT_KEY_REFUSED
+from assetbatch.failures import FailureKind, hint_of
 from assetbatch.provider.addresses import source_of
 from assetbatch.report.health import Alert, Level
 from assetbatch.report.words import counted, duration

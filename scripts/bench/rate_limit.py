@@ -27,7 +27,7 @@ import requests
 from harness import SandboxProcess
 
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client

@@ -52,7 +52,7 @@ for line in sys.stdin:
 
 END_EARLY = """
 from datetime import UTC, datetime
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.model import RunResult, RunStatus, Trouble
 at, slow = datetime.now(UTC), Trouble(FailureKind.TIMEOUT, "too slow")
 result = RunResult("run-priority", 1, RunStatus.FAILED, 69, at, at, remaining=%s, ended_by=slow)

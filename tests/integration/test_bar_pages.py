@@ -14,7 +14,7 @@ from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
 from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, schema
 from assetbatch.database.connection import transaction
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
 from tests.conftest import open_database, wait_until

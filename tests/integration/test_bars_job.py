@@ -15,7 +15,7 @@ import requests
 
 from assetbatch.database import bar_absences, schema
 from assetbatch.database.bars import KEEP_PARTITIONS
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.jobs import backfill, bar_catalogue
 from assetbatch.jobs.bars import MOST_AT_ONCE
 from assetbatch.jobs.calls import Calls

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import pytest
 
 from assetbatch.boottime import boot_time
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client

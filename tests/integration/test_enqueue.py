@@ -17,7 +17,7 @@ from assetbatch import planner
 from assetbatch.database import queue
 from assetbatch.database.connection import Row
 from assetbatch.database.queue import Ending, State
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.market_hours import market_of
 from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Enqueued, Failure, Priority, Role

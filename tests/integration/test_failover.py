@@ -14,7 +14,7 @@ from assetbatch.database import schema
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.embedded.place import Place
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules, Slot
-from assetbatch.errors import CallError
+from assetbatch.failures import CallError
 from tests.conftest import open_database, wait_until
 from tests.world import RULES
 

@@ -19,7 +19,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
-from assetbatch.errors import CallError
+from assetbatch.failures import CallError
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client

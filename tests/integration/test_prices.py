@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assetbatch.database import prices
 from assetbatch.database.prices import Brought
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.model import Failure, Quote
 from tests.conftest import open_database
 

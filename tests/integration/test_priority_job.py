@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from freezegun import freeze_time
 
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.jobs.run import exit_code
 from tests.conftest import Commands, wait_until
 from tests.world import ALL, MINUTE, TUESDAY, World

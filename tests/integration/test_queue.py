@@ -19,7 +19,8 @@ from assetbatch import planner
 from assetbatch.database import catalogue, queue
 from assetbatch.database.enqueue import enqueue
 from assetbatch.database.queue import BroughtBack, Ending, Item, State
-from assetbatch.errors import EXIT_BUG, FailureKind
+from assetbatch.errors import EXIT_BUG
+from assetbatch.failures import FailureKind
 from assetbatch.model import Asset, AssetType, Failure, Priority, Role
 from tests.conftest import open_database
 

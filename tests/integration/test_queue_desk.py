@@ -10,7 +10,7 @@ import pytest
 
 from assetbatch.database import queue, queue_desk
 from assetbatch.database.queue import Ending, State
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.model import Failure, Priority
 from tests.conftest import open_database
 from tests.integration.test_queue import (

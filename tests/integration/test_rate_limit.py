@@ -12,7 +12,7 @@ from psycopg import IsolationLevel, sql
 
 from assetbatch.database import rate_limit, schema
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules, Slot
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from tests.conftest import open_database
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 from assetbatch.database import prices
 from assetbatch.database.prices import Brought
 from assetbatch.database.savepoints import carefully
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.model import Quote
 from tests.conftest import open_database
 

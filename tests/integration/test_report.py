@@ -18,7 +18,7 @@ from assetbatch.database.connection import Connection
 from assetbatch.database.outbox import Refusal
 from assetbatch.database.overview import Overview
 from assetbatch.database.platform import Sight
-from assetbatch.errors import FailureKind, hint_of
+from assetbatch.failures import FailureKind, hint_of
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
 from assetbatch.report import status

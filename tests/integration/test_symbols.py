@@ -25,7 +25,8 @@ from assetbatch.config.given import CONTROL
 from assetbatch.database import catalogue, schema, symbols
 from assetbatch.database.connection import Connection, transaction
 from assetbatch.database.embedded import EmbeddedServer
-from assetbatch.errors import CallError, ConfigurationError, Interrupted, SchemaError, SourceMismatchError
+from assetbatch.errors import ConfigurationError, Interrupted, SchemaError, SourceMismatchError
+from assetbatch.failures import CallError
 from assetbatch.jobs import drain, enqueue
 from assetbatch.jobs import symbols as job
 from assetbatch.jobs.calls import Calls

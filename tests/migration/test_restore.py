@@ -12,7 +12,7 @@ import pytest
 from assetbatch.database import queue, restore
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
-from assetbatch.errors import CallError
+from assetbatch.failures import CallError
 from tests.conftest import Commands, open_database, wait_until
 from tests.world import RULES
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetbatch.bar_series import BarSeries
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Bar, Call, CallKind, Role, Span
 from assetbatch.provider import endpoints
 from assetbatch.provider.results import Page

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider import endpoints
 from assetbatch.provider.results import Answers, MarketsOpen

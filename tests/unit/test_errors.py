@@ -5,12 +5,13 @@ import inspect
 import pytest
 
 from assetbatch import errors
-from assetbatch.errors import KINDS, AssetbatchError, FailureKind, Fault
+from assetbatch.errors import AssetbatchError, Fault
+from assetbatch.failures import POLICIES, FailureKind
 
 
 @pytest.mark.parametrize("kind", list(FailureKind))
 def test_every_kind_of_failure_has_its_consequence_and_advice(kind: FailureKind) -> None:
-    assert KINDS[kind].hint
+    assert POLICIES[kind].hint
 
 
 def test_every_error_is_in_the_tree_and_has_an_exit_code_of_the_contract() -> None:

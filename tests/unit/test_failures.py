@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assetbatch.errors import KINDS, FailureKind
-from assetbatch.failures import Covers, Decision, Then, backoff_seconds, decide
+from assetbatch.failures import POLICIES, Covers, Decision, FailureKind, Then, backoff_seconds, decide
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "design" / "call-outcomes.md"
 BEGIN, END = "<!-- made from the table: begin -->\n", "<!-- made from the table: end -->\n"
@@ -74,7 +73,7 @@ def written() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for kind in FATES:
-        policy = KINDS[kind]
+        policy = POLICIES[kind]
         fates = [decide(kind, covers).then.name.lower().replace("_", " ") for covers in Covers]
         ends = "yes" if policy.ends_run else "when the API is away" if policy.strike else "no"
         first = f"`{kind}`{' (made again)' if policy.retry else ''}"

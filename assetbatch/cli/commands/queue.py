@@ -12,7 +12,8 @@ from assetbatch.cli.asking import require_yes
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue import State
-from assetbatch.errors import EXIT_USAGE, FailureKind
+from assetbatch.errors import EXIT_USAGE
+from assetbatch.failures import FailureKind
 from assetbatch.report.words import counted
 
 if TYPE_CHECKING:

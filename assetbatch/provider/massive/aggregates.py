@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Raw
 
 from assetbatch.bar_series import BarSeries
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.model import Bar
 from assetbatch.planner import EPOCH
 from assetbatch.plans import MOST_BASE_MINUTES

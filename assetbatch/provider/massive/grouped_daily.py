@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.markets import TRAITS
 from assetbatch.model import Quote
 from assetbatch.provider.answers import rows_of

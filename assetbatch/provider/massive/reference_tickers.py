@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from assetbatch.errors import CallError, FailureKind
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.markets import TRAITS
 from assetbatch.provider.answers import rows_of, text
 from assetbatch.provider.request import Request

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from assetbatch.errors import FailureKind
+from assetbatch.failures import FailureKind
 from assetbatch.markets import TRAITS
 from assetbatch.model import Quote
 from assetbatch.plans import MOST_TICKERS
