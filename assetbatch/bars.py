@@ -97,7 +97,7 @@ class Harvest:
 
 
 def floor(moment: datetime) -> datetime:
-    """Tell when the bar began that `moment` is in."""
+    """Return when the bar began that `moment` is in."""
     return moment - (moment - EPOCH) % LENGTH
 
 
@@ -114,7 +114,7 @@ def reach(market: Market, *, mode: Mode, days: Days, now: datetime, settle: time
 
 
 def tail(track: Track, *, until: datetime, now: datetime, recheck: timedelta) -> Span | None:
-    """Tell what to ask for to have an asset's newest bars up to `until`; None: nothing.
+    """Return what to ask for to have an asset's newest bars up to `until`; None: nothing.
 
     From the newest final bar on, inclusive; once a day from `recheck` before it, so that corrections arrive with no
     further call; and from where the vendor had no bars once, so that it says so twice with no further call. What does
@@ -157,7 +157,7 @@ def harvest(
     asked_at: datetime,
     settle: timedelta,
 ) -> Harvest:
-    """Tell what a page is good for that was asked for at `asked_at`.
+    """Return what a page is good for that was asked for at `asked_at`.
 
     A bar is final when it was asked for `settle` after its end. The last one of a page that is not the last may have
     been cut: it is left to the next page, which has it whole.
@@ -220,7 +220,7 @@ def _average(parts: Sequence[Bar]) -> Decimal | None:
 
 
 def calls_for(holes: Sequence[Span], market: Market) -> int:
-    """Tell how many calls bring the bars of these holes at most: as `next_hole` packs them, page by page."""
+    """Return how many calls bring the bars of these holes at most: as `next_hole` packs them, page by page."""
     calls, left = 0, list(holes)
     while left:
         span = next_hole(left)

@@ -106,7 +106,7 @@ class Candidate:
 
 
 def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
-    """Tell how prices are asked for.
+    """Return how prices are asked for.
 
     The word of the plan is believed until the key is refused; a refusal holds for an hour. A plan may have end-of-day
     prices only, unless `provider.mode` insists, or the key was found to see more.
@@ -119,7 +119,7 @@ def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetim
 
 
 def asks_for_bars(enabled: bool | str, limit: int | None, mode: Mode) -> bool:
-    """Tell whether bars are asked for: `auto` does where that delays no price."""
+    """Return whether bars are asked for: `auto` does where that delays no price."""
     return bool(enabled) if enabled != "auto" else limit is None or mode is Mode.END_OF_DAY
 
 
@@ -147,12 +147,12 @@ def reasons(refused: Mapping[Access, Entitlement]) -> str:
 
 
 def ask_again_at(asked: AskedDay) -> datetime:
-    """Tell when a day that brought nothing is asked for again: after an hour; an empty one ever later."""
+    """Return when a day that brought nothing is asked for again: after an hour; an empty one ever later."""
     return asked.asked_at + ASK_AGAIN * (2 ** min(asked.times - 1, 6) if asked.outcome is DayOutcome.EMPTY else 1)
 
 
 def wanted_day(market: AssetType, days: Days, now: datetime) -> date | None:
-    """Tell the newest finished day that is stored or can be asked for now; None: all the last ones were refused."""
+    """Return the newest finished day that is stored or can be asked for now; None: all the last ones were refused."""
     for day in islice(market_hours.finished_days(market, now), MOST_STEPS_BACK + 1):
         if _may_ask(days.get((market, day)), now):
             return day
@@ -164,7 +164,7 @@ def _may_ask(asked: AskedDay | None, now: datetime) -> bool:
 
 
 def newer_day_at(market: AssetType, days: Days, now: datetime) -> datetime:
-    """Tell when a newer finished day than the wanted one can exist."""
+    """Return when a newer finished day than the wanted one can exist."""
     steps = list(islice(market_hours.finished_days(market, now), MOST_STEPS_BACK + 1))
     day = steps[0] + timedelta(days=1)
     while not market_hours.trades_on(market, day):
@@ -179,7 +179,7 @@ def _jitter(every: timedelta) -> timedelta:
 
 
 def due_before(update_frequency_seconds: float, now: datetime) -> datetime:
-    """Tell when an asset must have been served to be not due: once in each slot, slots counted from midnight UTC.
+    """Return when an asset must have been served to be not due: once in each slot, slots counted from midnight UTC.
 
     Two starts that jitter brought into one slot are a whole period apart, less the jitter: the second counts for the
     slot that it was meant for. "So many seconds after the last" alone would find nothing due at every other start.
@@ -200,7 +200,7 @@ def is_due(candidate: Candidate, now: datetime) -> bool:
 
 
 def next_due(now: datetime, every: timedelta) -> datetime:
-    """Tell when a job is due after the time that `now` belongs to: at multiples of `every` since the epoch.
+    """Return when a job is due after the time that `now` belongs to: at multiples of `every` since the epoch.
 
     A run that jitter started a little early belongs to the time that it was meant for.
     """
@@ -213,7 +213,7 @@ def next_start(now: datetime, every: timedelta) -> datetime:
 
 
 def served_before(update_frequency_seconds: float, market: Market, now: datetime) -> datetime:
-    """Tell before when an asset must have been served last for a call to be worth it: it is due and does not rest.
+    """Return before when an asset must have been served last for a call to be worth it: it is due and does not rest.
 
     A start that comes a little early counts for the slot that it was meant for: assets of the queue are served at any
     time within a slot.
@@ -224,7 +224,7 @@ def served_before(update_frequency_seconds: float, market: Market, now: datetime
 
 
 def rests(candidate: Candidate, now: datetime, closed: Set[AssetType] = frozenset()) -> bool:
-    """Tell whether nothing newer can exist: the market is closed, and was when the last good run began.
+    """Return whether nothing newer can exist: the market is closed, and was when the last good run began.
 
     `closed` are markets that the vendor says rest now: where their hours do not say so, too, nobody knows since when.
     """

@@ -113,7 +113,7 @@ left join lateral (
 
 
 def next_to_scan(connection: Connection, *, scanned_before: datetime, now: datetime, limit: int) -> list[str]:
-    """Tell where nobody has looked for holes since `scanned_before`."""
+    """Return where nobody has looked for holes since `scanned_before`."""
     rows = connection.execute(NEXT_TO_SCAN, {"scanned_before": scanned_before, "now": now, "limit": limit})
     return [row["symbol"] for row in rows]
 
@@ -124,7 +124,7 @@ def mark_scanned(connection: Connection, symbol: str, now: datetime) -> None:
 
 
 def has_finality(connection: Connection) -> bool:
-    """Tell whether the table of the bars has the columns that say which are final; a platform's own may lack them."""
+    """Return whether the table of the bars has the columns that say which are final; a platform's own may lack them."""
     row = connection.execute(HAS_FINALITY).fetchone()
     return row is not None and bool(row["yes"])
 

@@ -175,7 +175,7 @@ def due(
     now: datetime,
     limit: int,
 ) -> list[str]:
-    """Tell whose newest bars are due, the most important first.
+    """Return whose newest bars are due, the most important first.
 
     `limits` has for each frequency and market before when they must have been asked for, and how far they reach now.
     """
@@ -344,5 +344,5 @@ def keep_partitions(connection: Connection, *, since: datetime, kept_since: date
 
 
 def are_partitioned(connection: Connection) -> bool:
-    """Tell whether the table of the bars is the tool's own, with a partition for each month."""
+    """Return whether the table of the bars is the tool's own, with a partition for each month."""
     return connection.execute(ARE_PARTITIONED).fetchone() is not None

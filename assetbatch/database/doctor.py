@@ -131,7 +131,7 @@ class Server:
 
 
 def server(connection: Connection) -> Server:
-    """Tell which server answers.
+    """Return which server answers.
 
     A pooler gives each client a process id of its own making, since any backend may answer.
     """
@@ -147,7 +147,7 @@ def server(connection: Connection) -> Server:
 
 
 def clock(connection: Connection) -> datetime:
-    """Tell the database's time."""
+    """Return the database's time."""
     now: datetime = _one(connection, READ_CLOCK)["now"]
     return now
 

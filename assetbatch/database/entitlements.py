@@ -166,7 +166,7 @@ class Remembered:
 
 
 def last_status_at(connection: Connection) -> datetime | None:
-    """Tell when the vendor was last asked which markets are open."""
+    """Return when the vendor was last asked which markets are open."""
     row = connection.execute(READ_STATUS_AT).fetchone()
     return None if row is None else row["asked_at"]
 

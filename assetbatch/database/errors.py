@@ -97,5 +97,5 @@ def _privilege_hint(words: str) -> str:
 
 
 def words_of(error: psycopg.Error) -> str:
-    """Tell what PostgreSQL, or its library, said."""
+    """Return what PostgreSQL, or its library, said."""
     return (error.diag.message_primary or str(error)).strip()

@@ -290,7 +290,7 @@ def notify_apart(connection: Connection, events: Sequence[Event], *, seconds: fl
 
 
 def read_before(connection: Connection, *, seconds: float) -> tuple[int, datetime]:
-    """Tell the id of the newest event that is so old, 0 for none, and the database's time."""
+    """Return the id of the newest event that is so old, 0 for none, and the database's time."""
     row = connection.execute(READ_BEFORE, {"seconds": seconds}).fetchone()
     assert row is not None  # noqa: S101 - a select without from has one row
     return row["id"], row["now"]
@@ -322,7 +322,7 @@ def read_ranges(connection: Connection, ranges: Sequence[tuple[int, int]], *, li
 
 
 def read_fates(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[datetime, bool]]:
-    """Tell which of these events are through by now: when, and whether without having been sent."""
+    """Return which of these events are through by now: when, and whether without having been sent."""
     if not ids:
         return {}
     rows = connection.execute(READ_FATES, {"ids": list(ids)})

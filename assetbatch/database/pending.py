@@ -92,7 +92,7 @@ class Pending:
 
 
 def from_nothing(assets: Sequence[Asset], *, partition_bars: bool, now: datetime) -> Pending:
-    """Tell what `init` would do where there is no database yet."""
+    """Return what `init` would do where there is no database yet."""
     return Pending(
         create_database=True,
         migrations=[migration.full_name for migration in schema.migrations()],
@@ -102,7 +102,7 @@ def from_nothing(assets: Sequence[Asset], *, partition_bars: bool, now: datetime
 
 
 def read(connection: Connection, assets: Sequence[Asset], *, partition_bars: bool) -> Pending:
-    """Tell what `init` would do here.
+    """Return what `init` would do here.
 
     Raises SchemaError when the schema is too new for this program, or may not be read.
     """

@@ -222,7 +222,7 @@ def last_update(quote: Quote) -> dict[str, Decimal | str | None]:
 
 
 def supersedes(quote: Quote, stored: object, now: datetime) -> bool:
-    """Tell whether `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
+    """Return whether `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
 
     It does when it is newer, or of the same time but not the same. What is stored may have been written by others: what
     cannot be read as a time gives way, and so does a time in the future.

@@ -301,7 +301,7 @@ def bringing_back(*, retries: int) -> Query[BroughtBack]:
 
 
 def is_waiting(connection: Connection) -> bool:
-    """Tell whether an item waits for its turn now."""
+    """Return whether an item waits for its turn now."""
     row = connection.execute(IS_WAITING).fetchone()
     return row is not None and row["waiting"]
 

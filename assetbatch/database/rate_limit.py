@@ -83,7 +83,7 @@ class Outcome(StrEnum):
 
     @classmethod
     def of(cls, error: CallError) -> Outcome:
-        """Tell the outcome of a call that failed."""
+        """Return the outcome of a call that failed."""
         if error.kind is FailureKind.RATE_LIMITED:
             return cls.LIMITED
         if not error.sent:

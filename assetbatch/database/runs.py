@@ -255,7 +255,7 @@ def recording(calls: Sequence[CallRecord]) -> Query[int]:
 
 
 def is_struck(connection: Connection, *, times: int) -> bool:
-    """Tell whether the last calls, so many in a row and none of them long ago, all failed as if the API were away.
+    """Return whether the last calls, so many in a row and none of them long ago, all failed as if the API were away.
 
     Calls for one and the same asset tell nothing of the API.
     """
@@ -265,7 +265,7 @@ def is_struck(connection: Connection, *, times: int) -> bool:
 
 
 def last_answer_at(connection: Connection) -> datetime | None:
-    """Tell when the API last answered any process with what it was asked for."""
+    """Return when the API last answered any process with what it was asked for."""
     row = connection.execute(LAST_ANSWER).fetchone()
     return None if row is None else row["at"]
 

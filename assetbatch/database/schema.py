@@ -195,7 +195,7 @@ def _lock_own_tables(connection: Connection) -> None:
 
 
 def missing_migrations(connection: Connection) -> list[Migration]:
-    """Tell which migrations are yet to be applied, in order; all, where there is no schema.
+    """Return which migrations are yet to be applied, in order; all, where there is no schema.
 
     Raises SchemaError when the schema is too new for this program.
     """
@@ -208,7 +208,7 @@ def missing_migrations(connection: Connection) -> list[Migration]:
 
 
 def version(connection: Connection) -> int | None:
-    """Tell the version of the schema, which may be newer than this program; None: there is none."""
+    """Return the version of the schema, which may be newer than this program; None: there is none."""
     row = connection.execute(IS_MADE).fetchone()
     if row is None or not row["made"]:
         return None

@@ -70,7 +70,7 @@ class Progress:
 
 
 def seconds_for(calls: int, config: Config) -> float:
-    """Tell how long so many calls take at the least, on the configured budget."""
+    """Return how long so many calls take at the least, on the configured budget."""
     limit = config.calls_per_window
     if limit is None:
         return calls / (config.settings.provider.max_calls_per_second or 100.0)
@@ -78,7 +78,7 @@ def seconds_for(calls: int, config: Config) -> float:
 
 
 def longest_seconds(foreseen: Foreseen) -> float:
-    """Tell when to end at the latest."""
+    """Return when to end at the latest."""
     return foreseen.seconds * PATIENCE + SPARE_SECONDS
 
 
@@ -91,7 +91,7 @@ def foresee(
     until: datetime | None,
     refetch: bool,
 ) -> Foreseen:
-    """Tell what a backfill of these assets (None: all) is going to ask for. Makes no call.
+    """Return what a backfill of these assets (None: all) is going to ask for. Makes no call.
 
     `since` None: as far back as bars are wanted anyway; `until` None: up to now.
     """

@@ -32,13 +32,13 @@ STRICT_STEP = timedelta(days=36_525)
 
 
 def step_seconds(config: Config) -> float:
-    """Tell what a step of priority is worth in waiting."""
+    """Return what a step of priority is worth in waiting."""
     minutes = config.settings.queue.aging_minutes
     return (timedelta(minutes=minutes) if minutes else STRICT_STEP).total_seconds()
 
 
 def verdict(item: Item, failure: Failure, settings: Queue) -> Ending:
-    """Tell how an item ends whose asset failed alone."""
+    """Return how an item ends whose asset failed alone."""
     match POLICIES[failure.kind].fate:
         case Fate.BACK:
             return Ending(item, State.DELAYED, delay_seconds=settings.retry_delay_seconds, failure=failure)

@@ -79,7 +79,7 @@ def enqueue_secondary(
 
 
 def _strangers(run: Run, symbols: Sequence[str], source: str) -> list[str]:
-    """Tell which of these are no enabled secondary assets of `source`."""
+    """Return which of these are no enabled secondary assets of `source`."""
     assets = run.config.assets if source == "config" else catalogue.enabled_assets(run.connection, symbols)
     return sorted(set(symbols) - {asset.symbol for asset in assets if asset.role is Role.SECONDARY})
 

@@ -93,7 +93,7 @@ def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> P
 
 
 def longest_seconds(config: Config) -> float:
-    """Tell how long the calls may take, waits for the budget included."""
+    """Return how long the calls may take, waits for the budget included."""
     return CALLS * (config.window_seconds + rules_of(config).hold_seconds)
 
 
@@ -137,7 +137,7 @@ class _Probe:
         )
 
     def _quotes(self, assets: list[Asset]) -> dict[str, bool | None]:
-        """Tell for each symbol whether its quote is to be seen: an answer may refuse some of its rows."""
+        """Return for each symbol whether its quote is to be seen: an answer may refuse some of its rows."""
         call = Call(CallKind.SNAPSHOT, tuple(assets))
         try:
             found = self._ask(endpoints.prices(call))
@@ -164,7 +164,7 @@ class _Probe:
         return self._calls.ask(request, max_wait_seconds=self._no_call_after - time.monotonic())
 
     def _judge(self, call: Call, error: CallError) -> bool | None:
-        """Tell what a failure says about the key. Raises what says nothing about it, and ends the probe."""
+        """Return what a failure says about the key. Raises what says nothing about it, and ends the probe."""
         if POLICIES[error.kind].ends_run or POLICIES[error.kind].outage:
             raise error
         if error.kind is FailureKind.NOT_ENTITLED:

@@ -101,7 +101,7 @@ class Run:
             schema.claim_source(self.connection, source)
 
     def result(self, failures: Sequence[FailureKind] = (), *, anything_stored: bool = False) -> RunResult:
-        """Tell of the run what every job tells: how it ends with these failures, and what its calls cost."""
+        """Return what every job tells of its run: how it ends with these failures, and what its calls cost."""
         cost = self.cost
         return RunResult(
             job=self.job,
@@ -245,7 +245,7 @@ def _take(lease: Lease, job: str, stop: Stop, patience_seconds: float) -> bool:
 
 
 def renewal_seconds(config: Config) -> float:
-    """Tell for how long a run that makes calls has its job alone: renewed before each, it outlasts any of them."""
+    """Return for how long a run that makes calls has its job alone: renewed before each, it outlasts any of them."""
     return max(LEASE_SECONDS, rules_of(config).hold_seconds)
 
 
@@ -287,7 +287,7 @@ def _named(symbols: Sequence[str]) -> str:
 
 
 def exit_code(kinds: Sequence[FailureKind], *, anything_stored: bool) -> int:
-    """Tell how a run ends that had these failures; an item that goes back on the queue is none."""
+    """Return how a run ends that had these failures; an item that goes back on the queue is none."""
     if not kinds:
         return 0
     if FailureKind.KEY_REFUSED in kinds:

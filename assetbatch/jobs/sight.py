@@ -129,7 +129,7 @@ class Sight:
         return [one for one in failed if one.kind is FailureKind.MISSING and one.symbol not in self._believed]
 
     def may(self, access: Access) -> bool:
-        """Tell whether it is worth asking."""
+        """Return whether it is worth asking."""
         return self.refusal(access) is None
 
     def tries(self, access: Access) -> bool:
@@ -138,7 +138,7 @@ class Sight:
         return found is not None and not found.allowed and self.may(access)
 
     def refusal(self, access: Access) -> Trouble | None:
-        """Tell why it is not worth asking: it was refused within the hour; None: it is."""
+        """Return why it is not worth asking: it was refused within the hour; None: it is."""
         found = self._entitlements.get(access)
         if found is None or found.allowed or self._clock.now() - found.asked_at >= planner.ASK_AGAIN:
             return None
@@ -162,7 +162,7 @@ class Sight:
         )
 
     def may_ask_status(self) -> bool:
-        """Tell whether the vendor may be asked which markets are open: once an hour at most."""
+        """Return whether the vendor may be asked which markets are open: once an hour at most."""
         asked_at = entitlements.last_status_at(self._connection)
         return asked_at is None or self._clock.now() - asked_at >= planner.ASK_AGAIN
 
@@ -172,14 +172,14 @@ class Sight:
         self.look()
 
     def newer_at(self, markets: Collection[AssetType]) -> datetime | None:
-        """Tell when newer figures of these markets can exist; None: at any time."""
+        """Return when newer figures of these markets can exist; None: at any time."""
         if self.mode is Mode.LIVE or not markets:
             return None
         now = self._clock.now()
         return min(planner.newer_day_at(market, self.days, now) for market in markets)
 
     def wanted_days(self) -> dict[AssetType, date | None]:
-        """Tell for each market the newest finished day that can be had now."""
+        """Return for each market the newest finished day that can be had now."""
         now = self._clock.now()
         return {market: planner.wanted_day(market, self.days, now) for market in AssetType}
 

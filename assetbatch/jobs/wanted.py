@@ -37,7 +37,7 @@ class Wanted:
         return planner.asks_for_bars(self._settings.enabled, self._config.calls_per_window, self._sight.mode)
 
     def since(self, asked_for: datetime | None = None) -> datetime:
-        """Tell since when bars are wanted, or can be had if they are `asked_for`: as far as the plan reaches back."""
+        """Return since when bars are wanted, or can be had if they are `asked_for`: as far as the plan reaches back."""
         now = self._clock.now()
         since = asked_for or now - timedelta(days=self._settings.backfill_days)
         if (history := PLANS[self._config.plan].history) is not None:
@@ -45,7 +45,7 @@ class Wanted:
         return bars.floor(max(since, self.kept_since() or since))
 
     def kept_since(self) -> datetime | None:
-        """Tell before when bars are dropped; None: never."""
+        """Return before when bars are dropped; None: never."""
         months = self._settings.retention_months
         if months is None:
             return None
@@ -54,7 +54,7 @@ class Wanted:
         return now.replace(year=month // 12, month=month % 12 + 1, day=1, hour=0, minute=0, second=0, microsecond=0)
 
     def until(self, market: Market) -> datetime | None:
-        """Tell until when a market's bars are settled now; None: no finished day can be had."""
+        """Return until when a market's bars are settled now; None: no finished day can be had."""
         now = self._clock.now()
         return bars.reach(market, mode=self._sight.mode, days=self._sight.days, now=now, settle=self.settle)
 
@@ -72,7 +72,7 @@ class Wanted:
         return Span(max(span.since, until - bars.ONE_PAGE), until)
 
     def limits(self, frequencies: Sequence[int]) -> list[tuple[int, Market, datetime, datetime]]:
-        """Tell for each frequency and market before when bars must have been asked for to be due, and until when."""
+        """Return for each frequency and market before when bars must have been asked for to be due, and until when."""
         now = self._clock.now()
         daily = self._sight.mode is Mode.END_OF_DAY
         return [

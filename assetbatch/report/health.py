@@ -56,5 +56,5 @@ class Alert:
 
 
 def worst(alerts: Iterable[Alert]) -> Health:
-    """Tell the health of the whole from its alerts."""
+    """Return the health of the whole from its alerts."""
     return list(Health)[max((alert.level for alert in alerts), default=0)]

@@ -24,7 +24,7 @@ def named(names: Sequence[str], total: int, most: int = 5) -> str:
 
 
 def duration(length: timedelta) -> str:
-    """Tell a length of time in its largest sensible unit."""
+    """Return a length of time in its largest sensible unit."""
     seconds = max(0, round(length.total_seconds()))
     if seconds < 120:
         return f"{seconds} s"

@@ -169,7 +169,7 @@ class Faults:
         return market is AssetType.FOREX and self.document("holiday", path)
 
     def moment_ms(self, ticker: str, now_ms: int) -> int:
-        """Tell the time that live prices of a ticker are of: now, or a moment that stands still (stale)."""
+        """Return the time that live prices of a ticker are of: now, or a moment that stands still (stale)."""
         if any(self._fires(fault, ticker) for fault in self._stale):
             return self._stopped_at.setdefault("", now_ms - STALE_MS)
         return now_ms

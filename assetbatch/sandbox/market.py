@@ -115,7 +115,7 @@ class Market:
         self._height = lru_cache(maxsize=100_000)(self._choose_height)
 
     def tick(self, instrument: Instrument, now_ms: int) -> Tick:
-        """Tell the newest quote or trade at `now_ms`: at most 250 ms old, another price every second."""
+        """Return the newest quote or trade at `now_ms`: at most 250 ms old, another price every second."""
         phase = instrument.mark % TICK_MS
         at_ms = (now_ms - phase) // TICK_MS * TICK_MS + phase
         day, rest = divmod(at_ms, DAY_MS)

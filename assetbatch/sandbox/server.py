@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.02
 
 
 def utc_now() -> datetime:
-    """Tell the time, aware, in UTC."""
+    """Return the time, aware, in UTC."""
     return datetime.now(UTC)
 
 

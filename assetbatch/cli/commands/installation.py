@@ -101,7 +101,7 @@ def _check(config: Config) -> None:
 
 
 def _plans(found: Pending) -> str:
-    """Tell in words what `init` would do."""
+    """Return in words what `init` would do."""
     version = "no schema yet" if found.schema_version is None else f"schema version {found.schema_version}"
     if not found.anything:
         return "\n  ".join([f"{version}, nothing to do", *found.row_security])

@@ -84,7 +84,7 @@ def _recorded_pid(file: Path) -> int | None:
 
 
 def is_embedded_server(arguments: list[str]) -> bool:
-    """Tell whether a command line is that of an embedded server's first process, whoever's."""
+    """Return whether a command line is that of an embedded server's first process, whoever's."""
     program = Path(arguments[0]).name if arguments else ""
     return program == "postgres" and any(each.startswith(_NAME_PREFIX) for each in arguments)
 

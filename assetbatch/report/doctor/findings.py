@@ -49,7 +49,7 @@ def fail(name: str, found: str, hint: str) -> Finding:
 
 
 def worst(findings: Iterable[Finding]) -> Level:
-    """Tell the one word for all of them."""
+    """Return the one word for all of them."""
     order = list(Level)
     return max((finding.level for finding in findings), key=order.index, default=Level.OK)
 
