@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
@@ -66,10 +67,13 @@ class Bars(Source, Generic[W]):
         self._calls = calls
         self._sight = sight
         self._progress = progress
-        self._has_finality = bar_holes.has_finality(run.connection)
         self.work = work
         self.assets: set[str] = set()
         self.stored = 0
+
+    @cached_property
+    def _has_finality(self) -> bool:
+        return bar_holes.has_finality(self._run.connection)
 
     @property
     def ended_by(self) -> Trouble | None:

@@ -15,6 +15,7 @@ from assetbatch.database import queue, runs
 from assetbatch.database.prices import Brought, Times
 from assetbatch.database.queue import Ending, State
 from assetbatch.failures import POLICIES, CallError, Covers, FailureKind, Then, decide
+from assetbatch.jobs.calls import PATIENCE_SECONDS
 from assetbatch.jobs.claims import Claims, verdict
 from assetbatch.jobs.sight import Turn
 from assetbatch.jobs.storing import sort_out, write_prices
@@ -87,8 +88,9 @@ class QueueWork(Source):
         self._settings = run.config.settings.queue
         self._batch_size = run.config.settings.provider.batch_size
         self._upkeep_at = time.monotonic()
-        # Whether something waits, as far as that was seen.
+        # Whether something waits, as far as that was seen; where nothing does, until when that is taken for true.
         self._waits = False
+        self._dry_until = 0.0
         self._unstored: list[Landed] = []
         # Calls that failed as if the API were away: the next answer tells whether it was the API, or they.
         self._suspects: list[tuple[tuple[Item, ...], CallError]] = []
@@ -132,12 +134,18 @@ class QueueWork(Source):
         if self._waits and self._sight.mode is Mode.LIVE:
             self._waits = self._run.config.calls_per_window is None
             return True
+        if brought_back is None and time.monotonic() < self._dry_until:
+            return False
         brought_back = brought_back or self._keep_up()
-        self._waits = brought_back.is_waiting
+        self._see(is_waiting=brought_back.is_waiting)
         if self._sight.mode is Mode.LIVE or not self._waits:
             return self._waits
         self._complete_served()
         return queue.is_waiting(self._run.connection)
+
+    def _see(self, *, is_waiting: bool) -> None:
+        self._waits = is_waiting
+        self._dry_until = 0.0 if is_waiting else time.monotonic() + PATIENCE_SECONDS
 
     def _complete_served(self) -> None:
         """End the items whose newest finished day is there; where it brought no price, let them wait for an hour."""
@@ -172,9 +180,10 @@ class QueueWork(Source):
             for item in items
             if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._sight.closed)
         }
-        self._waits = items.more
+        self._see(is_waiting=items.more)
         if not items:
             # Gone meanwhile, or another transaction has its hands on what waits.
+            self._dry_until = 0.0
             self._run.stop.pause(DRY_PAUSE_SECONDS)
         if resting:
             self._claims.complete(list(resting))
@@ -305,6 +314,7 @@ class QueueWork(Source):
 
     def failed(self, one: Landed, error: CallError) -> Aftermath:
         """Decide what becomes of a call's items, none of which it brought."""
+        self._dry_until = 0.0
         items: tuple[Item, ...] = one.work
         pause = STRIKE_PAUSE_SECONDS if POLICIES[error.kind].strike else 0.0
         if self._sight.learn(one.call, error):
@@ -338,6 +348,7 @@ class QueueWork(Source):
 
     def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
         """Give items back; of calls that were held up, as if they had never been claimed."""
+        self._dry_until = 0.0
         if any(call.kind is CallKind.DAILY for call, _ in works):
             # Else the run would wait for itself, until its lease of the day is over.
             self._sight.give_up_day()

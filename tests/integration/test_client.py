@@ -952,7 +952,7 @@ ASK = """
 import sys
 from tests.integration.test_client import *
 try:
-    kind = ask(sys.argv[1]).failures["XAUUSD"][0]
+    kind = ask(client(sys.argv[1], seconds=60)).failures["XAUUSD"][0]
 except CallError as error:
     kind = error.kind
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
