@@ -214,6 +214,9 @@ class QueueWork(Source):
 
     def landed(self, came: Sequence[Landed]) -> None:
         """Keep answers for `store`."""
+        if not came:
+            # Others have used a slot, or time has passed: an item that is new goes before their next one.
+            self._dry_until = 0.0
         self._unstored += came
 
     def store(self) -> None:
