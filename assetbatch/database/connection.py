@@ -13,7 +13,7 @@ import logging
 import random
 import re
 import time
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
@@ -95,6 +95,12 @@ select pg_xact_status(%(xid)s::xid8) as fate,
         where pid = %(process)s and backend_xid = %(xid)s::xid8::xid) as ended
 where not exists (select from assetbatch.rate_limits where history <> assetbatch.history())
 """
+# What a lost connection was asked last may lie before its server process yet. A pool tells of no process that there is.
+END_PROCESS = """
+select pg_catalog.pg_terminate_backend(a.pid) from pg_catalog.pg_stat_activity a
+where a.pid operator(pg_catalog.=) %(process)s::int and a.usename operator(pg_catalog.=) current_user
+  and a.application_name operator(pg_catalog.=) pg_catalog.current_setting('application_name')
+"""
 # How often one statement is repeated that met a lost connection, and how long a transaction's end is waited for.
 MOST_LOSSES = 3
 END_SECONDS = 10.0
@@ -131,6 +137,7 @@ class Connection:
 
     def __init__(self, plain: Plain, opener: Callable[[], Plain], *, patience_seconds: float) -> None:
         self._plain = plain
+        self._process = plain.info.backend_pid
         self._opener = opener
         self._patience_seconds = patience_seconds
         self._lost_by: psycopg.Error | None = None
@@ -355,6 +362,7 @@ class Connection:
         if not patience:
             raise AwayError("the connection is closed" if self._lost_by is None else errors.words_of(self._lost_by))
         log.info("the connection to PostgreSQL is lost: making another one")
+        process = self._process
         try:
             self._plain = _patiently(self._opener, patience)
         except psycopg.OperationalError as error:
@@ -363,6 +371,11 @@ class Connection:
         self._patience_seconds = patience
         self._is_set = False
         self.losses += 1
+        self._process = self._plain.info.backend_pid
+        end = time.monotonic() + END_SECONDS
+        with suppress(psycopg.Error):  # else the next statement tells
+            while self._plain.execute(END_PROCESS, {"process": process}).rowcount and time.monotonic() < end:
+                time.sleep(0.02)
 
     def _is_committed(self, identity: psycopg.Cursor[Row]) -> bool:
         """Return whether a transaction was committed to whose end the answer was lost.
