@@ -1,1 +1,1 @@
-"""What the commands do: `update` is the one road that every asset travels, the jobs choose who travels it."""
+"""What the commands do: `run` has what every run has in common, `worker` makes the calls, from sources of work."""
