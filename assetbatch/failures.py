@@ -77,7 +77,7 @@ class Policy:
     sync_status: SyncStatus = SyncStatus.FAILED
     fate: Fate = Fate.RETRY
     retry: bool = False
-    """The same call is worth another slot in this run."""
+    """The same call is worth another slot in this run, where calls are made in order; a drain goes on after it."""
     halve: bool = False
     """A call for several assets that was refused as a whole condemns none: halve it until one stands alone."""
     strike: bool = False

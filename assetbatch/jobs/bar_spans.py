@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch.database import bar_pages, catalogue
-from assetbatch.failures import POLICIES, FailureKind
+from assetbatch.failures import Covers, FailureKind, Then, decide
 from assetbatch.jobs.bar_calls import BarLeases
+from assetbatch.jobs.calls import ATTEMPTS
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, ChangedBar, Failure, Trouble
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How often an asset's page is asked for that fails.
-ATTEMPTS = 3
 # How long at a time to wait for another run that asks for bars of the same asset.
 WAIT_SECONDS = 0.5
 SPARE_WAIT_SECONDS = 10.0
@@ -187,7 +186,8 @@ class SpanBars:
             self._waiting.appendleft(symbol)
             return
         self._tries[symbol] += 1
-        if not POLICIES[error.kind].retry or self._tries[symbol] >= ATTEMPTS:
+        decision = decide(error.kind, Covers.OLD_BARS, tries_left=ATTEMPTS - self._tries[symbol])
+        if decision.then is not Then.AGAIN:
             self.given_up.append(Failure(symbol, error.kind, error.reason))
             return
         self._waiting.appendleft(symbol)
