@@ -314,6 +314,12 @@ class Connection:
         # Not `Connection.transaction()`: begun in a pipeline, that stays in one.
         block = psycopg.Transaction(self.plain, force_rollback=force_rollback)
         asked = identity = None
+        commits = False
+
+        def see(kind: type[BaseException] | None, *_: object) -> None:
+            nonlocal commits
+            commits = kind is None and not force_rollback
+
         try:
             with ExitStack() as stack:
                 with ExitStack() as beginning:
@@ -326,15 +332,17 @@ class Connection:
                     self._limit(lock_timeout, statement_timeout)
                     self._beginning = beginning.pop_all()
                 self._depth += 1
+                # Once all statements are answered, and before the end is asked for.
+                stack.push(see)
                 stack.callback(self._leave)
                 yield block
         except psycopg.Error as error:
             if self._depth or not self.is_lost(error):
                 raise
-            if block.status is not block.Status.COMMITTED or identity is None or not self._is_committed(identity):
+            if not commits or identity is None or not self._is_committed(identity):
                 raise
         else:
-            if asked is not None and block.status is block.Status.COMMITTED:
+            if asked is not None and commits:
                 self._is_set = _is_granted(asked)
 
     def _leave(self) -> None:
