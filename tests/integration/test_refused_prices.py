@@ -85,6 +85,7 @@ def trigger(connection: Connection, body: str, *, table: str = "trading.symbols"
 RAISED = {
     "raise exception 'no bitcoin here'": "no bitcoin here",
     "raise exception 'no bitcoin here' using errcode = '45000'": "no bitcoin here",
+    "raise exception 'in use' using errcode = '55006'": "in use",
     "raise exception 'no bitcoin here' using errcode = 'AB123'": "no bitcoin here",
     "raise no_data_found": "no_data_found",
     "raise exception 'no bitcoin here' using errcode = 'insufficient_privilege'": "no bitcoin here",
