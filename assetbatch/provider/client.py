@@ -87,32 +87,6 @@ class Client:
 
         self._session = transport.new_session(self._api_key, delivery_seconds=self._timeout_seconds)
 
-    def ask(
-        self,
-        request: Request[A],
-        *,
-        now: Callable[[], datetime],
-        leave_by: float = math.inf,
-        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
-    ) -> A:
-        """Send a request and read its answer. Raises CallError, and HeldUpError when it could not leave in time.
-
-        `leave_by` is when the right to send it runs out, as `boot_time()`. `now` is the time that prices are held
-        against. `wait` waits for an event, for some seconds at most, in place of `Event.wait`; what it raises ends the
-        waiting.
-        """
-        done = threading.Event()
-        asked = self.begin(request, done.set, leave_by=leave_by)
-        flight = asked.flight
-        try:
-            wait(done, flight.seconds_to_leave)
-            if flight.sent and not done.is_set() and not flight.seconds_to_leave:
-                wait(done, flight.seconds_left)
-        except BaseException:
-            self.give_up(asked)
-            raise
-        return self.finish(asked, now=now())
-
     def begin(
         self,
         request: Request[A],

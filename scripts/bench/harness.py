@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -27,6 +29,9 @@ from assetbatch.sandbox.server import Arrival, Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection as Pipe
+
+    from assetbatch.provider.client import Client
+    from assetbatch.provider.request import Request
 
 T = TypeVar("T")
 
@@ -99,6 +104,14 @@ def open_migrated(conninfo: str) -> Connection:
     connection = open_database(conninfo)
     schema.migrate(connection)
     return connection
+
+
+def ask(client: Client, request: Request[T]) -> T:
+    """Send a request by itself, and read its answer."""
+    landed = threading.Event()
+    asked = client.begin(request, landed.set)
+    landed.wait(client.request_seconds)
+    return client.finish(asked, now=datetime.now(UTC))
 
 
 class SandboxProcess:

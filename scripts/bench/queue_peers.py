@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from harness import open_database
+from harness import ask, open_database
 from psycopg.conninfo import conninfo_to_dict
 
 from assetbatch.database import prices, runs
@@ -81,7 +81,7 @@ class Lanes:
             asset = Asset(symbol, f"X:{symbol}", AssetType.CRYPTO, Role.SECONDARY, 3, 1800)
             call = Call(CallKind.SNAPSHOT_SINGLE, (asset,))
             asked_at, began = datetime.now(UTC), time.monotonic()
-            answers = client.ask(endpoints.prices(call), now=lambda: datetime.now(UTC))
+            answers = ask(client, endpoints.prices(call))
             latency_ms = round((time.monotonic() - began) * 1000)
             record = runs.CallRecord(0, call.kind.value, "ok", 200, True, latency_ms, 0, 1, symbol, None)
             with connection.transaction():

@@ -18,7 +18,6 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import harness
@@ -101,7 +100,7 @@ def by_slots(load: Load, seed: int) -> Tally:
             break
         time.sleep(jitter.uniform(0, load.jitter))
         try:
-            client.ask(endpoints.prices(CALL), now=lambda: datetime.now(UTC))
+            harness.ask(client, endpoints.prices(CALL))
             limiter.release(slot, Outcome.OK)
         except CallError as error:
             limiter.release(slot, Outcome.of(error), retry_after_seconds=error.retry_after_seconds)

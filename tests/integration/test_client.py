@@ -31,6 +31,7 @@ from assetbatch.provider.request import Request
 from assetbatch.provider.results import Answers
 from assetbatch.sandbox.breakdowns import packed_bomb
 from assetbatch.sandbox.server import Sandbox
+from tests.asking import ask as ask_with
 from tests.conftest import wait_until
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def client(url: str, *, seconds: float = SECONDS) -> Client:
 
 def ask(asker: Client | str, call: Request[Answers] = CALL, **options: Any) -> Answers:
     asker = client(asker, seconds=10) if isinstance(asker, str) else asker
-    return asker.ask(call, now=lambda: datetime.now(UTC), **options)
+    return ask_with(asker, call, **options)
 
 
 def failing(asker: Client | str, call: Request[Answers] = CALL, **options: Any) -> CallError:
@@ -980,9 +981,8 @@ from assetbatch.model import CallKind, Span
 from tests.integration.test_client import *
 begin = datetime(2026, 1, 1, tzinfo=UTC)
 span = Span(begin, begin + timedelta(minutes=50_000))
-found = client(sys.argv[1], seconds=60).ask(
-    endpoints.bars(Call(CallKind.BARS, (BITCOIN,), span=span, minutes=1)), now=lambda: datetime(2026, 3, 1, tzinfo=UTC)
-)
+request = endpoints.bars(Call(CallKind.BARS, (BITCOIN,), span=span, minutes=1))
+found = ask_with(client(sys.argv[1], seconds=60), request, now=lambda: datetime(2026, 3, 1, tzinfo=UTC))
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(len(found.bars), int(peak) // 1024)
 """

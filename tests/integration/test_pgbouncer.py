@@ -11,7 +11,6 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -24,6 +23,7 @@ from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client
 from assetbatch.sandbox.server import Sandbox
+from tests.asking import ask
 from tests.conftest import API_KEY, free_port, open_database, wait_until
 from tests.integration.test_settings import HOSTILE, all_go_well
 
@@ -127,7 +127,7 @@ def work(conninfo: str, url: str, together: Barrier, results: multiprocessing.Qu
                 slot = limiter.acquire()
                 outcome = Outcome.UNKNOWN
                 try:
-                    client.ask(endpoints.prices(CALL), now=lambda: datetime.now(UTC))
+                    ask(client, endpoints.prices(CALL))
                     outcome = Outcome.OK
                 except CallError as error:
                     errors.append(repr(error))

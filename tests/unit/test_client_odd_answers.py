@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 import responses
 
@@ -11,6 +9,7 @@ from assetbatch.failures import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Role
 from assetbatch.provider import endpoints
 from assetbatch.provider.client import Client
+from tests.asking import ask as ask_with
 
 BASE = "https://api.example.com"
 EURO = Asset("EURUSD", "C:EURUSD", AssetType.FOREX, Role.PRIORITY, 1, 300)
@@ -21,7 +20,7 @@ URL = f"{BASE}/v2/snapshot/locale/global/markets/forex/tickers/C:EURUSD"
 def ask() -> CallError:
     client = Client(base_url=BASE, api_key="key-of-a-test", connect_timeout_seconds=1, timeout_seconds=1)
     with pytest.raises(CallError) as caught:
-        client.ask(REQUEST, now=lambda: datetime.now(UTC))
+        ask_with(client, REQUEST)
     return caught.value
 
 
