@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from assetbatch.database.connection import Connection
+    from assetbatch.database.query import Query
     from assetbatch.sandbox.server import Arrival
 
 CALL = Call(CallKind.SNAPSHOT_SINGLE, (Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 1, 300),))
@@ -65,7 +66,9 @@ class Tally:
 
 
 class TimedConnection:
-    """Passes statements on, and times each round trip."""
+    """Passes statements and queries on, and times each round trip."""
+
+    losses = 0
 
     def __init__(self, connection: Connection, trips: list[float]) -> None:
         self._connection = connection
@@ -76,6 +79,11 @@ class TimedConnection:
         cursor = self._connection.execute(*arguments)
         self._trips.append(time.perf_counter() - began)
         return cursor
+
+    def ask(self, *queries: Query[Any]) -> None:
+        began = time.perf_counter()
+        self._connection.ask(*queries)
+        self._trips.append(time.perf_counter() - began)
 
 
 def by_slots(load: Load, seed: int) -> Tally:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import harness
 import psycopg
@@ -19,11 +19,13 @@ from harness import Bench, goal
 
 from assetbatch import config
 from assetbatch.database import retention
-from assetbatch.database.connection import Connection, Row
 from assetbatch.report import reading
 
 if TYPE_CHECKING:
     import argparse
+
+    from assetbatch.database.connection import Connection
+    from assetbatch.database.query import Query
 
 SYMBOLS_WITH_BARS = 1_000
 
@@ -99,19 +101,6 @@ from trading.symbols
 """
 
 
-class TimedCursor(psycopg.Cursor[Row]):
-    """Adds up how long each statement takes."""
-
-    took: dict[str, float] = {}  # noqa: RUF012 - one for all
-
-    def execute(self, query: Any, *arguments: Any, **options: Any) -> Self:
-        began = time.perf_counter()
-        result = super().execute(query, *arguments, **options)
-        name = " ".join(str(query).split())[:90]
-        TimedCursor.took[name] = TimedCursor.took.get(name, 0) + (time.perf_counter() - began) * 1000
-        return result
-
-
 def fill(connection: Connection, options: argparse.Namespace) -> None:
     connection.execute("set statement_timeout = 0")
     symbols = min(SYMBOLS_WITH_BARS, options.assets)
@@ -139,18 +128,26 @@ def measure_status(bench: Bench, connection: Connection, conninfo: str, rounds: 
             whole.append(took)
 
     configured = config.load(file=None, environ=environment, cwd=bench.folder)
-    connection.plain.cursor_factory = TimedCursor
+    trips: list[float] = []
+    ask = connection.ask
+
+    def timed(*queries: Query[Any], **options: Any) -> None:
+        began = time.perf_counter()
+        ask(*queries, **options)
+        trips.append((time.perf_counter() - began) * 1000)
+
+    connection.ask = timed  # type: ignore[method-assign]
     for number in range(rounds + 1):
-        TimedCursor.took = {}
+        trips.clear()
         reading.read(configured, connection)
         if number:
-            inside.append(sum(TimedCursor.took.values()))
+            inside.append(sum(trips))
 
     print(f"\nstatus --json, medians of {rounds} rounds")
     print(f"{'whole process':34}{statistics.median(whole):10.0f} ms")
-    print(f"{'statements':34}{statistics.median(inside):10.0f} ms   of which")
-    for name, ms in sorted(TimedCursor.took.items(), key=lambda item: -item[1])[:6]:
-        print(f"{'':34}{ms:10.1f} ms   {name}")
+    print(f"{'in the database':34}{statistics.median(inside):10.0f} ms   in the last one, trip by trip:")
+    for number, ms in enumerate(trips, 1):
+        print(f"{'':34}{ms:10.1f} ms   {number}")
     goal(f"{statistics.median(whole) / 1000:.2f} s: under 1.5", statistics.median(whole) < 1500)
     goal(f"{statistics.median(inside):.0f} ms in the database: under 500", statistics.median(inside) < 500)
 
