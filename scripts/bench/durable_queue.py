@@ -171,12 +171,12 @@ class Bench(harness.Bench):
         else:
             statement = sql.SQL("create database {} template {} strategy file_copy")
             with self.open("postgres") as connection:
-                connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+                connection.plain.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return name
 
     def drop(self, name: str) -> None:
         with self.open("postgres") as connection:
-            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+            connection.plain.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 def symbols(number: int) -> list[str]:
