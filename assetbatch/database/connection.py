@@ -13,7 +13,7 @@ import logging
 import random
 import re
 import time
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
@@ -532,10 +532,3 @@ def _connect_hint(words: str, name: str) -> str:
     if "permission denied for database" in words:
         return f"as the database's owner: GRANT CONNECT ON DATABASE {sql.Identifier(name).as_string()} TO the role"
     return "is PostgreSQL running, does the database exist, and are host, user and password right?"
-
-
-def transaction(
-    connection: Connection, *, lock_timeout: str | None = None, statement_timeout: str | None = None
-) -> AbstractContextManager[psycopg.Transaction]:
-    """Run the block as one transaction, or within one; see `Connection.transaction`."""
-    return connection.transaction(lock_timeout=lock_timeout, statement_timeout=statement_timeout)

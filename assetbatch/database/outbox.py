@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from assetbatch.database.connection import transaction
 from assetbatch.database.query import Query, command
 
 if TYPE_CHECKING:
@@ -285,7 +284,7 @@ def notify_apart(connection: Connection, events: Sequence[Event], *, seconds: fl
         connection.execute(NOTIFY, {"ids": [event.id for event in part]})
         return part
 
-    with transaction(connection, lock_timeout=timeout, statement_timeout=timeout):
+    with connection.transaction(lock_timeout=timeout, statement_timeout=timeout):
         return sift(connection, events, put, most_statements=MOST_STATEMENTS)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assetbatch.database import bars, catalogue, schema
-from assetbatch.database.connection import transaction
 from assetbatch.database.platform import guards, lacks
 from assetbatch.errors import SchemaError
 
@@ -106,7 +105,7 @@ def read(connection: Connection, assets: Sequence[Asset], *, partition_bars: boo
 
     Raises SchemaError when the schema is too new for this program, or may not be read.
     """
-    with transaction(connection):
+    with connection.transaction():
         connection.execute(READ_ONLY)
         there = connection.execute(WHAT_IS_THERE).fetchone()
         assert there is not None  # noqa: S101 - a select without from has one row

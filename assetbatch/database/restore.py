@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.database import ahead
-from assetbatch.database.connection import transaction
 from assetbatch.database.retries import repeated
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def mend(connection: Connection, *, key: str | None, rules: Rules, max_age_minut
     """
 
     def work() -> Restored:
-        with transaction(connection):
+        with connection.transaction():
             items = connection.execute(RELEASE_ITEMS).rowcount
             events = connection.execute(DROP_EVENTS, {"max_age_minutes": max_age_minutes}).rowcount
             bars = connection.execute(RELEASE_BARS).rowcount

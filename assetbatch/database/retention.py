@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from assetbatch.database.connection import transaction
 from assetbatch.database.leases import Lease
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def prune(
                 if time.monotonic() >= end:
                     lease.give_up()
                     return deleted
-                with transaction(connection, lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT):
+                with connection.transaction(lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT):
                     found = connection.execute(statement, {"days": days, "batch": batch}).rowcount
                 deleted += found
                 if found < batch:

@@ -18,7 +18,6 @@ import psycopg
 from psycopg import sql
 
 from assetbatch import __version__
-from assetbatch.database.connection import transaction
 from assetbatch.database.platform import PlatformTablesError, keep_provider, lacks
 from assetbatch.database.query import Query
 from assetbatch.errors import SchemaError, SourceMismatchError
@@ -145,7 +144,7 @@ def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Mig
     Raises PlatformTablesError where tables of the platform lack what is relied on, and SchemaError when the schema is
     too new for this program.
     """
-    with transaction(connection, lock_timeout=f"{LOCK_SECONDS}s", statement_timeout="10min"):
+    with connection.transaction(lock_timeout=f"{LOCK_SECONDS}s", statement_timeout="10min"):
         connection.execute(LOCK_MIGRATIONS)
         connection.execute(SET_PARTITION_BARS, {"value": "on" if partition_bars else "off"})
         if found := lacks(connection):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from assetbatch.database.catalogue import asset_of
-from assetbatch.database.connection import transaction
 from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, why_not_there
@@ -161,7 +160,7 @@ def add(connection: Connection, assets: Sequence[Asset]) -> Added:
 
     def attempt(*, carefully: bool) -> Added:
         result = Added()
-        with transaction(connection):
+        with connection.transaction():
             _add(connection, assets, result, carefully=carefully)
         return result
 
@@ -224,7 +223,7 @@ def remove(connection: Connection, symbols: Sequence[str], *, with_bars: bool = 
     bars = sum(_remove_bars(connection, symbol) for symbol in own) if with_bars else 0
 
     def attempt() -> list[str]:
-        with transaction(connection, lock_timeout=ENTRANCE_TIMEOUT):
+        with connection.transaction(lock_timeout=ENTRANCE_TIMEOUT):
             # Nobody enqueues them meanwhile; and the same order of locks as of all who write prices.
             connection.execute(LOCK_ENTRANCE)
             connection.execute(LOCK_SYMBOLS, {"symbols": own})
@@ -245,7 +244,7 @@ def _remove_bars(connection: Connection, symbol: str) -> int:
     total = 0
     while True:
         try:
-            with transaction(connection):
+            with connection.transaction():
                 count = connection.execute(REMOVE_BARS, {"symbol": symbol, "limit": BARS_AT_ONCE}).rowcount
         except psycopg.errors.InsufficientPrivilege as error:
             raise SchemaError(

@@ -44,8 +44,6 @@ W = TypeVar("W", bound=BarWork)
 
 # While one page is stored the next ones come and are read: so many, of which any may wait in memory.
 MOST_AT_ONCE = 3
-# After a failure that may pass.
-STRIKE_PAUSE_SECONDS = 0.5
 # By how much calendars may differ about how far back a plan reaches.
 A_FEW_DAYS = timedelta(days=3)
 # After a call that can hardly fare better soon.
@@ -247,7 +245,7 @@ class Bars(Source, Generic[W]):
     def failed(self, one: Landed, error: CallError) -> Aftermath:
         """Decide what follows from a page that did not come."""
         self._failed(one.work, error)
-        return Aftermath(STRIKE_PAUSE_SECONDS if POLICIES[error.kind].strike else 0.0)
+        return Aftermath.of(error.kind)
 
     def _failed(self, one: BarCall, error: CallError) -> None:
         connection, asset, kind = self._run.connection, one.claimed.track.asset, error.kind

@@ -49,8 +49,6 @@ AT_ONCE_SECONDS = 0.1
 DRY_PAUSE_SECONDS = 0.05
 # After a claim that another run's call is going to serve.
 SERVED_PAUSE_SECONDS = 1.0
-# After a failure that may pass.
-STRIKE_PAUSE_SECONDS = 0.5
 
 
 class _LostError(Exception):
@@ -319,14 +317,13 @@ class QueueWork(Source):
         """Decide what becomes of a call's items, none of which it brought."""
         self._dry_until = 0.0
         items: tuple[Item, ...] = one.work
-        pause = STRIKE_PAUSE_SECONDS if POLICIES[error.kind].strike else 0.0
         if self._sight.learn(one.call, error):
             self._give_back(items)
-            return Aftermath(pause, calls_off=True)
+            return Aftermath.of(error.kind, calls_off=True)
         is_day = one.call.kind is CallKind.DAILY
         if not is_day and all(self._sight.excuses(item.asset, error.kind) for item in items):
             self._write_answers([(item, None) for item in items])
-            return Aftermath(pause)
+            return Aftermath.of(error.kind)
         log.info("a call for %d assets failed: %s: %s", len(items), error.kind, error)
         covers = Covers.MARKET if is_day else Covers.SEVERAL if len(items) > 1 else Covers.ONE
         is_away = POLICIES[error.kind].strike and self._calls.api_is_away()
@@ -347,7 +344,8 @@ class QueueWork(Source):
         gives_back = decision.then is Then.GIVE_BACK
         if decision.ends_run or (gives_back and not POLICIES[error.kind].retry):
             self._ended_by = self._ended_by or Trouble(error.kind, error.reason)
-        return Aftermath(pause, calls_off=gives_back and not is_day and not POLICIES[error.kind].strike)
+        calls_off = gives_back and not is_day and not POLICIES[error.kind].strike
+        return Aftermath.of(error.kind, calls_off=calls_off)
 
     def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
         """Give items back; of calls that were held up, as if they had never been claimed."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assetbatch.database import prices, runs
-from assetbatch.database.connection import transaction
 from assetbatch.database.savepoints import carefully
 from assetbatch.model import Failure
 
@@ -59,7 +58,7 @@ def write_with_records(connection: Connection, write: Callable[..., T], records:
     """
 
     def attempt(*, carefully: bool) -> T:
-        with transaction(connection):
+        with connection.transaction():
             written = write(carefully=carefully)
             if records:
                 runs.record_calls(connection, records)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -19,7 +20,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from assetbatch.database import leases, runs
 from assetbatch.database.rate_limit import Outcome
 from assetbatch.errors import AssetbatchError, Interrupted
-from assetbatch.failures import CallError, FailureKind
+from assetbatch.failures import POLICIES, CallError, FailureKind
 from assetbatch.jobs.calls import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
     from assetbatch.database.rate_limit import Slot
-    from assetbatch.jobs.calls import Calls, InFlight, Landed
+    from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.run import Run
     from assetbatch.model import Call, Trouble
     from assetbatch.provider.request import Request
 
 log = logging.getLogger(__name__)
 
+# After a failure that may pass.
+STRIKE_PAUSE_SECONDS = 0.5
 # A database that is away when what is held is to be given back is waited for this long.
 GIVE_BACK_SECONDS = 15.0
 
@@ -55,8 +58,13 @@ class Aftermath:
     pause_seconds: float = 0.0
     calls_off: bool = False
 
+    @classmethod
+    def of(cls, kind: FailureKind, *, calls_off: bool = False) -> Self:
+        """Return what follows for others from a kind of failure: a pause where the API may be in trouble."""
+        return cls(STRIKE_PAUSE_SECONDS if POLICIES[kind].strike else 0.0, calls_off)
 
-class Source:
+
+class Source(ABC):
     """Where work comes from, and what becomes of it: call by call, and stored at once, where it does not say more."""
 
     @property
@@ -74,38 +82,38 @@ class Source:
         """Whether something came home that `store` has not stored yet."""
         return False
 
+    @abstractmethod
     def is_ready(self) -> bool:
         """Return whether a call would be of use now."""
-        raise NotImplementedError
 
     def wants(self, free: int) -> tuple[int, int]:
         """Return for how many calls, of so many that may begin, to take a slot at once, and how many come after."""
         del free
         return 1, 0
 
+    @abstractmethod
     def begin(self, calls: int) -> Sequence[Planned]:
         """Choose the work for so many calls, which have their slot, and hold it; nothing where none is left."""
-        raise NotImplementedError
 
-    def no_slot(self, error: CallError) -> None:
+    def no_slot(self, error: CallError) -> None:  # noqa: B027 - not every source has to
         """Take it that no further call begins, for `error`; what waits is left to the next run."""
 
+    @abstractmethod
     def landed(self, came: Sequence[Landed]) -> None:
         """Take in answers."""
-        raise NotImplementedError
 
-    def store(self) -> None:
+    def store(self) -> None:  # noqa: B027 - not every source has to
         """Store what was taken in."""
 
+    @abstractmethod
     def failed(self, one: Landed, error: CallError) -> Aftermath:
         """Do what follows from a call that brought nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
         """Take back the work of calls that were held up, or called off."""
-        raise NotImplementedError
 
-    def finish(self, *, has_ended: bool) -> None:
+    def finish(self, *, has_ended: bool) -> None:  # noqa: B027 - not every source has to
         """Decide about what was left open: the run has ended early, or there is nothing more to do."""
 
 
@@ -264,7 +272,6 @@ class Worker:
     def _let_go(self, error: BaseException) -> None:
         """Store what has come home, where it was a signal that ended the run; give back the rest."""
         asked_to_end = self._run.stop.requested.is_set()
-        given_up: list[InFlight] = []
         try:
             if asked_to_end:
                 with suppress(psycopg.Error, AssetbatchError, Interrupted):

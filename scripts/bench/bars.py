@@ -32,7 +32,7 @@ from assetbatch import config
 from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
 from assetbatch.database import bar_absences, bar_pages, bars
-from assetbatch.database.connection import Connection, connect, transaction
+from assetbatch.database.connection import Connection, connect
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
 from assetbatch.jobs.run import Start
@@ -137,7 +137,7 @@ def store(connection: Connection, number: int, begin: datetime, made: BarSeries,
         connection, asset(number).symbol, wanted_since=begin, kept_since=None, seconds=60, now=asked_at
     )
     assert claimed is not None
-    with transaction(connection):
+    with connection.transaction():
         stored = bar_pages.write(
             connection,
             asset(number),

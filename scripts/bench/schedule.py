@@ -36,7 +36,7 @@ from assetbatch.config import Config, Secret
 from assetbatch.config.settings import Batch, PriorityAsset, Provider, Queue, RateLimiting, SecondaryAsset, Settings
 from assetbatch.database import queue, rate_limit
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Slot
-from assetbatch.jobs import calls, drain, queue_work, run
+from assetbatch.jobs import calls, drain, queue_work, run, worker
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.enqueue import enqueue_secondary
 from assetbatch.jobs.priority import run_priority
@@ -62,7 +62,7 @@ DURATIONS: tuple[tuple[Any, str], ...] = (
     (calls, "PATIENCE_SECONDS"),
     (queue_work, "UPKEEP_SECONDS"),
     (queue_work, "SERVED_PAUSE_SECONDS"),
-    (queue_work, "STRIKE_PAUSE_SECONDS"),
+    (worker, "STRIKE_PAUSE_SECONDS"),
     (run, "LEASE_PATIENCE_SECONDS"),
     (run, "LEASE_POLL_SECONDS"),
     (rate_limit, "DELIVERY_GRACE_SECONDS"),

@@ -13,7 +13,6 @@ import pytest
 from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
 from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, schema
-from assetbatch.database.connection import transaction
 from assetbatch.failures import FailureKind
 from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
@@ -60,7 +59,7 @@ def write(
 ) -> StoredBars | None:
     final_until = max((one.ts + LENGTH for one, is_final in page if is_final), default=BEGIN)
     assert all(is_final == (one.ts + LENGTH <= final_until) for one, is_final in page)
-    with transaction(connection):
+    with connection.transaction():
         return bar_pages.write(
             connection,
             ASSET,
@@ -354,7 +353,7 @@ def note(
     closed: Sequence[tuple[int, int]] = (),
     noted_at: datetime = ASKED,
 ) -> None:
-    with transaction(connection):
+    with connection.transaction():
         bar_absences.note_absences(
             connection,
             "BTCUSD",
@@ -434,7 +433,7 @@ def test_that_there_is_nothing_is_believed_when_it_is_told_twice_an_hour_apart(m
 
 
 def test_what_calls_for_the_newest_bars_may_ask_for_in_passing_is_a_hole_after_days(market: Connection) -> None:
-    with transaction(market):
+    with market.transaction():
         found, asked = harvest(20, absent=[(2, 4)]), span(0, 100)
         bar_absences.note_absences(market, "BTCUSD", found, span=asked, closed=[], noted_at=ASKED, in_passing=True)
 

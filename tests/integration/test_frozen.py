@@ -25,7 +25,6 @@ from psycopg import sql
 
 from assetbatch import events
 from assetbatch.database import rate_limit
-from assetbatch.database.connection import transaction
 from assetbatch.database.leases import LEASE_SECONDS, Lease
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, key_fingerprint, rules_of
 from assetbatch.jobs import backfill, probe, symbols
@@ -329,10 +328,10 @@ def test_a_transaction_of_a_frozen_client_lets_go_of_its_locks_before_a_lease_is
     began = time.monotonic()
 
     def frozen() -> None:
-        with transaction(world.connection):
+        with world.connection.transaction():
             world.connection.execute(lock)
             # Meanwhile nothing is heard of it, as of a host without power.
-            with open_database(world.database) as other, transaction(other, lock_timeout="60s"):
+            with open_database(world.database) as other, other.transaction(lock_timeout="60s"):
                 other.execute(lock)
             world.connection.execute("select")
 

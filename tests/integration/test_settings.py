@@ -10,7 +10,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from assetbatch.database.connection import transaction
 from assetbatch.database.query import command
 from tests.conftest import open_database
 from tests.relay import Relay
@@ -115,7 +114,7 @@ def test_times_are_read_as_they_are_whatever_the_style(database: str, style: str
     with open_database(database) as connection:
         # The first statement brings what it needs with it; then a transaction, and another statement.
         rows = [connection.execute(query).fetchone()]
-        with transaction(connection):
+        with connection.transaction():
             rows.append(connection.execute(query).fetchone())
         rows.append(connection.execute(query).fetchone())
 
@@ -129,11 +128,11 @@ def test_a_transaction_that_is_rolled_back_leaves_nothing_unasked_for(database: 
     # An aborted transaction has its settings no more, until it is rolled back.
     set_for_database(database, HOSTILE | {"idle_in_transaction_session_timeout": "1s"})
     with open_database(database) as connection:
-        with pytest.raises(psycopg.errors.DivisionByZero), transaction(connection):
+        with pytest.raises(psycopg.errors.DivisionByZero), connection.transaction():
             connection.execute("select 1/0")
         with pytest.raises(psycopg.errors.DivisionByZero):
             connection.execute("select 1/0")
-        with transaction(connection):
+        with connection.transaction():
             raise psycopg.Rollback
 
         found = {row["name"]: row["setting"] for row in connection.execute(READ, {"names": list(HOSTILE)})}
@@ -157,7 +156,7 @@ def test_a_transaction_that_is_rolled_back_leaves_nothing_unasked_for(database: 
 
 
 def test_a_schema_before_pg_catalog_is_not_asked(commands: Commands, database: str, connection: Connection) -> None:
-    with transaction(connection):
+    with connection.transaction():
         connection.execute(SHADOWS)
     set_for_database(database, {"search_path": "shadow, pg_catalog, public"})
 
@@ -185,11 +184,11 @@ def test_what_is_asked_for_costs_no_round_trip(database: str) -> None:
             connection.execute("select 1")
             counts.append(relay.round_trips - before)
         before = relay.round_trips
-        with transaction(connection):
+        with connection.transaction():
             connection.execute("select 1")
         counts.append(relay.round_trips - before)
         before = relay.round_trips
-        with transaction(connection):
+        with connection.transaction():
             connection.execute("select %(n)s::int", {"n": 1})
         counts.append(relay.round_trips - before)
         before = relay.round_trips

@@ -23,7 +23,7 @@ from assetbatch.config import Config
 from assetbatch.config.assets import Row, Table, read_csv
 from assetbatch.config.given import CONTROL
 from assetbatch.database import catalogue, schema, symbols
-from assetbatch.database.connection import Connection, transaction
+from assetbatch.database.connection import Connection
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.errors import ConfigurationError, Interrupted, SchemaError, SourceMismatchError
 from assetbatch.failures import CallError
@@ -651,7 +651,7 @@ def test_a_removal_waits_for_a_run_that_stores_and_then_takes_what_it_stored(liv
             return [tuple(row.values()) for row in connection.execute("select 1 from pg_locks where not granted")]
 
     with ThreadPoolExecutor(1) as pool:
-        with transaction(lived.connection):
+        with lived.connection.transaction():
             lived.connection.execute("select from trading.symbols where symbol = 'GONE' for no key update")
             removal = pool.submit(remove)
             began.wait(5)

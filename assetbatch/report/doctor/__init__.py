@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.connection import connect, transaction
+from assetbatch.database.connection import connect
 from assetbatch.database.errors import translated_errors
 from assetbatch.report.doctor import database, host, operation
 from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, worst
@@ -85,7 +85,7 @@ def _database(
 def _bounded(connection: Connection, check: Callable[[], Iterable[Finding]], described: str) -> list[Finding]:
     with (
         translated_errors(described),
-        transaction(connection, lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT),
+        connection.transaction(lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT),
     ):
         return list(check())
 
