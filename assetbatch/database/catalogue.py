@@ -188,12 +188,8 @@ def _columns(assets: Sequence[Asset]) -> dict[str, list[Any]]:
     }
 
 
-def sync_states(connection: Connection, symbols: Sequence[str]) -> dict[str, SyncState]:
-    """Read what is known of the last updates; an asset that was never tried has an empty state."""
-    return _states(connection.execute(READ_SYNC_STATE, {"symbols": list(symbols)}), symbols)
-
-
 def _states(rows: Iterable[Row], symbols: Sequence[str]) -> dict[str, SyncState]:
+    """Read what is known of the last updates; an asset that was never tried has an empty state."""
     known = {
         row["symbol"]: SyncState(
             row["served_at"],

@@ -195,7 +195,9 @@ def test_a_kind_of_failure_that_a_newer_program_has_stored_is_told_by_its_words(
     report = status.build(config, overview(), judged(connection, config, overview()), source=None)
 
     assert "BTCUSD failed: the moon" in [alert.message for alert in report.alerts]
-    assert catalogue.sync_states(connection, ["BTCUSD"])["BTCUSD"].error == "the moon"
+    bitcoin = [asset for asset in config.priority_assets if asset.symbol == "BTCUSD"]
+    (known,) = connection.answer(catalogue.candidates(bitcoin))
+    assert (known.asset.symbol, known.failed, known.missing) == ("BTCUSD", False, "")
 
 
 def test_a_plan_that_is_contradicted_is_critical_and_a_free_one_is_not(
