@@ -21,9 +21,9 @@ import pytest
 from psycopg import sql
 
 from assetbatch.config import Database, Secret, sources
-from assetbatch.database import schema
 from assetbatch.database.connection import Connection, connect
 from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from assetbatch import config as configuration
-from assetbatch.database import catalogue, freshness
-from assetbatch.database.overview import Overview
+from assetbatch.database import catalogue
 from assetbatch.database.rate_limit import Rules
+from assetbatch.database.read import freshness
+from assetbatch.database.read.overview import Overview
 from assetbatch.errors import Interrupted
 from assetbatch.jobs import drain, enqueue, priority
 from assetbatch.jobs.clock import Stop
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
-    from assetbatch.database.freshness import Judged
+    from assetbatch.database.read.freshness import Judged
     from assetbatch.model import RunResult
     from assetbatch.sandbox.server import Sandbox
 

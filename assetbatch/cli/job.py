@@ -13,7 +13,7 @@ from assetbatch import pings
 from assetbatch.cli import lifecycle, trouble
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
 from assetbatch.cli.trouble import named
-from assetbatch.database import schema
+from assetbatch.database.setup import schema
 from assetbatch.errors import AnswerLostError, Interrupted
 from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from assetbatch.database.catalogue import asset_of
-from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, why_not_there
+from assetbatch.database.queue.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.retries import repeated
 from assetbatch.database.savepoints import Sifted, carefully, refuses_row, sift
 from assetbatch.errors import SchemaError

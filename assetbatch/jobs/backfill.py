@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours
-from assetbatch.database import bar_absences, bar_holes, catalogue, schema
+from assetbatch.database import catalogue
+from assetbatch.database.bars import absences as bar_absences
+from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane
+from assetbatch.database.setup import schema
 from assetbatch.errors import EXIT_BUSY
 from assetbatch.jobs.bar_spans import SpanBars
 from assetbatch.jobs.bars import MOST_AT_ONCE, Bars
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.config import Config
-    from assetbatch.database.bar_absences import Silence
+    from assetbatch.database.bars.absences import Silence
     from assetbatch.database.connection import Connection
     from assetbatch.jobs.run import Run, Start
     from assetbatch.model import Asset, Failure, RunResult

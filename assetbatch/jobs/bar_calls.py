@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from assetbatch.database import bar_holes, bars
+from assetbatch.database.bars import holes as bar_holes
+from assetbatch.database.bars import state as bars
 from assetbatch.database.rate_limit import rules_of
 from assetbatch.model import Call, CallKind, Span
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.bars import Harvest
-    from assetbatch.database.bar_pages import StoredBars
-    from assetbatch.database.bars import Claimed
+    from assetbatch.database.bars.pages import StoredBars
+    from assetbatch.database.bars.state import Claimed
     from assetbatch.failures import CallError
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.sight import Sight

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours
-from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, catalogue
+from assetbatch.database import catalogue
+from assetbatch.database.bars import absences as bar_absences
+from assetbatch.database.bars import holes as bar_holes
+from assetbatch.database.bars import pages as bar_pages
+from assetbatch.database.bars import state as bars
 from assetbatch.failures import FailureKind
 from assetbatch.jobs.bar_calls import BarLeases
 from assetbatch.jobs.wanted import Wanted
@@ -19,8 +23,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.bars import Harvest
-    from assetbatch.database.bar_pages import StoredBars
-    from assetbatch.database.bars import Claimed
+    from assetbatch.database.bars.pages import StoredBars
+    from assetbatch.database.bars.state import Claimed
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.run import Run

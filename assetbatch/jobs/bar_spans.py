@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
-from assetbatch.database import bar_pages, catalogue
+from assetbatch.database import catalogue
+from assetbatch.database.bars import pages as bar_pages
 from assetbatch.failures import Covers, FailureKind, Then, decide
 from assetbatch.jobs.bar_calls import BarLeases
 from assetbatch.jobs.calls import ATTEMPTS
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.bars import Harvest
-    from assetbatch.database.bar_pages import StoredBars
+    from assetbatch.database.bars.pages import StoredBars
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls

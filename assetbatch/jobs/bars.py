@@ -15,8 +15,12 @@ import psycopg
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner, plans
-from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, runs
-from assetbatch.database.bar_pages import StoredBars
+from assetbatch.database import runs
+from assetbatch.database.bars import absences as bar_absences
+from assetbatch.database.bars import holes as bar_holes
+from assetbatch.database.bars import pages as bar_pages
+from assetbatch.database.bars import state as bars
+from assetbatch.database.bars.pages import StoredBars
 from assetbatch.database.errors import words_of
 from assetbatch.failures import POLICIES, Covers, FailureKind, Fate, Then, decide
 from assetbatch.jobs.bar_calls import BarWork

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from assetbatch import planner
 from assetbatch.boottime import boot_time
-from assetbatch.database import queue
-from assetbatch.database.queue import Ending, State
+from assetbatch.database.queue import items as queue
+from assetbatch.database.queue.items import Ending, State
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.database.retries import in_transaction
 from assetbatch.failures import POLICIES, FailureKind, Fate, backoff_seconds
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from assetbatch.config.settings import Queue
     from assetbatch.database.connection import Connection
     from assetbatch.database.query import Query
-    from assetbatch.database.queue import Batch, BroughtBack, Item
+    from assetbatch.database.queue.items import Batch, BroughtBack, Item
 
 log = logging.getLogger(__name__)
 

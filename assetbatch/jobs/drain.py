@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from assetbatch.database import catalogue, queue
+from assetbatch.database import catalogue
+from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import Lane
 from assetbatch.jobs import sight as sights
 from assetbatch.jobs.bar_catalogue import CatalogueBars

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from assetbatch import planner
 from assetbatch.database import catalogue
-from assetbatch.database.enqueue import enqueue
 from assetbatch.database.leases import LEASE_SECONDS
+from assetbatch.database.queue.enqueue import enqueue
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.jobs import sight
 from assetbatch.jobs.claims import step_seconds

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_holes, bars, catalogue, forecast, schema
+from assetbatch.database import catalogue
+from assetbatch.database.bars import holes as bar_holes
+from assetbatch.database.bars import state as bars
+from assetbatch.database.read import forecast
+from assetbatch.database.setup import schema
 from assetbatch.jobs.backfill import seconds_for
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.sight import Sight

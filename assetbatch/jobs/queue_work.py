@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from assetbatch import planner
-from assetbatch.database import queue, runs
+from assetbatch.database import runs
 from assetbatch.database.prices import Brought, Times
-from assetbatch.database.queue import Ending, State
+from assetbatch.database.queue import items as queue
+from assetbatch.database.queue.items import Ending, State
 from assetbatch.failures import POLICIES, CallError, Covers, FailureKind, Then, decide
 from assetbatch.jobs.calls import PATIENCE_SECONDS
 from assetbatch.jobs.claims import Claims, verdict
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.prices import Stored
     from assetbatch.database.query import Query
-    from assetbatch.database.queue import BroughtBack, Item
+    from assetbatch.database.queue.items import BroughtBack, Item
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.run import Run

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch import __version__
 from assetbatch.boottime import boot_time
-from assetbatch.database import ahead, platform, retention, runs, schema
+from assetbatch.database import ahead, retention, runs
 from assetbatch.database.leases import LEASE_SECONDS, Lease, dead_runs, release
 from assetbatch.database.prices import Stored
 from assetbatch.database.rate_limit import Rules, rules_of
 from assetbatch.database.retries import in_transaction
+from assetbatch.database.setup import platform, schema
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE
 from assetbatch.events import Announcer
 from assetbatch.failures import POLICIES, FailureKind
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
-    from assetbatch.database.platform import Sight
     from assetbatch.database.query import Query
+    from assetbatch.database.setup.platform import Sight
     from assetbatch.jobs.clock import Stop
     from assetbatch.model import Failure
 

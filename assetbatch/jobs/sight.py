@@ -9,9 +9,12 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_absences, catalogue, entitlements, queue, queue_desk
-from assetbatch.database import bars as database_bars
+from assetbatch.database import catalogue, entitlements
+from assetbatch.database.bars import absences as bar_absences
+from assetbatch.database.bars import state as database_bars
 from assetbatch.database.entitlements import Remembered
+from assetbatch.database.queue import admin as queue_desk
+from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import key_fingerprint, rules_of
 from assetbatch.database.retries import in_transaction
 from assetbatch.failures import WITHOUT_PRICE, FailureKind

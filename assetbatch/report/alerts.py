@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_absences
+from assetbatch.database.bars import absences as bar_absences
 from assetbatch.failures import FailureKind, hint_of
 from assetbatch.model import Access, AssetType, Role
 from assetbatch.planner import Mode
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Row
-    from assetbatch.database.freshness import Group
-    from assetbatch.database.overview import Overview
+    from assetbatch.database.read.freshness import Group
+    from assetbatch.database.read.overview import Overview
     from assetbatch.report.figures import BarsStatus, Budget
     from assetbatch.report.freshness import AssetStatus, Outlook
 

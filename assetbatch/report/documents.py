@@ -9,7 +9,7 @@ from assetbatch.model import Enqueued
 from assetbatch.schedule import ENQUEUE_SECONDARY, RUN_PRIORITY
 
 if TYPE_CHECKING:
-    from assetbatch.database.queue_desk import Listing
+    from assetbatch.database.queue.admin import Listing
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
     from assetbatch.model import RunResult

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from assetbatch.config import Config
-    from assetbatch.database.bar_absences import RefusedBars
-    from assetbatch.database.overview import Overview
+    from assetbatch.database.bars.absences import RefusedBars
+    from assetbatch.database.read.overview import Overview
     from assetbatch.model import AssetType
     from assetbatch.report.freshness import Outlook
 

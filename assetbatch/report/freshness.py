@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from assetbatch import market_hours, planner
-from assetbatch.database.freshness import Limit
+from assetbatch.database.read.freshness import Limit
 from assetbatch.failures import FailureKind, kind_of
 from assetbatch.markets import Market
 from assetbatch.model import AssetType

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.config import Config
-    from assetbatch.database.overview import Overview
+    from assetbatch.database.read.overview import Overview
     from assetbatch.planner import Mode
     from assetbatch.schedule import Job
 

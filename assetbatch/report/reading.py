@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
-from assetbatch.database import bar_absences, bar_holes, catalogue, entitlements, freshness, overview, schema
+from assetbatch.database import catalogue, entitlements
+from assetbatch.database.bars import absences as bar_absences
+from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.leases import dead_runs, release
 from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.database.read import freshness, overview
+from assetbatch.database.setup import schema
 from assetbatch.planner import Mode
 from assetbatch.report import status as report
 from assetbatch.report.figures import BarsStatus
@@ -23,7 +27,7 @@ from assetbatch.schedule import JOBS
 if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection, Row
-    from assetbatch.database.overview import Overview
+    from assetbatch.database.read.overview import Overview
     from assetbatch.report.status import Status
 
 WORST_SHOWN = 20
@@ -132,7 +136,7 @@ class _Bars:
 
 
 def _with_story(config: Config, connection: Connection, status: Status, row: Row | None, symbol: str) -> Status:
-    from assetbatch.database import story
+    from assetbatch.database.read import history as story
 
     told = story.read(connection, symbol)
     asset = next((asset for asset in config.assets if asset.symbol == symbol), None)

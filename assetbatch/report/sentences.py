@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch.database.bar_absences import sentences as refused_bars
+from assetbatch.database.bars.absences import sentences as refused_bars
 from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.words import counted, duration

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Row
-    from assetbatch.database.freshness import Judged
-    from assetbatch.database.overview import Overview
-    from assetbatch.database.story import Story
+    from assetbatch.database.read.freshness import Judged
+    from assetbatch.database.read.history import Story
+    from assetbatch.database.read.overview import Overview
     from assetbatch.report.figures import BarsStatus, Budget, EventsStatus, PricesStatus, QueueStatus
 
 

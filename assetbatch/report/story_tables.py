@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from assetbatch.database.story import Story
+    from assetbatch.database.read.history import Story
     from assetbatch.report.freshness import AssetStatus
     from assetbatch.report.status import Status
 

@@ -13,13 +13,13 @@ from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from assetbatch.database.queue import State
+from assetbatch.database.queue.items import State
 from assetbatch.report.words import ago, counted, duration, until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from assetbatch.database.queue_desk import Listing
+    from assetbatch.database.queue.admin import Listing
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
 

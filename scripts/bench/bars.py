@@ -31,7 +31,9 @@ from assetbatch import bars as core
 from assetbatch import config
 from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
-from assetbatch.database import bar_absences, bar_pages, bars
+from assetbatch.database.bars import absences as bar_absences
+from assetbatch.database.bars import pages as bar_pages
+from assetbatch.database.bars import state as bars
 from assetbatch.database.connection import Connection, connect
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue

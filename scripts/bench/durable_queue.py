@@ -31,8 +31,10 @@ from psycopg import sql
 from queue_peers import Task, Took, by_pgqueuer, by_procrastinate
 
 from assetbatch import config, planner
-from assetbatch.database import catalogue, enqueue, queue
+from assetbatch.database import catalogue
 from assetbatch.database.connection import Connection, connect
+from assetbatch.database.queue import enqueue
+from assetbatch.database.queue import items as queue
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
 from assetbatch.jobs.enqueue import enqueue_secondary

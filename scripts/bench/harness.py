@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from assetbatch.config import Database, Secret
-from assetbatch.database import schema
 from assetbatch.database.connection import Connection, connect
 from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Arrival, Sandbox
 
 if TYPE_CHECKING:

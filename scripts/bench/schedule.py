@@ -34,7 +34,8 @@ from harness import Bench, SandboxProcess
 from assetbatch import planner
 from assetbatch.config import Config, Secret
 from assetbatch.config.settings import Batch, PriorityAsset, Provider, Queue, RateLimiting, SecondaryAsset, Settings
-from assetbatch.database import queue, rate_limit
+from assetbatch.database import rate_limit
+from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Slot
 from assetbatch.jobs import calls, drain, queue_work, run, worker
 from assetbatch.jobs.clock import Stop

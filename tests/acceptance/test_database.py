@@ -19,9 +19,9 @@ import psycopg
 import pytest
 
 from assetbatch.config.database import uri
-from assetbatch.database import schema
-from assetbatch.database.backup import REPLACED, RESTORING
 from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database.setup import schema
+from assetbatch.database.setup.backup import REPLACED, RESTORING
 from tests.conftest import Commands, open_database, wait_until
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from assetbatch.config.loading import survey
 from assetbatch.database import connection as connections
-from assetbatch.database import schema
 from assetbatch.database.connection import Connection
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
 from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.database.setup import schema
 from assetbatch.report import doctor
 from assetbatch.report.doctor import Finding, Level, host, view
 from assetbatch.sandbox.server import Sandbox

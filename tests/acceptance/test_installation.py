@@ -18,7 +18,7 @@ from psycopg import sql
 
 from assetbatch import __version__
 from assetbatch import config as configuration
-from assetbatch.database import schema
+from assetbatch.database.setup import schema
 from assetbatch.errors import Interrupted
 from assetbatch.jobs import priority
 from assetbatch.jobs.clock import Stop

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from assetbatch.database import schema
+from assetbatch.database.setup import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,11 @@ import pytest
 
 from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH, Harvest
-from assetbatch.database import bar_absences, bar_holes, bar_pages, bars, schema
+from assetbatch.database.bars import absences as bar_absences
+from assetbatch.database.bars import holes as bar_holes
+from assetbatch.database.bars import pages as bar_pages
+from assetbatch.database.bars import state as bars
+from assetbatch.database.setup import schema
 from assetbatch.failures import FailureKind
 from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Bar, Role, Span
@@ -22,7 +26,7 @@ from tests.world import DAY, HOUR, TUESDAY, add_assets
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from assetbatch.database.bar_pages import StoredBars
+    from assetbatch.database.bars.pages import StoredBars
     from assetbatch.database.connection import Connection
     from assetbatch.database.embedded import EmbeddedServer
 

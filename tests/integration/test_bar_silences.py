@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from assetbatch.database import bar_absences, schema
+from assetbatch.database.bars import absences as bar_absences
+from assetbatch.database.setup import schema
 from assetbatch.jobs import backfill
 from assetbatch.jobs.run import Start
 from assetbatch.sandbox import routes

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 import requests
 
-from assetbatch.database import bar_absences, schema
-from assetbatch.database.bars import KEEP_PARTITIONS
+from assetbatch.database.bars import absences as bar_absences
+from assetbatch.database.bars.state import KEEP_PARTITIONS
+from assetbatch.database.setup import schema
 from assetbatch.failures import FailureKind
 from assetbatch.jobs import backfill, bar_catalogue
 from assetbatch.jobs.bars import MOST_AT_ONCE

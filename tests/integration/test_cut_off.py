@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import psycopg
 import pytest
 
-from assetbatch.database import queue
+from assetbatch.database.queue import items as queue
 from tests import world as worlds
 from tests.relay import Relay, Where
 from tests.world import NO_ASSETS, QUICK, UNLIMITED

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from assetbatch import market_hours
-from assetbatch.database import queue
 from assetbatch.database.errors import translated_errors
+from assetbatch.database.queue import items as queue
 from assetbatch.errors import DatabaseUnavailableError, Interrupted, SourceMismatchError
 from assetbatch.jobs.clock import Stop
 from assetbatch.markets import Market

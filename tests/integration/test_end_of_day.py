@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from assetbatch.database import entitlements, schema
+from assetbatch.database import entitlements
+from assetbatch.database.setup import schema
 from assetbatch.jobs import forecast, priority
 from assetbatch.jobs.calls import Calls
 from assetbatch.model import Access, AssetType, CallKind

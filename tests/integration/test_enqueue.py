@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from assetbatch import planner
-from assetbatch.database import queue
 from assetbatch.database.connection import Row
-from assetbatch.database.queue import Ending, State
+from assetbatch.database.queue import items as queue
+from assetbatch.database.queue.items import Ending, State
 from assetbatch.failures import FailureKind
 from assetbatch.market_hours import market_of
 from assetbatch.markets import Market

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from assetbatch.database import schema
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.embedded.place import Place
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules, Slot
+from assetbatch.database.setup import schema
 from assetbatch.failures import CallError
 from tests.conftest import open_database, wait_until
 from tests.world import RULES

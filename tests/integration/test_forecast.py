@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from assetbatch.database import schema
+from assetbatch.database.setup import schema
 from assetbatch.jobs import forecast
 from assetbatch.model import CallKind
 from tests.integration import test_bars_job

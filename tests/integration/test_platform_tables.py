@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from assetbatch.database import platform, schema
 from assetbatch.database.errors import translated_errors
+from assetbatch.database.setup import platform, schema
 from assetbatch.errors import SchemaError
 from tests.conftest import open_database
 from tests.integration.test_refused_prices import store

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from assetbatch import planner
-from assetbatch.database import catalogue, queue
-from assetbatch.database.enqueue import enqueue
-from assetbatch.database.queue import BroughtBack, Ending, Item, State
+from assetbatch.database import catalogue
+from assetbatch.database.queue import items as queue
+from assetbatch.database.queue.enqueue import enqueue
+from assetbatch.database.queue.items import BroughtBack, Ending, Item, State
 from assetbatch.errors import EXIT_BUG
 from assetbatch.failures import FailureKind
 from assetbatch.model import Asset, AssetType, Failure, Priority, Role

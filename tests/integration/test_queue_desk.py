@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from assetbatch.database import queue, queue_desk
-from assetbatch.database.queue import Ending, State
+from assetbatch.database.queue import admin as queue_desk
+from assetbatch.database.queue import items as queue
+from assetbatch.database.queue.items import Ending, State
 from assetbatch.failures import FailureKind
 from assetbatch.model import Failure, Priority
 from tests.conftest import open_database

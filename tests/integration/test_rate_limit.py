@@ -10,8 +10,9 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel, sql
 
-from assetbatch.database import rate_limit, schema
+from assetbatch.database import rate_limit
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules, Slot
+from assetbatch.database.setup import schema
 from assetbatch.failures import CallError, FailureKind
 from tests.conftest import open_database
 

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from assetbatch.config import Config
 from assetbatch.database import catalogue
-from assetbatch.database.bar_absences import RefusedBars
+from assetbatch.database.bars.absences import RefusedBars
 from assetbatch.database.catalogue import SyncState
 from assetbatch.database.connection import Connection
 from assetbatch.database.outbox import Refusal
-from assetbatch.database.overview import Overview
-from assetbatch.database.platform import Sight
+from assetbatch.database.read.overview import Overview
+from assetbatch.database.setup.platform import Sight
 from assetbatch.failures import FailureKind, hint_of
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement

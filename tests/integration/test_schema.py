@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from assetbatch import __version__
-from assetbatch.database import schema
 from assetbatch.database.errors import translated_errors
+from assetbatch.database.setup import schema
 from assetbatch.errors import SchemaError, SourceMismatchError
 from tests.conftest import open_database, wait_until
 

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from assetbatch.config import Config
 from assetbatch.config.assets import Row, Table, read_csv
 from assetbatch.config.given import CONTROL
-from assetbatch.database import catalogue, schema, symbols
+from assetbatch.database import catalogue, symbols
 from assetbatch.database.connection import Connection
 from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database.setup import schema
 from assetbatch.errors import ConfigurationError, Interrupted, SchemaError, SourceMismatchError
 from assetbatch.failures import CallError
 from assetbatch.jobs import drain, enqueue

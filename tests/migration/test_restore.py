@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from assetbatch.database import queue, restore
 from assetbatch.database.leases import Lease
+from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules
+from assetbatch.database.setup import restore
 from assetbatch.failures import CallError
 from tests.conftest import Commands, open_database, wait_until
 from tests.world import RULES

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from assetbatch.database import schema
+from assetbatch.database.setup import schema
 from tests.conftest import open_database
 
 if TYPE_CHECKING:

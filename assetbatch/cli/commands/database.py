@@ -85,7 +85,7 @@ def dump(
     if output is None and written_as is Format.CUSTOM and sys.stdout.isatty():
         raise typer.BadParameter("a backup is nothing to look at: name an --output, or send it into a pipe")
 
-    from assetbatch.database import backup
+    from assetbatch.database.setup import backup
     from assetbatch.report.progress import ProgressBar
 
     with current.connected(config):
@@ -128,7 +128,7 @@ def restore(
     config, server = _embedded()
 
     from assetbatch.cli.commands import installation
-    from assetbatch.database import backup
+    from assetbatch.database.setup import backup
     from assetbatch.report.progress import ProgressBar
 
     installation.refuse_second_server(config)
@@ -159,7 +159,7 @@ def restore(
 
 def _opened(file: Path) -> IO[bytes]:
     """Open a backup. Raises BadParameter where it is none that pg_restore reads from a file."""
-    from assetbatch.database import backup
+    from assetbatch.database.setup import backup
 
     try:
         source = file.open("rb", buffering=0)
@@ -176,7 +176,7 @@ def _opened(file: Path) -> IO[bytes]:
 
 def _content(config: Config) -> str | None:
     """Return the size of what would be replaced; None: nothing would."""
-    from assetbatch.database import backup
+    from assetbatch.database.setup import backup
 
     try:
         with current.connected(config) as connection:
@@ -188,7 +188,7 @@ def _content(config: Config) -> str | None:
 def _prepared(config: Config, beside: str, file: Path) -> Installed:
     """Bring a backup up to date that has not yet taken its place."""
     from assetbatch.cli.commands import installation
-    from assetbatch.database import schema
+    from assetbatch.database.setup import schema
 
     there = replace(config, database=replace(config.database, name=beside))
     with current.connected(there) as connection:

@@ -85,7 +85,7 @@ def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: 
 
     Raises DatabaseUnavailableError when it stays away, AnswerLostError when nobody reads any more.
     """
-    from assetbatch.database import schema
+    from assetbatch.database.setup import schema
 
     patience_seconds = 0.0
     while True:

@@ -19,8 +19,8 @@ from assetbatch.report.words import counted
 if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
-    from assetbatch.database.pending import Pending
-    from assetbatch.database.restore import Restored
+    from assetbatch.database.setup.pending import Pending
+    from assetbatch.database.setup.restore import Restored
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def init(
 
 
 def _print_grants(role: str) -> None:
-    from assetbatch.database import schema
+    from assetbatch.database.setup import schema
 
     if current.json:
         print_json({"sql": schema.grants(role)})
@@ -77,8 +77,8 @@ def _print_grants(role: str) -> None:
 
 def _check(config: Config) -> None:
     """Show what `init` would do; raise what it would fail with."""
-    from assetbatch.database import pending
-    from assetbatch.database.platform import PlatformTablesError
+    from assetbatch.database.setup import pending
+    from assetbatch.database.setup.platform import PlatformTablesError
 
     refuse_second_server(config)
     partitioned = config.settings.bars.retention_months is not None
@@ -154,7 +154,9 @@ def _install(config: Config, *, restored: bool) -> None:
 
 def install(config: Config, connection: Connection, *, restored: bool) -> Installed:
     """Create or upgrade what is in the database, and mend what a backup brought back."""
-    from assetbatch.database import bars, catalogue, schema
+    from assetbatch.database import catalogue
+    from assetbatch.database.bars import state as bars
+    from assetbatch.database.setup import schema
 
     partitioned = config.settings.bars.retention_months is not None
     applied = schema.migrate(connection, partition_bars=partitioned)
@@ -195,8 +197,8 @@ def print_installed(config: Config, done: Installed) -> None:
 
 def mend(config: Config, connection: Connection) -> Restored:
     """Make a database that a backup brought back safe to go on with."""
-    from assetbatch.database import restore
     from assetbatch.database.rate_limit import key_fingerprint, rules_of
+    from assetbatch.database.setup import restore
 
     return restore.mend(
         connection,

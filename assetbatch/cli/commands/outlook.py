@@ -18,7 +18,7 @@ def probe() -> None:
     config = current.load_config()
 
     from assetbatch.cli import lifecycle
-    from assetbatch.database import schema
+    from assetbatch.database.setup import schema
     from assetbatch.jobs import probe as jobs
     from assetbatch.report.documents import probe_document
     from assetbatch.report.progress import ProgressBar

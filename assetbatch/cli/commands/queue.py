@@ -11,7 +11,7 @@ import typer
 from assetbatch.cli.asking import require_yes
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.trouble import named, tell
-from assetbatch.database.queue import State
+from assetbatch.database.queue.items import State
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.failures import FailureKind
 from assetbatch.report.words import counted
@@ -107,7 +107,8 @@ def list_items(
     """
     config = current.load_config()
 
-    from assetbatch.database import queue_desk, schema
+    from assetbatch.database.queue import admin as queue_desk
+    from assetbatch.database.setup import schema
 
     with current.connected(config) as connection:
         schema.check(connection)
@@ -140,7 +141,8 @@ def retry(
         raise typer.BadParameter("name symbols, or give --all or --kind")
     config = current.load_config()
 
-    from assetbatch.database import queue_desk, schema
+    from assetbatch.database.queue import admin as queue_desk
+    from assetbatch.database.setup import schema
     from assetbatch.jobs.claims import step_seconds
 
     with current.connected(config) as connection:
@@ -169,7 +171,8 @@ def remove(
     """
     config = current.load_config()
 
-    from assetbatch.database import queue_desk, schema
+    from assetbatch.database.queue import admin as queue_desk
+    from assetbatch.database.setup import schema
 
     with current.connected(config) as connection:
         schema.check(connection)
@@ -192,7 +195,8 @@ def clear(
     """
     config = current.load_config()
 
-    from assetbatch.database import queue_desk, schema
+    from assetbatch.database.queue import admin as queue_desk
+    from assetbatch.database.setup import schema
 
     states = state or [one for one in State if one is not State.LEASED]
     with current.connected(config) as connection:

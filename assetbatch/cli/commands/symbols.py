@@ -35,7 +35,8 @@ def list_assets(
     """
     config = current.load_config()
 
-    from assetbatch.database import schema, symbols
+    from assetbatch.database import symbols
+    from assetbatch.database.setup import schema
     from assetbatch.report import symbols_view
 
     with current.connected(config) as connection:
@@ -64,7 +65,8 @@ def remove(
     """
     config = current.load_config()
 
-    from assetbatch.database import schema, symbols
+    from assetbatch.database import symbols
+    from assetbatch.database.setup import schema
 
     with current.connected(config) as connection:
         schema.check(connection)

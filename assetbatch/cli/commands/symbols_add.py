@@ -208,7 +208,7 @@ def _import_matching(
 @contextmanager
 def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
     """Open the database for work that may make calls: it ends by a signal and in bounded time."""
-    from assetbatch.database import schema
+    from assetbatch.database.setup import schema
     from assetbatch.jobs import symbols as job
     from assetbatch.report.progress import ProgressBar
 

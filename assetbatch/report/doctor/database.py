@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from assetbatch.database import doctor, platform, schema
+from assetbatch.database.read import doctor
+from assetbatch.database.setup import platform, schema
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
 
 if TYPE_CHECKING:

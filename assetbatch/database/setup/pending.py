@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from assetbatch.database import bars, catalogue, schema
-from assetbatch.database.platform import guards, lacks
+from assetbatch.database import catalogue
+from assetbatch.database.bars import state as bars
+from assetbatch.database.setup import schema
+from assetbatch.database.setup.platform import guards, lacks
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:

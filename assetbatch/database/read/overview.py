@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from assetbatch.database import entitlements, outbox, platform
+from assetbatch.database import entitlements, outbox
 from assetbatch.database.query import Query
+from assetbatch.database.setup import platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection, Row
     from assetbatch.database.outbox import Refusal
-    from assetbatch.database.platform import Sight
+    from assetbatch.database.setup.platform import Sight
     from assetbatch.model import Access, AssetType
     from assetbatch.planner import Days, Entitlement
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.platform import lacks
+from assetbatch.database.setup.platform import lacks
 
 if TYPE_CHECKING:
     from datetime import datetime

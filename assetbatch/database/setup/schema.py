@@ -18,8 +18,8 @@ import psycopg
 from psycopg import sql
 
 from assetbatch import __version__
-from assetbatch.database.platform import PlatformTablesError, keep_provider, lacks
 from assetbatch.database.query import Query
+from assetbatch.database.setup.platform import PlatformTablesError, keep_provider, lacks
 from assetbatch.errors import SchemaError, SourceMismatchError
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def source() -> Query[str | None]:
 
 def grants(role: str) -> str:
     """Write the SQL that grants `role` the least that the jobs need, for the owner of the tables to run."""
-    template = files("assetbatch.database").joinpath("grants.sql").read_text("utf-8")
+    template = files("assetbatch.database.setup").joinpath("grants.sql").read_text("utf-8")
     texts = {":role": sql.Identifier(role).as_string(), ":'role'": sql.Literal(role).as_string().lstrip()}
     # At once: a role may be called as one of them.
     return re.sub(":role|:'role'", lambda found: texts[found[0]], template)

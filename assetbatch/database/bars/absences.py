@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch.bars import TOLD_AGAIN
-from assetbatch.database.bar_holes import HELD
+from assetbatch.database.bars.holes import HELD
 from assetbatch.database.query import Query
 
 if TYPE_CHECKING:

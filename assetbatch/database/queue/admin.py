@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from assetbatch.database.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
-from assetbatch.database.queue import State
+from assetbatch.database.queue.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
+from assetbatch.database.queue.items import State
 from assetbatch.database.retries import in_transaction
 from assetbatch.model import Priority
 

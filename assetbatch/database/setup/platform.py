@@ -192,7 +192,7 @@ class Lack:
 
 def lacks(connection: Connection) -> list[Lack]:
     """Return what the platform's tables lack: tables, columns, their types, then keys over them."""
-    statement = files("assetbatch.database").joinpath("platform_lacks.sql").read_text("utf-8")
+    statement = files("assetbatch.database.setup").joinpath("platform_lacks.sql").read_text("utf-8")
     found = [Lack(row["what"], row["statement"]) for row in connection.execute(sql.SQL(statement))]
     may_read = connection.execute(MAY_READ_PROVIDERS).fetchone()
     if may_read and may_read["yes"] and not any(PROVIDERS in one.statement for one in found):

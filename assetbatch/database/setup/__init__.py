@@ -1,0 +1,1 @@
+"""Schema, the platform's tables, and backups."""
