@@ -76,7 +76,7 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Harvest:
+class JudgedPage:
     """What a page is good for: bars, and where in what it covers there is none.
 
     `until` is how far it covers: bars that end by then are final. `whole`: there is no further page; `refused`: where
@@ -148,7 +148,7 @@ def next_hole(holes: Sequence[Span]) -> Span | None:
     return Span(since, until)
 
 
-def harvest(
+def judge(
     span: Span,
     bars: BarSeries,
     *,
@@ -156,7 +156,7 @@ def harvest(
     invalid: Iterable[datetime] = (),
     asked_at: datetime,
     settle: timedelta,
-) -> Harvest:
+) -> JudgedPage:
     """Return what a page is good for that was asked for at `asked_at`.
 
     A bar is final when it was asked for `settle` after its end. The last one of a page that is not the last may have
@@ -172,7 +172,7 @@ def harvest(
     bars = bars.without(spoilt)
     settled = bars.times[: bisect_left(bars.times, until)]
     ends = [span.since - LENGTH, *settled, until]
-    return Harvest(
+    return JudgedPage(
         bars,
         tuple(Span(before + LENGTH, ts) for before, ts in pairwise(ends) if before + LENGTH < ts),
         tuple(Span(ts, ts + LENGTH) for ts in sorted(spoilt)),
@@ -181,7 +181,7 @@ def harvest(
     )
 
 
-def without(found: Harvest, refused: Collection[datetime]) -> Harvest:
+def without(found: JudgedPage, refused: Collection[datetime]) -> JudgedPage:
     """Return what a page is good for of which the bars of these times could not be stored."""
     spans = tuple(Span(ts, ts + LENGTH) for ts in sorted(refused))
     return replace(found, bars=found.bars.without(refused), refused=spans)

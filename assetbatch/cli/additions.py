@@ -53,7 +53,7 @@ def _line_number(fault: Fault) -> int:
 def tell_added(
     config: Config, added: Added, *, reference: Reference | None = None, chosen: Selection | None = None
 ) -> None:
-    """Tell what was stored, and what was not and why; raise Exit where the platform's table refused an asset."""
+    """Report what was stored, and what was not and why; raise Exit where the platform's table refused an asset."""
     if current.json:
         from assetbatch.report import symbols_view
 

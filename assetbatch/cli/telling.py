@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current, working_folder
-from assetbatch.cli.told import Cause, End, Telling, Verdict, review
+from assetbatch.cli.trouble_state import Cause, End, Telling, Verdict, review
 from assetbatch.report.words import counted
 from assetbatch.schedule import JOBS
 
@@ -73,7 +73,7 @@ def begin() -> None:
 
 
 def finish(*, well: bool) -> None:
-    """Tell what nobody has told yet: warnings of the log, and that earlier trouble has ended."""
+    """Report what nobody has told yet: warnings of the log, and that earlier trouble has ended."""
     if not _state.is_weighed:
         weigh([], well=well, exit_code=0)
 

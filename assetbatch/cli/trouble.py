@@ -18,7 +18,7 @@ from assetbatch.report.words import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from assetbatch.cli.told import Cause
+    from assetbatch.cli.trouble_state import Cause
     from assetbatch.errors import AssetbatchError
     from assetbatch.failures import FailureKind
     from assetbatch.model import RunResult
@@ -32,7 +32,7 @@ VARYING = re.compile(r"[\w.:+-]*\d[\w.:+-]*( times)?|\bonce\b")
 
 
 def tell_error(error: AssetbatchError | Interrupted) -> None:
-    """Tell of an error that ended the command."""
+    """Report an error that ended the command."""
     key = f"{type(error).__name__} {error.exit_code} {_constant(error.reason)}"
     met = cause(key, error.reason.partition("\n")[0], lasts=not isinstance(error, Interrupted))
     if not all(weigh([met], well=False, exit_code=error.exit_code)):
@@ -45,7 +45,7 @@ def tell_error(error: AssetbatchError | Interrupted) -> None:
 
 
 def tell_bug(error: Exception) -> None:
-    """Tell of an error that nobody foresaw, with its traceback."""
+    """Report an error that nobody foresaw, with its traceback."""
     name = type(error).__name__
     places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
     met = cause(" ".join([name, *places]), f"an unexpected error ({name}): this is a bug")
@@ -54,7 +54,7 @@ def tell_bug(error: Exception) -> None:
 
 
 def tell(reason: str, *, exit_code: int = 0) -> None:
-    """Tell of something that did not go as it was asked."""
+    """Report something that did not go as it was asked."""
     level = logging.ERROR if exit_code else logging.WARNING
     say(
         [f"assetbatch {current.command}: {reason}"], {"exit_code": exit_code, "reason": reason, "hint": ""}, level=level
@@ -62,7 +62,7 @@ def tell(reason: str, *, exit_code: int = 0) -> None:
 
 
 def tell_failures(result: RunResult) -> None:
-    """Tell of the assets that a run could not update, those of one cause together, and of what else went wrong.
+    """Report the assets that a run could not update, those of one cause together, and of what else went wrong.
 
     A run that went well tells that earlier trouble has ended.
     """

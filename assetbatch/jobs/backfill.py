@@ -20,8 +20,8 @@ from assetbatch.jobs.bar_spans import SpanBars
 from assetbatch.jobs.bars import MOST_AT_ONCE, Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.clock import Clock
+from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.run import perform, renewal_seconds, skipped, unknown_tickers
-from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Worker
 from assetbatch.model import Span
@@ -100,8 +100,8 @@ def foresee(
     """
     clock = Clock(schema.check(connection))
     api_key = config.api_key.reveal() if config.api_key else None
-    sight = Sight(connection, config, clock, api_key=api_key)
-    wanted = Wanted(config, sight, clock)
+    entitlements = Entitlements(connection, config, clock, api_key=api_key)
+    wanted = Wanted(config, entitlements, clock)
     assets = catalogue.enabled_assets(connection, symbols)
     unknown = catalogue.unknown_tickers(connection, symbols)
     spans: dict[str, Span] = {}
@@ -124,7 +124,7 @@ def foresee(
                 asset.symbol,
                 span,
                 now=clock.now(),
-                told=sight.told,
+                told=entitlements.told,
                 held=timedelta(0),
                 at_once=True,
             )
@@ -161,10 +161,10 @@ def backfill(
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        sight = Sight(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
+        entitlements = Entitlements(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
         calls = Calls(run, api_key, Lane.QUEUE, clients=MOST_AT_ONCE if run.config.calls_per_window is None else 1)
         known = bar_absences.release(run.connection, list(foreseen.spans), now=run.clock.now())
-        work = SpanBars(run, calls, sight, foreseen.spans, refetch=refetch, known_refused=known)
+        work = SpanBars(run, calls, entitlements, foreseen.spans, refetch=refetch, known_refused=known)
         began = time.monotonic()
 
         def tell() -> None:
@@ -173,7 +173,7 @@ def backfill(
             seconds = max(foreseen.seconds - (time.monotonic() - began), seconds_for(left, run.config))
             progress(Progress(work.todo[0], bars.stored, made, left, seconds))
 
-        bars = Bars(run, calls, sight, work, progress=tell)
+        bars = Bars(run, calls, entitlements, work, progress=tell)
         calls.warm_up()
         Worker(run, calls, [bars], begin_until=began + limit).work()
         return _result(run, bars, foreseen)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from assetbatch.bars import Harvest
+    from assetbatch.bars import JudgedPage
     from assetbatch.database.bars.pages import StoredBars
     from assetbatch.database.bars.state import Claimed
     from assetbatch.failures import CallError
+    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
-    from assetbatch.jobs.sight import Sight
     from assetbatch.jobs.wanted import Wanted
     from assetbatch.model import Bar, Trouble
 
@@ -63,10 +63,10 @@ class BarWork(Protocol):
     def known(self, one: BarCall) -> Mapping[datetime, tuple[Bar, bool]]:
         """Read the bars that the page may have again: of those that are no news, not even a lock is to be written."""
 
-    def written(self, one: BarCall, found: Harvest, known: Mapping[datetime, tuple[Bar, bool]]) -> None:
+    def written(self, one: BarCall, found: JudgedPage, known: Mapping[datetime, tuple[Bar, bool]]) -> None:
         """Look at what was written, within its transaction, which may be repeated."""
 
-    def stored(self, one: BarCall, found: Harvest) -> None:
+    def stored(self, one: BarCall, found: JudgedPage) -> None:
         """Go on after a page that is stored."""
 
     def refused(self, one: BarCall, stored: StoredBars) -> None:
@@ -91,9 +91,9 @@ class BarWork(Protocol):
 class BarLeases:
     """The leases that one run takes on assets' bars, and what is missing of them."""
 
-    def __init__(self, run: Run, sight: Sight, wanted: Wanted, *, at_once: bool = False) -> None:
+    def __init__(self, run: Run, entitlements: Entitlements, wanted: Wanted, *, at_once: bool = False) -> None:
         self._run = run
-        self._sight = sight
+        self._entitlements = entitlements
         self._wanted = wanted
         self._at_once = at_once
         self.seconds = rules_of(run.config).hold_seconds
@@ -138,6 +138,6 @@ class BarLeases:
             symbol,
             Span(since, until),
             now=self._run.clock.now(),
-            told=self._sight.told,
+            told=self._entitlements.told,
             at_once=self._at_once,
         )

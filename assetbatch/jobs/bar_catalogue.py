@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from assetbatch.bars import Harvest
+    from assetbatch.bars import JudgedPage
     from assetbatch.database.bars.pages import StoredBars
     from assetbatch.database.bars.state import Claimed
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
+    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
-    from assetbatch.jobs.sight import Sight
     from assetbatch.model import AssetType, Bar, Trouble
 
 # How many assets a list of those that are due names at most, and how soon the next list is made.
@@ -42,13 +42,13 @@ SCAN_SECONDS = 1.0
 class CatalogueBars:
     """The calls for bars that a run may make. `symbols`: only for the newest of these; None: of all, and for holes."""
 
-    def __init__(self, run: Run, sight: Sight, *, symbols: list[str] | None = None) -> None:
+    def __init__(self, run: Run, entitlements: Entitlements, *, symbols: list[str] | None = None) -> None:
         self._run = run
-        self._sight = sight
+        self._entitlements = entitlements
         self._symbols = symbols
-        self.wanted = Wanted(run.config, sight, run.clock)
+        self.wanted = Wanted(run.config, entitlements, run.clock)
         self.ended_by: Trouble | None = None
-        self._leases = BarLeases(run, sight, self.wanted)
+        self._leases = BarLeases(run, entitlements, self.wanted)
         self._due: deque[str] = deque()
         self._holed: deque[str] = deque()
         self._listed_at: float | None = None
@@ -59,14 +59,14 @@ class CatalogueBars:
 
     def waiting(self) -> list[str]:
         """Return whose newest bars are due and are not asked for by this run."""
-        if not self.wanted.enabled or not self._sight.may(Access.BARS):
+        if not self.wanted.enabled or not self._entitlements.may(Access.BARS):
             return []
         self._list_due()
         return list(self._due)
 
     def has_work(self) -> bool:
         """Return whether a call would be of use now."""
-        if self.ended_by or not self.wanted.enabled or not self._sight.may(Access.BARS):
+        if self.ended_by or not self.wanted.enabled or not self._entitlements.may(Access.BARS):
             return False
         if self._due or self._holed:
             return True
@@ -164,10 +164,10 @@ class CatalogueBars:
         span = Span(one.span.since, track.watermark + core.LENGTH)
         return bar_pages.read(self._run.connection, one.symbol, span)
 
-    def written(self, one: BarCall, found: Harvest, known: Mapping[datetime, tuple[Bar, bool]]) -> None:
+    def written(self, one: BarCall, found: JudgedPage, known: Mapping[datetime, tuple[Bar, bool]]) -> None:
         """Need nothing of it."""
 
-    def stored(self, one: BarCall, found: Harvest) -> None:
+    def stored(self, one: BarCall, found: JudgedPage) -> None:
         """Ask for the rest of it, or look whether that was the last hole."""
         if not (found.whole and one.newest):
             self._again(one)

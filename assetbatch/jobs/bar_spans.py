@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from assetbatch.bars import Harvest
+    from assetbatch.bars import JudgedPage
     from assetbatch.database.bars.pages import StoredBars
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls
+    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
-    from assetbatch.jobs.sight import Sight
     from assetbatch.model import Bar, Span
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class SpanBars:
         self,
         run: Run,
         calls: Calls,
-        sight: Sight,
+        entitlements: Entitlements,
         spans: Mapping[str, Span],
         *,
         refetch: bool,
@@ -54,13 +54,13 @@ class SpanBars:
     ) -> None:
         self._run = run
         self._calls = calls
-        self._sight = sight
+        self._entitlements = entitlements
         self._spans = dict(spans)
         self._refetch = refetch
         self._known_refused = known_refused
-        self.wanted = Wanted(run.config, sight, run.clock)
+        self.wanted = Wanted(run.config, entitlements, run.clock)
         self.ended_by: Trouble | None = None
-        self._leases = BarLeases(run, sight, self.wanted, at_once=True)
+        self._leases = BarLeases(run, entitlements, self.wanted, at_once=True)
         self._waiting = deque(spans)
         self._last_holes: dict[str, Span] = {}
         # Where the first hole of each begins: a page from there on leaves nothing to look for.
@@ -86,7 +86,7 @@ class SpanBars:
         while self._waiting and self._missing(self._waiting[0]) is None:
             self._waiting.popleft()
         if self._waiting and self.ended_by is None:
-            self.ended_by = self._sight.refusal(Access.BARS)
+            self.ended_by = self._entitlements.refusal(Access.BARS)
         return bool(self._waiting) and self.ended_by is None
 
     def _missing(self, symbol: str) -> Span | None:
@@ -130,7 +130,7 @@ class SpanBars:
         """Read what is there of what is asked for once more."""
         return bar_pages.read(self._run.connection, one.symbol, one.span) if self._refetch else {}
 
-    def written(self, one: BarCall, found: Harvest, known: Mapping[datetime, tuple[Bar, bool]]) -> None:
+    def written(self, one: BarCall, found: JudgedPage, known: Mapping[datetime, tuple[Bar, bool]]) -> None:
         """Find the bars that have changed; leave out what was asked for once more."""
         if not self._refetch:
             return
@@ -142,7 +142,7 @@ class SpanBars:
                 self._changed[symbol, ts] = ChangedBar(symbol, old, new)
         self._spans[symbol] = replace(self._spans[symbol], since=one.span.until if found.whole else found.until)
 
-    def stored(self, one: BarCall, found: Harvest) -> None:
+    def stored(self, one: BarCall, found: JudgedPage) -> None:
         """Go on with the asset until nothing is missing."""
         if not (found.whole and found.until >= one.span.until and one.span.since == self._oldest.get(one.symbol)):
             self._again(one)

@@ -33,13 +33,13 @@ from assetbatch.provider import endpoints
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from assetbatch.bars import Harvest
+    from assetbatch.bars import JudgedPage
     from assetbatch.database.runs import CallRecord
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls, Landed
+    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
-    from assetbatch.jobs.sight import Sight
     from assetbatch.model import Call
     from assetbatch.provider.results import Page
 
@@ -63,11 +63,17 @@ class Bars(Source, Generic[W]):
     """
 
     def __init__(
-        self, run: Run, calls: Calls, sight: Sight, work: W, *, progress: Callable[[], object] = lambda: None
+        self,
+        run: Run,
+        calls: Calls,
+        entitlements: Entitlements,
+        work: W,
+        *,
+        progress: Callable[[], object] = lambda: None,
     ) -> None:
         self._run = run
         self._calls = calls
-        self._sight = sight
+        self._entitlements = entitlements
         self._progress = progress
         self.work = work
         self.assets: set[str] = set()
@@ -115,7 +121,7 @@ class Bars(Source, Generic[W]):
             self._landed(one.work, one.answer, one.record)
 
     def _landed(self, one: BarCall, page: Page, record: CallRecord) -> None:
-        self._sight.learn(one.call, None)
+        self._entitlements.learn(one.call, None)
         asset, minutes = one.claimed.track.asset, one.call.minutes
         if self._has_minutes_only(one, page):
             log.info("%s has no 5-minute bars: asking for 1-minute bars", asset.symbol)
@@ -132,7 +138,7 @@ class Bars(Source, Generic[W]):
             )
             self.work.anew(one)
             return
-        found = core.harvest(
+        found = core.judge(
             one.span,
             core.built(page.bars) if minutes == 1 else page.bars,
             more=page.more,
@@ -186,7 +192,7 @@ class Bars(Source, Generic[W]):
         until = min(one.span.until, one.asked_at)
         return market_hours.open_time(market, one.span.since, until) >= core.SILENT
 
-    def _write(self, one: BarCall, found: Harvest, *, carefully: bool) -> tuple[StoredBars | None, bool]:
+    def _write(self, one: BarCall, found: JudgedPage, *, carefully: bool) -> tuple[StoredBars | None, bool]:
         """Write a page, if this run still has the right to; the record of its call stays in any case.
 
         Return what was stored, None: nothing; and whether the right was ours.
@@ -230,7 +236,7 @@ class Bars(Source, Generic[W]):
             self.work.written(one, found, before)
         return stored, True
 
-    def _finish(self, one: BarCall, found: Harvest) -> None:
+    def _finish(self, one: BarCall, found: JudgedPage) -> None:
         track = one.claimed.track
         has_any = track.watermark is not None or found.has_final
         is_built = has_any and one.call.minutes == 1
@@ -261,12 +267,12 @@ class Bars(Source, Generic[W]):
                 self.work.skipped(one, self._skip(one))
                 return
             case Then.POSTPONE:
-                if self._sight.mode is Mode.END_OF_DAY:
-                    self._sight.not_yet(asset.asset_type)
+                if self._entitlements.mode is Mode.END_OF_DAY:
+                    self._entitlements.not_yet(asset.asset_type)
                 hour, now = planner.ASK_AGAIN.total_seconds(), self._run.clock.now()
                 bars.fail(connection, one.claimed, kind=kind.value, error=error.reason, first_seconds=hour, now=now)
             case Then.GIVE_BACK:
-                self._sight.learn(one.call, error)
+                self._entitlements.learn(one.call, error)
                 bars.release(connection, one.claimed)
             case _:
                 self._put_off(one, kind, error.reason)
@@ -284,7 +290,7 @@ class Bars(Source, Generic[W]):
         reaches = (core.floor(now - plans.reach(years)) for years in plans.HISTORY_YEARS)
         seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
         span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
-        bar_absences.note_not_entitled(connection, one.symbol, span, told=self._sight.told, noted_at=now)
+        bar_absences.note_not_entitled(connection, one.symbol, span, told=self._entitlements.told, noted_at=now)
         bars.release(connection, one.claimed)
         return span
 

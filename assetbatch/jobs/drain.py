@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from assetbatch.database import catalogue
 from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import Lane
-from assetbatch.jobs import sight as sights
+from assetbatch.jobs import entitlements as sights
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
+from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
-from assetbatch.jobs.sight import Sight
 from assetbatch.jobs.worker import Worker
 from assetbatch.model import AssetType
 from assetbatch.schedule import DRAIN_QUEUE
@@ -70,10 +70,12 @@ def drain_queue(
         config, connection = run.config, run.connection
         claims = Claims(config, connection, api_key, run_id=run.id)
         claims.brought_back(brought_back.answer)
-        sight = Sight(connection, config, run.clock, api_key=api_key, run_id=run.id, remembered=remembered)
+        entitlements = Entitlements(
+            connection, config, run.clock, api_key=api_key, run_id=run.id, remembered=remembered
+        )
         lanes = config.settings.provider.concurrency if config.calls_per_window is None else 1
         calls = Calls(run, api_key, Lane.QUEUE, clients=lanes)
-        bars = Bars(run, calls, sight, CatalogueBars(run, sight))
+        bars = Bars(run, calls, entitlements, CatalogueBars(run, entitlements))
         size = 0
 
         def tell() -> None:
@@ -81,7 +83,13 @@ def drain_queue(
                 progress(len(run.stored.updated) + len(run.stored.unchanged), size)
 
         items = QueueWork(
-            run, calls, sight, claims, max_items=bounds.max_items, served_anew=bars.work.look_again, progress=tell
+            run,
+            calls,
+            entitlements,
+            claims,
+            max_items=bounds.max_items,
+            served_anew=bars.work.look_again,
+            progress=tell,
         )
         worker = Worker(
             run,
@@ -99,7 +107,7 @@ def drain_queue(
                 size = queue.size(connection)
             calls.warm_up()
             worker.work()
-        return _result(run, claims, sight, bars, worker.ended_by)
+        return _result(run, claims, entitlements, bars, worker.ended_by)
 
     lease_seconds = None if shared else renewal_seconds(start.config)
     return perform(
@@ -113,7 +121,9 @@ def drain_queue(
     )
 
 
-def _result(run: Run, claims: Claims, sight: Sight, bars: Bars[CatalogueBars], ended_by: Trouble | None) -> RunResult:
+def _result(
+    run: Run, claims: Claims, entitlements: Entitlements, bars: Bars[CatalogueBars], ended_by: Trouble | None
+) -> RunResult:
     stored, dead = run.stored, claims.dead
     result = run.result(
         [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)],
@@ -122,9 +132,9 @@ def _result(run: Run, claims: Claims, sight: Sight, bars: Bars[CatalogueBars], e
     warnings = result.warnings + run.platform_warnings() + bars.work.warnings()
     if stored.deleted:
         warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(stored.deleted)}",)
-    warnings += unknown_tickers(sight.unknown(stored.failed))
-    if not run.config.priority_assets and sight.contradiction:  # else run-priority tells it
-        warnings += (sight.contradiction,)
+    warnings += unknown_tickers(entitlements.unknown(stored.failed))
+    if not run.config.priority_assets and entitlements.contradiction:  # else run-priority tells it
+        warnings += (entitlements.contradiction,)
     return replace(
         result,
         updated=tuple(stored.updated),
@@ -133,7 +143,7 @@ def _result(run: Run, claims: Claims, sight: Sight, bars: Bars[CatalogueBars], e
         requeued=tuple(claims.requeued),
         dead=tuple(failure.symbol for failure in dead),
         bars=bars.result,
-        newer_at=sight.newer_at(list(AssetType)),
+        newer_at=entitlements.newer_at(list(AssetType)),
         ended_by=ended_by,
         warnings=warnings,
     )

@@ -10,10 +10,10 @@ from assetbatch.database import catalogue
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.queue.enqueue import enqueue
 from assetbatch.database.rate_limit import key_fingerprint
-from assetbatch.jobs import sight
+from assetbatch.jobs import entitlements
 from assetbatch.jobs.claims import step_seconds
+from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.run import perform
-from assetbatch.jobs.sight import Sight
 from assetbatch.model import Role
 from assetbatch.planner import Mode
 from assetbatch.schedule import ENQUEUE_SECONDARY
@@ -34,7 +34,7 @@ def enqueue_secondary(
     start: Start, *, source: str, symbols: Sequence[str] | None = None, due_or_not: bool = False
 ) -> RunResult:
     """Enqueue the assets of `source` (config or database) that are due, or all of them; `symbols`: only these."""
-    remembered, is_as_configured = sight.remembered(start), catalogue.is_as_configured(start.config.assets)
+    remembered, is_as_configured = entitlements.remembered(start), catalogue.is_as_configured(start.config.assets)
     frequencies = catalogue.all_frequencies()
 
     def work(run: Run) -> RunResult:
@@ -43,7 +43,7 @@ def enqueue_secondary(
             catalogue.sync_with_config(connection, config.assets)
             connection.ask(frequencies)
         api_key = config.api_key.reveal() if config.api_key else None
-        seen = Sight(connection, config, run.clock, api_key=api_key, remembered=remembered)
+        seen = Entitlements(connection, config, run.clock, api_key=api_key, remembered=remembered)
 
         def served_before(update_frequency_seconds: int, market: Market) -> datetime:
             return planner.served_before(update_frequency_seconds, market, run.clock.started_at)

@@ -15,7 +15,7 @@ from assetbatch.database.read import forecast
 from assetbatch.database.setup import schema
 from assetbatch.jobs.backfill import seconds_for
 from assetbatch.jobs.clock import Clock
-from assetbatch.jobs.sight import Sight
+from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.markets import Market
 from assetbatch.model import Access, CallKind, Span
@@ -91,13 +91,13 @@ class _Forecaster:
     def __init__(self, config: Config, connection: Connection, clock: Clock) -> None:
         self._config = config
         self._connection = connection
-        self._sight = self._sight_at(clock)
+        self._entitlements = self._sight_at(clock)
         self._now = clock.started_at
-        self._days = self._sight.wanted_days() if self._sight.mode is Mode.END_OF_DAY else None
+        self._days = self._entitlements.wanted_days() if self._entitlements.mode is Mode.END_OF_DAY else None
 
-    def _sight_at(self, clock: Clock) -> Sight:
+    def _sight_at(self, clock: Clock) -> Entitlements:
         api_key = self._config.api_key.reveal() if self._config.api_key else None
-        return Sight(self._connection, self._config, clock, api_key=api_key)
+        return Entitlements(self._connection, self._config, clock, api_key=api_key)
 
     def forecast(self) -> Forecast:
         batch = self._config.settings.batch
@@ -118,25 +118,25 @@ class _Forecaster:
         total = sum(one.calls for one in calls)
         return Forecast(
             now=self._now,
-            mode=self._sight.mode,
+            mode=self._entitlements.mode,
             limit=self._config.calls_per_window,
             window_seconds=self._config.window_seconds,
             calls=tuple(calls),
             bars=tuple(found),
             fresh_at=last + timedelta(seconds=seconds_for(last_calls, self._config)),
             complete_at=max(last, drained if found else last) + timedelta(seconds=seconds_for(total, self._config)),
-            newer_at=self._sight.newer_at({asset.asset_type for asset in self._config.assets}),
+            newer_at=self._entitlements.newer_at({asset.asset_type for asset in self._config.assets}),
             unscanned=unscanned,
         )
 
     def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
         plan = planner.plan(
             self._connection.answer(catalogue.candidates(self._config.priority_assets)),
-            mode=self._sight.mode,
+            mode=self._entitlements.mode,
             batch_size=self._config.settings.provider.batch_size,
             now=at,
-            days=self._sight.days,
-            closed=self._sight.closed,
+            days=self._entitlements.days,
+            closed=self._entitlements.closed,
         )
         for kind in dict.fromkeys(call.kind for call in plan.calls):
             own = [call for call in plan.calls if call.kind is kind]
@@ -162,7 +162,7 @@ class _Forecaster:
         number = sum(items.values())
         if not number:
             return
-        if self._sight.mode is Mode.END_OF_DAY:
+        if self._entitlements.mode is Mode.END_OF_DAY:
             yield ForeseenCalls(DRAIN_QUEUE.name, at, CallKind.DAILY, len(items), number, tuple(items))
             return
         size = self._config.settings.provider.batch_size
@@ -172,13 +172,15 @@ class _Forecaster:
     def _resting(self, at: datetime) -> dict[Market, datetime | None]:
         """Return the markets that rest then, and since when; None: the vendor says so, nobody knows since when."""
         closed_at = {market: market_hours.last_close(market, at) for market in Market}
-        return {one: at for one, at in closed_at.items() if at is not None or one.asset_type in self._sight.closed}
+        return {
+            one: at for one, at in closed_at.items() if at is not None or one.asset_type in self._entitlements.closed
+        }
 
     def _bars(self, clock: Clock) -> tuple[list[ForeseenBars], int]:
         """Return the calls that bars need of which a job would find them due then; and how many were not looked at."""
-        sight = self._sight_at(clock)
-        wanted, connection = Wanted(self._config, sight, clock), self._connection
-        if not wanted.enabled or not sight.may(Access.BARS):
+        entitlements = self._sight_at(clock)
+        wanted, connection = Wanted(self._config, entitlements, clock), self._connection
+        if not wanted.enabled or not entitlements.may(Access.BARS):
             return [], 0
         symbols = [asset.symbol for asset in catalogue.enabled_assets(connection)]
         looked_at, now = symbols[:MOST_SCANNED], clock.now()
@@ -197,7 +199,7 @@ class _Forecaster:
             holes = []
             if until is not None and track.wanted_since < until:
                 span = Span(track.wanted_since, until)
-                holes = bar_holes.holes(connection, symbol, span, now=now, told=sight.told)
+                holes = bar_holes.holes(connection, symbol, span, now=now, told=entitlements.told)
             calls = core.calls_for(holes, market_hours.market_of(track.asset))
             if newest is not None:
                 # Whether the vendor has bars of 1 minute alone is asked by a call of its own.
@@ -205,7 +207,7 @@ class _Forecaster:
             if calls:
                 since = [*(hole.since for hole in holes), *([newest.since] if newest else [])]
                 found.append(ForeseenBars(symbol, since[0], calls))
-        if sight.tries(Access.BARS):
+        if entitlements.tries(Access.BARS):
             found = [replace(one, calls=1) for one in found[:1]]
         return found, len(symbols) - len(looked_at)
 

@@ -14,9 +14,9 @@ from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
+from assetbatch.jobs.entitlements import Entitlements, remembered
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
-from assetbatch.jobs.sight import Sight, remembered
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Worker
 from assetbatch.model import AssetType, Call, Failure
@@ -72,7 +72,7 @@ class _Update:
         self._run = run
         self._api_key = api_key
         self._assets = run.config.priority_assets
-        self._sight = Sight(
+        self._entitlements = Entitlements(
             run.connection, run.config, run.clock, api_key=api_key, run_id=run.id, remembered=first.remembered
         )
         self._not_due: list[Asset] = []
@@ -85,7 +85,7 @@ class _Update:
             "assets due: %d; calls planned on plan %s (%s): %d",
             len(self._assets) - len(self._not_due),
             config.plan,
-            self._sight.mode,
+            self._entitlements.mode,
             len(calls),
         )
         if calls:
@@ -93,19 +93,27 @@ class _Update:
         if not self._first.is_as_configured.answer:
             catalogue.sync_with_config(run.connection, config.assets)
         requests = Calls(run, self._api_key, Lane.PRIORITY)
-        work = CatalogueBars(run, self._sight, symbols=[asset.symbol for asset in self._assets])
-        bars = Bars(run, requests, self._sight, work)
+        work = CatalogueBars(run, self._entitlements, symbols=[asset.symbol for asset in self._assets])
+        bars = Bars(run, requests, self._entitlements, work)
         if calls or work.has_work():
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
         max_calls = None if config.calls_per_window is None else len(self._assets)
-        quotes = QuoteWork(run, requests, self._sight, self._replan, no_call_after=no_call_after, max_calls=max_calls)
+        quotes = QuoteWork(
+            run, requests, self._entitlements, self._replan, no_call_after=no_call_after, max_calls=max_calls
+        )
         first = Worker(run, requests, [quotes], begin_until=no_call_after)
-        if (barred := self._sight.barred) is not None:
+        if (barred := self._entitlements.barred) is not None:
             quotes.fail([asset for call in calls for asset in call.assets], barred.kind, barred.error)
         else:
-            quotes.plan([self._sight.widened(call) for call in calls if not planner.looks_back(call, self._sight.days)])
+            quotes.plan(
+                [
+                    self._entitlements.widened(call)
+                    for call in calls
+                    if not planner.looks_back(call, self._entitlements.days)
+                ]
+            )
             first.work()
             self._look_back(quotes, calls)
             first.work()
@@ -127,11 +135,11 @@ class _Update:
     def _plan(self, known: Sequence[Candidate]) -> list[Call]:
         plan = planner.plan(
             known,
-            mode=self._sight.mode,
+            mode=self._entitlements.mode,
             batch_size=self._run.config.settings.provider.batch_size,
             now=self._run.clock.started_at,
-            days=self._sight.days,
-            closed=self._sight.closed,
+            days=self._entitlements.days,
+            closed=self._entitlements.closed,
         )
         self._not_due += plan.not_due
         self._unchanged += plan.unchanged
@@ -141,7 +149,7 @@ class _Update:
         """Plan the priority assets of these calls anew."""
         covered = {symbol for call in calls for symbol in call.symbols}
         assets = [one for one in self._assets if one.symbol in covered]
-        return [self._sight.widened(call) for call in self._plan(self._known(assets))]
+        return [self._entitlements.widened(call) for call in self._plan(self._known(assets))]
 
     def _known(self, assets: Sequence[Asset]) -> list[Candidate]:
         return self._run.connection.answer(catalogue.candidates(assets))
@@ -154,24 +162,24 @@ class _Update:
 
         It tells gold on a holiday of its own from a ticker that does not exist.
         """
-        if self._sight.mode is Mode.LIVE or self._ends_run():
+        if self._entitlements.mode is Mode.LIVE or self._ends_run():
             return
         if any(failure.kind is FailureKind.MISSING for failure in self._run.stored.failed):
             planned = self._plan(self._known(self._assets))
-        calls = [call for call in planned if planner.looks_back(call, self._sight.days)]
+        calls = [call for call in planned if planner.looks_back(call, self._entitlements.days)]
         if len(calls) <= quotes.calls_left:
-            quotes.plan([self._sight.widened(call) for call in calls])
+            quotes.plan([self._entitlements.widened(call) for call in calls])
 
     def _missed(self, known: Sequence[Candidate]) -> list[Failure] | None:
         """Return what the finished days lack and should have, whoever asked for them; None: prices are live."""
-        if self._sight.mode is Mode.LIVE:
+        if self._entitlements.mode is Mode.LIVE:
             return None
         missed = [one for one in known if planner.is_missed(one, self._run.clock.now())]
         return [Failure(one.asset.symbol, FailureKind.MISSING, one.missing) for one in missed]
 
     def _look_at_markets(self, quotes: QuoteWork, requests: Calls, no_call_after: float) -> None:
         """Ask whether a market rests of which no asset has a price, at most hourly: a holiday is no failure."""
-        if self._sight.mode is Mode.END_OF_DAY:
+        if self._entitlements.mode is Mode.END_OF_DAY:
             return
         stored = self._run.stored
         failed = {failure.symbol: failure.kind for failure in stored.failed}
@@ -183,7 +191,7 @@ class _Update:
             if (own := [asset for asset in trading if asset.asset_type is market])
             and all(failed.get(asset.symbol) in WITHOUT_PRICE for asset in own)
         }
-        if not silent or not self._sight.may_ask_status() or quotes.calls_left < 1:
+        if not silent or not self._entitlements.may_ask_status() or quotes.calls_left < 1:
             return
         markets: dict[AssetType, bool] = {}
         try:
@@ -191,8 +199,8 @@ class _Update:
             markets = found.markets
         except CallError as error:
             log.info("the market's status is not known: %s", error)
-        self._sight.note_markets(markets)
-        rest = [one for one in trading if one.asset_type in silent & self._sight.closed]
+        self._entitlements.note_markets(markets)
+        rest = [one for one in trading if one.asset_type in silent & self._entitlements.closed]
         log.info("the vendor says that the market rests: %s", ", ".join(asset.symbol for asset in rest) or "none")
         if rest:
             symbols = {asset.symbol for asset in rest}
@@ -207,13 +215,13 @@ class _Update:
         served = [replace(candidate, served_at=run.clock.started_at) for candidate in known]
         calls = planner.plan(
             served,
-            mode=self._sight.mode,
+            mode=self._entitlements.mode,
             batch_size=run.config.settings.provider.batch_size,
             now=due,
-            days=self._sight.days,
-            closed=self._sight.closed,
+            days=self._entitlements.days,
+            closed=self._entitlements.closed,
         ).calls
-        bars = len(self._assets) if calls and Wanted(run.config, self._sight, run.clock).enabled else 0
+        bars = len(self._assets) if calls and Wanted(run.config, self._entitlements, run.clock).enabled else 0
         return limiter.foreseeing(
             calls=min(len(calls) + bars, len(self._assets)),
             due=due,
@@ -248,13 +256,13 @@ class _Update:
             failed=failed,
             others_updated=len(set(stored.updated) - set(own)),
             bars=bars.result,
-            newer_at=self._sight.newer_at({asset.asset_type for asset in self._assets}),
+            newer_at=self._entitlements.newer_at({asset.asset_type for asset in self._assets}),
             ended_by=bars.ended_by,
             warnings=(
                 *result.warnings,
                 *run.platform_warnings(),
                 *bars.work.warnings(),
-                *([self._sight.contradiction] if self._sight.contradiction else []),
-                *unknown_tickers(self._sight.unknown(strangers)),
+                *([self._entitlements.contradiction] if self._entitlements.contradiction else []),
+                *unknown_tickers(self._entitlements.unknown(strangers)),
             ),
         )

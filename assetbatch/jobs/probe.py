@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from assetbatch.database.rate_limit import Lane, rules_of
 from assetbatch.failures import POLICIES, CallError, FailureKind
 from assetbatch.jobs.calls import Calls
+from assetbatch.jobs.entitlements import BEYOND_THE_PLAN, Entitlements
 from assetbatch.jobs.run import Start, perform
-from assetbatch.jobs.sight import BEYOND_THE_PLAN, Sight
 from assetbatch.markets import TRAITS, without_prefix
 from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
 from assetbatch.plans import HISTORY_YEARS, PLANS
@@ -38,7 +38,7 @@ CALLS = 1 + 2 * len(TRAITS)
 
 
 @dataclass(frozen=True, slots=True)
-class MarketSight:
+class MarketAccess:
     """What a key may see of a market; None: it could not be told."""
 
     market: AssetType
@@ -62,7 +62,7 @@ class Probed:
     """What a key was found to see, held against the word of its plan."""
 
     plan: str
-    markets: tuple[MarketSight, ...]
+    markets: tuple[MarketAccess, ...]
     calls_used: int
 
     @property
@@ -102,7 +102,7 @@ class _Probe:
 
     def __init__(self, run: Run, api_key: str) -> None:
         self._run = run
-        self._sight = Sight(run.connection, run.config, run.clock, api_key=api_key)
+        self._entitlements = Entitlements(run.connection, run.config, run.clock, api_key=api_key)
         self._calls = Calls(run, api_key, Lane.QUEUE)
         self._no_call_after = time.monotonic() + longest_seconds(run.config)
         self._allowed: set[Access] = set()
@@ -117,19 +117,19 @@ class _Probe:
         quotes = self._quotes(assets)
         markets = [self._market(asset, quotes[asset.symbol]) for asset in assets]
         for access in self._allowed | self._refused.keys():
-            self._sight.remember(access, allowed=access in self._allowed, reason=self._refused.get(access, ""))
+            self._entitlements.remember(access, allowed=access in self._allowed, reason=self._refused.get(access, ""))
         for one in markets:
-            self._sight.revive(
+            self._entitlements.revive(
                 one.market, prices=bool(one.quotes), bars=bool(one.todays_bars), history=bool(one.long_history)
             )
         return Probed(self._run.config.plan, tuple(markets), self._run.cost.calls_used)
 
-    def _market(self, asset: Asset, quotes: bool | None) -> MarketSight:
+    def _market(self, asset: Asset, quotes: bool | None) -> MarketAccess:
         now = self._run.clock.now()
         day = timedelta(days=1)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         long_ago = midnight - LONG_AGO
-        return MarketSight(
+        return MarketAccess(
             asset.asset_type,
             quotes=quotes,
             todays_bars=self._sees(Call(CallKind.BARS, (asset,), span=Span(midnight, midnight + day))),

@@ -18,7 +18,7 @@ from assetbatch.database.queue.items import Ending, State
 from assetbatch.failures import POLICIES, CallError, Covers, FailureKind, Then, decide
 from assetbatch.jobs.calls import PATIENCE_SECONDS
 from assetbatch.jobs.claims import Claims, verdict
-from assetbatch.jobs.sight import Turn
+from assetbatch.jobs.entitlements import Turn
 from assetbatch.jobs.storing import sort_out, write_prices
 from assetbatch.jobs.worker import Aftermath, Planned, Source
 from assetbatch.model import Call, CallKind, Failure, Trouble
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from assetbatch.database.queue.items import BroughtBack, Item
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.calls import Calls, Landed
+    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
-    from assetbatch.jobs.sight import Sight
 
     # Items that are done, how the others end, and of which of both the lease was still held.
     Noted = tuple[list[Item], list[Ending], set[str]]
@@ -70,7 +70,7 @@ class QueueWork(Source):
         self,
         run: Run,
         calls: Calls,
-        sight: Sight,
+        entitlements: Entitlements,
         claims: Claims,
         *,
         max_items: int | None,
@@ -79,7 +79,7 @@ class QueueWork(Source):
     ) -> None:
         self._run = run
         self._calls = calls
-        self._sight = sight
+        self._entitlements = entitlements
         self._claims = claims
         self._max_items = max_items
         self._served_anew = served_anew
@@ -111,7 +111,7 @@ class QueueWork(Source):
     def awaits(self) -> bool:
         """Whether a finished day is under way, or not stored yet."""
         asked = any(one.call.kind is CallKind.DAILY for one in self._calls.under_way)
-        return asked or (self._sight.mode is Mode.END_OF_DAY and self.is_behind)
+        return asked or (self._entitlements.mode is Mode.END_OF_DAY and self.is_behind)
 
     @property
     def is_behind(self) -> bool:
@@ -122,7 +122,7 @@ class QueueWork(Source):
         """Return whether an item waits, and its price may be asked for."""
         if not self.is_waiting():
             return False
-        self._ended_by = self._sight.barred
+        self._ended_by = self._entitlements.barred
         return self._ended_by is None
 
     def is_waiting(self, brought_back: BroughtBack | None = None) -> bool:
@@ -130,14 +130,14 @@ class QueueWork(Source):
 
         What the last look or claim has seen to wait is taken for a yes: once, where calls are few.
         """
-        if self._waits and self._sight.mode is Mode.LIVE:
+        if self._waits and self._entitlements.mode is Mode.LIVE:
             self._waits = self._run.config.calls_per_window is None
             return True
         if brought_back is None and time.monotonic() < self._dry_until:
             return False
         brought_back = brought_back or self._keep_up()
         self._see(is_waiting=brought_back.is_waiting)
-        if self._sight.mode is Mode.LIVE or not self._waits:
+        if self._entitlements.mode is Mode.LIVE or not self._waits:
             return self._waits
         self._complete_served()
         return queue.is_waiting(self._run.connection)
@@ -148,9 +148,9 @@ class QueueWork(Source):
 
     def _complete_served(self) -> None:
         """End the items whose newest finished day is there; where it brought no price, let them wait for an hour."""
-        if self._sight.mode is Mode.END_OF_DAY:
+        if self._entitlements.mode is Mode.END_OF_DAY:
             self._run.stored.unchanged += queue.complete_served(
-                self._run.connection, self._sight.wanted_days(), self._sight.held_seconds()
+                self._run.connection, self._entitlements.wanted_days(), self._entitlements.held_seconds()
             )
 
     def _keep_up(self) -> BroughtBack:
@@ -168,7 +168,7 @@ class QueueWork(Source):
 
     def begin(self, calls: int) -> Sequence[Planned]:
         """Claim what so many calls cover; what rests is done without one."""
-        if self._sight.mode is Mode.END_OF_DAY:
+        if self._entitlements.mode is Mode.END_OF_DAY:
             return self._begin_market()
         alone = self._batch_size == 1
         limit = int(min(calls if alone else self._batch_size, self.items_left))
@@ -177,7 +177,7 @@ class QueueWork(Source):
         resting = {
             item
             for item in items
-            if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._sight.closed)
+            if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._entitlements.closed)
         }
         self._see(is_waiting=items.more)
         if not items:
@@ -200,14 +200,14 @@ class QueueWork(Source):
             self._run.stop.pause(DRY_PAUSE_SECONDS)
             return []
         market = items[0].asset.asset_type
-        call = Call(CallKind.DAILY, market=market, day=self._sight.wanted_days()[market])
-        if call.day is None or self._sight.take_day(call, self._sight.days) is not Turn.OURS:
+        call = Call(CallKind.DAILY, market=market, day=self._entitlements.wanted_days()[market])
+        if call.day is None or self._entitlements.take_day(call, self._entitlements.days) is not Turn.OURS:
             # Another run is asking for it: its answer serves this item, too.
             self._give_back(items)
             self._run.stop.pause(SERVED_PAUSE_SECONDS)
-            self._sight.look()
+            self._entitlements.look()
             return []
-        return [Planned(endpoints.prices(self._sight.widened(call)), items)]
+        return [Planned(endpoints.prices(self._entitlements.widened(call)), items)]
 
     # --- What came
 
@@ -237,17 +237,17 @@ class QueueWork(Source):
         if not came:
             return
         call, items = came[0].call, [item for one in came for item in one.work]
-        known = self._sight.known | {item.asset.symbol for item in items if item.served_at is not None}
+        known = self._entitlements.known | {item.asset.symbol for item in items if item.served_at is not None}
         self._write(
             items,
-            [found for one in came for found in sort_out(one.call, one.answer, known, self._sight.excuses)],
+            [found for one in came for found in sort_out(one.call, one.answer, known, self._entitlements.excuses)],
             [one.record for one in came if one.record is not None],
             served_at=planner.served_as_of(call, min(one.began_at for one in came)),
             call=call,
         )
         if any(item.served_at is None for item in items):
             self._served_anew()
-        self._sight.learn(call, None)
+        self._entitlements.learn(call, None)
         self._charge_suspects()
         self._run.announcer.announce()
 
@@ -284,7 +284,7 @@ class QueueWork(Source):
 
             def note() -> Noted:
                 if call is not None and day is not None:
-                    self._claims.forget(self._sight.note_stored(call))
+                    self._claims.forget(self._entitlements.note_stored(call))
                 ended = {symbol for one in writing for symbol in one.answer}
                 if lost := claimed & failures.keys() - ended:
                     raise _LostError(lost)
@@ -318,11 +318,11 @@ class QueueWork(Source):
         """Decide what becomes of a call's items, none of which it brought."""
         self._dry_until = 0.0
         items: tuple[Item, ...] = one.work
-        if self._sight.learn(one.call, error):
+        if self._entitlements.learn(one.call, error):
             self._give_back(items)
             return Aftermath.of(error.kind, calls_off=True)
         is_day = one.call.kind is CallKind.DAILY
-        if not is_day and all(self._sight.excuses(item.asset, error.kind) for item in items):
+        if not is_day and all(self._entitlements.excuses(item.asset, error.kind) for item in items):
             self._write_answers([(item, None) for item in items])
             return Aftermath.of(error.kind)
         log.info("a call for %d assets failed: %s: %s", len(items), error.kind, error)
@@ -339,7 +339,7 @@ class QueueWork(Source):
                 self._fail_alone(items[0], error)
             case _:
                 if is_day:
-                    self._sight.give_up_day()
+                    self._entitlements.give_up_day()
                 self._give_back(items)
         # What was given back would be claimed again: where it is not worth another call, nothing is.
         gives_back = decision.then is Then.GIVE_BACK
@@ -353,7 +353,7 @@ class QueueWork(Source):
         self._dry_until = 0.0
         if any(call.kind is CallKind.DAILY for call, _ in works):
             # Else the run would wait for itself, until its lease of the day is over.
-            self._sight.give_up_day()
+            self._entitlements.give_up_day()
         items = [item for _, own in works for item in own]
         self._give_back(items)
         if held_up:

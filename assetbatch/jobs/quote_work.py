@@ -15,7 +15,7 @@ from assetbatch import planner
 from assetbatch.database.prices import Brought, Times
 from assetbatch.failures import POLICIES, CallError, Covers, FailureKind, Then, backoff_seconds, decide
 from assetbatch.jobs.calls import ATTEMPTS
-from assetbatch.jobs.sight import Turn
+from assetbatch.jobs.entitlements import Turn
 from assetbatch.jobs.storing import sort_out, write_prices
 from assetbatch.jobs.worker import Aftermath, Planned, Source
 from assetbatch.model import CallKind, Failure, Role
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.calls import Calls, Landed
+    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
-    from assetbatch.jobs.sight import Sight
     from assetbatch.model import Asset, Call
     from assetbatch.planner import Days
 
@@ -51,7 +51,7 @@ class QuoteWork(Source):
         self,
         run: Run,
         calls: Calls,
-        sight: Sight,
+        entitlements: Entitlements,
         replan: Callable[[Sequence[Call]], Sequence[Call]],
         *,
         no_call_after: float,
@@ -59,7 +59,7 @@ class QuoteWork(Source):
     ) -> None:
         self._run = run
         self._calls = calls
-        self._sight = sight
+        self._entitlements = entitlements
         self._replan = replan
         self._no_call_after = no_call_after
         self._max_calls = max_calls
@@ -79,7 +79,7 @@ class QuoteWork(Source):
 
     def plan(self, calls: Sequence[Call]) -> None:
         """Let these calls be made, in order."""
-        self._waiting, self._days = deque(calls), self._sight.days
+        self._waiting, self._days = deque(calls), self._entitlements.days
 
     def is_ready(self) -> bool:
         """Return whether there is a call to make, and it is our turn to make it."""
@@ -95,7 +95,7 @@ class QuoteWork(Source):
 
     def _take_turn(self) -> None:
         call = self._waiting[0]
-        turn = self._sight.take_day(call, self._days)
+        turn = self._entitlements.take_day(call, self._days)
         self._is_our_turn = turn is Turn.OURS
         if turn is Turn.OVER:
             self._plan_anew(self._waiting)
@@ -116,7 +116,7 @@ class QuoteWork(Source):
     def _plan_anew(self, *groups: Iterable[Call]) -> None:
         """Let what waits be planned anew, group by group."""
         self._waiting = deque(call for group in groups for call in self._replan(list(group)))
-        self._days = self._sight.days
+        self._days = self._entitlements.days
         self._forget()
 
     def _forget(self) -> None:
@@ -132,7 +132,7 @@ class QuoteWork(Source):
     def begin(self, calls: int) -> Sequence[Planned]:
         """Begin with the next call."""
         del calls
-        return [Planned(endpoints.prices(self._waiting[0]), leave_by=self._sight.leave_by(self._waiting[0]))]
+        return [Planned(endpoints.prices(self._waiting[0]), leave_by=self._entitlements.leave_by(self._waiting[0]))]
 
     def no_slot(self, error: CallError) -> None:
         """Let all that waits fail."""
@@ -141,7 +141,7 @@ class QuoteWork(Source):
             # Why it came to wait for another slot says more.
             why = self._errors[-1]
             self._fail_all([self._waiting.popleft()], why.kind, why.reason)
-            self._sight.give_up_day()
+            self._entitlements.give_up_day()
             self._forget()
         if self._waiting:
             self._failed(error)
@@ -151,15 +151,15 @@ class QuoteWork(Source):
         for one in came:
             self._waiting.popleft()
             self._forget()
-            self._sight.learn(one.call, None)
-            brought = sort_out(one.call, one.answer, self._sight.known, self._sight.excuses)
+            self._entitlements.learn(one.call, None)
+            brought = sort_out(one.call, one.answer, self._entitlements.known, self._entitlements.excuses)
             self._store(one.call, brought, [one.record] if one.record else [])
 
     def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
         """Let the call be the next one again, once it is our turn."""
         del works, held_up
         # Another run may have asked for its day meanwhile.
-        self._sight.give_up_day()
+        self._entitlements.give_up_day()
         self._is_our_turn = False
 
     def finish(self, *, has_ended: bool) -> None:
@@ -187,15 +187,15 @@ class QuoteWork(Source):
             return Aftermath(backoff_seconds(len(self._errors), AGAIN_SECONDS, LONGEST_AGAIN_SECONDS))
         self._waiting.popleft()
         self._forget()
-        if self._sight.learn(call, error):
+        if self._entitlements.learn(call, error):
             if call.kind is CallKind.DAILY:
                 # A market whose days are late does not keep the other from its call.
                 self._plan_anew(self._waiting, [call])
             else:
                 self._plan_anew([call, *self._waiting])
             return Aftermath()
-        self._sight.give_up_day()
-        resting = [asset for asset in call.assets if call.day is None and self._sight.excuses(asset, kind)]
+        self._entitlements.give_up_day()
+        resting = [asset for asset in call.assets if call.day is None and self._entitlements.excuses(asset, kind)]
         awake = tuple(asset for asset in call.assets if asset not in resting)
         if decision.then is Then.HALVE and awake and self.calls_left >= 2 + len(self._waiting):
             log.info("%s for %d assets was refused as a whole, halving it: %s", call.kind, len(call.assets), error)
@@ -236,7 +236,7 @@ class QuoteWork(Source):
 
         def note() -> None:
             if call is not None and day is not None:
-                self._sight.note_stored(call)
+                self._entitlements.note_stored(call)
 
         clock, stored = self._run.clock, self._run.stored
         times = Times(planner.served_as_of(call, clock.started_at), clock.now(), day)

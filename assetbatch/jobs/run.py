@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.database.query import Query
-    from assetbatch.database.setup.platform import Sight
+    from assetbatch.database.setup.platform import RoleView
     from assetbatch.jobs.clock import Stop
     from assetbatch.model import Failure
 
@@ -81,7 +81,7 @@ class Run:
     announcer: Announcer
     source: str | None
     """Whose prices the database had when the run began; None: nobody's yet."""
-    platform: Sight
+    platform: RoleView
     """What the role could see of the platform's tables then."""
     cost: Cost = field(default_factory=Cost)
     """What its calls cost so far."""
@@ -175,7 +175,7 @@ def perform(
         started_at=start.started_at,
         lease_seconds=lease_seconds,
     )
-    dead, source, seen, asked_at = dead_runs(), schema.source(), platform.sight(), boot_time()
+    dead, source, seen, asked_at = dead_runs(), schema.source(), platform.role_view(), boot_time()
     connection.ask(begin, dead, source, seen, *needs)
     begun, clock = begin.answer, Clock(begin.answer.started_at)
     lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds, holder=begun.token)

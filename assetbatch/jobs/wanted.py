@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from assetbatch.bars import Track
     from assetbatch.config import Config
     from assetbatch.jobs.clock import Clock
-    from assetbatch.jobs.sight import Sight
+    from assetbatch.jobs.entitlements import Entitlements
 
 
 class Wanted:
     """What the configuration wants of bars, as far as the key may see them now."""
 
-    def __init__(self, config: Config, sight: Sight, clock: Clock) -> None:
+    def __init__(self, config: Config, entitlements: Entitlements, clock: Clock) -> None:
         self._config = config
         self._settings = config.settings.bars
-        self._sight = sight
+        self._entitlements = entitlements
         self._clock = clock
         self.settle = timedelta(seconds=self._settings.settle_seconds)
 
     @property
     def enabled(self) -> bool:
         """Whether bars are asked for at all: of itself, where that delays no price."""
-        return planner.asks_for_bars(self._settings.enabled, self._config.calls_per_window, self._sight.mode)
+        return planner.asks_for_bars(self._settings.enabled, self._config.calls_per_window, self._entitlements.mode)
 
     def since(self, asked_for: datetime | None = None) -> datetime:
         """Return since when bars are wanted, or can be had if they are `asked_for`: as far as the plan reaches back."""
@@ -56,7 +56,9 @@ class Wanted:
     def until(self, market: Market) -> datetime | None:
         """Return until when a market's bars are settled now; None: no finished day can be had."""
         now = self._clock.now()
-        return bars.reach(market, mode=self._sight.mode, days=self._sight.days, now=now, settle=self.settle)
+        return bars.reach(
+            market, mode=self._entitlements.mode, days=self._entitlements.days, now=now, settle=self.settle
+        )
 
     def newest(self, track: Track) -> Span | None:
         """Return what the call for an asset's newest bars asks for; None: nothing that is settled is missing."""
@@ -65,7 +67,7 @@ class Wanted:
             return None
         now = self._clock.now()
         span = bars.tail(track, until=until, now=now, recheck=timedelta(hours=self._settings.recheck_hours))
-        if span is None or self._sight.mode is Mode.END_OF_DAY:
+        if span is None or self._entitlements.mode is Mode.END_OF_DAY:
             return span
         # The bars that are open now come along; they are fetched again.
         until = bars.floor(now) + bars.LENGTH
@@ -74,7 +76,7 @@ class Wanted:
     def limits(self, frequencies: Sequence[int]) -> list[tuple[int, Market, datetime, datetime]]:
         """Return for each frequency and market before when bars must have been asked for to be due, and until when."""
         now = self._clock.now()
-        daily = self._sight.mode is Mode.END_OF_DAY
+        daily = self._entitlements.mode is Mode.END_OF_DAY
         return [
             (seconds, market, now if daily else planner.due_before(seconds, now), until)
             for market in Market

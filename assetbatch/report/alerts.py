@@ -121,7 +121,7 @@ def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Seque
 def _of_markets(
     groups: Sequence[Group], assets: Sequence[AssetStatus], others: Sequence[AssetStatus]
 ) -> Iterator[Alert]:
-    """Tell of a market none of whose assets is kept fresh, unless it is told of each of them that it is late."""
+    """Report a market none of whose assets is kept fresh, unless it is told of each of them that it is late."""
     for market in AssetType:
         own = [group for group in groups if group.asset_type == market]
         ill = [group for group in own if group.ill and group.state in FAR_FROM_WELL]
@@ -171,7 +171,7 @@ def _by_cause(assets: Sequence[AssetStatus]) -> dict[tuple[FailureKind | None, s
 
 
 def _late(one: AssetStatus, outlook: Outlook) -> Alert:
-    """Tell of a priority asset that is older than it may be, whatever the cause: one that fails is late, too."""
+    """Report a priority asset that is older than it may be, whatever the cause: one that fails is late, too."""
     metric, hint = f"assets.{one.asset.symbol}", hint_of(one.error_kind) or "`assetbatch -v run-priority` tells more"
     why = f": {one.error}" if one.error else ""
     if outlook.mode is Mode.END_OF_DAY:
@@ -186,7 +186,7 @@ def _late(one: AssetStatus, outlook: Outlook) -> Alert:
 
 
 def _of_other_assets(config: Config, groups: Sequence[Group], others: Sequence[AssetStatus]) -> Iterator[Alert]:
-    """Tell of secondary assets that are not kept fresh, beyond as many as are tolerated; unknown tickers apart."""
+    """Report secondary assets that are not kept fresh, beyond as many as are tolerated; unknown tickers apart."""
     ill = [group for group in groups if group.ill and group.role == Role.SECONDARY]
     most = config.settings.alerts.assets_not_well_max
     if sum(group.assets for group in ill) <= most:
@@ -312,13 +312,13 @@ def _of_bars(overview: Overview, bars: BarsStatus) -> Iterator[Alert]:
 
 
 def _of_platform(overview: Overview) -> Iterator[Alert]:
-    """Tell of what is not written since the role does not see what it takes."""
-    if overview.sight is not None and overview.sight.blind_spot is not None:
-        yield Alert(Level.WARNING, "database.provider", overview.sight.blind_spot, overview.sight.mend)
+    """Report what is not written since the role does not see what it takes."""
+    if overview.role_view is not None and overview.role_view.blind_spot is not None:
+        yield Alert(Level.WARNING, "database.provider", overview.role_view.blind_spot, overview.role_view.mend)
 
 
 def _of_hosts(overview: Overview) -> Iterator[Alert]:
-    """Tell of hosts that work by different words: each sees what the others store."""
+    """Report hosts that work by different words: each sees what the others store."""
     for what, hint in (("version", "upgrade the older one"), ("plan", "make provider.plan the same")):
         if len({row[what] for row in overview.differing_hosts}) > 1:
             words = ", ".join(f"{row['host']} {row[what]}" for row in overview.differing_hosts)

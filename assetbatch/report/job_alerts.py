@@ -39,13 +39,13 @@ def of_source(config: Config, source: str | None) -> Iterator[Alert]:
 
 
 def of_key(overview: Overview) -> Iterator[Alert]:
-    """Tell that the last run of a job met a refused key."""
+    """Report that the last run of a job met a refused key."""
     if any(row["exit_code"] == EXIT_KEY_REFUSED for row in overview.jobs):
         yield Alert(Level.CRITICAL, "api.key", "the API refused the key", hint_of(FailureKind.KEY_REFUSED))
 
 
 def of_silence(config: Config, overview: Overview, mode: Mode) -> Iterator[Alert]:
-    """Tell of jobs that have work and do not run: nothing else notices a cron that stopped."""
+    """Report jobs that have work and do not run: nothing else notices a cron that stopped."""
     for job in JOBS.values():
         if work := _work(job, config, overview, mode):
             yield from _silence(job, config, overview, *work)
@@ -92,7 +92,7 @@ def _silence(
 
 
 def of_failures(config: Config, overview: Overview) -> Iterator[Alert]:
-    """Tell of jobs whose last runs failed: critical once none has gone well for two of their intervals."""
+    """Report jobs whose last runs failed: critical once none has gone well for two of their intervals."""
     for row in overview.jobs:
         if not row["in_a_row"]:
             continue

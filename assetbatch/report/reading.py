@@ -43,7 +43,7 @@ class UnknownAssetError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is told beside what always is: all assets, runs since so long ago, one asset's story."""
+    """What is told beside what always is: all assets, runs since so long ago, one asset's history."""
 
     all_assets: bool = False
     since: timedelta | None = None
@@ -51,7 +51,7 @@ class Wanted:
 
 
 def read(config: Config, connection: Connection, wanted: Wanted | None = None) -> Status:
-    """Read how everything stands. Raises SchemaError, and UnknownAssetError for a story of nobody."""
+    """Read how everything stands. Raises SchemaError, and UnknownAssetError for a history of nobody."""
     wanted = wanted or Wanted()
     priority = config.priority_assets
     symbols = [asset.symbol for asset in priority]
@@ -90,7 +90,7 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
         runs = connection.answer(overview.not_well(seconds=wanted.since.total_seconds(), limit=MOST_RUNS))
         status = replace(status, not_well=runs)
     if wanted.asset is not None:
-        status = _with_story(config, connection, status, judging.answer.named.get(wanted.asset), wanted.asset)
+        status = _with_history(config, connection, status, judging.answer.named.get(wanted.asset), wanted.asset)
     return status
 
 
@@ -135,13 +135,13 @@ class _Bars:
         )
 
 
-def _with_story(config: Config, connection: Connection, status: Status, row: Row | None, symbol: str) -> Status:
-    from assetbatch.database.read import history as story
+def _with_history(config: Config, connection: Connection, status: Status, row: Row | None, symbol: str) -> Status:
+    from assetbatch.database.read import history
 
-    told = story.read(connection, symbol)
+    told = history.read(connection, symbol)
     asset = next((asset for asset in config.assets if asset.symbol == symbol), None)
     if told.catalogue is not None:
         asset = catalogue.asset_of(told.catalogue)
     if asset is None:
         raise UnknownAssetError(symbol)
-    return replace(status, story=told, subject=asset_status(asset, row, status.now))
+    return replace(status, history=told, subject=asset_status(asset, row, status.now))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Row
     from assetbatch.database.read.freshness import Judged
-    from assetbatch.database.read.history import Story
+    from assetbatch.database.read.history import AssetHistory
     from assetbatch.database.read.overview import Overview
     from assetbatch.report.figures import BarsStatus, Budget, EventsStatus, PricesStatus, QueueStatus
 
@@ -60,7 +60,7 @@ class Status:
     metrics: Mapping[str, float | int | None]
     not_well: Sequence[Row] | None = None
     """Runs that were not well, where they were asked for."""
-    story: Story | None = None
+    history: AssetHistory | None = None
     subject: AssetStatus | None = None
     """The asset whose story was asked for."""
 

@@ -39,7 +39,7 @@ def status_document(status: Status) -> dict[str, Any]:
     if status.not_well is not None:
         document["runs_not_well"] = [dict(row) for row in status.not_well]
     if status.subject is not None:
-        document["asset"] = _story(status, status.subject)
+        document["asset"] = _history(status, status.subject)
     return document
 
 
@@ -61,9 +61,9 @@ def _asset(one: AssetStatus) -> dict[str, Any]:
     }
 
 
-def _story(status: Status, subject: AssetStatus) -> dict[str, Any]:
-    told = status.story
-    assert told is not None  # noqa: S101 - a subject has a story
+def _history(status: Status, subject: AssetStatus) -> dict[str, Any]:
+    told = status.history
+    assert told is not None  # noqa: S101 - a subject has a history
     return _asset(subject) | {
         "day": _day(subject.day),
         "error_kind": subject.error_kind,

@@ -30,7 +30,7 @@ from harness import SandboxProcess, goal
 from assetbatch import bars as core
 from assetbatch import config
 from assetbatch.bar_series import BarSeries
-from assetbatch.bars import LENGTH, Harvest
+from assetbatch.bars import LENGTH, JudgedPage
 from assetbatch.database.bars import absences as bar_absences
 from assetbatch.database.bars import pages as bar_pages
 from assetbatch.database.bars import state as bars
@@ -152,7 +152,7 @@ def store(connection: Connection, number: int, begin: datetime, made: BarSeries,
             carefully=False,
             known=bar_pages.read(connection, asset(number).symbol, span) if again else None,
         )
-        found = Harvest(made, (), (), until=span.until, whole=True)
+        found = JudgedPage(made, (), (), until=span.until, whole=True)
         bar_absences.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
         bars.finish(connection, claimed, asked_until=span.until, asked_at=asked_at, source_minutes=5)
     assert stored is not None

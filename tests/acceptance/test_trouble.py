@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 import pytest
 
-from assetbatch.cli import told
+from assetbatch.cli import trouble_state as told
 from tests.conftest import API_KEY
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from assetbatch.bar_series import BarSeries
-from assetbatch.bars import LENGTH, Harvest
+from assetbatch.bars import LENGTH, JudgedPage
 from assetbatch.database.bars import absences as bar_absences
 from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars import pages as bar_pages
@@ -338,10 +338,10 @@ def test_an_asset_whose_row_is_refused_has_its_bars_refused(market: Connection) 
     assert (stored.is_any_taken, stored.kind, len(stored.refused)) == (False, FailureKind.REFUSED_BY_DATABASE, 2)
 
 
-def harvest(
+def judged(
     until: int, absent: Sequence[tuple[int, int]] = (), invalid: Sequence[tuple[int, int]] = (), *, whole: bool = True
-) -> Harvest:
-    return Harvest(
+) -> JudgedPage:
+    return JudgedPage(
         BarSeries(),
         tuple(span(*one) for one in absent),
         tuple(span(*one) for one in invalid),
@@ -352,7 +352,7 @@ def harvest(
 
 def note(
     connection: Connection,
-    found: Harvest,
+    found: JudgedPage,
     since: int = 0,
     closed: Sequence[tuple[int, int]] = (),
     noted_at: datetime = ASKED,
@@ -398,7 +398,7 @@ def test_where_there_is_no_bar_and_no_reason_there_is_a_hole(market: Connection)
 
 
 def test_what_a_page_has_not_is_absent_for_a_reason(market: Connection) -> None:
-    note(market, harvest(20, absent=[(0, 2), (4, 12)], invalid=[(5, 6)]), closed=[(1, 3), (8, 10)])
+    note(market, judged(20, absent=[(0, 2), (4, 12)], invalid=[(5, 6)]), closed=[(1, 3), (8, 10)])
 
     # Closed is what the vendor has nothing for while the market rests; what was spoilt is neither.
     assert absences(market) == {
@@ -410,35 +410,35 @@ def test_what_a_page_has_not_is_absent_for_a_reason(market: Connection) -> None:
 
 
 def test_a_later_page_takes_back_the_reasons_of_what_it_covers(market: Connection) -> None:
-    note(market, harvest(20, absent=[(0, 20)]))
-    note(market, harvest(10, absent=[(6, 7)]), since=5)
+    note(market, judged(20, absent=[(0, 20)]))
+    note(market, judged(10, absent=[(6, 7)]), since=5)
     assert absences(market) == {"once": [(0, 5), (6, 7), (10, 20)]}
-    note(market, harvest(15, absent=[(0, 15)]), noted_at=ASKED + HOUR)
+    note(market, judged(15, absent=[(0, 15)]), noted_at=ASKED + HOUR)
     assert absences(market) == {"nothing": [(0, 5), (6, 7), (10, 15)], "once": [(5, 6), (7, 10), (15, 20)]}
 
-    note(market, harvest(20, invalid=[(3, 4)]), noted_at=ASKED + HOUR)
+    note(market, judged(20, invalid=[(3, 4)]), noted_at=ASKED + HOUR)
     assert absences(market) == {"failed": [(3, 4)]}
-    note(market, harvest(20))
+    note(market, judged(20))
     assert absences(market) == {}
 
 
 def test_that_there_is_nothing_is_believed_when_it_is_told_twice_an_hour_apart(market: Connection) -> None:
     for minutes in (0, 10, 59):
-        note(market, harvest(20, absent=[(2, 4)]), noted_at=ASKED + timedelta(minutes=minutes))
+        note(market, judged(20, absent=[(2, 4)]), noted_at=ASKED + timedelta(minutes=minutes))
         assert absences(market) == {"once": [(2, 4)]}
         assert holes(market, 2, 4, now=ASKED + timedelta(minutes=59)) == []
     # What is not told again is a hole again, and what is told a second time is none.
     assert holes(market, 2, 4, now=ASKED + HOUR) == [(2, 4)]
-    note(market, harvest(20, absent=[(3, 6)]), noted_at=ASKED + HOUR)
+    note(market, judged(20, absent=[(3, 6)]), noted_at=ASKED + HOUR)
     assert absences(market) == {"nothing": [(3, 4)], "once": [(4, 6)]}
-    note(market, harvest(20, absent=[(3, 6)]), noted_at=ASKED + 2 * HOUR)
+    note(market, judged(20, absent=[(3, 6)]), noted_at=ASKED + 2 * HOUR)
     assert absences(market) == {"nothing": [(3, 6)]}
     assert holes(market, 3, 6, now=ASKED + 400 * DAY) == []
 
 
 def test_what_calls_for_the_newest_bars_may_ask_for_in_passing_is_a_hole_after_days(market: Connection) -> None:
     with market.transaction():
-        found, asked = harvest(20, absent=[(2, 4)]), span(0, 100)
+        found, asked = judged(20, absent=[(2, 4)]), span(0, 100)
         bar_absences.note_absences(market, "BTCUSD", found, span=asked, closed=[], noted_at=ASKED, in_passing=True)
 
     assert holes(market, 2, 4, now=ASKED + 2 * DAY) == []
@@ -450,18 +450,18 @@ def test_what_calls_for_the_newest_bars_may_ask_for_in_passing_is_a_hole_after_d
 
 
 def test_a_page_that_covers_nothing_says_nothing(market: Connection) -> None:
-    note(market, harvest(20, absent=[(0, 20)]))
-    note(market, harvest(5), since=5)
+    note(market, judged(20, absent=[(0, 20)]))
+    note(market, judged(5), since=5)
 
     assert absences(market) == {"once": [(0, 20)]}
 
 
 def test_the_same_reason_twice_is_written_once(market: Connection) -> None:
     for noted_at in (ASKED - HOUR, ASKED):
-        note(market, harvest(20, absent=[(0, 4)]), closed=[(0, 2)], noted_at=noted_at)
+        note(market, judged(20, absent=[(0, 4)]), closed=[(0, 2)], noted_at=noted_at)
     before = market.execute("select *, xmin::text from assetbatch.bar_absences order by reason").fetchall()
 
-    note(market, harvest(20, absent=[(0, 4)]), closed=[(0, 2)], noted_at=ASKED + HOUR)
+    note(market, judged(20, absent=[(0, 4)]), closed=[(0, 2)], noted_at=ASKED + HOUR)
 
     assert market.execute("select *, xmin::text from assetbatch.bar_absences order by reason").fetchall() == before
 
@@ -469,15 +469,15 @@ def test_the_same_reason_twice_is_written_once(market: Connection) -> None:
 def test_what_failed_is_a_hole_again_after_a_day_each_time(market: Connection) -> None:
     now = ASKED
     for _ in range(3):
-        note(market, harvest(20, invalid=[(3, 5)]), noted_at=now)
+        note(market, judged(20, invalid=[(3, 5)]), noted_at=now)
         assert holes(market, now=now + timedelta(hours=23)) == [(0, 3), (5, 20)]
         now += timedelta(hours=25)
         assert holes(market, now=now) == [(0, 20)]
 
 
 def test_what_fails_every_day_puts_off_nothing_else(market: Connection) -> None:
-    note(market, harvest(20, invalid=[(3, 5)]))
-    note(market, harvest(20, invalid=[(12, 13)]), since=10, noted_at=ASKED + timedelta(hours=23))
+    note(market, judged(20, invalid=[(3, 5)]))
+    note(market, judged(20, invalid=[(12, 13)]), since=10, noted_at=ASKED + timedelta(hours=23))
 
     assert holes(market, 3, 5, now=ASKED + timedelta(hours=25)) == [(3, 5)]
 
@@ -510,7 +510,7 @@ def test_what_a_plan_does_not_show_is_noted_in_the_months_it_touches(
 
 def test_reasons_of_one_asset_are_no_others(market: Connection) -> None:
     add(market, "ETHUSD")
-    note(market, harvest(20, absent=[(0, 20)]))
+    note(market, judged(20, absent=[(0, 20)]))
     write(market, finals(bar(3)))
 
     found = bar_holes.holes(market, "ETHUSD", span(0, 20), now=ASKED, told="")

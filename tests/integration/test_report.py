@@ -17,7 +17,7 @@ from assetbatch.database.catalogue import SyncState
 from assetbatch.database.connection import Connection
 from assetbatch.database.outbox import Refusal
 from assetbatch.database.read.overview import Overview
-from assetbatch.database.setup.platform import Sight
+from assetbatch.database.setup.platform import RoleView
 from assetbatch.failures import FailureKind, hint_of
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
@@ -563,8 +563,8 @@ OLD, YOUNG = TUESDAY - timedelta(hours=25), TUESDAY - timedelta(hours=23)
         (BarsStatus({}, 0, 7, YOUNG), {"first_run_at": OLD}, []),
         (BarsStatus({}, 0, None), {"first_run_at": OLD}, []),
         (None, {"events_refused": Refusal("no permission", TUESDAY, 3, 2)}, ["events.refused"]),
-        (None, {"sight": Sight("jobs", has_provider=False, guarded=())}, ["database.provider"]),
-        (None, {"sight": Sight("jobs", has_provider=True, guarded=("trading.symbols",))}, []),
+        (None, {"role_view": RoleView("jobs", has_provider=False, guarded=())}, ["database.provider"]),
+        (None, {"role_view": RoleView("jobs", has_provider=True, guarded=("trading.symbols",))}, []),
     ],
 )  # fmt: skip
 def test_what_is_not_stored_or_not_published_degrades(

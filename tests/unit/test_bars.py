@@ -156,21 +156,21 @@ def test_each_window_that_a_page_covers_has_a_bar_or_is_absent(found: list[int],
     wanted = span(since, 41)
     page = BarSeries.of(bar(at(window)) for window in found if window >= since)
 
-    harvest = core.harvest(wanted, page, more=False, asked_at=at(asked) + SETTLE, settle=SETTLE)
+    judged = core.judge(wanted, page, more=False, asked_at=at(asked) + SETTLE, settle=SETTLE)
 
-    assert harvest.whole
-    assert harvest.until == at(max(since, min(41, asked)))
-    absent = {at(number) for number in range(41) for one in harvest.absent if one.since <= at(number) < one.until}
-    kept = set(harvest.bars.times)
+    assert judged.whole
+    assert judged.until == at(max(since, min(41, asked)))
+    absent = {at(number) for number in range(41) for one in judged.absent if one.since <= at(number) < one.until}
+    kept = set(judged.bars.times)
     assert kept == {one.ts for one in page}
     assert absent.isdisjoint(kept)
-    assert absent | {ts for ts in kept if ts < harvest.until} == {
+    assert absent | {ts for ts in kept if ts < judged.until} == {
         at(n) for n in range(since, max(since, min(41, asked)))
     }
-    for one in harvest.bars:
-        assert (one.ts + LENGTH <= harvest.until) == (one.ts + LENGTH <= min(at(asked), wanted.until))
-    assert harvest.has_final == any(ts + LENGTH <= harvest.until for ts in kept)
-    assert all(first.until < second.since for first, second in pairwise(harvest.absent))
+    for one in judged.bars:
+        assert (one.ts + LENGTH <= judged.until) == (one.ts + LENGTH <= min(at(asked), wanted.until))
+    assert judged.has_final == any(ts + LENGTH <= judged.until for ts in kept)
+    assert all(first.until < second.since for first, second in pairwise(judged.absent))
 
 
 @given(windows.filter(bool))
@@ -178,31 +178,31 @@ def test_each_window_that_a_page_covers_has_a_bar_or_is_absent(found: list[int],
 def test_of_a_page_that_is_cut_the_last_bar_is_left_to_the_next(found: list[int]) -> None:
     page = BarSeries.of(bar(at(window)) for window in found)
 
-    harvest = core.harvest(span(found[0], 900), page, more=True, asked_at=at(1000), settle=SETTLE)
+    judged = core.judge(span(found[0], 900), page, more=True, asked_at=at(1000), settle=SETTLE)
 
-    assert not harvest.whole
+    assert not judged.whole
     if len(found) == 1:
         # Else the next call would be the same one.
-        assert harvest.until == at(found[0] + 1)
-        assert list(harvest.bars.times) == [at(found[0])]
+        assert judged.until == at(found[0] + 1)
+        assert list(judged.bars.times) == [at(found[0])]
     else:
-        assert harvest.until == at(found[-1])
-        assert list(harvest.bars.times) == [at(window) for window in found[:-1]]
-    assert all(ts + LENGTH <= harvest.until for ts in harvest.bars.times)
-    assert all(one.until <= harvest.until for one in harvest.absent)
+        assert judged.until == at(found[-1])
+        assert list(judged.bars.times) == [at(window) for window in found[:-1]]
+    assert all(ts + LENGTH <= judged.until for ts in judged.bars.times)
+    assert all(one.until <= judged.until for one in judged.absent)
 
 
 def test_a_bar_is_final_once_it_was_asked_for_after_it_had_settled() -> None:
     page = BarSeries.of([bar(at(0))])
 
     for late, expected in ((SETTLE - MINUTE / 60, False), (SETTLE, True)):
-        harvest = core.harvest(span(0, 1), page, more=False, asked_at=at(1) + late, settle=SETTLE)
-        assert harvest.has_final == expected
-        assert harvest.until == (at(1) if expected else at(0))
+        judged = core.judge(span(0, 1), page, more=False, asked_at=at(1) + late, settle=SETTLE)
+        assert judged.has_final == expected
+        assert judged.until == (at(1) if expected else at(0))
 
 
 def test_rows_that_are_no_bars_are_told_by_the_windows_they_are_in() -> None:
-    harvest = core.harvest(
+    judged = core.judge(
         span(0, 4),
         BarSeries.of([bar(at(0))]),
         more=False,
@@ -211,19 +211,19 @@ def test_rows_that_are_no_bars_are_told_by_the_windows_they_are_in() -> None:
         settle=SETTLE,
     )
 
-    assert harvest.invalid == (span(1, 2), span(2, 3))
-    assert harvest.absent == (span(1, 4),)
+    assert judged.invalid == (span(1, 2), span(2, 3))
+    assert judged.absent == (span(1, 4),)
 
 
 def test_a_window_that_lacks_a_minute_has_no_bar() -> None:
     minutes = [bar(at(0) + number * MINUTE) for number in (0, 1, 3, 4, 5, 6)]
 
-    harvest = core.harvest(
+    judged = core.judge(
         span(0, 2), core.built(minutes), more=False, invalid=[at(0) + 2 * MINUTE], asked_at=at(9), settle=SETTLE
     )
 
-    assert list(harvest.bars.times) == [at(1)]
-    assert harvest.invalid == (span(0, 1),)
+    assert list(judged.bars.times) == [at(1)]
+    assert judged.invalid == (span(0, 1),)
 
 
 @st.composite

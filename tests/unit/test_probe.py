@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assetbatch.jobs.probe import MarketSight, Probed
+from assetbatch.jobs.probe import MarketAccess, Probed
 from assetbatch.model import AssetType
 
 
@@ -22,7 +22,7 @@ from assetbatch.model import AssetType
 def test_probe_finds_fault_with_the_plan_only_where_it_could_tell(
     plan: str, quotes: tuple[bool | None, ...], verdict: str
 ) -> None:
-    markets = [MarketSight(market, seen, None, None) for market, seen in zip(AssetType, quotes, strict=True)]
+    markets = [MarketAccess(market, seen, None, None) for market, seen in zip(AssetType, quotes, strict=True)]
 
     found = Probed(plan, tuple(markets), 5).verdict
 

@@ -171,7 +171,7 @@ def install(config: Config, connection: Connection, *, restored: bool) -> Instal
 
 
 def print_installed(config: Config, done: Installed) -> None:
-    """Tell what was done."""
+    """Report what was done."""
     mended = done.mended
     if current.json:
         document = {

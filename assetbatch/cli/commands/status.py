@@ -81,11 +81,11 @@ def _show(report: Status) -> None:
 
     console = tables.console()
     if report.subject is not None:
-        from assetbatch.report.story_tables import story_view
+        from assetbatch.report.asset_tables import story_view
 
         console.print(story_view(report, width=console.width))
     elif report.not_well is not None:
-        from assetbatch.report.story_tables import not_well_view
+        from assetbatch.report.asset_tables import not_well_view
 
         console.print(not_well_view(report, width=console.width))
     else:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from assetbatch.bars import Harvest
+    from assetbatch.bars import JudgedPage
     from assetbatch.database.connection import Connection
     from assetbatch.model import AssetType, Span
 
@@ -243,7 +243,7 @@ def sentences(found: Sequence[RefusedBars]) -> list[str]:
 def note_absences(
     connection: Connection,
     symbol: str,
-    harvest: Harvest,
+    judged: JudgedPage,
     *,
     span: Span,
     closed: Sequence[Span],
@@ -256,22 +256,22 @@ def note_absences(
     What the vendor had no bar for at `noted_at` for the first time is a hole again an hour later, or, `in_passing`,
     when no call for the newest bars has asked for it in days. Of what the table refused, `words` say why.
     """
-    if span.since >= harvest.until and not harvest.refused:
+    if span.since >= judged.until and not judged.refused:
         return
     connection.execute(
         NOTE_ABSENCES,
         {
             "symbol": symbol,
             "since": span.since,
-            "until": harvest.until,
-            "absent_since": [one.since for one in harvest.absent],
-            "absent_until": [one.until for one in harvest.absent],
+            "until": judged.until,
+            "absent_since": [one.since for one in judged.absent],
+            "absent_until": [one.until for one in judged.absent],
             "closed_since": [one.since for one in closed],
             "closed_until": [one.until for one in closed],
-            "invalid_since": [one.since for one in harvest.invalid],
-            "invalid_until": [one.until for one in harvest.invalid],
-            "refused_since": [one.since for one in harvest.refused],
-            "refused_until": [one.until for one in harvest.refused],
+            "invalid_since": [one.since for one in judged.invalid],
+            "invalid_until": [one.until for one in judged.invalid],
+            "refused_since": [one.since for one in judged.refused],
+            "refused_until": [one.until for one in judged.refused],
             "words": words,
             "noted_at": noted_at,
             "told_before": noted_at - TOLD_AGAIN,

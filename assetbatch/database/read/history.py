@@ -1,4 +1,4 @@
-"""One asset's story: all that the database knows of it."""
+"""One asset's history: all that the database knows of it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ MOST_CALLS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class AssetHistory:
     """Rows as they were read; None: there is none."""
 
     catalogue: Row | None
@@ -68,11 +68,11 @@ class Story:
     calls: list[Row]
 
 
-def read(connection: Connection, symbol: str) -> Story:
+def read(connection: Connection, symbol: str) -> AssetHistory:
     """Read what is known of an asset; the newest calls that covered it alone, as far as they are not long past."""
     asset = {"symbol": symbol}
     price = connection.execute(READ_PRICE, asset).fetchone()
-    return Story(
+    return AssetHistory(
         catalogue=connection.execute(READ_CATALOGUE, asset).fetchone(),
         price=None if price is None else price["last_update"],
         item=connection.execute(READ_ITEM, asset).fetchone(),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection, Row
     from assetbatch.database.outbox import Refusal
-    from assetbatch.database.setup.platform import Sight
+    from assetbatch.database.setup.platform import RoleView
     from assetbatch.model import Access, AssetType
     from assetbatch.planner import Days, Entitlement
 
@@ -224,7 +224,7 @@ class Overview:
     failing_bars: list[Row] = field(default_factory=list)
     """The assets whose last call for bars failed, a few of `total`."""
     events_refused: Refusal | None = None
-    sight: Sight | None = None
+    role_view: RoleView | None = None
     """What the role may see of the platform's tables."""
 
     def job(self, name: str) -> Row:
@@ -251,7 +251,7 @@ class Reading:
         self._remembered = entitlements.Remembered(key=key or "", plan=plan, now=None)
         self._failing_bars = _rows(READ_FAILING_BARS, {"limit": MOST_NAMED})
         self._refusal = outbox.refusal()
-        self._sight = platform.sight()
+        self._role_view = platform.role_view()
         self.queries: tuple[Query[Any], ...] = (
             self._hour,
             self._budget,
@@ -263,7 +263,7 @@ class Reading:
             *self._remembered.queries,
             self._failing_bars,
             self._refusal,
-            self._sight,
+            self._role_view,
         )
 
     def overview(self, connection: Connection) -> Overview:
@@ -290,7 +290,7 @@ class Reading:
             first_run_at=hour["first_run_at"],
             failing_bars=self._failing_bars.answer,
             events_refused=self._refusal.answer,
-            sight=self._sight.answer,
+            role_view=self._role_view.answer,
         )
 
 

@@ -56,7 +56,7 @@ select coalesce(has_table_privilege(to_regclass('data_sources.api_providers'), '
 PROVIDERS = "data_sources.api_providers"
 
 # Policies decide which rows a role sees and may write; not for superusers, mostly not for owners, nor for BYPASSRLS.
-READ_SIGHT = """
+READ_ROLE_VIEW = """
 select current_user::text as role,
        exists (select from data_sources.api_providers where code = 'polygon') as has_provider,
        array(
@@ -105,7 +105,7 @@ $$
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class RoleView:
     """What a role may see of the platform's tables: is the provider's row, and which tables have policies for it."""
 
     role: str
@@ -130,15 +130,15 @@ class Sight:
         return "`assetbatch init` puts it there"
 
 
-def sight() -> Query[Sight]:
+def role_view() -> Query[RoleView]:
     """Ask what the role that asks may see of the platform's tables."""
 
-    def read(cursor: psycopg.Cursor[Row]) -> Sight:
+    def read(cursor: psycopg.Cursor[Row]) -> RoleView:
         row = cursor.fetchone()
         assert row is not None  # noqa: S101 - a select without from has one row
-        return Sight(row["role"], row["has_provider"], tuple(row["guarded"]))
+        return RoleView(row["role"], row["has_provider"], tuple(row["guarded"]))
 
-    return Query(READ_SIGHT, None, read)
+    return Query(READ_ROLE_VIEW, None, read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ MOST_GRANTED = 3
 
 
 def server(connection: Connection, named: Database) -> Iterator[Finding]:
-    """Tell which server answers, whether it is new enough and may be written to, and as whom we are there."""
+    """Report which server answers, whether it is new enough and may be written to, and as whom we are there."""
     found = doctor.server(connection)
     major = found.version_number // 10_000
     pooled = ", through a pooler" if found.pooled else ""
@@ -69,7 +69,7 @@ def system_clock() -> datetime:
 
 
 def fits(connection: Connection) -> Iterator[Finding]:
-    """Tell whether the schema fits this program, and the platform's tables what is relied on."""
+    """Report whether the schema fits this program, and the platform's tables what is relied on."""
     schema.check(connection)
     yield ok("schema", f"version {schema.migrations()[-1].version}")
     if lacks := doctor.platform_lacks(connection):
@@ -86,7 +86,7 @@ def row_security(connection: Connection) -> Iterator[Finding]:
 
 
 def privileges(connection: Connection) -> Iterator[Finding]:
-    """Tell what the role lacks."""
+    """Report what the role lacks."""
     if missing := doctor.missing_privileges(connection):
         role = doctor.server(connection).role
         statements = "; ".join(f"GRANT {one} TO {sql.Identifier(role).as_string()}" for one in missing)
@@ -99,7 +99,7 @@ def privileges(connection: Connection) -> Iterator[Finding]:
 
 
 def numbers(connection: Connection) -> Iterator[Finding]:
-    """Tell of columns that round what the vendor sends."""
+    """Report columns that round what the vendor sends."""
     if columns := doctor.rounding_columns(connection):
         named = ", ".join(f"{name} {kind}" for name, kind in columns)
         hint = f"if that matters, as its owner: ALTER TABLE market_data.ohlcv_5m ALTER {columns[0][0]} TYPE numeric, …"

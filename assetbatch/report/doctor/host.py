@@ -34,12 +34,12 @@ SECRET_MOUNTS = ("/run/",)
 
 
 def program() -> Iterator[Finding]:
-    """Tell which program this is: hosts may have different ones."""
+    """Report which program this is: hosts may have different ones."""
     yield ok("program", f"assetbatch {__version__}, Python {platform.python_version()} on {platform.node()}")
 
 
 def configuration(survey: Survey) -> Iterator[Finding]:
-    """Tell every fault, or which file is in force."""
+    """Report every fault, or which file is in force."""
     for fault in survey.faults:
         yield fail("configuration", str(fault), fault.hint)
     if not survey.faults:
@@ -49,7 +49,7 @@ def configuration(survey: Survey) -> Iterator[Finding]:
 
 
 def files(survey: Survey) -> Iterator[Finding]:
-    """Tell of files with secrets that others may read."""
+    """Report files with secrets that others may read."""
     for name, path in ((".env", survey.dotenv), ("key file", survey.key_file)):
         if path is None or str(path).startswith(SECRET_MOUNTS):
             continue
@@ -61,7 +61,7 @@ def files(survey: Survey) -> Iterator[Finding]:
 
 
 def key(survey: Survey) -> Iterator[Finding]:
-    """Tell where the key came from; of the key itself only the fingerprint that the database has, too."""
+    """Report where the key came from; of the key itself only the fingerprint that the database has, too."""
     if survey.api_key is None:
         # One that was given, and is none, stands among the faults.
         refused = any("POLYGON_API_KEY" in f"{fault.place} {fault.key}" for fault in survey.faults)
@@ -73,7 +73,7 @@ def key(survey: Survey) -> Iterator[Finding]:
 
 
 def plan_of(config: Config) -> Iterator[Finding]:
-    """Tell what the plan's word means here, and what goes ill with it."""
+    """Report what the plan's word means here, and what goes ill with it."""
     limit, provider = config.calls_per_window, config.settings.provider
     allowed = "unlimited calls" if limit is None else f"{limit} calls in any {config.window_seconds:g} s"
     plan = PLANS[config.plan]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from assetbatch.cli import told
-from assetbatch.cli.told import Cause, End, Telling, review
+from assetbatch.cli import trouble_state as told
+from assetbatch.cli.trouble_state import Cause, End, Telling, review
 from assetbatch.config import state_folder, whereabouts
 
 KEY_REFUSED = Cause("a", "key_refused: the API refused the key", fails=True)

@@ -1,4 +1,4 @@
-"""What `status --asset` and `status --since` show: one asset's story, and the runs that were not well."""
+"""What `status --asset` and `status --since` show: one asset's history, and the runs that were not well."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from assetbatch.database.read.history import Story
+    from assetbatch.database.read.history import AssetHistory
     from assetbatch.report.freshness import AssetStatus
     from assetbatch.report.status import Status
 
@@ -43,9 +43,9 @@ def not_well_view(status: Status, *, width: int) -> RenderableType:
 
 
 def story_view(status: Status, *, width: int) -> RenderableType:
-    """Lay out one asset's story: what it is, its price, its updates, its place in the queue, its bars, its calls."""
-    one, told, now = status.subject, status.story, status.now
-    assert one is not None  # noqa: S101 - a story is of somebody
+    """Lay out one asset's history: what it is, its price, its updates, its place in the queue, its bars, its calls."""
+    one, told, now = status.subject, status.history, status.now
+    assert one is not None  # noqa: S101 - a history is of somebody
     assert told is not None  # noqa: S101 - and told
     parts: list[RenderableType] = [
         headline(status),
@@ -75,7 +75,7 @@ def story_view(status: Status, *, width: int) -> RenderableType:
     return Group(*parts, new_table("Calls that covered it alone", columns, rows, numbers={"ms"}, less=less))
 
 
-def _what(one: AssetStatus, told: Story) -> str:
+def _what(one: AssetStatus, told: AssetHistory) -> str:
     asset = one.asset
     name = f", {asset.name}" if asset.name else ""
     if asset.role is Role.PRIORITY:
@@ -122,7 +122,7 @@ def _item(item: Mapping[str, Any] | None, now: datetime) -> str:
     return words + (f"; {item['error_kind']}: {item['error']}" if item["error"] else "")
 
 
-def _bars(told: Story, now: datetime) -> str:
+def _bars(told: AssetHistory, now: datetime) -> str:
     bars = told.bars
     if bars is None:
         return "none were asked for"

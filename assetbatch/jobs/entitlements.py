@@ -9,7 +9,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from assetbatch import market_hours, planner
-from assetbatch.database import catalogue, entitlements
+from assetbatch.database import catalogue
+from assetbatch.database import entitlements as remembering
 from assetbatch.database.bars import absences as bar_absences
 from assetbatch.database.bars import state as database_bars
 from assetbatch.database.entitlements import Remembered
@@ -46,7 +47,7 @@ BEYOND_THE_PLAN = frozenset({FailureKind.NOT_ENTITLED, FailureKind.TIMEFRAME, Fa
 
 
 def remembered(start: Start) -> Remembered:
-    """Ask what is remembered as a run begins; it answers what a `Sight` begins with."""
+    """Ask what is remembered as a run begins; it answers what a `Entitlements` begins with."""
     key = start.config.api_key
     return Remembered(
         key="" if key is None else key_fingerprint(key.reveal()), plan=start.config.plan, now=start.started_at
@@ -63,7 +64,7 @@ class Turn(Enum):
     """Another run has asked for it meanwhile."""
 
 
-class Sight:
+class Entitlements:
     """What one run may ask for now. `run_id` None: somebody who only looks. `remembered` has been read already."""
 
     def __init__(
@@ -81,8 +82,8 @@ class Sight:
         self._config = config
         self._clock = clock
         self._key = "" if api_key is None else key_fingerprint(api_key)
-        self._entitlements: dict[Access, Entitlement] = {}
-        self._lease: entitlements.DayLease | None = None
+        self._found: dict[Access, Entitlement] = {}
+        self._lease: remembering.DayLease | None = None
         self.days: planner.Days = {}
         self.known: set[str] = set()
         """Symbols that had a row in the platform's table when their market was asked for."""
@@ -99,26 +100,26 @@ class Sight:
         self._know(remembered)
 
     def _know(self, remembered: Remembered) -> None:
-        self._entitlements = remembered.entitlements.answer
+        self._found = remembered.entitlements.answer
         self.days = remembered.days.answer
         self._closed = remembered.closed.answer
 
     @property
     def told(self) -> str:
         """Name plan and key, as whom the vendor told something."""
-        return entitlements.told_to(self._config.plan, self._key)
+        return remembering.told_to(self._config.plan, self._key)
 
     @property
     def mode(self) -> Mode:
         """How prices are asked for now."""
-        config, snapshots = self._config, self._entitlements.get(Access.SNAPSHOTS)
+        config, snapshots = self._config, self._found.get(Access.SNAPSHOTS)
         return planner.mode(config.plan, config.settings.provider.mode, snapshots, self._clock.now())
 
     @property
     def contradiction(self) -> str:
         """What the key is refused though the plan's word says otherwise; empty: nothing."""
         config = self._config
-        refused = planner.contradictions(self._entitlements, config.plan, config.settings.provider.mode, self.mode)
+        refused = planner.contradictions(self._found, config.plan, config.settings.provider.mode, self.mode)
         if not refused:
             return ""
         words = planner.contradicted(config.plan, refused) + planner.reasons(refused)
@@ -137,12 +138,12 @@ class Sight:
 
     def tries(self, access: Access) -> bool:
         """Return whether the next call of a kind tries again what was refused: its answer decides about others."""
-        found = self._entitlements.get(access)
+        found = self._found.get(access)
         return found is not None and not found.allowed and self.may(access)
 
     def refusal(self, access: Access) -> Trouble | None:
         """Return why it is not worth asking: it was refused within the hour; None: it is."""
-        found = self._entitlements.get(access)
+        found = self._found.get(access)
         if found is None or found.allowed or self._clock.now() - found.asked_at >= planner.ASK_AGAIN:
             return None
         return Trouble(FailureKind.NOT_ENTITLED, found.reason)
@@ -166,12 +167,12 @@ class Sight:
 
     def may_ask_status(self) -> bool:
         """Return whether the vendor may be asked which markets are open: once an hour at most."""
-        asked_at = entitlements.last_status_at(self._connection)
+        asked_at = remembering.last_status_at(self._connection)
         return asked_at is None or self._clock.now() - asked_at >= planner.ASK_AGAIN
 
     def note_markets(self, found: dict[AssetType, bool]) -> None:
         """Note which markets the vendor says are open."""
-        entitlements.note_markets(self._connection, found, self._clock.now())
+        remembering.note_markets(self._connection, found, self._clock.now())
         self.look()
 
     def newer_at(self, markets: Collection[AssetType]) -> datetime | None:
@@ -210,7 +211,7 @@ class Sight:
     def take_day(self, call: Call, days: planner.Days) -> Turn:
         """Take the right to ask for a call's day, if it is our turn; `days` are those that the call was planned on."""
         hold = rules_of(self._config).hold_seconds + self._config.window_seconds
-        self._lease = entitlements.DayLease(self._connection, *call.market_day, seconds=hold, run_id=self._run_id)
+        self._lease = remembering.DayLease(self._connection, *call.market_day, seconds=hold, run_id=self._run_id)
         if not self._lease.take():
             self._lease = None
             return Turn.THEIRS
@@ -248,7 +249,7 @@ class Sight:
         """Learn from how a call went; True: there is another way now to what it was for."""
         access = call.kind.access
         if error is None:
-            if access in self._entitlements and not self._entitlements[access].allowed:
+            if access in self._found and not self._found[access].allowed:
                 self.remember(access, allowed=True, reason="")
                 for market in {asset.asset_type for asset in call.assets}:
                     self.revive(market, prices=access is not Access.BARS, bars=access is Access.BARS)
@@ -273,7 +274,7 @@ class Sight:
             self.look()
 
     def _note_day(self, market: AssetType, day: date, outcome: DayOutcome) -> None:
-        entitlements.note_day(self._connection, market, day, outcome, self._clock.now())
+        remembering.note_day(self._connection, market, day, outcome, self._clock.now())
 
     def remember(self, access: Access, *, allowed: bool, reason: str) -> None:
         """Remember what the vendor said about a kind of call."""
@@ -281,9 +282,9 @@ class Sight:
         about = {"key": self._key, "plan": self._config.plan}
         in_transaction(
             self._connection,
-            lambda: entitlements.remember(self._connection, **about, access=access, found=found),
+            lambda: remembering.remember(self._connection, **about, access=access, found=found),
         )
-        self._entitlements[access] = found
+        self._found[access] = found
 
     def revive(self, market: AssetType, *, prices: bool = False, bars: bool = False, history: bool = False) -> None:
         """Let be asked for at once what was put to rest of a market, now that the key sees it.
