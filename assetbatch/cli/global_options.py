@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,14 +62,9 @@ def _declare(
     """Declare them, named as the fields of `Invocation` that they set."""
 
 
-def add_to(root: Any) -> None:
+def add_to(command: Any, name: str = "") -> None:
     """Give a command, and all commands below it, the global options; each sets its whole name when it runs."""
-    carrier = typer.Typer(add_completion=False)
-    carrier.command()(_declare)
-    _add(root, typer.main.get_command(carrier).params)
-
-
-def _add(command: Any, options: list[Any], name: str = "") -> None:
+    options = _options()
     if command.context_settings.get("ignore_unknown_options"):
         # What follows is for another program, whose short options are not ours.
         options = [option for option in options if all(word.startswith("--") for word in option.opts)]
@@ -77,7 +73,14 @@ def _add(command: Any, options: list[Any], name: str = "") -> None:
         command.callback = _named(name, command.callback)
         return
     for word, below in command.commands.items():
-        _add(below, options, f"{name} {word}".lstrip())
+        add_to(below, f"{name} {word}".lstrip())
+
+
+@cache
+def _options() -> list[Any]:
+    carrier = typer.Typer(add_completion=False)
+    carrier.command()(_declare)
+    return typer.main.get_command(carrier).params
 
 
 def _named(name: str, run: Callable[..., object]) -> Callable[..., object]:

@@ -30,7 +30,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-commands.register(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -55,10 +54,11 @@ def begin(
 
 
 def new_command() -> Any:
-    """Return the whole tree of commands, each with the global options."""
-    command = typer.main.get_command(app)
-    global_options.add_to(command)
-    return command
+    """Return the whole tree of commands, each with the global options; a command is made when it is asked for."""
+    root: Any = typer.main.get_command(app)
+    global_options.add_to(root)
+    root.commands = commands.Commands()
+    return root
 
 
 def main() -> None:

@@ -1,54 +1,62 @@
-"""Which commands there are; what a command needs is imported when it runs: each starts fast."""
+"""Which commands there are; one is imported and made when it is asked for, and imports what it needs when it runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from pkgutil import resolve_name
+from typing import Any
 
-from assetbatch.cli.commands import (
-    bars,
-    configuration,
-    database,
-    doctor,
-    events,
-    installation,
-    metrics,
-    outlook,
-    priority,
-    queue,
-    sandbox,
-    status,
-    symbols,
-)
+import typer
 
-if TYPE_CHECKING:
-    import typer
+from assetbatch.cli import global_options
 
-# In the order of `--help`.
+# In the order of `--help`; each by its module and its function, or its Typer of several commands.
 COMMANDS = {
-    "run-priority": priority.run_priority,
-    "drain-queue": queue.drain_queue,
-    "enqueue-secondary": queue.enqueue_secondary,
-    "backfill": bars.backfill,
-    "status": status.status,
-    "metrics": metrics.metrics,
-    "doctor": doctor.doctor,
-    "probe": outlook.probe,
-    "forecast": outlook.forecast,
-    "init": installation.init,
-    "sandbox": sandbox.sandbox,
-}
-GROUPS = {
-    "queue": queue.queue_app,
-    "symbols": symbols.symbols_app,
-    "events": events.events_app,
-    "database": database.database_app,
-    "config": configuration.config_app,
+    "run-priority": "priority:run_priority",
+    "drain-queue": "queue:drain_queue",
+    "enqueue-secondary": "queue:enqueue_secondary",
+    "backfill": "bars:backfill",
+    "status": "status:status",
+    "metrics": "metrics:metrics",
+    "doctor": "doctor:doctor",
+    "probe": "outlook:probe",
+    "forecast": "outlook:forecast",
+    "init": "installation:init",
+    "sandbox": "sandbox:sandbox",
+    "queue": "queue:queue_app",
+    "symbols": "symbols:symbols_app",
+    "events": "events:events_app",
+    "database": "database:database_app",
+    "config": "configuration:config_app",
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add all commands to the command line."""
-    for name, command in COMMANDS.items():
-        app.command(name)(command)
-    for name, group in GROUPS.items():
-        app.add_typer(group, name=name)
+class Commands(Mapping[str, Any]):
+    """The commands by their names, each with the global options."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a command, made at most once."""
+        if name not in self._made:
+            self._made[name] = _make(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+def _make(name: str) -> Any:
+    found = resolve_name(f"{__name__}.{COMMANDS[name]}")
+    app = typer.Typer()
+    if isinstance(found, typer.Typer):
+        app.add_typer(found, name=name)
+    else:
+        app.command(name)(found)
+    command = typer.main.get_group(app).commands[name]
+    global_options.add_to(command, name)
+    return command
