@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from types import FrameType
 
-COLLECT_AFTER_ALLOCATIONS = 50_000
+COLLECT_AFTER_ALLOCATIONS = 100_000
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ def status_document(status: Status) -> dict[str, Any]:
         "budget": asdict(status.budget),
         "assets": [_asset(one) for one in (*status.assets, *status.others)],
         "asset_states": dict(status.asset_states),
-        "bars": asdict(status.bars),
+        "bars": asdict(status.bars) | {"refused": [asdict(one) for one in status.bars.refused]},
         "metrics": dict(status.metrics),
         "alerts": [asdict(alert) | {"level": alert.level.name.lower()} for alert in status.alerts],
         "events": asdict(status.events),

@@ -387,7 +387,7 @@ def test_a_dead_letter_remembers_what_it_died_of_and_is_claimed_no_more(connecti
     assert (found["died_on_plan"], found["died_with_key"]) == (PLAN, KEY)
     assert (queue.is_waiting(connection), queue.size(connection)) == (False, 0)
     pass_time(connection, 365 * 86400)
-    assert queue.bring_back(connection, retries=RETRIES) == BroughtBack([], [], 0)
+    assert queue.bring_back(connection, retries=RETRIES) == BroughtBack([], [], 0, is_waiting=False)
     assert claim(connection) == []
 
 
@@ -450,7 +450,7 @@ def test_a_lease_that_is_kept_does_not_run_out(connection: Connection) -> None:
         pass_time(connection, LEASE - 20)
         queue.keep(connection, items[:1], lease_seconds=LEASE)
 
-    assert queue.bring_back(connection, retries=RETRIES) == BroughtBack(["B"], [], 0)
+    assert queue.bring_back(connection, retries=RETRIES) == BroughtBack(["B"], [], 0, is_waiting=True)
     assert queue.complete(connection, items) == {"A"}
 
 
@@ -703,22 +703,25 @@ class Life(RuleBasedStateMachine):
     @rule()
     def bring_back(self) -> None:
         found = queue.bring_back(self.connection, retries=RETRIES)
-        expected = BroughtBack([], [], 0)
+        expired: list[str] = []
+        dead: list[str] = []
+        promoted = 0
         for symbol, one in sorted(self.books.items()):
             if one.until > self.now or one.state not in {State.LEASED, State.DELAYED}:
                 continue
             if one.state is State.DELAYED:
-                expected = BroughtBack(expected.expired, expected.dead, expected.promoted + 1)
+                promoted += 1
                 one.state = State.QUEUED
                 continue
-            (expected.dead if one.attempts > RETRIES else expected.expired).append(symbol)
+            (dead if one.attempts > RETRIES else expired).append(symbol)
             one.state = State.DEAD if one.attempts > RETRIES else State.QUEUED
             one.token = None
             if one.attempts == RETRIES:
                 one.largest_call = 1
             elif one.attempts == RETRIES - 1:
                 one.largest_call = min(one.largest_call or 16, 16)
-        assert found == expected
+        is_waiting = any(one.state is State.QUEUED for one in self.books.values())
+        assert found == BroughtBack(expired, dead, promoted, is_waiting)
 
     @invariant()
     def the_table_is_as_the_books_say(self) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 from psycopg import IsolationLevel, sql
 
 from assetbatch.database import rate_limit

@@ -17,13 +17,12 @@ few = settings(max_examples=50, deadline=None)
 numbers = st.decimals(0, 1000, places=8)
 
 
-bars_at = st.builds(
-    Bar,
+bars_at = st.tuples(
     st.integers(0, 50).map(lambda window: NOON + window * LENGTH),
     *(numbers for _ in range(5)),
     st.none() | numbers,
     st.none() | st.integers(0, 2**31),
-)
+).map(lambda values: Bar(*values))
 
 
 def series() -> st.SearchStrategy[list[Bar]]:

@@ -6,10 +6,10 @@ import os
 import shlex
 import sys
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from assetbatch import installed
 from assetbatch.installed import Installation, command_to_add
