@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -78,11 +79,11 @@ def carefully(transaction: Callable[..., T]) -> T:
     that another transaction holds is refused, too.
     """
     try:
-        return repeated(lambda: transaction(carefully=False))
+        return repeated(partial(transaction, carefully=False))
     except psycopg.Error as error:
         if not (refuses(error) or isinstance(error, psycopg.errors.LockNotAvailable)):
             raise
-        return repeated(lambda: transaction(carefully=True))
+        return repeated(partial(transaction, carefully=True))
 
 
 def sift(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from msgspec import Struct
 from msgspec.structs import replace
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from assetbatch.database import runs
 from assetbatch.database.rate_limit import Outcome, RateLimiter, key_fingerprint
@@ -27,6 +26,8 @@ from assetbatch.provider.flight import HeldUpError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
+
+    from tenacity import Retrying
 
     from assetbatch.config import Config
     from assetbatch.database.query import Query
@@ -212,6 +213,8 @@ class Calls:
 
     def patiently(self) -> Retrying:
         """Make a call again where that may help, ATTEMPTS times. Raises the last error."""
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+
         return Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, CallError) and POLICIES[error.kind].retry),
             stop=stop_after_attempt(ATTEMPTS),

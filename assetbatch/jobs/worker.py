@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from msgspec import Struct
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from assetbatch.database import leases, runs
 from assetbatch.database.rate_limit import Outcome
@@ -291,6 +290,8 @@ class Worker:
             return
         if self._reconnect is None:
             return
+        from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
         with suppress(psycopg.Error, AssetbatchError, Interrupted):
             for attempt in Retrying(
                 retry=retry_if_exception_type(Exception),
