@@ -21,8 +21,9 @@ import pytest
 from psycopg import sql
 
 from assetbatch.config import Database, Secret, sources
-from assetbatch.database.connection import Connection, connect
+from assetbatch.database.connection import Connection
 from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database.opening import connect
 from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Sandbox
 

@@ -91,11 +91,11 @@ class Invocation(Struct):
     @contextmanager
     def connected(self, config: Config, *, patience_seconds: float = 0, create: bool = False) -> Iterator[Connection]:
         """Open the database for the block, and let its errors leave as ours."""
-        from assetbatch.database import connection, errors
+        from assetbatch.database import errors, opening
 
         with (
             errors.translated_errors(config.database.described),
-            connection.connect(
+            opening.connect(
                 config.database,
                 configuration.data_folder(os.environ),
                 job=self.command,

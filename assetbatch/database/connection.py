@@ -1,4 +1,4 @@
-"""Connections: how one is opened, what bounds it, and how it is made anew.
+"""A connection: what its statements find set, what bounds them, and how it is made anew.
 
 Nothing here depends on a session, so that PgBouncer in transaction mode will do: no prepared statements, no LISTEN, no
 session advisory locks. What a statement needs is asked for by us, whatever the server, the database, the role or
@@ -8,50 +8,28 @@ trip: it goes with the statement.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
-import re
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import date, datetime
-from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any, LiteralString, Self, TypeVar
 
 import psycopg
-from psycopg import sql
-from psycopg.adapt import Loader
-from psycopg.rows import dict_row
-from psycopg.types.json import set_json_loads
 
 from assetbatch.database import errors, sqlstates
-from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.query import Query, Statement, command
 from assetbatch.database.sqlstates import AwayError, Meaning
-from assetbatch.errors import DatabaseUnavailableError, SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
-    from psycopg.abc import Buffer, Params
-    from psycopg.abc import Query as Text
-
-    from assetbatch import config
+    from psycopg.abc import Params
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 Plain = psycopg.Connection[Row]
 T = TypeVar("T")
-
-CONNECT_TIMEOUT_SECONDS = 5
-TCP_USER_TIMEOUT_MS = 30_000
-# A server that was there is waited for longer: it restarts, and what a run has in hand is worth it.
-LONGER_SECONDS = 20.0
-# libpq tells no error code of a connection that failed, only the server's words.
-REFUSED = re.compile("authentication failed|does not exist|pg_hba.conf")
 
 # `set transaction` has to come before any query, and needs a transaction that was begun.
 BEGIN, COMMIT = "begin isolation level read committed", "commit"
@@ -111,34 +89,20 @@ LOCK_ATTEMPT = "select pg_catalog.pg_advisory_xact_lock(%(attempt)s::bigint)"
 LIMIT_TRANSACTION = "select pg_catalog.set_config(%(name)s, %(value)s, true)"
 
 
-class _TimeLoader(Loader):
-    """Reads a time as SETTINGS makes the server write it; psycopg's own goes by what a pool last told of DateStyle."""
-
-    def load(self, data: Buffer) -> datetime:
-        return datetime.fromisoformat(bytes(data).decode())
-
-
-class _DateLoader(Loader):
-    """Reads a date, likewise."""
-
-    def load(self, data: Buffer) -> date:
-        return date.fromisoformat(bytes(data).decode())
-
-
 class Connection:
     """A connection whose statements find set what they need, and which is made anew when it breaks.
 
-    `plain` is psycopg's, and `opener` opens another one. A server that is away is waited for, `patience_seconds` each
-    time that it goes; without patience, what met the lost connection raises.
+    `plain` is psycopg's, and `reopen` opens another one, within so many seconds. A server that is away is waited for,
+    `patience_seconds` each time that it goes; without patience, what met the lost connection raises.
 
     A statement on its own is then repeated, so it has to be one that may be; a transaction is left to its owner, see
     `retries.repeated`.
     """
 
-    def __init__(self, plain: Plain, opener: Callable[[], Plain], *, patience_seconds: float) -> None:
+    def __init__(self, plain: Plain, reopen: Callable[[float], Plain], *, patience_seconds: float) -> None:
         self._plain = plain
         self._process = plain.info.backend_pid
-        self._opener = opener
+        self._reopen = reopen
         self._patience_seconds = patience_seconds
         self._lost_by: psycopg.Error | None = None
         self.losses = 0
@@ -241,7 +205,7 @@ class Connection:
             return False
         *_, found = self._alone([*first, Query(query.found_by, query.params, lambda cursor: cursor)], None, None)
         if found.rowcount:
-            query.take(found)
+            query.answer = query.read(found)
         return bool(found.rowcount)
 
     def _alone(
@@ -372,7 +336,7 @@ class Connection:
         log.info("the connection to PostgreSQL is lost: making another one")
         process = self._process
         try:
-            self._plain = _patiently(self._opener, patience)
+            self._plain = self._reopen(patience)
         except psycopg.OperationalError as error:
             raise AwayError(str(error)) from None
         # Else it is waited for no more: whatever is done then is on the way out.
@@ -407,128 +371,10 @@ class Connection:
 def _take(queries: Sequence[Query[Any]], found: Sequence[psycopg.Cursor[Row]]) -> None:
     """Let each query read its answer."""
     for one, cursor in zip(queries, found, strict=True):
-        one.take(cursor)
+        one.answer = one.read(cursor)
 
 
 def _is_granted(asked: psycopg.Cursor[Row]) -> bool:
     """Return whether SETTINGS hold for the session, once their transaction is committed."""
     row = asked.fetchone()
     return row is not None and bool(row["is_ours"])
-
-
-class LoggingCursor(psycopg.Cursor[Row]):
-    """Logs each statement, on one line and without its parameters."""
-
-    def execute(self, query: Text, *arguments: Any, **options: Any) -> Self:
-        """Execute and log."""
-        text = query if isinstance(query, str) else type(query).__name__
-        log.debug("%s", " ".join(str(text).split()))
-        return super().execute(query, *arguments, **options)
-
-
-def _open(conninfo: str, application_name: str) -> Plain:
-    connection: Plain = psycopg.connect(
-        conninfo,
-        autocommit=True,
-        prepare_threshold=None,
-        row_factory=dict_row,
-        application_name=application_name,
-        client_encoding="UTF8",  # a database of SQL_ASCII would answer with bytes
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        keepalives=1,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=TCP_USER_TIMEOUT_MS,
-    )
-    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    connection.add_notice_handler(_pass_on)
-    connection.adapters.register_loader("timestamptz", _TimeLoader)
-    connection.adapters.register_loader("date", _DateLoader)
-    if log.isEnabledFor(logging.DEBUG):
-        connection.cursor_factory = LoggingCursor
-    # A price's digits survive only as Decimal.
-    set_json_loads(partial(json.loads, parse_float=Decimal), connection)
-    return connection
-
-
-def _pass_on(notice: psycopg.errors.Diagnostic) -> None:
-    """Let the log have what the server warns of; that it goes down is no news to who waits for it then."""
-    if notice.severity_nonlocalized == "WARNING":
-        level = logging.INFO if sqlstates.means(notice.sqlstate) is Meaning.LOST else logging.WARNING
-        log.log(level, "%s", notice.message_primary)
-
-
-def _patiently(opener: Callable[[], Plain], seconds: float) -> Plain:
-    """Connect; a PostgreSQL that is away is tried again with backoff, for so many seconds in all.
-
-    One that is there and refuses is not: a wrong password stays wrong.
-    """
-    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
-
-    def is_away(error: BaseException) -> bool:
-        return isinstance(error, psycopg.OperationalError) and not REFUSED.search(str(error))
-
-    return Retrying(
-        retry=retry_if_exception(is_away),
-        stop=stop_after_delay(seconds),
-        wait=wait_exponential(multiplier=0.2, max=3) + wait_random(0, 0.2),
-        before_sleep=lambda _state: log.info("PostgreSQL is away, trying again"),
-        reraise=True,
-    )(opener)
-
-
-def connect(
-    database: config.Database,
-    data_folder: Path,
-    *,
-    job: str,
-    patience_seconds: float = 0,
-    create: bool = False,
-) -> Connection:
-    """Open a connection for `job`; an embedded server that is not running is started.
-
-    PostgreSQL that is away is waited for with backoff, `patience_seconds` in all, and LONGER_SECONDS where it was there
-    before. With `create`, an embedded server and its database are made when they are not there yet.
-
-    Raises DatabaseUnavailableError with PostgreSQL's own words, and SchemaError where an embedded server or its
-    database was never made.
-    """
-    server = EmbeddedServer(data_folder)
-    if database.embedded:
-        conninfo = server.conninfo(database.name)
-    else:
-        assert database.conninfo is not None  # noqa: S101 - a database is embedded or has one
-        conninfo = database.conninfo.reveal()
-    opener = partial(_open, conninfo, f"assetbatch {job}")
-    patience = max(patience_seconds, LONGER_SECONDS) if patience_seconds else 0
-    if database.embedded:
-        if not create:
-            try:
-                return Connection(opener(), opener, patience_seconds=patience)
-            except psycopg.OperationalError:
-                # Not running, or the database is not there: starting it tells which.
-                pass
-        server.start(create=create)
-        if create:
-            server.create_database(database.name)
-    try:
-        if not patience_seconds:
-            return Connection(opener(), opener, patience_seconds=0)
-        plain = _patiently(opener, patience_seconds)
-        return Connection(plain, opener, patience_seconds=patience)
-    except psycopg.OperationalError as error:
-        if database.embedded and f'"{database.name}" does not exist' in str(error):
-            raise SchemaError(
-                f"the embedded server has no database {database.name}", hint="run `assetbatch init`"
-            ) from None
-        raise DatabaseUnavailableError(
-            f"{database.described}: {' '.join(str(error).split())}",
-            hint=_connect_hint(str(error), database.name),
-        ) from None
-
-
-def _connect_hint(words: str, name: str) -> str:
-    if "permission denied for database" in words:
-        return f"as the database's owner: GRANT CONNECT ON DATABASE {sql.Identifier(name).as_string()} TO the role"
-    return "is PostgreSQL running, does the database exist, and are host, user and password right?"

@@ -23,6 +23,9 @@ class Query(Generic[T_co]):
     are taken for its answer.
     """
 
+    answer: T_co
+    """What the last time brought that it was asked."""
+
     def __init__(
         self,
         statement: Statement,
@@ -34,16 +37,7 @@ class Query(Generic[T_co]):
         self.statement = statement
         self.params = params
         self.found_by = found_by
-        self._read = read
-
-    def take(self, cursor: psycopg.Cursor[dict[str, Any]]) -> None:
-        """Read the answer."""
-        self._answer = self._read(cursor)
-
-    @property
-    def answer(self) -> T_co:
-        """What the last time brought that it was asked."""
-        return self._answer
+        self.read = read
 
 
 def command(statement: Statement, params: Params | None = None) -> Query[int]:

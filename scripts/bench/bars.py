@@ -34,7 +34,7 @@ from assetbatch.bars import LENGTH, JudgedPage
 from assetbatch.database.bars import absences as bar_absences
 from assetbatch.database.bars import pages as bar_pages
 from assetbatch.database.bars import state as bars
-from assetbatch.database.connection import Connection, connect
+from assetbatch.database.opening import connect
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
 from assetbatch.jobs.run import Start
@@ -43,6 +43,8 @@ from assetbatch.model import Asset, AssetType, Bar, Role, Span
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
+
+    from assetbatch.database.connection import Connection
 
 PAGE = 10_000
 REFETCHED = 7_200

@@ -37,7 +37,7 @@ from bars import ADD_ASSETS, MAP
 from harness import SandboxProcess, goal
 
 from assetbatch import config
-from assetbatch.database.connection import Connection, connect
+from assetbatch.database.opening import connect
 from assetbatch.jobs import backfill
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.drain import Bounds, drain_queue
@@ -46,6 +46,8 @@ from assetbatch.jobs.run import Start
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+
+    from assetbatch.database.connection import Connection
 
 CONFIG = """
 provider: {{base_url: {url}, plan: starter, max_calls_per_second: null}}

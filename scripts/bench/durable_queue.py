@@ -32,7 +32,7 @@ from queue_peers import Task, Took, by_pgqueuer, by_procrastinate
 
 from assetbatch import config, planner
 from assetbatch.database import catalogue
-from assetbatch.database.connection import Connection, connect
+from assetbatch.database.opening import connect
 from assetbatch.database.queue import enqueue
 from assetbatch.database.queue import items as queue
 from assetbatch.jobs.clock import Stop
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from assetbatch.database.connection import Connection
 
 BATCH = 250
 WORKERS = 8

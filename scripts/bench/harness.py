@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from assetbatch.config import Database, Secret
-from assetbatch.database.connection import Connection, connect
 from assetbatch.database.embedded import EmbeddedServer
+from assetbatch.database.opening import connect
 from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Arrival, Sandbox
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection as Pipe
 
+    from assetbatch.database.connection import Connection
     from assetbatch.provider.client import Client
     from assetbatch.provider.request import Request
 

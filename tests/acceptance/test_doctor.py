@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from assetbatch.config.loading import survey
-from assetbatch.database import connection as connections
+from assetbatch.database import opening
 from assetbatch.database.connection import Connection
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
@@ -262,7 +262,7 @@ def test_redis_answers_with_the_length_of_the_stream_or_is_told_to_be_away(
 def test_servers_that_take_a_connection_and_never_answer_hold_nobody_up(
     patient: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "CONNECT_TIMEOUT_SECONDS", 2)
+    monkeypatch.setattr(opening, "CONNECT_TIMEOUT_SECONDS", 2)
     monkeypatch.setattr(host, "REDIS_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"

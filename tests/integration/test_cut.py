@@ -286,7 +286,7 @@ def run_in_a_process(name: str, conninfo: str, folder: Path, environment: dict[s
 def test_a_server_that_stays_away_ends_the_run(
     connection: Connection, database: str, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assetbatch.database.connection.LONGER_SECONDS", 1.0)
+    monkeypatch.setattr("assetbatch.database.opening.LONGER_SECONDS", 1.0)
     world = World(connection, database, sandbox, tmp_path, now=TUESDAY)
     with Relay(database, lambda number, _request: Where.BEFORE if number >= 8 else None) as relay:
         opened = open_database(relay.conninfo, patience_seconds=1)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.database.connection import connect
 from assetbatch.database.errors import translated_errors
+from assetbatch.database.opening import connect
 from assetbatch.report.doctor import database, host, operation
 from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, worst
 
