@@ -57,18 +57,23 @@ where symbol not in (select symbol from assetbatch.queue order by symbol limit %
 """
 
 
+def vendor(url: str, folder: Path) -> dict[str, str]:
+    """Give what a command needs, beside its database, to ask the sandbox."""
+    return {
+        "POLYGON_API_KEY": KEY,
+        "POLYGON_BASE_URL": url,
+        "POLYGON_TIER": "starter",
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
+
+
 class Commands:
     """Runs commands through the relay."""
 
     def __init__(self, bench: harness.Bench, relay: Relay, url: str, database: str) -> None:
         self._bench = bench
         self._relay = relay
-        self._environment = bench.environment(relay.conninfo) | {
-            "POLYGON_API_KEY": KEY,
-            "POLYGON_BASE_URL": url,
-            "POLYGON_TIER": "starter",
-            "XDG_STATE_HOME": str(bench.folder / "state"),
-        }
+        self._environment = bench.environment(relay.conninfo) | vendor(url, bench.folder)
         self._own = harness.open_database(database)
 
     def trips(self, *arguments: str) -> int:
