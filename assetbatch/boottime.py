@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
-
-def boot_time() -> float:
-    """Return seconds of CLOCK_BOOTTIME: monotonic, and they also pass while the machine sleeps or is paused."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+boot_time = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Return seconds of CLOCK_BOOTTIME: monotonic, and they also pass while the machine sleeps or is paused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Struct
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from assetbatch.model import Asset
 
 
-class Config(Struct, frozen=True):
+class Config(Struct, frozen=True, dict=True):
     """Everything that is configured.
 
     `settings` has exactly the names of config.yaml; `file` is the one that was read; `origins` says for each
@@ -43,13 +44,13 @@ class Config(Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Config({self.file})"
 
-    @property
+    @cached_property
     def plan(self) -> str:
         """The plan's word; basic is free."""
         word = self.settings.provider.plan
         return ALIASES.get(word, word)
 
-    @property
+    @cached_property
     def calls_per_window(self) -> int | None:
         """Calls that any window of `window_seconds` allows; None: unlimited."""
         given = self.settings.rate_limiting.calls_per_minute
@@ -62,7 +63,7 @@ class Config(Struct, frozen=True):
         """Length of the window in which calls count."""
         return self.settings.rate_limiting.window_seconds
 
-    @property
+    @cached_property
     def priority_assets(self) -> tuple[Asset, ...]:
         """The enabled priority assets, the first one first; none when they are switched off."""
         batch = self.settings.batch
@@ -79,7 +80,7 @@ class Config(Struct, frozen=True):
         """How often a secondary asset is updated unless something else is said."""
         return seconds_of(self.settings.batch.enqueue_interval_minutes)
 
-    @property
+    @cached_property
     def secondary_assets(self) -> tuple[Asset, ...]:
         """The enabled secondary assets of the configuration, in the order of the list."""
         return tuple(

@@ -96,7 +96,7 @@ class Calls:
         )
         self.cost = run.cost
         self._idle = [new_client(run.config, api_key) for _ in range(clients)]
-        self._flying: list[InFlight] = []
+        self.under_way: list[InFlight] = []
         self._something_landed = threading.Event()
         self._brake = threading.Event()
 
@@ -110,14 +110,9 @@ class Calls:
         """How many more calls may begin."""
         return len(self._idle)
 
-    @property
-    def under_way(self) -> Sequence[InFlight]:
-        """The calls under way."""
-        return self._flying
-
     def left(self, max_calls: int | None) -> float:
         """Return how many more requests may be made, of so many in all; None: no bound."""
-        return math.inf if max_calls is None else max_calls - self.cost.calls_used - len(self._flying)
+        return math.inf if max_calls is None else max_calls - self.cost.calls_used - len(self.under_way)
 
     def api_is_away(self) -> bool:
         """Return whether so many calls in a row failed that no other one would fare better."""
@@ -174,17 +169,17 @@ class Calls:
             brake=self._brake,
         )
         began_at, began = self._run.clock.now(), time.monotonic() + after_seconds
-        self._flying.append(InFlight(request.call, source, work, slot, client, asked, began_at, began))
+        self.under_way.append(InFlight(request.call, source, work, slot, client, asked, began_at, began))
 
     def land(self, seconds: float) -> list[Landed]:
         """Wait for answers, for so long; return what came home, and give up what takes too long.
 
         Raises when the run is asked to end, where nothing is under way; else what is may come home yet.
         """
-        if not self._flying:
+        if not self.under_way:
             self._run.stop.pause(seconds)
             return []
-        flights = [one.asked.flight for one in self._flying]
+        flights = [one.asked.flight for one in self.under_way]
         left = min(flight.seconds_left if flight.sent else flight.seconds_to_leave for flight in flights)
         self._run.stop.wait_for(self._something_landed, min(seconds, left))
         return self.landed()
@@ -226,9 +221,9 @@ class Calls:
     def landed(self) -> list[Landed]:
         """Return what came home, without waiting, and what takes too long."""
         self._something_landed.clear()
-        landed = [one for one in self._flying if one.asked.has_landed or one.asked.flight.is_over]
+        landed = [one for one in self.under_way if one.asked.has_landed or one.asked.flight.is_over]
         for one in landed:
-            self._flying.remove(one)
+            self.under_way.remove(one)
             self._idle.append(one.client)
         return [self._finish(one) for one in landed]
 
@@ -271,10 +266,10 @@ class Calls:
 
     def call_off(self) -> list[InFlight]:
         """Keep those that have not left yet from leaving; return them, and what left just then."""
-        waiting = [one for one in self._flying if not one.asked.flight.sent]
+        waiting = [one for one in self.under_way if not one.asked.flight.sent]
         for one in waiting:
             one.client.give_up(one.asked)
-            self._flying.remove(one)
+            self.under_way.remove(one)
             self._idle.append(one.client)
         self._brake = threading.Event()
         self.write_down([one for one in waiting if one.asked.flight.sent])
@@ -285,7 +280,7 @@ class Calls:
 
     def give_up(self) -> list[InFlight]:
         """Wait for none of them any longer; return them, for `write_down`."""
-        given_up, self._flying = self._flying, []
+        given_up, self.under_way = self.under_way, []
         for one in given_up:
             one.client.give_up(one.asked)
         return given_up

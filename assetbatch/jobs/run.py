@@ -82,17 +82,14 @@ class Run(Struct, frozen=True):
     """Whose prices the database had when the run began; None: nobody's yet."""
     platform: RoleView
     """What the role could see of the platform's tables then."""
+    rules: Rules
+    """The limit that its calls keep."""
     cost: Cost = field(default_factory=Cost)
     """What its calls cost so far."""
     stored: Stored = field(default_factory=Stored)
     """What became of its assets so far."""
     leaves: list[Query[int]] = field(default_factory=list)
     """What is written together with how the run ended."""
-
-    @property
-    def rules(self) -> Rules:
-        """The limit that its calls keep."""
-        return rules_of(self.config)
 
     def claim_source(self) -> None:
         """Let the database be of the configured source. Raises SourceMismatchError where it is of another."""
@@ -164,13 +161,14 @@ def perform(
     had to wait. `looks_at_queue`: the result tells how many items wait at the end.
     """
     config, connection, stop = start.config, start.connection, start.stop
+    rules = rules_of(config)
     begin = runs.begin(
         job=job,
         host=start.host,
         version=__version__,
         plan=config.plan,
         calls_per_window=config.calls_per_window,
-        longest_seconds=max_seconds + rules_of(config).hold_seconds + patience_seconds,
+        longest_seconds=max_seconds + rules.hold_seconds + patience_seconds,
         started_at=start.started_at,
         lease_seconds=lease_seconds,
     )
@@ -182,7 +180,18 @@ def perform(
         lease.granted(asked_at)
     announcer = Announcer(config, connection, run_id=begun.run_id)
     run = Run(
-        job, begun.run_id, config, connection, start.host, clock, stop, lease, announcer, source.answer, seen.answer
+        job,
+        begun.run_id,
+        config,
+        connection,
+        start.host,
+        clock,
+        stop,
+        lease,
+        announcer,
+        source.answer,
+        seen.answer,
+        rules,
     )
     try:
         if begun.is_ahead:
