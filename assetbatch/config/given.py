@@ -1,8 +1,4 @@
-"""A value together with the place where it was written: what all sources of configuration hand on.
-
-The values that pass inside this room are `msgspec.Struct`s: declaring a dataclass takes ten times as long, at every
-start.
-"""
+"""A value together with the place where it was written: what all sources of configuration hand on."""
 
 import re
 from typing import Any, TypeAlias

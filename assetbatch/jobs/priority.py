@@ -128,10 +128,9 @@ class _Update:
                 may_begin=lambda: requests.left(max_calls) >= 1,
             ).work()
         deferred = work.waiting()
-        known = catalogue.candidates(self._assets)
-        requests.keep_lease(known)
-        run.leaves.append(self._foresee(requests.limiter, known.answer))
-        return self._result(bars, deferred, self._missed(known.answer))
+        known = self._known_by_now(requests)
+        run.leaves.append(self._foresee(requests.limiter, known))
+        return self._result(bars, deferred, self._missed(known))
 
     def _plan(self, known: Sequence[Candidate]) -> list[Call]:
         plan = planner.plan(
@@ -154,6 +153,14 @@ class _Update:
 
     def _known(self, assets: Sequence[Asset]) -> list[Candidate]:
         return self._run.connection.answer(catalogue.candidates(assets))
+
+    def _known_by_now(self, requests: Calls) -> Sequence[Candidate]:
+        """Return what is known of the assets after all calls: of live prices, all that matters is that they came."""
+        if self._entitlements.mode is Mode.LIVE:
+            return self._first.known.answer
+        known = catalogue.candidates(self._assets)
+        requests.keep_lease(known)
+        return known.answer
 
     def _ends_run(self) -> bool:
         return any(POLICIES[failure.kind].ends_run for failure in self._run.stored.failed)
