@@ -102,6 +102,15 @@ class Invocation:
         ):
             yield opened
 
+    @contextmanager
+    def installed(self, config: Config, *, patience_seconds: float = 0) -> Iterator[Connection]:
+        """Open the database for the block. Raises SchemaError where its schema does not fit this program."""
+        from assetbatch.database.setup import schema
+
+        with self.connected(config, patience_seconds=patience_seconds) as connection:
+            schema.check(connection)
+            yield connection
+
 
 log = logging.getLogger(__name__)
 current = Invocation()
@@ -120,8 +129,16 @@ def host() -> str:
     return socket.gethostname()
 
 
+def answer(document: dict[str, Any], text: str) -> None:
+    """Print a command's answer: with --json its document, else its text."""
+    if current.json:
+        print_json(document)
+    else:
+        sys.stdout.write(f"{text}\n")
+
+
 def print_json(document: dict[str, Any]) -> None:
-    """Print a command's answer, in the form of its contract: times RFC 3339 UTC, prices as strings."""
+    """Print a command's document, in the form of its contract: times RFC 3339 UTC, prices as strings."""
     sys.stdout.write(
         json.dumps({"schema": f"assetbatch.{current.command.replace(' ', '-')}/1"} | document, default=_jsonable) + "\n"
     )

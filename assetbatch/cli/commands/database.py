@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch import config as configuration
-from assetbatch.cli.asking import require_yes
 from assetbatch.cli.files import replacing
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.invocation import answer, current, print_json
+from assetbatch.cli.options import require_yes
 from assetbatch.errors import ConfigurationError, Fault, SchemaError
 
 if TYPE_CHECKING:
@@ -101,14 +101,8 @@ def dump(
 
         backup.dump(server, config.database.name, opened, plain=written_as is Format.PLAIN, watch=watch)
     if current.json and output is not None:
-        print_json(
-            {
-                "database": config.database.described,
-                "file": str(output),
-                "format": written_as,
-                "bytes": output.stat().st_size,
-            }
-        )
+        document = {"database": config.database.described, "file": str(output), "format": written_as}
+        print_json(document | {"bytes": output.stat().st_size})
 
 
 @database_app.command("restore")
@@ -217,10 +211,7 @@ def url() -> None:
     else:
         assert database.conninfo is not None  # noqa: S101 - a database is embedded or has one
         found = uri(database.conninfo.reveal())
-    if current.json:
-        print_json({"url": found})
-    else:
-        sys.stdout.write(f"{found}\n")
+    answer({"url": found}, found)
 
 
 @database_app.command("path")
@@ -231,10 +222,7 @@ def path() -> None:
     """
     _, server = _embedded()
     server.require()
-    if current.json:
-        print_json({"path": str(server.data)})
-    else:
-        sys.stdout.write(f"{server.data}\n")
+    answer({"path": str(server.data)}, str(server.data))
 
 
 @database_app.command("stop")
@@ -245,10 +233,7 @@ def stop() -> None:
     """
     server = _server()
     stopped = server.stop()
-    if current.json:
-        print_json({"stopped": stopped})
-    else:
-        sys.stdout.write(f"{server.described}: {'stopped' if stopped else 'was not running'}\n")
+    answer({"stopped": stopped}, f"{server.described}: {'stopped' if stopped else 'was not running'}")
 
 
 def _server() -> EmbeddedServer:

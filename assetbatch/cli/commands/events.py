@@ -18,7 +18,7 @@ import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import current
-from assetbatch.cli.options import duration
+from assetbatch.cli.options import SymbolsOption, duration
 from assetbatch.errors import AnswerLostError, DatabaseUnavailableError, Interrupted
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ events_app = typer.Typer(help="Look at the events that announce what was stored.
 
 @events_app.command("tail")
 def tail(
-    symbol: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    symbol: SymbolsOption = None,
     since: Annotated[
         timedelta | None,
         typer.Option(parser=duration, metavar="TIME", help="Begin with the events of the last 90s, 10m, 24h."),
@@ -66,15 +66,13 @@ def tail(
     beginning = 0.0 if follow else None
     following = Tail(since_seconds=beginning if since is None else since.total_seconds(), symbols=symbol or ())
     end = time.monotonic() + max_seconds if max_seconds is not None else float("inf")
+
+    def at_end() -> bool:
+        return time.monotonic() >= end or not (follow or following.behind)
+
     try:
         with _Table() if not current.json and _is_live(follow) else _Lines(current.json) as shown:
-            _follow(
-                config,
-                following,
-                shown,
-                stop,
-                lambda: time.monotonic() >= end or not (follow or following.behind),
-            )
+            _follow(config, following, shown, stop, at_end)
     except Interrupted as interrupted:
         # It goes on until somebody ends it: that is no trouble to tell of.
         raise typer.Exit(interrupted.exit_code) from None
@@ -85,14 +83,11 @@ def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: 
 
     Raises DatabaseUnavailableError when it stays away, AnswerLostError when nobody reads any more.
     """
-    from assetbatch.database.setup import schema
-
     patience_seconds = 0.0
     while True:
         was_there = False
         try:
-            with current.connected(config, patience_seconds=patience_seconds) as connection:
-                schema.check(connection)
+            with current.installed(config, patience_seconds=patience_seconds) as connection:
                 # Once it is known to be there, one that is stopped shall stay so: this does not start it again.
                 config, patience_seconds, was_there = _without_starting(config), AWAY_SECONDS, True
                 while True:
