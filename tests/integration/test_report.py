@@ -22,10 +22,10 @@ from assetbatch.failures import FailureKind, hint_of
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
 from assetbatch.report import status
+from assetbatch.report.documents import status_document
 from assetbatch.report.figures import BarsStatus
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
-from assetbatch.report.status_document import status_document
 from assetbatch.report.status_tables import status_view
 from assetbatch.report.words import until
 from tests.world import FRIDAYS_CLOSE, MINUTE, TUESDAY, add_assets, judged, load_config, overview

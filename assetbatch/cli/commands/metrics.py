@@ -48,7 +48,7 @@ def metrics(
             _write(output, nothing_to_tell(_installation(), unhealthy=unhealthy))
         raise
     if current.json:
-        from assetbatch.report.status_document import metrics_document
+        from assetbatch.report.documents import metrics_document
 
         print_json(metrics_document(report))
         return

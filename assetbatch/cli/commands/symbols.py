@@ -11,7 +11,7 @@ from assetbatch.cli.invocation import answer, current, print_json
 from assetbatch.cli.options import TABLE_LIMIT, LimitOption, YesOption, require_yes
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
-from assetbatch.report.documents import picked
+from assetbatch.report.documents import catalogue_document, picked
 from assetbatch.report.words import counted
 
 symbols_app = typer.Typer(
@@ -31,17 +31,16 @@ def list_assets(limit: LimitOption = None) -> None:
     config = current.load_config()
 
     from assetbatch.database import symbols
-    from assetbatch.report import symbols_view
 
     with current.installed(config) as connection:
         found = symbols.listing(connection, limit=limit if limit or current.json else TABLE_LIMIT)
     if current.json:
-        print_json(symbols_view.document(found))
+        print_json(catalogue_document(found))
     else:
         from assetbatch.report import tables
 
         console = tables.console()
-        console.print(symbols_view.view(found, width=console.width))
+        console.print(tables.catalogue_view(found, width=console.width))
 
 
 @symbols_app.command("remove")

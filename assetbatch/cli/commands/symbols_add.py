@@ -243,12 +243,12 @@ def _tell_cost(config: Config, markets: Sequence[AssetType]) -> None:
 def _refuse(faults: Sequence[Fault], *, reference: Reference | None = None) -> NoReturn:
     """Tell all faults at once, in the order of lines; nothing was stored."""
     from assetbatch.database import symbols
-    from assetbatch.report import symbols_view
+    from assetbatch.report.documents import added_document
 
     in_order = sorted(faults, key=_line_number)
     if current.json:
         calls = reference.result.api_calls_used if reference else None
-        print_json(symbols_view.added_document(symbols.Added(), calls=calls, faults=in_order))
+        print_json(added_document(symbols.Added(), calls=calls, faults=in_order))
     tell("nothing was added:\n  " + "\n  ".join(map(str, in_order)), exit_code=EXIT_USAGE)
     _tell_run(reference)
     raise typer.Exit(EXIT_USAGE)
@@ -264,10 +264,10 @@ def _tell_added(
 ) -> None:
     """Report what was stored, and what was not and why; raise Exit where the platform's table refused an asset."""
     if current.json:
-        from assetbatch.report import symbols_view
+        from assetbatch.report.documents import added_document
 
         calls, skipped = reference.result.api_calls_used if reference else None, chosen.skipped if chosen else ()
-        print_json(symbols_view.added_document(added, calls=calls, skipped=skipped))
+        print_json(added_document(added, calls=calls, skipped=skipped))
     else:
         lines = [summary("added", added.added)]
         lines += [summary("already there, left as they are", added.already_there)] if added.already_there else []
