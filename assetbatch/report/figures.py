@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from assetbatch.model import AssetType
     from assetbatch.report.freshness import Outlook
 
+WAITING = ("queued", "leased", "delayed")
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -121,34 +123,24 @@ def budget_of(config: Config, overview: Overview) -> Budget:
 
 def queue_of(overview: Overview) -> QueueStatus:
     """Sum up the queue."""
-    waiting = [row for row in overview.queue if row["state"] != "dead"]
-
-    def count(state: str) -> int:
-        return sum(row["items"] for row in overview.queue if row["state"] == state)
-
+    by_state = {state: {priority.name: 0 for priority in Priority} for state in (*WAITING, "dead")}
     ages: dict[str, float] = {}
-    for row in sorted(waiting, key=lambda row: (row["priority"], row["oldest"])):
-        age = round((overview.now - row["oldest"]).total_seconds(), 3)
-        ages.setdefault(Priority(row["priority"]).name, max(0.0, age))
+    for row in sorted(overview.queue, key=lambda row: (row["priority"], row["oldest"])):
+        name = Priority(row["priority"]).name
+        by_state[row["state"]][name] += row["items"]
+        if row["state"] != "dead":
+            age = round((overview.now - row["oldest"]).total_seconds(), 3)
+            ages.setdefault(name, max(0.0, age))
+    counts = {state: sum(each.values()) for state, each in by_state.items()}
     return QueueStatus(
-        total_items=sum(row["items"] for row in waiting),
-        by_priority={
-            priority.name: sum(row["items"] for row in waiting if row["priority"] == priority) for priority in Priority
-        },
-        leased=count("leased"),
-        delayed=count("delayed"),
-        dead=count("dead"),
+        total_items=sum(counts[state] for state in WAITING),
+        by_priority={one.name: sum(by_state[state][one.name] for state in WAITING) for one in Priority},
+        leased=counts["leased"],
+        delayed=counts["delayed"],
+        dead=counts["dead"],
         oldest_item_age_seconds=max(ages.values(), default=None),
         oldest_age_seconds_by_priority=ages,
-        by_state={
-            state: {
-                priority.name: sum(
-                    row["items"] for row in overview.queue if row["state"] == state and row["priority"] == priority
-                )
-                for priority in Priority
-            }
-            for state in ("queued", "leased", "delayed", "dead")
-        },
+        by_state=by_state,
     )
 
 
