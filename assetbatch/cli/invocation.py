@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assetbatch import config as configuration
-from assetbatch.report.words import rfc3339
+from assetbatch.words import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus
 from assetbatch.report.documents import run_document
 from assetbatch.report.progress import ProgressBar
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from assetbatch.plans import PLANS
 from assetbatch.report import job_alerts
 from assetbatch.report.freshness import DAY_PATIENCE, Freshness, oldest_priority
 from assetbatch.report.health import Alert, Level
-from assetbatch.report.words import counted, duration, named
+from assetbatch.words import counted, duration, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

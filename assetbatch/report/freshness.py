@@ -13,7 +13,7 @@ from assetbatch.failures import FailureKind, kind_of
 from assetbatch.markets import Market
 from assetbatch.model import AssetType
 from assetbatch.planner import DayOutcome, Days, Mode
-from assetbatch.report.words import moment
+from assetbatch.words import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,8 +10,8 @@ from assetbatch.errors import EXIT_KEY_REFUSED
 from assetbatch.failures import FailureKind, hint_of
 from assetbatch.provider.addresses import source_of
 from assetbatch.report.health import Alert, Level
-from assetbatch.report.words import counted, duration
 from assetbatch.schedule import DRAIN_QUEUE, ENQUEUE_SECONDARY, JOBS, RUN_PRIORITY
+from assetbatch.words import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.sentences import sentences
 from assetbatch.report.tables import NARROW_WIDTH, PLAIN_WIDTH, new_table
-from assetbatch.report.words import ago, counted, duration, moment, until
+from assetbatch.words import ago, counted, duration, moment, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from assetbatch.database.queue.items import State
 from assetbatch.report.documents import priority_name
-from assetbatch.report.words import ago, counted, duration, until
+from assetbatch.words import ago, counted, duration, until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

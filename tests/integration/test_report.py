@@ -27,7 +27,7 @@ from assetbatch.report.figures import BarsStatus
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.status_tables import status_view
-from assetbatch.report.words import until
+from assetbatch.words import until
 from tests.world import FRIDAYS_CLOSE, MINUTE, TUESDAY, add_assets, judged, load_config, overview
 
 SUNDAY = datetime(2026, 11, 22, 12, tzinfo=UTC)

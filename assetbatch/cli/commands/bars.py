@@ -13,7 +13,7 @@ from assetbatch.cli.invocation import current
 from assetbatch.cli.options import SymbolsOption
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from assetbatch.jobs.backfill import Foreseen, Progress

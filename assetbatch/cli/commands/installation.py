@@ -13,7 +13,7 @@ from assetbatch import config as configuration
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, answer, current
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import SchemaError
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from assetbatch.config import Config

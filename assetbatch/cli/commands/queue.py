@@ -13,7 +13,7 @@ from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue.items import State
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.failures import FailureKind
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

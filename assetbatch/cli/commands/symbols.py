@@ -12,7 +12,7 @@ from assetbatch.cli.options import TABLE_LIMIT, LimitOption, YesOption, require_
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.report.documents import catalogue_document, picked
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 symbols_app = typer.Typer(
     help="Add assets to the catalogue, list them, remove them; those of config.yaml are changed there.",

@@ -17,7 +17,7 @@ from assetbatch.cli.trouble import MOST_NAMED, named, tell, tell_failures
 from assetbatch.errors import EXIT_PARTIAL, EXIT_USAGE
 from assetbatch.markets import TICKERS_DESCRIBED, TRAITS
 from assetbatch.model import AssetType
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

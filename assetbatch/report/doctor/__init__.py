@@ -15,7 +15,7 @@ from assetbatch.report import health, reading
 from assetbatch.report.doctor import database, host
 from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, ok, worst
 from assetbatch.report.sentences import sentences
-from assetbatch.report.words import ago
+from assetbatch.words import ago
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
