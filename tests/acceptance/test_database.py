@@ -150,9 +150,8 @@ def test_a_restore_blocks_the_key_for_a_window_and_releases_what_was_held(embedd
 def test_a_backup_goes_through_a_pipe_and_onto_a_new_machine(embedded: Commands) -> None:
     fill(embedded)
     before = rows(embedded)
-    program = [sys.executable, "-m", "assetbatch", "database", "dump"]
     with (embedded.folder / "a.dump").open("wb") as file:
-        subprocess.run(program, env=embedded.environment, cwd=embedded.folder, stdout=file, check=True)
+        assert embedded("database", "dump", streams={"stdout": file}).returncode == 0
     assert embedded("database", "stop").returncode == 0
     elsewhere = {"XDG_DATA_HOME": f"{embedded.environment['XDG_DATA_HOME']}/elsewhere"}
     new = replace(embedded, environment=embedded.environment | elsewhere)
@@ -386,10 +385,7 @@ def test_a_reader_of_a_dump_that_has_seen_enough_is_no_trouble(embedded: Command
     ours, theirs = os.pipe()
     os.close(ours)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "assetbatch", "database", "dump"], cwd=embedded.folder, env=embedded.environment,
-        stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = embedded("database", "dump", streams={"stdout": theirs})
 
     os.close(theirs)
     assert (done.returncode, done.stderr) == (0, "")

@@ -244,12 +244,10 @@ def test_a_publisher_killed_between_sending_and_marking_loses_no_event(
 def test_what_is_there_fits_a_terminal_a_line_each(commands: Commands, connection: Connection, width: int) -> None:
     add(connection, "BTCUSD", 4711)
     ours, theirs = pty.openpty()
-    environment = commands.environment | {"TERM": "xterm", "COLUMNS": str(width), "LANG": "C.UTF-8"}
+    terminal = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "assetbatch", "events", "tail", "--no-follow"], cwd=commands.folder, env=environment,
-        stdin=theirs, stdout=theirs, stderr=theirs, timeout=60, check=False,
-    )  # fmt: skip
+    words = {"TERM": "xterm", "COLUMNS": str(width), "LANG": "C.UTF-8"}
+    done = commands("events", "tail", "--no-follow", timeout=60, streams=terminal, **words)
 
     os.close(theirs)
     (line,) = os.read(ours, 65_536).decode().splitlines()

@@ -224,15 +224,8 @@ def test_an_early_end_tells_what_waits_on_the_queue_where_that_has_a_part_in_it(
 def test_a_stream_that_is_closed_is_no_trouble(
     commands: Commands, connection: Connection, closed: str, arguments: tuple[str, ...], key: str, exit_code: int
 ) -> None:
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "assetbatch", *arguments],
-        cwd=commands.folder,
-        env=commands.environment | {"POLYGON_API_KEY": key, "XDG_STATE_HOME": str(commands.folder)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    line = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "assetbatch", *arguments]
+    done = commands.run(line, POLYGON_API_KEY=key)
 
     assert (done.returncode, "Traceback" in done.stderr) == (exit_code, False)
     runs = connection.execute("select exit_code from assetbatch.runs").fetchall()
