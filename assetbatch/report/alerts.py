@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.read.freshness import Group
     from assetbatch.database.read.overview import Overview
-    from assetbatch.report.figures import BarsStatus, Budget
     from assetbatch.report.freshness import AssetStatus, Outlook
+    from assetbatch.report.status import BarsStatus, Budget, Status
 
 # Events are published at the end of the run that made them: what waits for longer has no carrier.
 EVENTS_PENDING_AT_MOST = timedelta(minutes=5)
@@ -39,25 +39,15 @@ FAR_FROM_WELL = {Freshness.STALE, Freshness.FAILING}
 
 
 def all_alerts(
-    config: Config,
-    overview: Overview,
-    *,
-    outlook: Outlook,
-    assets: Sequence[AssetStatus],
-    others: Sequence[AssetStatus],
-    groups: Sequence[Group],
-    bars: BarsStatus,
-    budget: Budget,
-    metrics: Mapping[str, float | None],
-    source: str | None,
+    config: Config, overview: Overview, outlook: Outlook, groups: Sequence[Group], status: Status
 ) -> tuple[Alert, ...]:
     """Return everything that is wrong, the worst first, and causes before their consequences.
 
-    `assets` are the priority assets, `others` those of the rest that are worst off, `groups` count all. `source` names
-    whose prices the database has; None: nobody's yet.
+    `groups` count all assets; of secondary ones `status` has those that are worst off.
     """
+    assets, others = status.assets, status.others
     found = [
-        *job_alerts.of_source(config, source),
+        *job_alerts.of_source(config, status.prices.source),
         *job_alerts.of_key(overview),
         *job_alerts.of_silence(config, overview, outlook.mode),
         *job_alerts.of_failures(config, overview),
@@ -65,13 +55,13 @@ def all_alerts(
         *_of_markets(groups, assets, others),
         *_of_priority_assets(config, overview, outlook, assets),
         *_of_other_assets(config, groups, others),
-        *_of_limit(overview, budget),
-        *_of_queue(config, overview, metrics),
-        *_of_bars(overview, bars),
+        *_of_limit(overview, status.budget),
+        *_of_queue(config, overview, status.metrics),
+        *_of_bars(overview, status.bars),
         *_of_events(overview),
         *_of_platform(overview),
         *_of_hosts(overview),
-        *_of_thresholds(config, metrics, overview),
+        *_of_thresholds(config, status.metrics, overview),
     ]
     return tuple(sorted(found, key=lambda alert: alert.level, reverse=True))
 
