@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
+    from assetbatch.database.embedded import EmbeddedServer
 
 # A job that cron started waits for a PostgreSQL that is just restarting; a person at a terminal wants to be told.
 JOB_PATIENCE_SECONDS = 10.0
@@ -38,13 +39,7 @@ class LogFormat(StrEnum):
 
 
 # Priorities of syslog, which journald reads at the beginning of a line.
-SYSLOG_PRIORITIES = {
-    logging.DEBUG: 7,
-    logging.INFO: 6,
-    logging.WARNING: 4,
-    logging.ERROR: 3,
-    logging.CRITICAL: 2,
-}
+SYSLOG_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 @dataclass(slots=True)
@@ -85,6 +80,10 @@ class Invocation:
                 log.warning("%s", doubt.told)
         return config
 
+    def whereabouts(self) -> str:
+        """Return what tells the place that this command line is pointed at from others, be it readable or not."""
+        return configuration.whereabouts(self.config_file, os.environ, working_folder())
+
     @contextmanager
     def connected(self, config: Config, *, patience_seconds: float = 0, create: bool = False) -> Iterator[Connection]:
         """Open the database for the block, and let its errors leave as ours."""
@@ -124,6 +123,13 @@ def working_folder() -> Path:
         return Path()
 
 
+def embedded_server() -> EmbeddedServer:
+    """Return the embedded server of this user, be it there or not."""
+    from assetbatch.database.embedded import EmbeddedServer
+
+    return EmbeddedServer(configuration.data_folder(os.environ))
+
+
 def host() -> str:
     """Name this machine in the records."""
     return socket.gethostname()
@@ -158,14 +164,8 @@ class _Formatter(logging.Formatter):
         match LogFormat.JSON if current.json else current.log_format:
             case LogFormat.JSON:
                 moment = datetime.fromtimestamp(record.created, UTC)
-                return json.dumps(
-                    {
-                        "time": moment.isoformat(),
-                        "level": record.levelname.lower(),
-                        "logger": record.name,
-                        "message": text,
-                    }
-                )
+                facts = {"time": moment.isoformat(), "level": record.levelname.lower(), "logger": record.name}
+                return json.dumps(facts | {"message": text})
             case LogFormat.JOURNALD:
                 prefix = f"<{SYSLOG_PRIORITIES.get(record.levelno, 6)}>"
                 return "\n".join(prefix + line for line in text.splitlines())

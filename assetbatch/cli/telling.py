@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current, working_folder
+from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current
 from assetbatch.cli.trouble_state import Cause, End, Telling, Verdict, review
 from assetbatch.schedule import JOBS
 from assetbatch.words import counted
@@ -115,9 +115,8 @@ def weigh(causes: Sequence[Cause], *, well: bool, exit_code: int) -> list[bool]:
 def _review(causes: Sequence[Cause], *, well: bool) -> tuple[Sequence[Verdict], Sequence[End]]:
     if is_kept_in_mind():
         try:
-            place = configuration.whereabouts(current.config_file, os.environ, working_folder())
-            folder = configuration.state_folder(os.environ)
-            return review(folder, f"{place} {current.command}", causes, well=well, now=time.time())
+            folder, who = configuration.state_folder(os.environ), f"{current.whereabouts()} {current.command}"
+            return review(folder, who, causes, well=well, now=time.time())
         except OSError as error:
             log.info("what was told is not known, so all of it is told: %s", error)
     return [Verdict(Telling.FULL)] * len(causes), []

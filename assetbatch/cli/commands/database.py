@@ -12,9 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from assetbatch import config as configuration
 from assetbatch.cli.files import replacing
-from assetbatch.cli.invocation import answer, current, print_json
+from assetbatch.cli.invocation import answer, current, embedded_server, print_json
 from assetbatch.cli.options import require_yes
 from assetbatch.errors import ConfigurationError, Fault, SchemaError
 
@@ -205,7 +204,7 @@ def url() -> None:
 
     database = config.database
     if database.embedded:
-        server = _server()
+        server = embedded_server()
         server.require()
         found = uri(server.address(database.name))
     else:
@@ -231,15 +230,9 @@ def stop() -> None:
 
     Example: assetbatch database stop
     """
-    server = _server()
+    server = embedded_server()
     stopped = server.stop()
     answer({"stopped": stopped}, f"{server.described}: {'stopped' if stopped else 'was not running'}")
-
-
-def _server() -> EmbeddedServer:
-    from assetbatch.database.embedded import EmbeddedServer
-
-    return EmbeddedServer(configuration.data_folder(os.environ))
 
 
 def _embedded() -> tuple[Config, EmbeddedServer]:
@@ -253,4 +246,4 @@ def _embedded() -> tuple[Config, EmbeddedServer]:
             hint="use the psql, pg_dump and pg_restore of that server, at the address that `assetbatch database url` "
             "prints; after pg_restore run `assetbatch init --restored`",
         )
-    return config, _server()
+    return config, embedded_server()

@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import current
+from assetbatch.cli.invocation import current, embedded_server
 from assetbatch.cli.options import SymbolsOption, duration
 from assetbatch.errors import AnswerLostError, DatabaseUnavailableError, Interrupted
 
@@ -71,7 +71,8 @@ def tail(
         return time.monotonic() >= end or not (follow or following.behind)
 
     try:
-        with _Table() if not current.json and _is_live(follow) else _Lines(current.json) as shown:
+        with ExitStack() as stack:
+            shown = _Table(stack) if not current.json and _is_live(follow) else _Lines(current.json)
             _follow(config, following, shown, stop, at_end)
     except Interrupted as interrupted:
         # It goes on until somebody ends it: that is no trouble to tell of.
@@ -105,10 +106,7 @@ def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: 
 def _without_starting(config: Config) -> Config:
     if not config.database.embedded:
         return config
-    from assetbatch.database.embedded import EmbeddedServer
-
-    server = EmbeddedServer(configuration.data_folder(os.environ))
-    conninfo = configuration.Secret(server.conninfo(config.database.name))
+    conninfo = configuration.Secret(embedded_server().conninfo(config.database.name))
     return replace(config, database=replace(config.database, embedded=False, conninfo=conninfo))
 
 
@@ -137,15 +135,9 @@ class _Lines:
             self._line = partial(events_view.text_line, width=width)
         self._poll = select.poll()
         self._is_pipe = False
-
-    def __enter__(self) -> _Lines:
         with suppress(OSError):  # stdout may be no file
             self._is_pipe = stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
             self._poll.register(sys.stdout.fileno(), 0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def show(self, _connection: Connection, events: Sequence[Stored], _now: datetime) -> None:
         sys.stdout.writelines(self._line(event) + "\n" for event in events)
@@ -158,21 +150,14 @@ class _Lines:
 class _Table:
     """A table of the newest events, the newest at the bottom, that says of each what became of it since."""
 
-    def __init__(self) -> None:
+    def __init__(self, stack: ExitStack) -> None:
         from rich.live import Live
 
         from assetbatch.report import tables
 
         self._console = tables.console()
-        self._live = Live(console=self._console, auto_refresh=False)
+        self._live = stack.enter_context(Live(console=self._console, auto_refresh=False))
         self._events: deque[Stored] = deque(maxlen=MOST_SHOWN)
-
-    def __enter__(self) -> _Table:
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
 
     def show(self, connection: Connection, events: Sequence[Stored], now: datetime) -> None:
         from assetbatch.database import outbox

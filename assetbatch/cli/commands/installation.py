@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, answer, current
+from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, answer, current, embedded_server
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import SchemaError
 from assetbatch.words import counted
@@ -122,9 +122,9 @@ def refuse_second_server(config: Config) -> None:
     """
     if os.geteuid() != 0 or not config.database.embedded or configuration.is_data_folder_named(os.environ):
         return
-    from assetbatch.database.embedded import EmbeddedServer, others
+    from assetbatch.database.embedded import others
 
-    server = EmbeddedServer(configuration.data_folder(os.environ))
+    server = embedded_server()
     if (other := others.find(server.folder)) is None:
         return
     if server.is_set_up:

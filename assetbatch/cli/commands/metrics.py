@@ -11,7 +11,7 @@ import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.files import replacing
-from assetbatch.cli.invocation import current, host, print_json, working_folder
+from assetbatch.cli.invocation import current, host, print_json
 from assetbatch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def _installation() -> str:
     try:
         config = current.load_config()
     except ConfigurationError:
-        place = configuration.whereabouts(current.config_file, os.environ, working_folder())
-        return f"{host()}: {place}"
+        return f"{host()}: {current.whereabouts()}"
     if config.settings.instance is not None:
         return config.settings.instance
     database = config.database

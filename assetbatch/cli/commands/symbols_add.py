@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from assetbatch.errors import Fault
     from assetbatch.jobs.clock import Stop
     from assetbatch.jobs.symbols import Reference, Selection
-    from assetbatch.model import Asset
 
 STDIN = Path("-")
 # By what the vendor's reference list calls them.
@@ -80,6 +79,7 @@ def add(
     config = current.load_config()
 
     from assetbatch.config.assets import Row, read_row
+    from assetbatch.database import symbols
     from assetbatch.jobs import symbols as job
 
     row = read_row(
@@ -97,7 +97,7 @@ def add(
             reference = job.read_reference(config, connection, host=host(), stop=stop, asset=asset)
             faults = job.unheard_of([row], reference.names)
             (asset,) = job.named([asset], reference.names)
-        added = None if faults else _store(connection, [asset])
+        added = None if faults else symbols.add(connection, [asset])
     if added is None:
         _refuse(faults)
     if check and not config.api_key:
@@ -159,6 +159,7 @@ def import_(
 
 def _import_file(config: Config, file: Path, priority: str, seconds: int, *, check: bool) -> None:
     from assetbatch.config.assets import read_csv
+    from assetbatch.database import symbols
     from assetbatch.jobs import symbols as job
 
     if file == STDIN:
@@ -176,7 +177,7 @@ def _import_file(config: Config, file: Path, priority: str, seconds: int, *, che
             reference = job.read_reference(config, connection, host=host(), stop=stop, markets=markets)
             faults += job.unheard_of(rows, reference.names)
             assets = job.named(assets, reference.names)
-        added = None if faults else _store(connection, assets)
+        added = None if faults else symbols.add(connection, assets)
     if added is None:
         _refuse(faults, reference=reference)
     _tell_added(config, added, reference=reference)
@@ -201,7 +202,7 @@ def _import_matching(
             if not agreed(f"Add {counted(len(chosen.assets), 'asset')} ({what})?"):
                 raise typer.Exit
         with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
-            added = _store(connection, chosen.assets)
+            added = symbols.add(connection, chosen.assets)
     added.already_there = sorted({*added.already_there, *chosen.already_there})
     _tell_added(config, added, reference=reference, chosen=chosen)
 
@@ -225,12 +226,6 @@ def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
     lifecycle.interrupt_on_signals()
 
 
-def _store(connection: Connection, assets: Sequence[Asset]) -> Added:
-    from assetbatch.database import symbols
-
-    return symbols.add(connection, assets)
-
-
 def _tell_cost(config: Config, markets: Sequence[AssetType]) -> None:
     """Tell somebody at a terminal, before the first call, that each 1,000 tickers of a market cost one."""
     if sys.stderr.isatty():
@@ -250,7 +245,8 @@ def _refuse(faults: Sequence[Fault], *, reference: Reference | None = None) -> N
         calls = reference.result.api_calls_used if reference else None
         print_json(added_document(symbols.Added(), calls=calls, faults=in_order))
     tell("nothing was added:\n  " + "\n  ".join(map(str, in_order)), exit_code=EXIT_USAGE)
-    _tell_run(reference)
+    if reference is not None:
+        tell_failures(reference.result)
     raise typer.Exit(EXIT_USAGE)
 
 
@@ -274,7 +270,8 @@ def _tell_added(
         sys.stdout.write("\n".join(lines) + "\n")
     if chosen and chosen.skipped:
         tell("left out: " + "; ".join(f"{ticker}: {why}" for ticker, why in chosen.skipped[:MOST_NAMED]))
-    _tell_run(reference)
+    if reference is not None:
+        tell_failures(reference.result)
     if added.added and config.settings.batch.secondary_source == "config":
         tell("they are not put on the queue while batch.secondary_source is config: set it to database in config.yaml")
     if added.refused:
@@ -284,11 +281,6 @@ def _tell_added(
         words = "; ".join(f"{named(refused)}: {reason}" for reason, refused in causes.items())
         tell(f"trading.symbols refused {counted(len(added.refused), 'asset')}: {words}", exit_code=EXIT_PARTIAL)
         raise typer.Exit(EXIT_PARTIAL)
-
-
-def _tell_run(reference: Reference | None) -> None:
-    if reference is not None:
-        tell_failures(reference.result)
 
 
 def summary(what: str, symbols: Sequence[str]) -> str:
