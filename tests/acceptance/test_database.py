@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import stat
 import subprocess
 import sys
-import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.setup import schema
 from assetbatch.database.setup.backup import REPLACED, RESTORING
 from tests.conftest import Commands, open_database, wait_until
+from tests.terminal import terminal
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -313,36 +312,22 @@ def test_psql_has_its_own_options_exit_code_and_no_variable_of_others(embedded: 
 
 
 def test_psql_has_the_terminal(embedded: Commands) -> None:
-    ours, theirs = pty.openpty()
-    seen: list[bytes] = []
+    with terminal() as shown:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "assetbatch", "database", "psql", "-X", "-P", "pager=off"],
+            cwd=embedded.folder,
+            env=embedded.environment | {"TERM": "xterm"},
+            start_new_session=True,
+            **shown.streams,
+        )
+        wait_until(lambda: b"assetbatch=# " in shown.seen)
+        # Ctrl-A, as the line's editor understands it, which knows how the terminal makes room.
+        os.write(shown.ours, b"as n;\x01select 4 \n")
+        wait_until(lambda: b"(1 row)" in shown.seen)
+        assert b"\x1b[9@select 4 " in shown.seen
+        os.write(shown.ours, b"\\q\n")
 
-    def look() -> None:
-        with suppress(OSError):  # what the last writer's end is to a reader of a pty
-            while written := os.read(ours, 65536):
-                seen.append(written)
-
-    reader = threading.Thread(target=look)
-    reader.start()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "assetbatch", "database", "psql", "-X", "-P", "pager=off"],
-        cwd=embedded.folder,
-        env=embedded.environment | {"TERM": "xterm"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    wait_until(lambda: b"assetbatch=# " in b"".join(seen))
-    # Ctrl-A, as the line's editor understands it, which knows how the terminal makes room.
-    os.write(ours, b"as n;\x01select 4 \n")
-    wait_until(lambda: b"(1 row)" in b"".join(seen))
-    assert b"\x1b[9@select 4 " in b"".join(seen)
-    os.write(ours, b"\\q\n")
-
-    assert process.wait(timeout=10) == 0
-    reader.join(timeout=10)
-    os.close(ours)
+        assert process.wait(timeout=10) == 0
 
 
 def test_url_and_path_start_nothing_and_work_as_they_are(embedded: Commands) -> None:

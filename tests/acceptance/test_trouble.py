@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +13,7 @@ import pytest
 
 from assetbatch.cli import trouble_state as told
 from tests.conftest import API_KEY
+from tests.terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -289,23 +288,11 @@ def test_another_configuration_or_database_is_another_matter(cron: Cron) -> None
 
 
 def test_a_person_is_told_everything_each_time(cron: Cron) -> None:
-    environment = cron.environment | {"POLYGON_API_KEY": ""}
-    ours, theirs = pty.openpty()
-    for _ in range(2):
-        subprocess.run(
-            [sys.executable, "-m", "assetbatch", "run-priority"],
-            cwd=cron.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=theirs,
-            check=False,
-        )
-    os.close(theirs)
-    shown = os.read(ours, 65_536).decode()
-    os.close(ours)
+    with terminal() as shown:
+        for _ in range(2):
+            cron.commands("run-priority", streams={"stderr": shown.theirs}, POLYGON_API_KEY="")
 
-    assert shown.count("no API key is given") == 2
+    assert shown.seen.count(b"no API key is given") == 2
     verbose = [cron("-v", "run-priority", POLYGON_API_KEY="").stderr for _ in range(2)]
     assert all("no API key is given" in text for text in verbose)
     # What is started by hand, or by a script that wants to know, is not cron's.
