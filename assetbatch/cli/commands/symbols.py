@@ -11,7 +11,6 @@ from assetbatch.cli.invocation import answer, current, print_json
 from assetbatch.cli.options import TABLE_LIMIT, LimitOption, YesOption, require_yes
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
-from assetbatch.report.documents import catalogue_document, picked
 from assetbatch.words import counted
 
 symbols_app = typer.Typer(
@@ -35,6 +34,8 @@ def list_assets(limit: LimitOption = None) -> None:
     with current.installed(config) as connection:
         found = symbols.listing(connection, limit=limit if limit or current.json else TABLE_LIMIT)
     if current.json:
+        from assetbatch.report.documents import catalogue_document
+
         print_json(catalogue_document(found))
     else:
         from assetbatch.report import tables
@@ -65,8 +66,9 @@ def remove(
         require_yes(f"Remove {counted(len(own), 'asset')} with all bars ({named(sorted(own))})?")
     with current.connected(config) as connection:
         done = symbols.remove(connection, names, with_bars=with_bars)
-    document = picked(done, "removed", "missing", "configured") | {"bars_removed": done.bars}
-    answer(document, summary("removed", done.removed) + (f", with {done.bars} bars" if with_bars else ""))
+    bars = f", with {done.bars} bars" if with_bars else ""
+    document = {"removed": done.removed, "missing": done.missing, "configured": done.configured}
+    answer(document | {"bars_removed": done.bars}, summary("removed", done.removed) + bars)
     if done.configured:
         tell(f"{named(done.configured)}: from config.yaml: remove it there", exit_code=EXIT_USAGE)
     if done.missing:
