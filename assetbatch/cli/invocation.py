@@ -8,12 +8,13 @@ import os
 import socket
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from msgspec import Struct
 
 from assetbatch import config as configuration
 from assetbatch.words import rfc3339
@@ -42,8 +43,7 @@ class LogFormat(StrEnum):
 SYSLOG_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-@dataclass(slots=True)
-class Invocation:
+class Invocation(Struct):
     """The global options of this command line, and the secrets that nothing it prints may contain.
 
     `job_exit_code`: a job has done its work, and ends so whatever becomes of what it prints.

@@ -8,8 +8,9 @@ import logging
 import os
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current
@@ -51,8 +52,7 @@ class _Gathered(logging.Filter):
         return False
 
 
-@dataclass(slots=True)
-class _State:
+class _State(Struct):
     """What this process has gathered, and whether that was told."""
 
     gathered: list[_Gathered] = field(default_factory=list)

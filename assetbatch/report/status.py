@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from assetbatch import planner
 from assetbatch.events import backend
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 WAITING = ("queued", "leased", "delayed")
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """The calls of this moment; `limit` None means unlimited. `next_free_at` is set when no call is free now.
 
     `spaced`: calls are spaced evenly, since one was refused that our own calls do not explain.
@@ -42,8 +42,7 @@ class Budget:
     spaced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStatus:
+class QueueStatus(Struct, frozen=True):
     """The queue: `total_items` and `by_priority` count all but dead letters; ages are of what waits, too.
 
     `by_state` counts all: for each state the items of each priority.
@@ -59,8 +58,7 @@ class QueueStatus:
     by_state: dict[str, dict[str, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class PricesStatus:
+class PricesStatus(Struct, frozen=True):
     """How prices are asked for, and whose they are (None: nobody's yet).
 
     Of finished days: the newest that is stored, and when a newer one can exist.
@@ -72,8 +70,7 @@ class PricesStatus:
     newer_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BarsStatus:
+class BarsStatus(Struct, frozen=True):
     """The newest final bar of each priority asset that the table has, and of all assets those whose bars fail.
 
     `holes` counts the bars that are missing in the last days of priority assets, up to where they ought to reach; None:
@@ -87,8 +84,7 @@ class BarsStatus:
     refused: Sequence[RefusedBars] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EventsStatus:
+class EventsStatus(Struct, frozen=True):
     """Events that wait to be published, for how long the oldest does, and what carries them.
 
     `dropped`: how many were overtaken before they could be published, since the database was made. `refused`: why what
@@ -102,8 +98,7 @@ class EventsStatus:
     refused: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobStatus:
+class JobStatus(Struct, frozen=True):
     """One job: its last run, the next that is expected, when one last went well, and the last 24 hours."""
 
     id: str
@@ -115,8 +110,7 @@ class JobStatus:
     day: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """All that `status` tells. `assets` are the priority assets; `others` those that are worst off, or all."""
 
     now: datetime

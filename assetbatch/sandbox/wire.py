@@ -8,10 +8,11 @@ import socketserver
 import struct
 import sys
 import zlib
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from assetbatch.sandbox.bodies import Delivery
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 
 import typer
+from msgspec.structs import replace
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import current, print_json, working_folder

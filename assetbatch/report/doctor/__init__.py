@@ -5,9 +5,10 @@ It looks at this host and at the database; how things go it has from `status`, w
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from assetbatch.database.connection import connect
 from assetbatch.database.errors import translated_errors
