@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pty
 import shutil
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 TEMPLATE = "template_assetbatch"
 API_KEY = "sandbox-key-5QkT"
@@ -218,20 +219,29 @@ class Commands:
             text=True,
         )
 
-    def __call__(self, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.python("-m", "assetbatch", *arguments, timeout=timeout, **environment)
+    def __call__(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        return self.python("-m", "assetbatch", *arguments, **more)
 
-    def python(self, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env=self._whole(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+    def python(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        return self.run([sys.executable, *arguments], **more)
+
+    def run(
+        self, program: list[str], *, timeout: float = 60, streams: Mapping[str, Any] | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program; `streams` are subprocess's words for those that are no pipes, or for an input."""
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **(streams or {})}
+        whole = self._whole(environment)
+        return subprocess.run(program, cwd=self.folder, env=whole, text=True, timeout=timeout, check=False, **pipes)
+
+    def answering(self, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command whose stdin is a terminal where this is answered."""
+        ours, theirs = pty.openpty()
+        try:
+            os.write(ours, f"{answer}\n".encode())
+            return self(*arguments, streams={"stdin": theirs})
+        finally:
+            os.close(ours)
+            os.close(theirs)
 
 
 @pytest.fixture

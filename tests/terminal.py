@@ -1,4 +1,4 @@
-"""Commands whose stderr is a terminal."""
+"""Commands at a terminal, and what somebody gets to see there."""
 
 from __future__ import annotations
 
@@ -6,42 +6,61 @@ import os
 import pty
 import subprocess
 import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+
+@dataclass
+class Terminal:
+    """The two ends of a terminal, `theirs` for a command's streams, and all that was `seen` so far."""
+
+    ours: int
+    theirs: int
+    seen: bytearray = field(default_factory=bytearray)
+
+    @property
+    def streams(self) -> dict[str, Any]:
+        return dict.fromkeys(("stdin", "stdout", "stderr"), self.theirs)
+
+    def look(self) -> None:
+        with suppress(OSError):  # what the last writer's end is to a reader of a pty
+            while written := os.read(self.ours, 65536):
+                self.seen += written
+
+
+@contextmanager
+def terminal() -> Iterator[Terminal]:
+    """A terminal at which somebody looks; all is seen once the block is over."""
+    found = Terminal(*pty.openpty())
+    reader = threading.Thread(target=found.look, daemon=True)
+    reader.start()
+    try:
+        yield found
+    finally:
+        os.close(found.theirs)
+        reader.join(timeout=10)
+        os.close(found.ours)
 
 
 def run_at_terminal(
     command: Sequence[str], *, environment: Mapping[str, str], folder: Path | None = None
 ) -> tuple[subprocess.CompletedProcess[str], str]:
-    """Run a command; give its exit code and stdout, and what somebody at the terminal got to see."""
-    ours, theirs = pty.openpty()
-    seen: list[bytes] = []
-
-    def look() -> None:
-        with suppress(OSError):  # what the last writer's end is to a reader of a pty
-            while written := os.read(ours, 65536):
-                seen.append(written)
-
-    reader = threading.Thread(target=look)
-    reader.start()
-    try:
+    """Run a command whose stderr is a terminal; give its exit code and stdout, and what somebody got to see."""
+    with terminal() as shown:
         done = subprocess.run(
             command,
             cwd=folder,
             env={**environment, "TERM": "xterm", "COLUMNS": "100"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=theirs,
+            stderr=shown.theirs,
             text=True,
             timeout=60,
             check=False,
         )
-    finally:
-        os.close(theirs)
-        reader.join()
-        os.close(ours)
-    return done, b"".join(seen).decode()
+    return done, shown.seen.decode()

@@ -19,8 +19,7 @@ from assetbatch.jobs import drain, enqueue, priority
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.run import Start
 from assetbatch.planner import Mode
-from assetbatch.report.freshness import SEEN_WITHIN, limits
-from assetbatch.report.status import outlook_of
+from assetbatch.report.freshness import SEEN_WITHIN, limits, outlook_of
 from tests.conftest import Commands, open_database, variables
 
 if TYPE_CHECKING:

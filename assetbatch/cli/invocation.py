@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from msgspec import Struct
 
 from assetbatch import config as configuration
-from assetbatch.report.words import rfc3339
+from assetbatch.words import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
+    from assetbatch.database.embedded import EmbeddedServer
 
 # A job that cron started waits for a PostgreSQL that is just restarting; a person at a terminal wants to be told.
 JOB_PATIENCE_SECONDS = 10.0
@@ -39,13 +40,7 @@ class LogFormat(StrEnum):
 
 
 # Priorities of syslog, which journald reads at the beginning of a line.
-SYSLOG_PRIORITIES = {
-    logging.DEBUG: 7,
-    logging.INFO: 6,
-    logging.WARNING: 4,
-    logging.ERROR: 3,
-    logging.CRITICAL: 2,
-}
+SYSLOG_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 class Invocation(Struct):
@@ -88,6 +83,10 @@ class Invocation(Struct):
                 log.warning("%s", doubt.told)
         return config
 
+    def whereabouts(self) -> str:
+        """Return what tells the place that this command line is pointed at from others, be it readable or not."""
+        return configuration.whereabouts(self.config_file, os.environ, working_folder())
+
     @contextmanager
     def connected(self, config: Config, *, patience_seconds: float = 0, create: bool = False) -> Iterator[Connection]:
         """Open the database for the block, and let its errors leave as ours."""
@@ -105,6 +104,15 @@ class Invocation(Struct):
         ):
             yield opened
 
+    @contextmanager
+    def installed(self, config: Config, *, patience_seconds: float = 0) -> Iterator[Connection]:
+        """Open the database for the block. Raises SchemaError where its schema does not fit this program."""
+        from assetbatch.database.setup import schema
+
+        with self.connected(config, patience_seconds=patience_seconds) as connection:
+            schema.check(connection)
+            yield connection
+
 
 log = logging.getLogger(__name__)
 current = Invocation()
@@ -118,13 +126,28 @@ def working_folder() -> Path:
         return Path()
 
 
+def embedded_server() -> EmbeddedServer:
+    """Return the embedded server of this user, be it there or not."""
+    from assetbatch.database.embedded import EmbeddedServer
+
+    return EmbeddedServer(configuration.data_folder(os.environ))
+
+
 def host() -> str:
     """Name this machine in the records."""
     return socket.gethostname()
 
 
+def answer(document: dict[str, Any], text: str) -> None:
+    """Print a command's answer: with --json its document, else its text."""
+    if current.json:
+        print_json(document)
+    else:
+        sys.stdout.write(f"{text}\n")
+
+
 def print_json(document: dict[str, Any]) -> None:
-    """Print a command's answer, in the form of its contract: times RFC 3339 UTC, prices as strings."""
+    """Print a command's document, in the form of its contract: times RFC 3339 UTC, prices as strings."""
     sys.stdout.write(
         json.dumps({"schema": f"assetbatch.{current.command.replace(' ', '-')}/1"} | document, default=_jsonable) + "\n"
     )
@@ -144,14 +167,8 @@ class _Formatter(logging.Formatter):
         match LogFormat.JSON if current.json else current.log_format:
             case LogFormat.JSON:
                 moment = datetime.fromtimestamp(record.created, UTC)
-                return json.dumps(
-                    {
-                        "time": moment.isoformat(),
-                        "level": record.levelname.lower(),
-                        "logger": record.name,
-                        "message": text,
-                    }
-                )
+                facts = {"time": moment.isoformat(), "level": record.levelname.lower(), "logger": record.name}
+                return json.dumps(facts | {"message": text})
             case LogFormat.JOURNALD:
                 prefix = f"<{SYSLOG_PRIORITIES.get(record.levelno, 6)}>"
                 return "\n".join(prefix + line for line in text.splitlines())

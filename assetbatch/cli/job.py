@@ -13,13 +13,12 @@ from assetbatch import pings
 from assetbatch.cli import lifecycle, trouble
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
 from assetbatch.cli.trouble import named
-from assetbatch.database.setup import schema
 from assetbatch.errors import AnswerLostError, Interrupted
 from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus
 from assetbatch.report.documents import run_document
 from assetbatch.report.progress import ProgressBar
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,9 +52,8 @@ def run(
             config.require_api_key()
         with (
             ProgressBar.for_terminal(current.command, mask=current.mask) as progress,
-            current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
+            current.installed(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
         ):
-            schema.check(connection)
             result = work(Start(config, connection, host(), stop), progress)
         current.job_exit_code = result.exit_code
         _tell(result)

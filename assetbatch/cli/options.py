@@ -1,11 +1,22 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the questions that --yes answers beforehand."""
 
 from __future__ import annotations
 
 import re
+import sys
 from datetime import timedelta
+from typing import Annotated, TypeAlias
 
 import typer
+
+SymbolsOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--symbol", help="Only this one; may be given several times.")
+]
+LimitOption: TypeAlias = Annotated[
+    int | None, typer.Option("--limit", min=1, help="At most so many; a table shows 50 without it.")
+]
+YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+TABLE_LIMIT = 50
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST = timedelta(days=3660)
@@ -18,3 +29,19 @@ def duration(text: str) -> timedelta:
     if length is None or length > _LONGEST:
         raise typer.BadParameter(f"{text} is no length of time: 90s, 10m, 24h or 7d are")
     return length
+
+
+def agreed(question: str) -> bool:
+    """Ask a question that is answered with yes or no, on stderr; no is what anything else means."""
+    # typer.confirm writes a space to stdout, where only the answer belongs.
+    sys.stderr.write(f"{question} [y/N]: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def require_yes(question: str) -> None:
+    """Ask whether something is to be done; anything but yes ends the command. Raises BadParameter where nobody is."""
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{question} Nobody is there to ask: say --yes")
+    if not agreed(question):
+        raise typer.Exit

@@ -10,11 +10,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current, working_folder
+from assetbatch.cli.invocation import SYSLOG_PRIORITIES, LogFormat, current
 from assetbatch.cli.trouble_state import Cause, End, Telling, Verdict, review
-from assetbatch.report.words import counted
 from assetbatch.schedule import JOBS
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,13 +33,13 @@ class _Gathered(logging.Filter):
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__()
         self._handler = handler
-        self.lines: dict[str, list[str]] = {}
-        self.causes: dict[str, Cause] = {}
+        self._kept: dict[str, tuple[Cause, list[str]]] = {}
         self._is_released = False
 
-    def release(self) -> None:
-        """Keep nothing from now on."""
-        self.lines, self.causes, self._is_released = {}, {}, True
+    def release(self) -> list[tuple[Cause, list[str]]]:
+        """Return the warnings, those of one cause together, and keep nothing from now on."""
+        kept, self._kept, self._is_released = [*self._kept.values()], {}, True
+        return kept
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep a warning, let all else pass."""
@@ -45,19 +47,16 @@ class _Gathered(logging.Filter):
             return True
         # The words before anything was put into them: about another asset it is the same warning.
         key = f"{record.name} {record.msg}"
-        self.lines.setdefault(key, []).append(self._handler.format(record))
-        self.causes.setdefault(key, cause(key, record.getMessage(), fails=False))
+        _, lines = self._kept.setdefault(key, (cause(key, record.getMessage(), fails=False), []))
+        lines.append(self._handler.format(record))
         return False
 
 
-class _State:
-    """What this process has gathered."""
+class _State(Struct):
+    """What this process has gathered, and whether that was told."""
 
-    gathered: list[_Gathered]
-    is_weighed: bool
-
-    def __init__(self) -> None:
-        self.gathered, self.is_weighed = [], False
+    gathered: list[_Gathered] = field(default_factory=list)
+    is_weighed: bool = False
 
 
 _state = _State()
@@ -97,29 +96,27 @@ def weigh(causes: Sequence[Cause], *, well: bool, exit_code: int) -> list[bool]:
     `well`: what this run does not meet has ended.
     """
     _state.is_weighed = True
-    kept = [(gathered, key) for gathered in _state.gathered for key in gathered.lines]
-    everything = [*causes, *(gathered.causes[key] for gathered, key in kept)]
+    kept = [warning for gathered in _state.gathered for warning in gathered.release()]
+    everything = [*causes, *(one for one, _ in kept)]
     verdicts, ends = _review(everything, well=well)
+    in_full = [verdict.telling is Telling.FULL for verdict in verdicts]
     for end in ends:
         if end.fails or not current.quiet:
             _say_ended(end)
-    for gathered, key in kept:
-        if verdicts[everything.index(gathered.causes[key])].telling is Telling.FULL:
-            sys.stderr.write("".join(line + "\n" for line in gathered.lines[key]))
+    for (_, lines), is_told in zip(kept, in_full[len(causes) :], strict=True):
+        if is_told:
+            sys.stderr.write("".join(line + "\n" for line in lines))
     for one, verdict in zip(everything, verdicts, strict=True):
         if verdict.telling is Telling.STILL:
             _say_still(one, verdict, exit_code)
-    for gathered in _state.gathered:
-        gathered.release()
-    return [verdict.telling is Telling.FULL for verdict in verdicts[: len(causes)]]
+    return in_full[: len(causes)]
 
 
 def _review(causes: Sequence[Cause], *, well: bool) -> tuple[Sequence[Verdict], Sequence[End]]:
     if is_kept_in_mind():
         try:
-            place = configuration.whereabouts(current.config_file, os.environ, working_folder())
-            folder = configuration.state_folder(os.environ)
-            return review(folder, f"{place} {current.command}", causes, well=well, now=time.time())
+            folder, who = configuration.state_folder(os.environ), f"{current.whereabouts()} {current.command}"
+            return review(folder, who, causes, well=well, now=time.time())
         except OSError as error:
             log.info("what was told is not known, so all of it is told: %s", error)
     return [Verdict(Telling.FULL)] * len(causes), []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import asdict
@@ -14,7 +15,8 @@ from assetbatch.cli.telling import cause, say, weigh
 from assetbatch.errors import EXIT_BUG, EXIT_KEY_REFUSED, Interrupted
 from assetbatch.failures import POLICIES
 from assetbatch.model import RunStatus
-from assetbatch.report.words import counted
+from assetbatch.words import counted
+from assetbatch.words import named as first_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # More would bury the cause.
 MOST_NAMED = 10
+named = partial(first_named, most=MOST_NAMED)
 # What makes one and the same trouble read otherwise in the next run: counts, times, ports, processes, requests.
 VARYING = re.compile(r"[\w.:+-]*\d[\w.:+-]*( times)?|\bonce\b")
 
@@ -98,12 +101,6 @@ def tell_failures(result: RunResult) -> None:
         },
         level=logging.ERROR if result.exit_code else logging.WARNING,
     )
-
-
-def named(symbols: Sequence[str]) -> str:
-    """Name the first of them."""
-    more = len(symbols) - MOST_NAMED
-    return ", ".join(symbols[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _cause_of(result: RunResult, kinds: Sequence[FailureKind]) -> Cause:

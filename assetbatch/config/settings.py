@@ -22,15 +22,19 @@ else:  # no type checker reads a table
     TypeWord = Literal[tuple(asset_type.value for asset_type in TRAITS)]
 PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
 
+
+def about(description: str, *, expected: str = "", example: object = None) -> Meta:
+    """Return what is said of a key: its comment, what it can hold, what stands there where it has no default."""
+    extra = {"expected": expected} if expected else None
+    return Meta(description=description, extra=extra, examples=None if example is None else [example])
+
+
 # A scheme, a host, and perhaps a path: user, password and query would put secrets into log lines.
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/[^\s?#@]*)?$", max_length=500)]
-_PLAIN_URL = {"expected": "an http:// or https:// address without user, password or query"}
+_PLAIN_URL = "an http:// or https:// address without user, password or query"
 PingUrl: TypeAlias = Annotated[
     Annotated[str, Meta(pattern=rf"^https?://{USERINFO}({HOST}([/?#]\S*)?|[^\s@]*)$", max_length=2000)] | None,
-    Meta(
-        description="URL in the manner of healthchecks.io; a secret",
-        extra={"expected": f"an http:// or https:// URL, or null; {ENCODE}"},
-    ),
+    about("URL in the manner of healthchecks.io; a secret", expected=f"an http:// or https:// URL, or null; {ENCODE}"),
 ]
 
 
@@ -41,23 +45,23 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Provider(Section, frozen=True, kw_only=True):
     """Where prices come from, and what the plan gives."""
 
-    base_url: Annotated[Url, Meta(description="https://api.polygon.io, its old name, works too", extra=_PLAIN_URL)] = (
+    base_url: Annotated[Url, about("https://api.polygon.io, its old name, works too", expected=_PLAIN_URL)] = (
         "https://api.massive.com"
     )
-    plan: Annotated[PlanWord, Meta(description=" | ".join(PLANS))] = FREE.name
-    upgrade_url: Annotated[Url, Meta(description="shown where a plan stands in the way", extra=_PLAIN_URL)] = (
+    plan: Annotated[PlanWord, about(" | ".join(PLANS))] = FREE.name
+    upgrade_url: Annotated[Url, about("shown where a plan stands in the way", expected=_PLAIN_URL)] = (
         "https://massive.com/pricing"
     )
-    mode: Annotated[
-        Literal["auto", "live", "end_of_day"], Meta(description="auto (as the plan says) | live | end_of_day")
-    ] = "auto"
+    mode: Annotated[Literal["auto", "live", "end_of_day"], about("auto (as the plan says) | live | end_of_day")] = (
+        "auto"
+    )
     batch_size: Annotated[
         int,
         Meta(ge=1, le=MOST_TICKERS, description="assets in one snapshot call; 1: a single-ticker call for each asset"),
     ] = MOST_TICKERS
     concurrency: Annotated[int, Meta(ge=1, le=64, description="calls at once on an unlimited plan")] = 8
     max_calls_per_second: Annotated[
-        Annotated[float, Meta(gt=0, le=10_000)] | None, Meta(description="on an unlimited plan; null: no bound")
+        Annotated[float, Meta(gt=0, le=10_000)] | None, about("on an unlimited plan; null: no bound")
     ] = 100.0
     connect_timeout_seconds: Annotated[float, Meta(gt=0, le=60, description="until a connection stands")] = 5.0
     timeout_seconds: Annotated[float, Meta(gt=0, le=300, description="of the whole answer, not of one read")] = 20.0
@@ -68,10 +72,7 @@ class RateLimiting(Section, frozen=True, kw_only=True):
 
     calls_per_minute: Annotated[
         Annotated[int, Meta(ge=1, le=100_000)] | UnsetType | None,
-        Meta(
-            examples=[FREE.calls_per_minute],
-            description="calls in any window_seconds; absent: as the plan says; null: unlimited",
-        ),
+        about("calls in any window_seconds; absent: as the plan says; null: unlimited", example=FREE.calls_per_minute),
     ] = UNSET
     window_seconds: Annotated[float, Meta(gt=0, le=3600, description="the window in which calls count")] = 60.0
     margin_seconds: Annotated[float, Meta(ge=0, le=60, description="covers a server that counts in whole seconds")] = (
@@ -84,8 +85,7 @@ class RateLimiting(Section, frozen=True, kw_only=True):
         float, Meta(ge=0, le=3600, description="a slot kept for run-priority may come free this late")
     ] = 10.0
     tier: Annotated[
-        PlanWord | UnsetType,
-        Meta(examples=[FREE.name], description="another name for provider.plan: give one of the two"),
+        PlanWord | UnsetType, about("another name for provider.plan: give one of the two", example=FREE.name)
     ] = UNSET
 
 
@@ -100,55 +100,48 @@ class AssetSection(Section, frozen=True, kw_only=True):
     """What assets of both lists have."""
 
     symbol: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
-            max_length=50,
-            description="its name in trading.symbols, at most 50 bytes",
-            extra={"expected": "1 to 50 of A-Z a-z 0-9 . _ / - that begin with a letter or digit"},
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=50)],
+        about(
+            "its name in trading.symbols, at most 50 bytes",
+            expected="1 to 50 of A-Z a-z 0-9 . _ / - that begin with a letter or digit",
         ),
     ]
     polygon_ticker: Annotated[
-        str,
-        Meta(
-            pattern=TICKER_PATTERN,
-            max_length=50,
-            description=f"the vendor's name: {TICKERS_DESCRIBED}",
-            extra={"expected": f"{_TICKERS}, in capitals; {' and '.join(TRAITS)} are what this version does"},
+        Annotated[str, Meta(pattern=TICKER_PATTERN, max_length=50)],
+        about(
+            f"the vendor's name: {TICKERS_DESCRIBED}",
+            expected=f"{_TICKERS}, in capitals; {' and '.join(TRAITS)} are what this version does",
         ),
     ]
     asset_type: Annotated[
         TypeWord,
-        Meta(
-            description=" | ".join(_TYPES),
-            extra={"expected": f"{' or '.join(_TYPES)}, which are what this version does"},
-        ),
+        about(" | ".join(_TYPES), expected=f"{' or '.join(_TYPES)}, which are what this version does"),
     ]
     name: Annotated[str, Meta(max_length=200, description="for people")] = ""
     update_frequency_seconds: Annotated[
         Annotated[int, Meta(ge=1, le=86_400)] | UnsetType,
-        Meta(description="absent: batch.interval_minutes (priority) or enqueue_interval_minutes (secondary)"),
+        about("absent: batch.interval_minutes (priority) or enqueue_interval_minutes (secondary)"),
     ] = UNSET
-    enabled: Annotated[bool, Meta(description="false: left alone")] = True
+    enabled: Annotated[bool, about("false: left alone")] = True
 
 
 class PriorityAsset(AssetSection, frozen=True, kw_only=True):
     """An asset that run-priority updates before anything else."""
 
     priority: Annotated[
-        Annotated[int, Meta(ge=1, le=1000)] | UnsetType, Meta(description="1 comes first; absent: place in the list")
+        Annotated[int, Meta(ge=1, le=1000)] | UnsetType, about("1 comes first; absent: place in the list")
     ] = UNSET
 
 
 class SecondaryAsset(AssetSection, frozen=True, kw_only=True):
     """An asset that waits its turn in the queue."""
 
-    priority: Annotated[PriorityWord, Meta(description="CRITICAL | HIGH | MEDIUM | LOW")] = "MEDIUM"
+    priority: Annotated[PriorityWord, about("CRITICAL | HIGH | MEDIUM | LOW")] = "MEDIUM"
 
 
-def _priority(symbol: str, ticker: str, asset_type: str, name: str, rank: int) -> PriorityAsset:
+def _priority(rank: int, ticker: str, asset_type: str, name: str) -> PriorityAsset:
     return PriorityAsset(
-        symbol=symbol,
+        symbol=ticker.partition(":")[2],
         polygon_ticker=ticker,
         asset_type=asset_type,
         name=name,
@@ -158,9 +151,9 @@ def _priority(symbol: str, ticker: str, asset_type: str, name: str, rank: int) -
 
 
 PRIORITY_ASSETS = (
-    _priority("XAUUSD", "C:XAUUSD", "forex", "Gold Spot", 1),
-    _priority("EURUSD", "C:EURUSD", "forex", "Euro/US Dollar", 2),
-    _priority("BTCUSD", "X:BTCUSD", "crypto", "Bitcoin/US Dollar", 3),
+    _priority(1, "C:XAUUSD", "forex", "Gold Spot"),
+    _priority(2, "C:EURUSD", "forex", "Euro/US Dollar"),
+    _priority(3, "X:BTCUSD", "crypto", "Bitcoin/US Dollar"),
 )
 SECONDARY_ASSETS = (
     SecondaryAsset(symbol="ETHUSDT", polygon_ticker="X:ETHUSDT", asset_type="crypto"),
@@ -179,15 +172,13 @@ class Batch(Section, frozen=True, kw_only=True):
     max_cycle_seconds: Annotated[float, Meta(gt=0, le=3600, description="a priority run begins no call after that")] = (
         60.0
     )
-    priority_assets_enabled: Annotated[bool, Meta(description="false: run-priority has nothing to do")] = True
-    priority_assets: Annotated[tuple[PriorityAsset, ...], Meta(description="updated first, in order of priority")] = (
+    priority_assets_enabled: Annotated[bool, about("false: run-priority has nothing to do")] = True
+    priority_assets: Annotated[tuple[PriorityAsset, ...], about("updated first, in order of priority")] = (
         PRIORITY_ASSETS
     )
-    secondary_assets: Annotated[tuple[SecondaryAsset, ...], Meta(description="wait their turn in the queue")] = (
-        SECONDARY_ASSETS
-    )
+    secondary_assets: Annotated[tuple[SecondaryAsset, ...], about("wait their turn in the queue")] = SECONDARY_ASSETS
     secondary_source: Annotated[
-        Literal["config", "database"], Meta(description="config | database (enabled rows of assetbatch.assets)")
+        Literal["config", "database"], about("config | database (enabled rows of assetbatch.assets)")
     ] = "config"
     enqueue_interval_minutes: Annotated[
         float, Meta(gt=0, le=1440, description="also the default update frequency of secondary assets")
@@ -212,7 +203,7 @@ class Bars(Section, frozen=True, kw_only=True):
     """5-minute bars for the ML engine."""
 
     enabled: Annotated[
-        bool | Literal["auto"], Meta(description="auto: on an unlimited plan and in end-of-day mode | true | false")
+        bool | Literal["auto"], about("auto: on an unlimited plan and in end-of-day mode | true | false")
     ] = "auto"
     backfill_days: Annotated[int, Meta(ge=0, le=36_500, description="how far back a new asset's bars begin")] = 30
     settle_seconds: Annotated[
@@ -222,41 +213,31 @@ class Bars(Section, frozen=True, kw_only=True):
     recheck_hours: Annotated[
         float, Meta(ge=0, le=8760, description="once a day this much before the newest bar is fetched again")
     ] = 48.0
-    retention_months: Annotated[
-        Annotated[int, Meta(ge=1, le=1200)] | None, Meta(description="null: bars are kept for ever")
-    ] = None
+    retention_months: Annotated[Annotated[int, Meta(ge=1, le=1200)] | None, about("null: bars are kept for ever")] = (
+        None
+    )
 
 
 class DatabaseSection(Section, frozen=True, kw_only=True):
     """Where the data lives: embedded, or a PostgreSQL server (which the environment may name instead)."""
 
-    embedded: Annotated[bool, Meta(description="the tool's own PostgreSQL; not beside host or DATABASE_URL")] = False
+    embedded: Annotated[bool, about("the tool's own PostgreSQL; not beside host or DATABASE_URL")] = False
     host: Annotated[
         Annotated[str, Meta(pattern=r"^(/\S*|[\w.:,%-]+)$", max_length=1000)] | UnsetType,
-        Meta(
-            examples=["db.example.com"],
-            description="name, address or socket folder",
-            extra={"expected": "a host's name or address"},
-        ),
+        about("name, address or socket folder", expected="a host's name or address", example="db.example.com"),
     ] = UNSET
-    port: Annotated[
-        Annotated[int, Meta(ge=1, le=65_535)] | UnsetType, Meta(examples=[5432], description="absent: 5432")
-    ] = UNSET
+    port: Annotated[Annotated[int, Meta(ge=1, le=65_535)] | UnsetType, about("absent: 5432", example=5432)] = UNSET
     name: Annotated[
         Annotated[str, Meta(pattern=r"^[\w.$-]+$", max_length=63)] | UnsetType,
-        Meta(
-            examples=["trading"],
-            description="the database; embedded has a default: assetbatch",
-            extra={"expected": "a database's name, at most 63 letters, digits, _ . $ -"},
+        about(
+            "the database; embedded has a default: assetbatch",
+            expected="a database's name, at most 63 letters, digits, _ . $ -",
+            example="trading",
         ),
     ] = UNSET
     user: Annotated[
         Annotated[str, Meta(pattern=r"^\S+$", max_length=255)] | UnsetType,
-        Meta(
-            examples=["assetbatch"],
-            description="absent: the operating system's user",
-            extra={"expected": "a user's name without spaces"},
-        ),
+        about("absent: the operating system's user", expected="a user's name without spaces", example="assetbatch"),
     ] = UNSET
 
 
@@ -265,12 +246,12 @@ class Events(Section, frozen=True, kw_only=True):
 
     backend: Annotated[
         Literal["auto", "redis", "postgres", "none"],
-        Meta(description="auto: redis when REDIS_URL is set, else postgres (NOTIFY) | redis | postgres | none"),
+        about("auto: redis when REDIS_URL is set, else postgres (NOTIFY) | redis | postgres | none"),
     ] = "auto"
     max_age_minutes: Annotated[
         float, Meta(gt=0, le=525_600, description="older events are dropped, but each symbol's newest")
     ] = 60.0
-    stream: Annotated[bool, Meta(description="true: also XADD to a capped Redis stream")] = False
+    stream: Annotated[bool, about("true: also XADD to a capped Redis stream")] = False
 
 
 class Alerts(Section, frozen=True, kw_only=True):
@@ -314,7 +295,7 @@ class Settings(Section, frozen=True, kw_only=True):
     pings: Pings = Pings()
     instance: Annotated[
         Annotated[str, Meta(min_length=1, max_length=100)] | None,
-        Meta(description="what metrics call this installation; null: by its host and database"),
+        about("what metrics call this installation; null: by its host and database"),
     ] = None
     retention_days: Annotated[
         int, Meta(ge=1, le=36_500, description="days that runs and calls are kept, for status and metrics")

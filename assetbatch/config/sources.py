@@ -159,9 +159,7 @@ def data_folder(environ: Mapping[str, str]) -> Path:
 
     An absolute XDG_DATA_HOME decides for either.
     """
-    if os.geteuid() == 0 and not _xdg("data", environ):
-        return ROOT_FOLDER
-    return _user_folder("data", environ)
+    return _user_folder("data", environ, of_root=ROOT_FOLDER)
 
 
 def is_data_folder_named(environ: Mapping[str, str]) -> bool:
@@ -174,9 +172,7 @@ def state_folder(environ: Mapping[str, str]) -> Path:
 
     An absolute XDG_STATE_HOME decides for either.
     """
-    if os.geteuid() == 0 and not _xdg("state", environ):
-        return ROOT_FOLDER / "state"
-    return _user_folder("state", environ)
+    return _user_folder("state", environ, of_root=ROOT_FOLDER / "state")
 
 
 def whereabouts(file: Path | None, environ: Mapping[str, str], cwd: Path) -> str:
@@ -205,13 +201,12 @@ def _xdg(kind: str, environ: Mapping[str, str]) -> Path | None:
     return folder / APPLICATION if folder.is_absolute() else None
 
 
-def _user_folder(kind: str, environ: Mapping[str, str]) -> Path:
+def _user_folder(kind: str, environ: Mapping[str, str], *, of_root: Path | None = None) -> Path:
     if (folder := _xdg(kind, environ)) is not None:
         return folder
+    if of_root is not None and os.geteuid() == 0:
+        return of_root
     import platformdirs
 
-    return {
-        "config": platformdirs.user_config_path,
-        "data": platformdirs.user_data_path,
-        "state": platformdirs.user_state_path,
-    }[kind](APPLICATION)
+    user: Path = getattr(platformdirs, f"user_{kind}_path")(APPLICATION)
+    return user

@@ -25,6 +25,7 @@ from assetbatch.model import RunResult, RunStatus
 from assetbatch.plans import FREE
 from assetbatch.provider.addresses import source_of
 from assetbatch.schedule import JOBS
+from assetbatch.words import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 # A run that finds another of its job going waits this long for it.
 LEASE_PATIENCE_SECONDS = 10.0
 LEASE_POLL_SECONDS = 0.25
-MOST_NAMED = 5
 
 
 class Start(Struct, frozen=True):
@@ -127,13 +127,13 @@ class Run(Struct, frozen=True):
     def _found_odd(self) -> Iterator[str]:
         stored = self.stored
         if stored.locked:
-            names = _named(sorted(set(stored.locked)))
+            names = named(sorted(set(stored.locked)))
             yield (
                 f"not stored, since another transaction keeps the rows locked: {names}. The next run tries again;"
                 " pg_stat_activity shows who holds them"
             )
         if stored.from_future:
-            names = _named(sorted(set(stored.from_future)))
+            names = named(sorted(set(stored.from_future)))
             yield f"last_update had a time in the future, which another program wrote, and gave way: {names}"
 
 
@@ -285,14 +285,8 @@ def unknown_tickers(failures: Sequence[Failure]) -> tuple[str, ...]:
     """Return a warning of tickers that the vendor does not know, if there are any."""
     if not failures:
         return ()
-    names = _named([one.symbol for one in failures])
+    names = named([one.symbol for one in failures])
     return (f"the vendor does not know {names}: {failures[0].error}. Check polygon_ticker",)
-
-
-def _named(symbols: Sequence[str]) -> str:
-    """Return the first of some symbols, and how many more there are."""
-    more = f" and {len(symbols) - MOST_NAMED} more" if len(symbols) > MOST_NAMED else ""
-    return ", ".join(symbols[:MOST_NAMED]) + more
 
 
 def exit_code(kinds: Sequence[FailureKind], *, anything_stored: bool) -> int:

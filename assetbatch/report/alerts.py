@@ -5,6 +5,7 @@ The one judge: `status`, its exit code, `metrics` and `doctor` tell what is foun
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,46 +18,36 @@ from assetbatch.plans import PLANS
 from assetbatch.report import job_alerts
 from assetbatch.report.freshness import DAY_PATIENCE, Freshness, oldest_priority
 from assetbatch.report.health import Alert, Level
-from assetbatch.report.words import counted, duration, named
+from assetbatch.words import counted, duration, named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from assetbatch.config import Config
-    from assetbatch.database.connection import Row
     from assetbatch.database.read.freshness import Group
     from assetbatch.database.read.overview import Overview
-    from assetbatch.report.figures import BarsStatus, Budget
     from assetbatch.report.freshness import AssetStatus, Outlook
+    from assetbatch.report.status import BarsStatus, Budget, Status
 
 # Events are published at the end of the run that made them: what waits for longer has no carrier.
 EVENTS_PENDING_AT_MOST = timedelta(minutes=5)
 # A hole that is older has had its turn, unless the system itself is younger.
 HOLES_AT_MOST = timedelta(days=1)
 REFUSED = {FailureKind.REFUSED_BY_TABLE, FailureKind.REFUSED_BY_DATABASE}
+DRAINS = "does drain-queue run, and is the budget of calls large enough?"
 FAR_FROM_WELL = {Freshness.STALE, Freshness.FAILING}
 
 
 def all_alerts(
-    config: Config,
-    overview: Overview,
-    *,
-    outlook: Outlook,
-    assets: Sequence[AssetStatus],
-    others: Sequence[AssetStatus],
-    groups: Sequence[Group],
-    bars: BarsStatus,
-    budget: Budget,
-    metrics: Mapping[str, float | None],
-    source: str | None,
+    config: Config, overview: Overview, outlook: Outlook, groups: Sequence[Group], status: Status
 ) -> tuple[Alert, ...]:
     """Return everything that is wrong, the worst first, and causes before their consequences.
 
-    `assets` are the priority assets, `others` those of the rest that are worst off, `groups` count all. `source` names
-    whose prices the database has; None: nobody's yet.
+    `groups` count all assets; of secondary ones `status` has those that are worst off.
     """
+    assets, others = status.assets, status.others
     found = [
-        *job_alerts.of_source(config, source),
+        *job_alerts.of_source(config, status.prices.source),
         *job_alerts.of_key(overview),
         *job_alerts.of_silence(config, overview, outlook.mode),
         *job_alerts.of_failures(config, overview),
@@ -64,44 +55,32 @@ def all_alerts(
         *_of_markets(groups, assets, others),
         *_of_priority_assets(config, overview, outlook, assets),
         *_of_other_assets(config, groups, others),
-        *_of_limit(overview, budget),
-        *_of_queue(config, overview, metrics),
-        *_of_bars(overview, bars),
+        *_of_limit(overview, status.budget),
+        *_of_queue(config, overview, status.metrics),
+        *_of_bars(overview, status.bars),
         *_of_events(overview),
         *_of_platform(overview),
         *_of_hosts(overview),
-        *_of_thresholds(config, metrics, overview),
+        *_of_thresholds(config, status.metrics, overview),
     ]
     return tuple(sorted(found, key=lambda alert: alert.level, reverse=True))
 
 
 def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview: Overview) -> Iterator[Alert]:
     limits = config.settings.alerts
-
-    def beyond(metric: str, threshold: float, message: str, hint: str, *, at_least: bool = False) -> Iterator[Alert]:
-        value = metrics[metric]
-        if value is not None and (value < threshold if at_least else value > threshold):
-            yield Alert(Level.WARNING, metric, message.format(value), hint, value, threshold)
-
-    yield from beyond(
-        "batch.priority.success_rate",
-        limits.priority_success_rate_min,
-        "{:.0%} of the priority runs of the last hour went well",
-        f"the last that did not: {overview.job('run-priority')['last_error'] or 'it was killed'}",
-        at_least=True,
-    )
-    yield from beyond(
-        "batch.priority.latency_ms",
-        limits.priority_latency_ms_max,
-        "priority runs take {:.0f} ms",
-        "is the API slow, or the budget used up?",
-    )
-    yield from beyond(
-        "api.rate_limit_waits",
-        limits.rate_limit_waits_per_hour_max,
-        "priority calls had to wait or were refused {} times in the last hour",
-        "does another program use this key?",
-    )
+    metric, least = "batch.priority.success_rate", limits.priority_success_rate_min
+    if (rate := metrics[metric]) is not None and rate < least:
+        message = f"{rate:.0%} of the priority runs of the last hour went well"
+        hint = f"the last that did not: {overview.job('run-priority')['last_error'] or 'it was killed'}"
+        yield Alert(Level.WARNING, metric, message, hint, rate, least)
+    metric, most = "batch.priority.latency_ms", limits.priority_latency_ms_max
+    if (latency := metrics[metric]) is not None and latency > most:
+        hint = "is the API slow, or the budget used up?"
+        yield Alert(Level.WARNING, metric, f"priority runs take {latency:.0f} ms", hint, latency, most)
+    metric, most = "api.rate_limit_waits", limits.rate_limit_waits_per_hour_max
+    if (waits := metrics[metric]) is not None and waits > most:
+        message = f"priority calls had to wait or were refused {waits} times in the last hour"
+        yield Alert(Level.WARNING, metric, message, "does another program use this key?", waits, most)
 
 
 def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
@@ -151,7 +130,11 @@ def _of_priority_assets(
         hint = "delisted, or renamed? See polygon_ticker"
         yield Alert(Level.WARNING, "assets.silent", message, hint, len(silent), 0)
     runs = overview.job("run-priority")["runs"]
-    for (kind, error, never), some in _by_cause(assets).items():
+    causes: dict[tuple[FailureKind | None, str, bool], list[AssetStatus]] = {}
+    for one in assets:
+        if one.state in {Freshness.FAILING, Freshness.NEVER}:
+            causes.setdefault((one.error_kind, one.error, one.last_sync is None), []).append(one)
+    for (kind, error, never), some in causes.items():
         symbols = ", ".join(one.asset.symbol for one in some)
         hint = hint_of(kind) or "is it killed? `assetbatch -v run-priority` tells more"
         if never and runs > 1:
@@ -159,15 +142,6 @@ def _of_priority_assets(
             yield Alert(Level.CRITICAL, "assets.never", f"{symbols}: never updated{words}", hint, len(some), 0)
         elif kind or error:
             yield Alert(Level.WARNING, "assets.failing", f"{symbols} failed: {error}", hint, len(some), 0)
-
-
-def _by_cause(assets: Sequence[AssetStatus]) -> dict[tuple[FailureKind | None, str, bool], list[AssetStatus]]:
-    """Return the assets that fail or were never updated, those of one cause together."""
-    causes: dict[tuple[FailureKind | None, str, bool], list[AssetStatus]] = {}
-    for one in assets:
-        if one.state in {Freshness.FAILING, Freshness.NEVER}:
-            causes.setdefault((one.error_kind, one.error, one.last_sync is None), []).append(one)
-    return causes
 
 
 def _late(one: AssetStatus, outlook: Outlook) -> Alert:
@@ -210,7 +184,7 @@ def _mend_of_others(config: Config, ill: Sequence[AssetStatus]) -> str:
     if config.settings.batch.secondary_source == "config" and any(one.origin == "symbols" for one in ill):
         return "what `symbols` added is put on the queue with batch.secondary_source: database"
     hint = next((hint for one in ill if (hint := hint_of(one.error_kind))), "")
-    return hint or "does drain-queue run, and is the budget of calls large enough?"
+    return hint or DRAINS
 
 
 def _way_out_of_refusals(budget: Budget) -> str:
@@ -225,48 +199,28 @@ def _way_out_of_refusals(budget: Budget) -> str:
 
 
 def _states(groups: Sequence[Group]) -> str:
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for group in groups:
-        counts[group.state] = counts.get(group.state, 0) + group.assets
+        counts[group.state] += group.assets
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
     if refusals := budget.refusals_last_hour:
-        yield Alert(
-            Level.WARNING,
-            "api.refusals",
-            f"the API refused {counted(refusals, 'call')} as too many in the last hour",
-            _way_out_of_refusals(budget),
-            refusals,
-            0,
-        )
-    if overview.disagreeing_hosts:
-        yield Alert(
-            Level.WARNING,
-            "api.hosts_disagree",
-            f"hosts have different limits, the strictest holds: {_limits_of(overview.disagreeing_hosts)}",
-            "make their config.yaml the same",
-        )
-
-
-def _limits_of(hosts: Iterable[Row]) -> str:
-    """Name hosts with their limits."""
-    return ", ".join(f"{row['host']} {row['max_calls'] or 'unlimited'} in {row['window_seconds']:g} s" for row in hosts)
+        message = f"the API refused {counted(refusals, 'call')} as too many in the last hour"
+        yield Alert(Level.WARNING, "api.refusals", message, _way_out_of_refusals(budget), refusals, 0)
+    if hosts := overview.disagreeing_hosts:
+        limits = (f"{one['host']} {one['max_calls'] or 'unlimited'} in {one['window_seconds']:g} s" for one in hosts)
+        message = f"hosts have different limits, the strictest holds: {', '.join(limits)}"
+        yield Alert(Level.WARNING, "api.hosts_disagree", message, "make their config.yaml the same")
 
 
 def _of_queue(config: Config, overview: Overview, metrics: Mapping[str, float | None]) -> Iterator[Alert]:
     size, most = metrics["queue.size"] or 0, config.settings.alerts.queue_size_max
     # A queue that drains is no trouble.
     if size > most and (overview.queue_size_before or 0) > most:
-        yield Alert(
-            Level.WARNING,
-            "queue.size",
-            f"{size:.0f} items wait in the queue, for more than an interval",
-            "does drain-queue run, and is the budget of calls large enough?",
-            size,
-            most,
-        )
+        message = f"{size:.0f} items wait in the queue, for more than an interval"
+        yield Alert(Level.WARNING, "queue.size", message, DRAINS, size, most)
     letters = [row for row in overview.queue if row["state"] == "dead"]
     if letters and overview.now - letters[0]["died_at"] < timedelta(days=1):
         total, newest = sum(row["items"] for row in letters), letters[0]["newest"]
@@ -281,10 +235,8 @@ def _of_events(overview: Overview) -> Iterator[Alert]:
     oldest, pending = overview.hour["oldest_event_at"], overview.hour["events_pending"]
     if refused := overview.events_refused:
         message = f"{counted(refused.events, 'event')} refused, and waiting: {refused.words}"
-        hint = (
-            "what carries events has to take them: see REDIS_URL and the rights of its user; NOTIFY takes symbols of 50"
-            " bytes at most"
-        )
+        hint = "what carries events has to take them: see REDIS_URL and the rights of its user; NOTIFY takes symbols of"
+        hint += " 50 bytes at most"
         yield Alert(Level.WARNING, "events.refused", message, hint, refused.events, 0)
     elif oldest is not None and overview.now - oldest > EVENTS_PENDING_AT_MOST:
         message = f"{counted(pending, 'event')} waiting for more than 5 minutes"
@@ -306,9 +258,8 @@ def _of_bars(overview: Overview, bars: BarsStatus) -> Iterator[Alert]:
     if bars.holes and bars.oldest_hole and began and max(bars.oldest_hole, began) < old:
         since = f"{bars.oldest_hole:%Y-%m-%d %H:%M} UTC"
         message = f"{counted(bars.holes, 'bar')} of priority assets missing, since {since}"
-        yield Alert(
-            Level.WARNING, "bars.holes", message, "does drain-queue run? `assetbatch backfill` fetches them now"
-        )
+        hint = "does drain-queue run? `assetbatch backfill` fetches them now"
+        yield Alert(Level.WARNING, "bars.holes", message, hint)
 
 
 def _of_platform(overview: Overview) -> Iterator[Alert]:

@@ -6,19 +6,31 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
-from assetbatch.model import Enqueued
+from assetbatch.model import Enqueued, Priority, Role
 from assetbatch.schedule import ENQUEUE_SECONDARY, RUN_PRIORITY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from assetbatch.database import symbols
     from assetbatch.database.queue.admin import Listing
+    from assetbatch.errors import Fault
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
-    from assetbatch.model import RunResult
+    from assetbatch.model import Asset, RunResult
+    from assetbatch.report.freshness import AssetStatus
+    from assetbatch.report.status import Status
 
 
 def picked(value: object, *names: str) -> dict[str, Any]:
     """Return some fields of a value, under their own names and in this order."""
     return {name: getattr(value, name) for name in names}
+
+
+def priority_name(asset: Asset) -> str | None:
+    """Return the priority of a secondary asset; others, and a rank that somebody wrote by hand, have none."""
+    is_one = asset.role is Role.SECONDARY and asset.rank in {*Priority}
+    return Priority(asset.rank).name if is_one else None
 
 
 def run_document(result: RunResult) -> dict[str, Any]:
@@ -76,3 +88,99 @@ def probe_document(probed: Probed) -> dict[str, Any]:
         "verdict": probed.verdict or None,
         "api_calls_used": probed.calls_used,
     }
+
+
+def catalogue_document(listing: symbols.Listing) -> dict[str, Any]:
+    """Lay out `symbols list`."""
+    return {
+        "total": listing.total,
+        "items": [
+            picked(item.asset, "symbol", "polygon_ticker", "asset_type", "name", "role", "rank")
+            | {"priority": priority_name(item.asset), "update_frequency_seconds": item.asset.update_frequency_seconds}
+            | picked(item, "enabled", "origin")
+            for item in listing.items
+        ],
+    }
+
+
+def added_document(
+    added: symbols.Added,
+    *,
+    calls: int | None,
+    skipped: Sequence[tuple[str, str]] = (),
+    faults: Sequence[Fault] = (),
+) -> dict[str, Any]:
+    """Lay out `symbols add` and `symbols import`; `calls` None: nothing was held against the reference list."""
+    lists: dict[str, list[Any]] = {
+        "added": added.added,
+        "already_there": added.already_there,
+        "skipped": [{"polygon_ticker": ticker, "reason": reason} for ticker, reason in skipped],
+        "refused": [{"symbol": symbol, "error": error} for symbol, error in added.refused],
+        "faults": [picked(fault, "place", "key", "message") for fault in faults],
+    }
+    counts = {name: len(found) for name, found in lists.items()}
+    return lists | {"counts": counts, "checked": calls is not None, "api_calls_used": calls or 0}
+
+
+def status_document(status: Status) -> dict[str, Any]:
+    """Lay out `status`; `runs_not_well` and `asset` are there where they were asked for."""
+    prices = status.prices
+    document: dict[str, Any] = {
+        "status": status.health,
+        "now": status.now,
+        "database": status.database,
+        "source": prices.source,
+        "prices": {"mode": prices.mode, "day": prices.day and str(prices.day), "newer_data_at": prices.newer_at},
+        "jobs": [asdict(job) for job in status.jobs],
+        "queue": asdict(status.queue),
+        "last_priority_update": status.last_priority_update,
+        "api_calls_remaining": status.budget.remaining,
+        "budget": asdict(status.budget),
+        "assets": [_asset(one) for one in (*status.assets, *status.others)],
+        "asset_states": dict(status.asset_states),
+        "bars": asdict(status.bars) | {"refused": [asdict(one) for one in status.bars.refused]},
+        "metrics": dict(status.metrics),
+        "alerts": [asdict(alert) | {"level": alert.level.name.lower()} for alert in status.alerts],
+        "events": asdict(status.events),
+    }
+    if status.not_well is not None:
+        document["runs_not_well"] = status.not_well
+    if status.subject is not None:
+        document["asset"] = _history(status, status.subject)
+    return document
+
+
+def metrics_document(status: Status) -> dict[str, Any]:
+    """Lay out `metrics --json`: those of `status`."""
+    return {"status": status.health, "now": status.now, "metrics": dict(status.metrics)}
+
+
+def _asset(one: AssetStatus) -> dict[str, Any]:
+    return {
+        "symbol": one.asset.symbol,
+        "role": one.asset.role,
+        **picked(one, "last_price", "data_timestamp", "last_sync", "state"),
+        "market_age_seconds": None if one.market_age is None else round(one.market_age.total_seconds(), 3),
+        "error": one.error or None,
+    }
+
+
+def _history(status: Status, subject: AssetStatus) -> dict[str, Any]:
+    told = status.history
+    assert told is not None  # noqa: S101 - a subject has a history
+    return _asset(subject) | {
+        "day": subject.day and str(subject.day),
+        "error_kind": subject.error_kind,
+        "catalogue": told.catalogue,
+        "last_update": _prices(told.price),
+        "queue_item": told.item,
+        "bars": told.bars and told.bars | {"absent": told.absences},
+        "calls": told.calls,
+    }
+
+
+def _prices(last_update: Any) -> Any:
+    """Write prices as strings; of a whole number, JSON's reader makes an int."""
+    if not isinstance(last_update, dict):
+        return last_update
+    return {key: str(value) if type(value) is int else value for key, value in last_update.items()}

@@ -6,7 +6,7 @@ import json
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.report.words import ago, moment, rfc3339
+from assetbatch.words import ago, moment, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

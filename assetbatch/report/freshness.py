@@ -12,13 +12,15 @@ from assetbatch import market_hours, planner
 from assetbatch.database.read.freshness import Limit
 from assetbatch.failures import FailureKind, kind_of
 from assetbatch.markets import Market
-from assetbatch.model import AssetType
+from assetbatch.model import Access, AssetType
 from assetbatch.planner import DayOutcome, Days, Mode
-from assetbatch.report.words import moment
+from assetbatch.words import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from assetbatch.config import Config
+    from assetbatch.database.read.overview import Overview
     from assetbatch.model import Asset
 
 # A finished day that is not stored so long after it could be had is trouble.
@@ -88,6 +90,20 @@ class Outlook(Struct, frozen=True):
             if self.now > market_hours.day_over_at(day) + DAY_PATIENCE
             and ((asked := self.days.get((market, day))) is None or asked.outcome is not DayOutcome.EMPTY)
         )
+
+
+def outlook_of(config: Config, overview: Overview) -> Outlook:
+    """Return what freshness is held against now."""
+    mode = planner.mode(
+        config.plan, config.settings.provider.mode, overview.entitlements.get(Access.SNAPSHOTS), overview.now
+    )
+    return Outlook(
+        overview.now,
+        timedelta(minutes=config.settings.batch.interval_minutes),
+        mode=mode,
+        days=overview.days,
+        closed=overview.closed,
+    )
 
 
 def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> AssetStatus:

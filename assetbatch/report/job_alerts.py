@@ -10,8 +10,8 @@ from assetbatch.errors import EXIT_KEY_REFUSED
 from assetbatch.failures import FailureKind, hint_of
 from assetbatch.provider.addresses import source_of
 from assetbatch.report.health import Alert, Level
-from assetbatch.report.words import counted, duration
 from assetbatch.schedule import DRAIN_QUEUE, ENQUEUE_SECONDARY, JOBS, RUN_PRIORITY
+from assetbatch.words import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,23 +72,21 @@ def _silence(
     job: Job, config: Config, overview: Overview, expected_since: datetime | None, though: str
 ) -> Iterator[Alert]:
     """Hold a job's last run against how long it may be silent; before its first run it has as long as between two."""
-    row, level = overview.job(job.name), Level.CRITICAL if job.is_vital else Level.WARNING
+    row, metric = overview.job(job.name), f"jobs.{job.name}"
+    level = Level.CRITICAL if job.is_vital else Level.WARNING
     at_most, last_run = job.intervals_silent * job.every(config.settings.batch), row["last_run"]
     if last_run is None and level is Level.CRITICAL:
-        yield Alert(level, f"jobs.{row['job']}", f"{row['job']} has never run", INSTALL)
+        yield Alert(level, metric, f"{job.name} has never run", INSTALL)
     if expected_since is None or (level is Level.WARNING and row["last_status"] == "running"):
         return
     silent = overview.now - max(expected_since, last_run or expected_since)
     if silent > at_most:
-        words = f"has not run for {duration(overview.now - last_run)}" if last_run else "has never run"
-        yield Alert(
-            level,
-            f"jobs.{row['job']}",
-            " ".join(part for part in (row["job"], words, though) if part),
-            f"is cron, or the timer, running on {row['host']}, and has it this job?" if last_run else INSTALL,
-            round(silent.total_seconds()),
-            at_most.total_seconds(),
-        )
+        words, hint = "has never run", INSTALL
+        if last_run:
+            words = f"has not run for {duration(overview.now - last_run)}"
+            hint = f"is cron, or the timer, running on {row['host']}, and has it this job?"
+        message = " ".join(part for part in (job.name, words, though) if part)
+        yield Alert(level, metric, message, hint, round(silent.total_seconds()), at_most.total_seconds())
 
 
 def of_failures(config: Config, overview: Overview) -> Iterator[Alert]:
@@ -98,13 +96,9 @@ def of_failures(config: Config, overview: Overview) -> Iterator[Alert]:
             continue
         lasts = overview.now - row["failing_since"]
         at_most = INTERVALS_FAILING_AT_MOST * JOBS[row["job"]].every(config.settings.batch)
-        kind = row["failing_error_kind"]
+        level = Level.CRITICAL if lasts >= at_most else Level.WARNING
+        job, kind = row["job"], row["failing_error_kind"]
         runs = "the last run" if row["in_a_row"] == 1 else f"the last {counted(row['in_a_row'], 'run')}"
-        yield Alert(
-            Level.CRITICAL if lasts >= at_most else Level.WARNING,
-            f"jobs.{row['job']}",
-            f"{runs} of {row['job']} failed, for {duration(lasts)}: {row['failing_error'] or 'it was killed'}",
-            hint_of(kind) or mend_of(kind) or f"`assetbatch -v {row['job']}` tells more",
-            row["in_a_row"],
-            0,
-        )
+        message = f"{runs} of {job} failed, for {duration(lasts)}: {row['failing_error'] or 'it was killed'}"
+        hint = hint_of(kind) or mend_of(kind) or f"`assetbatch -v {job}` tells more"
+        yield Alert(level, f"jobs.{job}", message, hint, row["in_a_row"], 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from assetbatch import threads
 from assetbatch.errors import NoThreadError
-from assetbatch.report.words import duration
+from assetbatch.words import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,7 +5,9 @@ Each series has the label `installation`: of equal ones in several files the nod
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from assetbatch import __version__
 from assetbatch.model import Priority, RunStatus
@@ -13,198 +15,127 @@ from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
-
-    from prometheus_client import CollectorRegistry
 
     from assetbatch.report.status import Status
 
-    Labels = Mapping[str, str]
-    Samples = Iterable[tuple[Labels, float | None]]
-    Add = Callable[[str, str, Samples], None]
-
 HOUR = "in the last hour"
 HEALTH = "0 healthy, 1 degraded, 2 unhealthy."
+STATUSES = ("running", *(word.value for word in RunStatus if word is not RunStatus.SKIPPED))
+
+
+class Metric(NamedTuple):
+    """A gauge, its name without `assetbatch_`: one value, or values by those of its `labels`; None is no sample."""
+
+    name: str
+    help: str
+    value: float | Mapping[str, float | None] | Mapping[tuple[str, str], float] | None
+    labels: tuple[str, ...] = ()
 
 
 def nothing_to_tell(installation: str, *, unhealthy: bool) -> str:
     """Return what is told when nothing could be read: that, and for all but a faulty configuration what it means."""
-    registry = _registry(installation)
-    add = _gauge(registry, installation)
-    add("up", "Whether the database could be read.", [({}, 0)])
-    add("health", HEALTH, [({}, Health.UNHEALTHY.check_code if unhealthy else None)])
-    return _written(registry)
+    return _written(installation, [_up(0), _health(Health.UNHEALTHY if unhealthy else None)])
 
 
 def exposition(status: Status, installation: str) -> str:
     """Write everything about an installation so called; a metric without a value has no sample."""
-    registry = _registry(installation)
-    add = _gauge(registry, installation)
-    add("up", "Whether the database could be read.", [({}, 1)])
-    _add_health(status, add)
-    _add_jobs(status, add)
-    _add_calls(status, add)
-    _add_queue(status, add)
-    _add_assets(status, add)
-    add("events_pending", "Events that wait to be published.", [({}, status.events.pending)])
-    add("events_dropped", "Events overtaken before they could be published, ever.", [({}, status.events.dropped)])
-    return _written(registry)
+    events = status.events
+    metrics = [
+        _up(1),
+        _health(status.health),
+        *_of_alerts(status),
+        *_of_jobs(status),
+        *_of_calls(status),
+        *_of_queue(status),
+        *_of_assets(status),
+        Metric("events_pending", "Events that wait to be published.", events.pending),
+        Metric("events_dropped", "Events overtaken before they could be published, ever.", events.dropped),
+    ]
+    return _written(installation, metrics)
 
 
-def _registry(installation: str) -> CollectorRegistry:
-    from prometheus_client import CollectorRegistry, Gauge
+def _written(installation: str, metrics: Iterable[Metric]) -> str:
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
     registry = CollectorRegistry()
-    labels = ["installation", "version"]
-    info = Gauge("assetbatch_build_info", "The version of the program; always 1.", labels, registry=registry)
-    info.labels(installation, __version__).set(1)
-    return registry
-
-
-def _written(registry: CollectorRegistry) -> str:
-    from prometheus_client import generate_latest
-
+    build = "The version of the program; always 1."
+    for name, text, value, labels in (Metric("build_info", build, {__version__: 1}, ("version",)), *metrics):
+        gauge = Gauge(f"assetbatch_{name}", text, ["installation", *labels], registry=registry)
+        for key, one in value.items() if isinstance(value, Mapping) else [((), value)]:
+            if one is not None:
+                gauge.labels(installation, *((key,) if isinstance(key, str) else key)).set(one)
     return generate_latest(registry).decode("utf-8")
-
-
-def _gauge(registry: CollectorRegistry, installation: str) -> Add:
-    from prometheus_client import Gauge
-
-    def add(name: str, help_text: str, samples: Samples) -> None:
-        present = [({"installation": installation, **labels}, value) for labels, value in samples if value is not None]
-        names = list(present[0][0]) if present else ["none"]
-        gauge = Gauge(f"assetbatch_{name}", help_text, names, registry=registry)
-        for labels, value in present:
-            gauge.labels(**labels).set(value)
-
-    return add
 
 
 def _timestamp(moment: datetime | None) -> float | None:
     return None if moment is None else moment.timestamp()
 
 
-def _add_health(status: Status, add: Add) -> None:
-    add("health", HEALTH, [({}, status.health.check_code)])
-    add(
-        "alerts",
-        "What is wrong now, by metric and level.",
-        [
-            (
-                {"metric": metric, "level": level.name.lower()},
-                sum(alert.metric == metric and alert.level is level for alert in status.alerts),
-            )
-            for metric, level in dict.fromkeys((alert.metric, alert.level) for alert in status.alerts)
-        ],
-    )
+def _up(value: int) -> Metric:
+    return Metric("up", "Whether the database could be read.", value)
+
+
+def _health(health: Health | None) -> Metric:
+    return Metric("health", HEALTH, None if health is None else health.check_code)
+
+
+def _of_alerts(status: Status) -> Iterator[Metric]:
+    alerts = Counter((alert.metric, alert.level.name.lower()) for alert in status.alerts)
+    yield Metric("alerts", "What is wrong now, by metric and level.", alerts, ("metric", "level"))
     # There with 0, so that a rule may wait for it.
-    add(
-        "alerts_by_level",
-        "What is wrong now, by level.",
-        [({"level": level.name.lower()}, sum(one.level is level for one in status.alerts)) for level in Level],
-    )
+    levels = {level.name.lower(): sum(one.level is level for one in status.alerts) for level in Level}
+    yield Metric("alerts_by_level", "What is wrong now, by level.", levels, ("level",))
 
 
-def _add_jobs(status: Status, add: Add) -> None:
-    jobs = status.jobs
-    add(
-        "job_last_run_timestamp_seconds",
-        "When the last run began.",
-        [({"job": job.id}, _timestamp(job.last_run)) for job in jobs],
-    )
-    add(
-        "job_last_success_timestamp_seconds",
-        "When the last run that went well ended.",
-        [({"job": job.id}, _timestamp(job.last_success)) for job in jobs],
-    )
-    add(
-        "job_last_run_status",
-        "1 for the status of the last run.",
-        [
-            ({"job": job.id, "status": word}, int(job.last_status == word))
-            for job in jobs
-            for word in ("running", *(word.value for word in RunStatus if word is not RunStatus.SKIPPED))
-        ],
-    )
-    add(
-        "job_runs_last_day",
-        "Runs of the last 24 hours by how they ended.",
-        [({"job": job.id, "status": word}, job.day[word]) for job in jobs for word in ("ok", "partial", "failed")],
-    )
-    add(
-        "priority_success_ratio",
-        f"Share of the priority runs that went well {HOUR}.",
-        [({}, status.metrics["batch.priority.success_rate"])],
-    )
-    latency = status.metrics["batch.priority.latency_ms"]
-    add(
-        "priority_latency_seconds",
-        f"Mean time that a priority run took {HOUR}.",
-        [({}, None if latency is None else latency / 1000)],
-    )
+def _of_jobs(status: Status) -> Iterator[Metric]:
+    began = {job.id: _timestamp(job.last_run) for job in status.jobs}
+    yield Metric("job_last_run_timestamp_seconds", "When the last run began.", began, ("job",))
+    ended = {job.id: _timestamp(job.last_success) for job in status.jobs}
+    yield Metric("job_last_success_timestamp_seconds", "When the last run that went well ended.", ended, ("job",))
+    last = {(job.id, word): int(job.last_status == word) for job in status.jobs for word in STATUSES}
+    yield Metric("job_last_run_status", "1 for the status of the last run.", last, ("job", "status"))
+    day = {(job.id, word): job.day[word] for job in status.jobs for word in ("ok", "partial", "failed")}
+    yield Metric("job_runs_last_day", "Runs of the last 24 hours by how they ended.", day, ("job", "status"))
+    rate, latency = status.metrics["batch.priority.success_rate"], status.metrics["batch.priority.latency_ms"]
+    yield Metric("priority_success_ratio", f"Share of the priority runs that went well {HOUR}.", rate)
+    seconds = None if latency is None else latency / 1000
+    yield Metric("priority_latency_seconds", f"Mean time that a priority run took {HOUR}.", seconds)
 
 
-def _add_calls(status: Status, add: Add) -> None:
-    budget = status.budget
-    add("api_calls_last_hour", f"Calls to the API {HOUR}.", [({}, budget.calls_last_hour)])
-    add("api_refusals_last_hour", f"Calls that the API refused as too many {HOUR}.", [({}, budget.refusals_last_hour)])
-    waits = status.metrics["api.rate_limit_waits"]
-    add("api_rate_limit_waits_last_hour", f"Long waits of priority calls, and refusals, {HOUR}.", [({}, waits)])
-    add("api_budget_limit_calls", "Calls that a window allows; absent: unlimited.", [({}, budget.limit)])
-    add("api_budget_window_seconds", "Length of that window.", [({}, budget.window_seconds)])
-    add("api_budget_free_calls", "Calls that are free now; absent: unlimited.", [({}, budget.remaining)])
+def _of_calls(status: Status) -> Iterator[Metric]:
+    budget, waits = status.budget, status.metrics["api.rate_limit_waits"]
+    yield Metric("api_calls_last_hour", f"Calls to the API {HOUR}.", budget.calls_last_hour)
+    yield Metric("api_refusals_last_hour", f"Calls that the API refused as too many {HOUR}.", budget.refusals_last_hour)
+    yield Metric("api_rate_limit_waits_last_hour", f"Long waits of priority calls, and refusals, {HOUR}.", waits)
+    yield Metric("api_budget_limit_calls", "Calls that a window allows; absent: unlimited.", budget.limit)
+    yield Metric("api_budget_window_seconds", "Length of that window.", budget.window_seconds)
+    yield Metric("api_budget_free_calls", "Calls that are free now; absent: unlimited.", budget.remaining)
 
 
-def _add_queue(status: Status, add: Add) -> None:
+def _of_queue(status: Status) -> Iterator[Metric]:
     queue = status.queue
-    add(
-        "queue_items",
-        "Items of the queue by priority and state.",
-        [
-            ({"priority": name, "state": state}, count)
-            for state, counts in queue.by_state.items()
-            for name, count in counts.items()
-        ],
-    )
-    add("queue_dead_letters", "Items that wait for somebody to retry or remove them.", [({}, queue.dead)])
-    add(
-        "queue_oldest_item_age_seconds",
-        "For how long the oldest item waits, by priority.",
-        [
-            ({"priority": priority.name}, queue.oldest_age_seconds_by_priority.get(priority.name, 0))
-            for priority in Priority
-        ],
-    )
+    items = {(name, state): count for state, counts in queue.by_state.items() for name, count in counts.items()}
+    yield Metric("queue_items", "Items of the queue by priority and state.", items, ("priority", "state"))
+    yield Metric("queue_dead_letters", "Items that wait for somebody to retry or remove them.", queue.dead)
+    ages = {priority.name: queue.oldest_age_seconds_by_priority.get(priority.name, 0.0) for priority in Priority}
+    text = "For how long the oldest item waits, by priority."
+    yield Metric("queue_oldest_item_age_seconds", text, ages, ("priority",))
 
 
-def _add_assets(status: Status, add: Add) -> None:
-    add(
-        "assets",
-        "Enabled assets by state.",
-        [({"state": state.value}, status.asset_states.get(state.value, 0)) for state in Freshness],
-    )
-    add(
-        "price_age_seconds",
-        "Age of the newest price of a priority asset by the vendor's own time.",
-        [
-            ({"symbol": one.asset.symbol}, (status.now - one.priced_at).total_seconds())
-            for one in status.assets
-            if one.priced_at is not None
-        ],
-    )
-    add(
-        "market_age_seconds",
-        "For how long a priority asset's market was open since its last update.",
-        [
-            ({"symbol": one.asset.symbol}, None if one.market_age is None else one.market_age.total_seconds())
-            for one in status.assets
-        ],
-    )
-    add(
-        "bars_newest_timestamp_seconds",
-        "Open of the newest final bar of a priority asset.",
-        [({"symbol": symbol}, at.timestamp()) for symbol, at in sorted(status.bars.newest.items())],
-    )
-    add("bars_failing_assets", "Assets whose bars fail.", [({}, status.bars.failing)])
-    add("bars_missing", "Bars of the first priority assets that are missing in 7 days.", [({}, status.bars.holes)])
+def _of_assets(status: Status) -> Iterator[Metric]:
+    states = {state.value: status.asset_states.get(state.value, 0) for state in Freshness}
+    yield Metric("assets", "Enabled assets by state.", states, ("state",))
+    told, bars = status.assets, status.bars
+    ages = {one.asset.symbol: (status.now - one.priced_at).total_seconds() for one in told if one.priced_at is not None}
+    text = "Age of the newest price of a priority asset by the vendor's own time."
+    yield Metric("price_age_seconds", text, ages, ("symbol",))
+    open_for = {one.asset.symbol: one.market_age.total_seconds() for one in told if one.market_age is not None}
+    text = "For how long a priority asset's market was open since its last update."
+    yield Metric("market_age_seconds", text, open_for, ("symbol",))
+    newest = {symbol: at.timestamp() for symbol, at in sorted(bars.newest.items())}
+    text = "Open of the newest final bar of a priority asset."
+    yield Metric("bars_newest_timestamp_seconds", text, newest, ("symbol",))
+    yield Metric("bars_failing_assets", "Assets whose bars fail.", bars.failing)
+    yield Metric("bars_missing", "Bars of the first priority assets that are missing in 7 days.", bars.holes)

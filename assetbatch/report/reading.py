@@ -1,12 +1,13 @@
-"""Reading what `status` and `metrics` tell: some twenty statements, in three round trips.
+"""Reading what `status` and `metrics` tell, some twenty statements in three round trips, and putting it together.
 
 What only some questions need is imported when they are asked: `status` starts often.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,16 +22,28 @@ from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.database.read import freshness, overview
 from assetbatch.database.setup import schema
 from assetbatch.planner import Mode
-from assetbatch.report import status as report
-from assetbatch.report.figures import BarsStatus
-from assetbatch.report.freshness import SEEN_WITHIN, asset_status, limits
+from assetbatch.report.alerts import all_alerts
+from assetbatch.report.freshness import SEEN_WITHIN, asset_status, limits, outlook_of
+from assetbatch.report.status import (
+    BarsStatus,
+    JobStatus,
+    Status,
+    budget_of,
+    events_of,
+    metrics_of,
+    prices_of,
+    queue_of,
+)
 from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.read.freshness import Judged
     from assetbatch.database.read.overview import Overview
-    from assetbatch.report.status import Status
 
 WORST_SHOWN = 20
 MOST_RUNS = 50
@@ -69,7 +82,7 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
     if release(connection, dead.answer):
         connection.ask(*overviewing.queries)
     found = overviewing.overview(connection)
-    outlook = report.outlook_of(config, found)
+    outlook = outlook_of(config, found)
     judging = freshness.judge(
         limits(frequencies.answer, outlook),
         daily=outlook.mode is Mode.END_OF_DAY,
@@ -79,7 +92,7 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
     )
     bars = _Bars(config, found)
     connection.ask(judging, *bars.queries)
-    status = report.build(
+    status = build(
         config,
         found,
         judging.answer,
@@ -99,7 +112,7 @@ class _Bars:
     """What the table has of the priority assets' bars; those that are missing, of the first of them."""
 
     def __init__(self, config: Config, found: Overview) -> None:
-        outlook, settle = report.outlook_of(config, found), timedelta(seconds=config.settings.bars.settle_seconds)
+        outlook, settle = outlook_of(config, found), timedelta(seconds=config.settings.bars.settle_seconds)
         self._asked = planner.asks_for_bars(config.settings.bars.enabled, config.calls_per_window, outlook.mode)
         self._failing = sum(row["total"] for row in found.failing_bars[:1])
         since = core.floor(found.now - HOLES_BACK)
@@ -146,3 +159,60 @@ def _with_history(config: Config, connection: Connection, status: Status, row: R
     if asset is None:
         raise UnknownAssetError(symbol)
     return replace(status, history=told, subject=asset_status(asset, row, status.now))
+
+
+def build(
+    config: Config,
+    overview: Overview,
+    judged: Judged,
+    *,
+    source: str | None,
+    others_are_all: bool = False,
+    bars: BarsStatus | None = None,
+) -> Status:
+    """Put together what was read; pure, so that text, JSON and exit code tell the same.
+
+    `source`: whose prices the database has, None: nobody's yet.
+    """
+    outlook = outlook_of(config, overview)
+    bars = bars or BarsStatus({}, sum(row["total"] for row in overview.failing_bars[:1]), 0)
+    assets = tuple(asset_status(one, judged.named.get(one.symbol), overview.now) for one in config.priority_assets)
+    others = tuple(asset_status(catalogue.asset_of(row), row, overview.now) for row in judged.others)
+    counts: Counter[str] = Counter()
+    for group in judged.groups:
+        counts[group.state] += group.assets
+    budget = budget_of(config, overview)
+    queue = queue_of(overview)
+    metrics = metrics_of(overview, counts, budget, queue)
+    markets = sorted({one.asset.asset_type for one in assets} | {one.asset.asset_type for one in others})
+    status = Status(
+        now=overview.now,
+        database=config.database.described,
+        alerts=(),
+        jobs=tuple(_job_status(row, overview.now, config) for row in overview.jobs),
+        assets=assets,
+        others=others,
+        others_are_all=others_are_all,
+        asset_states=dict(counts),
+        prices=prices_of(outlook, markets, [one.day for one in assets if one.day], source),
+        budget=budget,
+        queue=queue,
+        bars=bars,
+        events=events_of(config, overview),
+        metrics=metrics,
+    )
+    return replace(status, alerts=all_alerts(config, overview, outlook, judged.groups, status))
+
+
+def _job_status(row: Mapping[str, Any], now: datetime, config: Config) -> JobStatus:
+    job = JOBS[row["job"]]
+    day = {key: row[key] for key in ("runs", "ok", "partial", "failed", "longest_gap_seconds", "last_failure")}
+    return JobStatus(
+        id=job.name,
+        name=job.title,
+        last_run=row["last_run"],
+        last_status=row["last_status"],
+        last_success=row["last_success"],
+        next_run=planner.next_start(now, job.every(config.settings.batch)),
+        day=day,
+    )

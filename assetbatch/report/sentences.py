@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from assetbatch.database.bars.absences import sentences as refused_bars
 from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
-from assetbatch.report.words import counted, duration
+from assetbatch.words import counted, duration
 
 if TYPE_CHECKING:
     from assetbatch.report.status import Status

@@ -1,31 +1,101 @@
-"""`status` as one value: what the database says, held against what the configuration expects."""
+"""`status` as one value: its alerts, jobs, assets and figures."""
 
 from __future__ import annotations
 
-from collections import Counter
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from assetbatch import planner
-from assetbatch.database.catalogue import asset_of
-from assetbatch.model import Access
-from assetbatch.report import figures
-from assetbatch.report.alerts import all_alerts
-from assetbatch.report.freshness import AssetStatus, Outlook, asset_status
+from assetbatch.events import backend
+from assetbatch.model import Priority
+from assetbatch.planner import Mode
 from assetbatch.report.health import Alert, Health, worst
-from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import date, datetime
 
     from assetbatch.config import Config
+    from assetbatch.database.bars.absences import RefusedBars
     from assetbatch.database.connection import Row
-    from assetbatch.database.read.freshness import Judged
     from assetbatch.database.read.history import AssetHistory
     from assetbatch.database.read.overview import Overview
-    from assetbatch.report.figures import BarsStatus, Budget, EventsStatus, PricesStatus, QueueStatus
+    from assetbatch.model import AssetType
+    from assetbatch.report.freshness import AssetStatus, Outlook
+
+WAITING = ("queued", "leased", "delayed")
+
+
+class Budget(Struct, frozen=True):
+    """The calls of this moment; `limit` None means unlimited. `next_free_at` is set when no call is free now.
+
+    `spaced`: calls are spaced evenly, since one was refused that our own calls do not explain.
+    """
+
+    limit: int | None
+    window_seconds: float
+    remaining: int | None
+    next_free_at: datetime | None
+    calls_last_hour: int
+    refusals_last_hour: int
+    spaced: bool = False
+
+
+class QueueStatus(Struct, frozen=True):
+    """The queue: `total_items` and `by_priority` count all but dead letters; ages are of what waits, too.
+
+    `by_state` counts all: for each state the items of each priority.
+    """
+
+    total_items: int
+    by_priority: dict[str, int]
+    leased: int
+    delayed: int
+    dead: int
+    oldest_item_age_seconds: float | None
+    oldest_age_seconds_by_priority: dict[str, float]
+    by_state: dict[str, dict[str, int]]
+
+
+class PricesStatus(Struct, frozen=True):
+    """How prices are asked for, and whose they are (None: nobody's yet).
+
+    Of finished days: the newest that is stored, and when a newer one can exist.
+    """
+
+    mode: Mode
+    source: str | None
+    day: date | None = None
+    newer_at: datetime | None = None
+
+
+class BarsStatus(Struct, frozen=True):
+    """The newest final bar of each priority asset that the table has, and of all assets those whose bars fail.
+
+    `holes` counts the bars that are missing in the last days of priority assets, up to where they ought to reach; None:
+    none are asked for. `refused`: whose bars the platform's table did not take.
+    """
+
+    newest: Mapping[str, datetime]
+    failing: int
+    holes: int | None
+    oldest_hole: datetime | None = None
+    refused: Sequence[RefusedBars] = ()
+
+
+class EventsStatus(Struct, frozen=True):
+    """Events that wait to be published, for how long the oldest does, and what carries them.
+
+    `dropped`: how many were overtaken before they could be published, since the database was made. `refused`: why what
+    carries them does not take them; None: it does.
+    """
+
+    pending: int
+    oldest_age_seconds: float | None
+    dropped: int
+    published_by: str
+    refused: str | None = None
 
 
 class JobStatus(Struct, frozen=True):
@@ -74,82 +144,92 @@ class Status(Struct, frozen=True):
         return max((one.last_sync for one in self.assets if one.last_sync), default=None)
 
 
-def outlook_of(config: Config, overview: Overview) -> Outlook:
-    """Return what freshness is held against now."""
-    mode = planner.mode(
-        config.plan, config.settings.provider.mode, overview.entitlements.get(Access.SNAPSHOTS), overview.now
+def budget_of(config: Config, overview: Overview) -> Budget:
+    """Return how much of the budget is free, by the limit that is in force."""
+    row = overview.budget
+    limit = config.calls_per_window if row is None else row["max_calls"]
+    remaining = None if limit is None else max(0, limit - (row["busy"] if row else 0))
+    next_free_at = None
+    if row is not None:
+        if row["blocked_until"] > overview.now:
+            remaining, next_free_at = 0, row["blocked_until"]
+        elif remaining == 0:
+            next_free_at = row["next_free_at"]
+    return Budget(
+        limit=limit,
+        window_seconds=config.window_seconds if row is None else row["window_seconds"],
+        remaining=remaining,
+        next_free_at=next_free_at,
+        calls_last_hour=overview.hour["calls"],
+        refusals_last_hour=overview.hour["refusals"],
+        spaced=bool(row and row["spaced"]),
     )
-    return Outlook(
-        overview.now,
-        timedelta(minutes=config.settings.batch.interval_minutes),
-        mode=mode,
-        days=overview.days,
-        closed=overview.closed,
+
+
+def queue_of(overview: Overview) -> QueueStatus:
+    """Sum up the queue."""
+    by_state = {state: {priority.name: 0 for priority in Priority} for state in (*WAITING, "dead")}
+    ages: dict[str, float] = {}
+    for row in sorted(overview.queue, key=lambda row: (row["priority"], row["oldest"])):
+        name = Priority(row["priority"]).name
+        by_state[row["state"]][name] += row["items"]
+        if row["state"] != "dead":
+            age = round((overview.now - row["oldest"]).total_seconds(), 3)
+            ages.setdefault(name, max(0.0, age))
+    counts = {state: sum(each.values()) for state, each in by_state.items()}
+    return QueueStatus(
+        total_items=sum(counts[state] for state in WAITING),
+        by_priority={one.name: sum(by_state[state][one.name] for state in WAITING) for one in Priority},
+        leased=counts["leased"],
+        delayed=counts["delayed"],
+        dead=counts["dead"],
+        oldest_item_age_seconds=max(ages.values(), default=None),
+        oldest_age_seconds_by_priority=ages,
+        by_state=by_state,
     )
 
 
-def build(
-    config: Config,
-    overview: Overview,
-    judged: Judged,
-    *,
-    source: str | None,
-    others_are_all: bool = False,
-    bars: BarsStatus | None = None,
-) -> Status:
-    """Put together what was read; pure, so that text, JSON and exit code tell the same.
+def prices_of(outlook: Outlook, markets: Sequence[AssetType], days: Sequence[date], source: str | None) -> PricesStatus:
+    """Return how prices of these markets are asked for; `days` are those that are stored."""
+    if outlook.mode is Mode.LIVE:
+        return PricesStatus(outlook.mode, source)
+    return PricesStatus(
+        outlook.mode,
+        source,
+        max(days, default=None),
+        min((planner.newer_day_at(market, outlook.days, outlook.now) for market in markets), default=None),
+    )
 
-    `source`: whose prices the database has, None: nobody's yet.
-    """
-    outlook = outlook_of(config, overview)
-    bars = bars or figures.BarsStatus({}, sum(row["total"] for row in overview.failing_bars[:1]), 0)
-    assets = tuple(asset_status(one, judged.named.get(one.symbol), overview.now) for one in config.priority_assets)
-    others = tuple(asset_status(asset_of(row), row, overview.now) for row in judged.others)
-    counts: Counter[str] = Counter()
-    for group in judged.groups:
-        counts[group.state] += group.assets
-    budget = figures.budget_of(config, overview)
-    queue = figures.queue_of(overview)
-    metrics = figures.metrics_of(overview, counts, budget, queue)
-    markets = sorted({one.asset.asset_type for one in assets} | {one.asset.asset_type for one in others})
-    return Status(
-        now=overview.now,
-        database=config.database.described,
-        alerts=all_alerts(
-            config,
-            overview,
-            outlook=outlook,
-            assets=assets,
-            others=others,
-            groups=judged.groups,
-            bars=bars,
-            budget=budget,
-            metrics=metrics,
-            source=source,
+
+def events_of(config: Config, overview: Overview) -> EventsStatus:
+    """Return what waits to be published, and by what."""
+    oldest = overview.hour["oldest_event_at"]
+    age = None if oldest is None else round((overview.now - oldest).total_seconds(), 3)
+    return EventsStatus(
+        overview.hour["events_pending"],
+        age,
+        overview.hour["events_dropped"],
+        backend(config),
+        None if overview.events_refused is None else overview.events_refused.words,
+    )
+
+
+def metrics_of(
+    overview: Overview, states: Mapping[str, int], budget: Budget, queue: QueueStatus
+) -> dict[str, float | int | None]:
+    """Compute the metrics, over the last hour; None: nothing happened that would tell."""
+    hour = overview.hour
+    allowed = None if budget.limit is None else budget.limit * 3600 / budget.window_seconds
+    latency = hour["priority_latency_ms"]
+    return {
+        "batch.priority.success_rate": (
+            round(hour["priority_ok"] / hour["priority_finished"], 4) if hour["priority_finished"] else None
         ),
-        jobs=tuple(_job_status(row, overview.now, config) for row in overview.jobs),
-        assets=assets,
-        others=others,
-        others_are_all=others_are_all,
-        asset_states=dict(counts),
-        prices=figures.prices_of(outlook, markets, [one.day for one in assets if one.day], source),
-        budget=budget,
-        queue=queue,
-        bars=bars,
-        events=figures.events_of(config, overview),
-        metrics=metrics,
-    )
-
-
-def _job_status(row: Mapping[str, Any], now: datetime, config: Config) -> JobStatus:
-    job = JOBS[row["job"]]
-    day = {key: row[key] for key in ("runs", "ok", "partial", "failed", "longest_gap_seconds", "last_failure")}
-    return JobStatus(
-        id=job.name,
-        name=job.title,
-        last_run=row["last_run"],
-        last_status=row["last_status"],
-        last_success=row["last_success"],
-        next_run=planner.next_start(now, job.every(config.settings.batch)),
-        day=day,
-    )
+        "batch.priority.latency_ms": None if latency is None else round(latency),
+        "queue.size": queue.total_items,
+        "api.rate_limit_waits": hour["rate_limit_waits"],
+        "api.calls": hour["calls"],
+        "api.budget_used_ratio": None if allowed is None else round(hour["calls"] / allowed, 4),
+        "assets.stale": states.get("stale", 0),
+        "events.pending": hour["events_pending"],
+    }

@@ -1,25 +1,29 @@
-"""The screen of `status`: is all well, what is wrong, what to do; then jobs, assets and figures."""
+"""What `status` shows: the whole, the runs that were not well (`--since`), or one asset's history (`--asset`)."""
 
 from __future__ import annotations
 
 from datetime import UTC, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from assetbatch.model import Priority, Role
 from assetbatch.planner import Mode
+from assetbatch.report.documents import priority_name
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.sentences import sentences
 from assetbatch.report.tables import NARROW_WIDTH, PLAIN_WIDTH, new_table
-from assetbatch.report.words import ago, counted, duration, until
+from assetbatch.words import ago, counted, duration, moment, until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
+    from assetbatch.database.read.history import AssetHistory
     from assetbatch.report.freshness import AssetStatus
     from assetbatch.report.health import Alert
     from assetbatch.report.status import Status
@@ -39,31 +43,32 @@ LABEL_WIDTH = 8
 
 
 def status_view(status: Status, *, width: int) -> RenderableType:
-    """Lay out one screen that answers, from top to bottom: is all well, what is wrong, what to do."""
-    parts: list[RenderableType] = [headline(status)]
+    """Lay out what was asked for; each view begins with is all well, what is wrong, what to do."""
+    if status.subject is not None:
+        return _history_view(status, status.subject, width=width)
+    return _whole_view(status, width=width) if status.not_well is None else _not_well_view(status, width=width)
+
+
+def _whole_view(status: Status, *, width: int) -> RenderableType:
+    parts: list[RenderableType] = [_headline(status)]
     if status.alerts[1:]:
         parts.append(_alerts(status.alerts[1:]))
     parts += [_jobs(status, width=width), _assets("Priority assets", status, status.assets, width=width)]
     if others := [one for one in status.others if status.others_are_all or one.state in NOT_WELL]:
         title = "Other assets" if status.others_are_all else "Other assets, the worst"
         parts.append(_assets(title, status, others, width=width))
-    return Group(*parts, *figures(status))
+    figures = ({"data": status.database} if status.alerts else {}) | sentences(status)
+    return Group(*parts, *(_line(label.capitalize(), words) for label, words in figures.items()))
 
 
-def headline(status: Status) -> Text:
+def _headline(status: Status) -> Text:
     """Name the health, the worst cause and what fixes it."""
     worst = next(iter(status.alerts), None)
     words = f"{worst.message} ({worst.hint})" if worst else status.database
     return Text.assemble((status.health.value.upper(), HEALTH_STYLES[status.health]), f"  {words}")
 
 
-def figures(status: Status) -> list[Text]:
-    """Write the lines below the tables: a label and a sentence each."""
-    lines = {"data": status.database} if status.alerts else {}
-    return [line(label.capitalize(), words) for label, words in (lines | sentences(status)).items()]
-
-
-def line(label: str, words: str) -> Text:
+def _line(label: str, words: str) -> Text:
     """Write one line with its label."""
     return Text.assemble((label.ljust(LABEL_WIDTH), "bold"), words)
 
@@ -85,10 +90,10 @@ def _jobs(status: Status, *, width: int) -> Table:
         row = (
             job.id,
             ago(job.last_run, status.now),
-            job.last_status or "-",
+            job.last_status,
             until(job.next_run, status.now),
             "".join([counted(job.day["runs"], "run"), *ill]),
-            "-" if gap is None else duration(timedelta(seconds=gap)),
+            None if gap is None else duration(timedelta(seconds=gap)),
         )
         rows.append(row)
     return new_table("Jobs", columns, rows, less=less)
@@ -103,11 +108,11 @@ def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, width:
     rows = (
         (
             one.asset.symbol,
-            one.last_price or "-",
-            change(one),
-            of_day(one) if daily else ago(one.priced_at, status.now),
+            one.last_price or None,
+            _change(one),
+            _day(one) if daily else ago(one.priced_at, status.now),
             ago(one.last_sync, status.now),
-            "-" if one.market_age is None else duration(one.market_age),
+            None if one.market_age is None else duration(one.market_age),
             Text(one.state.value, style=STATE_STYLES.get(one.state, "red")),
         )
         for one in assets
@@ -115,12 +120,12 @@ def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, width:
     return new_table(title, columns, rows, numbers={"price", "change"}, less=less)
 
 
-def of_day(one: AssetStatus) -> str:
+def _day(one: AssetStatus) -> str | None:
     """Return the day that a price is of, by UTC."""
-    return "-" if one.priced_at is None else f"{one.priced_at.astimezone(UTC):%Y-%m-%d}"
+    return None if one.priced_at is None else f"{one.priced_at.astimezone(UTC):%Y-%m-%d}"
 
 
-def change(one: AssetStatus) -> str:
+def _change(one: AssetStatus) -> str:
     """Return by how much the price has changed since the open of its day."""
     if one.last_price is None or one.daily_open is None:
         return "-"
@@ -129,3 +134,112 @@ def change(one: AssetStatus) -> str:
     except InvalidOperation:  # a platform may write what it likes there
         return "-"
     return f"{(price - opened) / opened:+.2%}" if opened else "-"
+
+
+def _not_well_view(status: Status, *, width: int) -> RenderableType:
+    """Lay out the runs that were not well, the newest first."""
+    if not status.not_well:
+        return Group(_headline(status), Text("all runs since then went well"))
+    columns = ["time", "job", "host", "status", "exit", "error"]
+    rows = (
+        (
+            f"{run['started_at']:%m-%d %H:%M:%S}",
+            run["job"],
+            run["host"],
+            run["status"],
+            run["exit_code"],
+            run["error"] or run["error_kind"] or None,
+        )
+        for run in status.not_well
+    )
+    less = {"host", "exit"} if width < NARROW_WIDTH else ()
+    return Group(_headline(status), new_table("Runs that were not well", columns, rows, numbers={"exit"}, less=less))
+
+
+def _history_view(status: Status, one: AssetStatus, *, width: int) -> RenderableType:
+    """Lay out one asset's history: what it is, its price, its updates, its place in the queue, its bars, its calls."""
+    told, now = status.history, status.now
+    assert told is not None  # noqa: S101 - a subject has a history
+    parts: list[RenderableType] = [
+        _headline(status),
+        _line("Asset", _what(one, told)),
+        _line("Price", _price(one, told.price, now)),
+        _line("Updates", _updates(one, now)),
+        _line("Queue", _item(told.item, now)),
+        _line("Bars", _bars(told, now)),
+    ]
+    if told.absences:
+        reasons = (f"{row['bars']} {row['reason'].replace('_', ' ')}" for row in told.absences)
+        parts.append(_line("Absent", ", ".join(reasons)))
+    if not told.calls:
+        return Group(*parts, _line("Calls", "none of late that covered it alone"))
+    columns = ["time", "call", "outcome", "status", "ms"]
+    rows = (
+        (
+            f"{call['at']:%m-%d %H:%M:%S}",
+            call["kind"],
+            call["outcome"],
+            call["http_status"],
+            call["latency_ms"],
+        )
+        for call in told.calls
+    )
+    less = {"status", "ms"} if width < NARROW_WIDTH else ()
+    return Group(*parts, new_table("Calls that covered it alone", columns, rows, numbers={"ms"}, less=less))
+
+
+def _what(one: AssetStatus, told: AssetHistory) -> str:
+    asset = one.asset
+    name = f", {asset.name}" if asset.name else ""
+    is_first = asset.role is Role.PRIORITY
+    rank = f"priority asset {asset.rank}" if is_first else f"secondary, {priority_name(asset) or asset.rank}"
+    every = f"every {duration(timedelta(seconds=asset.update_frequency_seconds))}"
+    words = f"{asset.symbol} ({asset.polygon_ticker}, {asset.asset_type}{name}): {rank}, {every}: {one.state}"
+    row = told.catalogue
+    if row is None:
+        return f"{words}; not in the catalogue yet"
+    return f"{words}; from {row['origin']}" + ("" if row["enabled"] else ", disabled")
+
+
+def _price(one: AssetStatus, last_update: object, now: datetime) -> str:
+    if one.last_price is None or not isinstance(last_update, dict):
+        return "none yet"
+    words = [f"{one.last_price} ({_change(one)} on its day), of {ago(one.priced_at, now)}"]
+    words += [f"{key} {last_update[key]}" for key in ("bid", "ask") if last_update.get(key) is not None]
+    if last_update.get("updated_at"):
+        words.append(f"stored {ago(moment(str(last_update['updated_at'])), now)}")
+    return ", ".join(words)
+
+
+def _updates(one: AssetStatus, now: datetime) -> str:
+    words = [f"the last good one {ago(one.last_sync, now)}"]
+    if one.market_age is not None:
+        words[0] += f" ({duration(one.market_age)} of market time)"
+    if one.day is not None:
+        words.append(f"finished day {one.day}")
+    if one.error_kind is not None:
+        words.append(f"failed since: {one.error_kind}: {one.error}")
+    return "; ".join(words)
+
+
+def _item(item: Mapping[str, Any] | None, now: datetime) -> str:
+    if item is None:
+        return "not on it"
+    words = f"{item['state']}, {Priority(item['priority']).name}, enqueued {ago(item['enqueued_at'], now)}"
+    words += f", {counted(item['attempts'], 'attempt')}"
+    if item["state"] == "delayed":
+        words += f", again in {duration(item['available_at'] - now)}"
+    return words + (f"; {item['error_kind']}: {item['error']}" if item["error"] else "")
+
+
+def _bars(told: AssetHistory, now: datetime) -> str:
+    bars = told.bars
+    if bars is None:
+        return "none were asked for"
+    words = [f"{bars['stored']} stored", f"wanted since {bars['wanted_since']:%Y-%m-%d %H:%M} UTC"]
+    if bars["watermark"] is not None:
+        words.append(f"newest final {bars['watermark']:%Y-%m-%d %H:%M} UTC")
+    if bars["error_kind"] is not None:
+        again = "" if bars["retry_at"] is None else f", again in {duration(bars['retry_at'] - now)}"
+        words.append(f"failed: {bars['error_kind']}: {bars['error']}{again}")
+    return ", ".join(words)

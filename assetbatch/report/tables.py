@@ -5,6 +5,7 @@ from __future__ import annotations
 import locale
 import shutil
 import sys
+from datetime import timedelta
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,20 @@ from rich.table import Table
 from rich.text import Text
 
 from assetbatch.database.queue.items import State
-from assetbatch.report.words import ago, counted, duration, until
+from assetbatch.report.documents import priority_name
+from assetbatch.words import ago, counted, duration, until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from assetbatch.database import symbols
     from assetbatch.database.queue.admin import Listing
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
+    from assetbatch.report.doctor.findings import Finding
 
 ITEM_STYLES = {State.DEAD: "red", State.DELAYED: "yellow", State.LEASED: "green"}
+FINDING_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 # Where output is no terminal, its lines are for a pipe or a mail: wide enough not to break.
 PLAIN_WIDTH = 100
 # On a narrower terminal only what matters most is shown of an asset.
@@ -66,14 +71,14 @@ def _has_unicode() -> bool:
 def new_table(
     title: str,
     columns: Sequence[str],
-    rows: Iterable[Sequence[RenderableType]],
+    rows: Iterable[Sequence[Text | str | int | None]],
     *,
     numbers: Collection[str] = (),
     less: Collection[str] = (),
 ) -> Table:
     """Return a table of rows, but for the columns `less`; columns of numbers stand to the right.
 
-    A text is shown as it stands, whatever rich would read out of it.
+    A text is shown as it stands, whatever rich would read out of it, None as a dash.
     """
     table = Table(title=title, title_justify="left", title_style="bold")
     shown = [number for number, column in enumerate(columns) if column not in less]
@@ -82,9 +87,12 @@ def new_table(
         # Words may break over lines on a narrow terminal; a name or a price must not.
         table.add_column(column, justify="right" if number else "left", no_wrap=number or column == columns[0])
     for row in rows:
-        cells = (row[number] for number in shown)
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+        table.add_row(*(_cell(row[number]) for number in shown))
     return table
+
+
+def _cell(value: Text | str | int | None) -> Text:
+    return value if isinstance(value, Text) else Text("-" if value is None else str(value))
 
 
 def fitted_table(
@@ -126,15 +134,35 @@ def queue_view(listing: Listing, *, width: int) -> RenderableType:
             item.symbol,
             item.priority.name,
             Text(item.state.value, style=ITEM_STYLES.get(item.state, "")),
-            str(item.attempts),
+            item.attempts,
             ago(item.enqueued_at, listing.now),
-            f"in {duration(item.available_at - listing.now)}" if item.state is State.DELAYED else "-",
-            item.error or "-",
+            f"in {duration(item.available_at - listing.now)}" if item.state is State.DELAYED else None,
+            item.error or None,
         )
         for item in listing.items
     )
     less = {"attempts", "enqueued", "available"} if width < NARROW_WIDTH else ()
-    table = new_table("Queue", columns, rows, numbers={"attempts"}, less=less)
+    return _with_rest(new_table("Queue", columns, rows, numbers={"attempts"}, less=less), listing)
+
+
+def catalogue_view(listing: symbols.Listing, *, width: int) -> RenderableType:
+    """Lay out `symbols list`."""
+    if not listing.items:
+        return Text("the catalogue is empty: `assetbatch init` puts the assets of config.yaml there")
+    columns = ("symbol", "ticker", "type", "role", "priority", "every", "origin")
+    rows = []
+    for item in listing.items:
+        asset, style = item.asset, None if item.enabled else "dim"
+        every = duration(timedelta(seconds=asset.update_frequency_seconds)) if item.enabled else "disabled"
+        rank = priority_name(asset) or str(asset.rank)
+        kind, role = asset.asset_type.value, asset.role.value
+        rows.append(((asset.symbol, asset.polygon_ticker, kind, role, rank, every, item.origin), style))
+    less = ("type", "origin", "role", "priority", "every")
+    return _with_rest(fitted_table("Catalogue", columns, rows, width=width, less=less), listing)
+
+
+def _with_rest(table: Table, listing: Listing | symbols.Listing) -> RenderableType:
+    """Add below a table how many more there are than it shows."""
     more = listing.total - len(listing.items)
     return Group(table, Text(f"and {more} more: --limit {listing.total}")) if more else table
 
@@ -145,11 +173,11 @@ def forecast_view(forecast: Forecast) -> RenderableType:
     parts: list[RenderableType] = []
     if forecast.calls:
         columns = ("job", "at", "kind", "calls", "assets")
-        calls = ((one.job, until(one.at, now), one.kind, str(one.calls), str(one.assets)) for one in forecast.calls)
+        calls = ((one.job, until(one.at, now), one.kind, one.calls, one.assets) for one in forecast.calls)
         parts.append(new_table("Next calls", columns, calls, numbers={"calls", "assets"}))
     bars = [one for one in forecast.bars if one.calls > 1][:MOST_BARS_SHOWN]
     if bars:
-        holes = ((one.symbol, f"{one.since:%Y-%m-%d %H:%M} UTC", str(one.calls)) for one in bars)
+        holes = ((one.symbol, f"{one.since:%Y-%m-%d %H:%M} UTC", one.calls) for one in bars)
         title = "Bars that take several calls"
         parts.append(new_table(title, ("symbol", "missing since", "calls"), holes, numbers={"calls"}))
     limit = "unlimited" if forecast.limit is None else f"{forecast.limit} in {forecast.window_seconds:g} s"
@@ -171,6 +199,20 @@ def probe_view(probed: Probed) -> RenderableType:
     table = new_table(f"What this key may see (plan {probed.plan})", columns, rows)
     verdict = [Text(probed.verdict, style="bold red")] if probed.verdict else []
     return Group(table, *verdict, Text(f"{counted(probed.calls_used, 'call')} made"))
+
+
+def findings_view(findings: Sequence[Finding]) -> Table:
+    """Lay out `doctor`: what was found, and below it what fixes that."""
+    table = Table.grid(padding=(0, 1))
+    # A name must not break over lines; what was found and its hint share what is left of the width.
+    for no_wrap in (True, True, False):
+        table.add_column(no_wrap=no_wrap, overflow="fold")
+    for one in findings:
+        text = Text(one.found)
+        if one.hint:
+            text.append(f"\n→ {one.hint}", style="bold")
+        table.add_row(Text(one.level.value, style=FINDING_STYLES[one.level]), one.name, text)
+    return table
 
 
 def _may(seen: bool | None) -> Text:

@@ -13,6 +13,8 @@ from assetbatch.sandbox.faults import BAR
 from assetbatch.sandbox.market import DAY_MINUTES, DAY_MS, EPOCH, HISTORY_BEGINS, MINUTE_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from assetbatch.sandbox.catalogue import Instrument
     from assetbatch.sandbox.market import Bar
     from assetbatch.sandbox.request import Request
@@ -71,22 +73,12 @@ def custom_range(request: Request, ticker: str, step: str, begin: str, end: str)
     request.require_timeframe(_day_of(first_ms), _day_of(last_ms))
     instrument = find(ticker)
     document: Document = {"ticker": request.faults.ticker(ticker)}
-    if (
-        instrument is None
-        or _has_minutes_only(request, multiplier, timespan)
-        or request.faults.holiday(instrument.market, request.target)
-    ):
+    rests = instrument is not None and request.faults.holiday(instrument.market, request.target)
+    if instrument is None or rests or _has_minutes_only(request, multiplier, timespan):
         return document | _document(request, [], queried=0)
-    step_ms = multiplier * _SPANS[timespan] * MINUTE_MS
-    rows, queried, rest_ms = _page(
-        request,
-        instrument,
-        step_ms,
-        (first_ms, last_ms),
-        limit,
-        daily=timespan == "day",
-        descending=descending,
-    )
+    step_ms, daily = multiplier * _SPANS[timespan] * MINUTE_MS, timespan == "day"
+    ends_ms = first_ms, last_ms
+    rows, queried, rest_ms = _page(request, instrument, step_ms, ends_ms, limit, daily=daily, descending=descending)
     document |= _document(request, request.faults.rows(rows, BAR, ticker=ticker), queried=queried)
     if rest_ms is not None:
         ends = (begin, str(rest_ms + step_ms - 1)) if descending else (str(rest_ms), end)
@@ -154,16 +146,10 @@ def _document(request: Request, rows: list[Document], *, queried: int) -> Docume
     return document
 
 
-def ohlcv(instrument: Instrument, bar: Bar) -> dict[str, Any]:
-    """Lay out what bars of all kinds share."""
-    number = instrument.number
-    return {
-        "o": number(bar.open),
-        "h": number(bar.high),
-        "l": number(bar.low),
-        "c": number(bar.close),
-        "v": instrument.volume(bar.transactions),
-    }
+def ohlcv(instrument: Instrument, bar: Bar, names: Iterable[str] = "ohlcv") -> dict[str, Any]:
+    """Lay out what bars of all kinds share, under these names: of the prices, and of the volume."""
+    prices = map(instrument.number, (bar.open, bar.high, bar.low, bar.close))
+    return dict(zip(names, (*prices, instrument.volume(bar.transactions)), strict=True))
 
 
 def _row(instrument: Instrument, bar: Bar, at_ms: int) -> dict[str, Any]:

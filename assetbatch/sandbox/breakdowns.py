@@ -21,12 +21,8 @@ _MEBIBYTE = 1024 * 1024
 _PORTAL = "<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Guest network</h1></body></html>\n"
 
 
-def _nested(_path: str, _answer: Callable[[], Answer]) -> Answer:
+def _nested() -> Answer:
     return Answer(200, b'{"status":"OK","results":' + b"[" * NESTED_DEPTH + b"]" * NESTED_DEPTH + b"}")
-
-
-def _bomb(_path: str, _answer: Callable[[], Answer]) -> Answer:
-    return Answer(200, packed_bomb(), headers=(("Content-Encoding", "gzip"),))
 
 
 @cache
@@ -80,8 +76,8 @@ BREAKDOWNS: dict[str, Callable[[str, Callable[[], Answer]], Answer]] = {
     "garbage": _fixed(lambda: Answer(200, bytes(range(255, 127, -1)) + b"\x00{]!")),
     "html": _fixed(lambda: Answer(200, _PORTAL.encode(), "text/html")),
     "half": _half,
-    "nested": _nested,
-    "bomb": _bomb,
+    "nested": _fixed(_nested),
+    "bomb": _fixed(lambda: Answer(200, packed_bomb(), headers=(("Content-Encoding", "gzip"),))),
     "empty": _fixed(lambda: Answer(200, b"")),
     "redirect": _fixed(lambda: Answer(302, b"", "text/html", headers=(("Location", ELSEWHERE),))),
     "400": _fixed(lambda: bodies.error(400, bodies.BAD_QUERY)),

@@ -18,7 +18,7 @@ from assetbatch.sandbox.bodies import Document, raw
 from assetbatch.sandbox.breakdowns import BREAKDOWNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from assetbatch.sandbox.bodies import Answer
 
@@ -56,33 +56,28 @@ def _set(value: Any) -> Callable[[Document, RowShape], None]:
     return lambda row, shape: _each(row, shape.prices, lambda _: value)
 
 
-def _each(row: Document, places: dict[str, tuple[str, ...]], change: Callable[[Any], Any]) -> None:
+def _places(row: Document, places: dict[str, tuple[str, ...]]) -> Iterator[tuple[Document, str]]:
+    """Yield what holds a value of the row, and under which key."""
     for container, keys in places.items():
-        values = row.get(container) if container else row
-        for key in keys:
-            # What another fault has already spoilt is left as it is.
-            if values is not None and isinstance(values.get(key), int | float):
-                values[key] = change(values[key])
+        values = row.get(container, {}) if container else row
+        yield from ((values, key) for key in keys if key in values)
+
+
+def _each(row: Document, places: dict[str, tuple[str, ...]], change: Callable[[Any], Any]) -> None:
+    for values, key in _places(row, places):
+        # What another fault has already spoilt is left as it is.
+        if isinstance(values[key], int | float):
+            values[key] = change(values[key])
 
 
 def _missing(row: Document, shape: RowShape) -> None:
-    for container, keys in shape.prices.items():
-        values = row.get(container) if container else row
-        for key in keys:
-            (values or {}).pop(key, None)
-
-
-def _future(row: Document, shape: RowShape) -> None:
-    _each(row, shape.times, lambda at: at + shape.hour)
+    for values, key in _places(row, shape.prices):
+        del values[key]
 
 
 def _wrong_ticker(row: Document, shape: RowShape) -> None:
     if shape.ticker in row:
         row[shape.ticker] = OTHER_TICKER
-
-
-def _exponent(row: Document, shape: RowShape) -> None:
-    _each(row, shape.prices, _scientific)
 
 
 def _scientific(value: float) -> str:
@@ -104,10 +99,10 @@ _ROW_CHANGES: dict[str, Callable[[Document, RowShape], None]] = {
     "negative": lambda row, shape: _each(row, shape.prices, lambda price: -price),
     "huge": _set(raw("1e400")),
     "missing": _missing,
-    "future": _future,
+    "future": lambda row, shape: _each(row, shape.times, lambda at: at + shape.hour),
     "wrong-ticker": _wrong_ticker,
     "strings": _strings,
-    "exponent": _exponent,
+    "exponent": lambda row, shape: _each(row, shape.prices, _scientific),
 }
 ROW_KINDS = frozenset({*_ROW_CHANGES, "stale", "drop", "duplicate"})
 DOCUMENT_KINDS = frozenset({"delayed", "minutes-only", "holiday"})

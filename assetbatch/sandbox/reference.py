@@ -7,44 +7,33 @@ from typing import TYPE_CHECKING
 
 from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType
-from assetbatch.sandbox import bodies
-from assetbatch.sandbox.bodies import Document, Refused
-from assetbatch.sandbox.catalogue import KNOWN, currency_name, find
+from assetbatch.sandbox.catalogue import KNOWN, currency_name
 from assetbatch.sandbox.market import NEW_YORK, is_open
 
 if TYPE_CHECKING:
+    from assetbatch.sandbox.bodies import Document
     from assetbatch.sandbox.catalogue import Instrument
     from assetbatch.sandbox.request import Request
 
 DEFAULT_ROWS = 100
 MOST_ROWS = 1_000
-_PATH = "/v3/reference/tickers"
 
 
 def tickers(request: Request) -> Document:
     """`/v3/reference/tickers`: the catalogue by `market`, `ticker`, `search`, `active`; sorted, paged."""
     limit = request.number("limit", DEFAULT_ROWS, MOST_ROWS)
-    found = [known for known in KNOWN.values() if _asked_for(known, request.query)]
+    found = [known.ticker for known in KNOWN.values() if _asked_for(known, request.query)]
     if request.descending("order"):
         found.reverse()
-    after = request.query.get("page_marker")
-    if after is not None:
-        places = [place for place, known in enumerate(found) if known.ticker == after]
-        found = found[places[0] + 1 :] if places else []
-    rows = [_row(known) for known in found[:limit]]
+    shown, next_url = request.page(found, limit)
+    rows = [_row(KNOWN[ticker]) for ticker in shown]
     document: Document = {"results": rows, "status": request.status, "request_id": None, "count": len(rows)}
-    if len(found) > limit:
-        query = {**request.query, "page_marker": found[limit - 1].ticker}
-        document["next_url"] = request.next_url(_PATH, query)
-    return document
+    return document | ({"next_url": next_url} if next_url else {})
 
 
 def ticker_details(request: Request, ticker: str) -> Document:
     """`/v3/reference/tickers/{ticker}`: the cheap way to learn whether a ticker exists; 404 if not."""
-    instrument = find(ticker)
-    if instrument is None:
-        raise Refused(bodies.not_found(request.path))
-    return {"request_id": None, "results": _row(instrument), "status": request.status}
+    return {"request_id": None, "results": _row(request.instrument(ticker)), "status": request.status}
 
 
 def market_status(request: Request) -> Document:
@@ -74,13 +63,9 @@ def market_status(request: Request) -> Document:
 
 
 def _asked_for(known: Instrument, query: dict[str, str]) -> bool:
-    if (
-        query.get("active", "true") != "true"
-        or query.get("market", known.traits.reference_name) != known.traits.reference_name
-    ):
-        return False
-    words = f"{known.ticker} {known.name}".upper()
-    return query.get("ticker", known.ticker) == known.ticker and query.get("search", "").upper() in words
+    its = {"active": "true", "market": known.traits.reference_name, "ticker": known.ticker}
+    fits = all(query.get(name, value) == value for name, value in its.items())
+    return fits and query.get("search", "").upper() in f"{known.ticker} {known.name}".upper()
 
 
 def _row(known: Instrument) -> Document:

@@ -11,10 +11,12 @@ from msgspec import Struct
 
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.bodies import Refused
+from assetbatch.sandbox.catalogue import find
 from assetbatch.sandbox.market import NEW_YORK
 
 if TYPE_CHECKING:
     from assetbatch.plans import Plan
+    from assetbatch.sandbox.catalogue import Instrument
     from assetbatch.sandbox.faults import Faults
     from assetbatch.sandbox.market import Market
 
@@ -57,6 +59,23 @@ class Request(Struct, frozen=True):
         if order not in {"asc", "desc"}:
             raise Refused(bodies.error(400, f"{bodies.BAD_QUERY}: {name}"))
         return order == "desc"
+
+    def instrument(self, ticker: str) -> Instrument:
+        """Return the instrument of a ticker that was asked for alone; refused with 404 when there is none."""
+        instrument = find(ticker)
+        if instrument is None:
+            raise Refused(bodies.not_found(self.path))
+        return instrument
+
+    def page(self, tickers: list[str], limit: int) -> tuple[list[str], str | None]:
+        """Return those of the tickers that this page has, behind the one before, and the address of the next page."""
+        after = self.query.get("page_marker")
+        if after is not None:
+            tickers = tickers[tickers.index(after) + 1 :] if after in tickers else []
+        shown = tickers[:limit]
+        if len(tickers) == len(shown):
+            return shown, None
+        return shown, self.next_url(self.path, {**self.query, "page_marker": shown[-1]})
 
     def next_url(self, path: str, query: dict[str, str]) -> str:
         """Make the address of the next page; as with the vendor, its query is one opaque `cursor`."""

@@ -37,11 +37,7 @@ _ROUTES: tuple[tuple[re.Pattern[str], int, Callable[..., Document]], ...] = tupl
         ("/v1/last/crypto/([^/]+)/([^/]+)", _PAID, snapshots.last_trade),
         ("/v2/aggs/ticker/([^/]+)/prev", _ALL_PLANS, aggregates.previous_day),
         (_DAYS, _ALL_PLANS, aggregates.grouped_day),
-        (
-            r"/v2/aggs/ticker/([^/]+)/range/(\d+/[a-z]+)/([^/]+)/([^/]+)",
-            _ALL_PLANS,
-            aggregates.custom_range,
-        ),
+        (r"/v2/aggs/ticker/([^/]+)/range/(\d+/[a-z]+)/([^/]+)/([^/]+)", _ALL_PLANS, aggregates.custom_range),
         ("/v1/marketstatus/now", _ALL_PLANS, reference.market_status),
         ("/v3/reference/tickers", _ALL_PLANS, reference.tickers),
         ("/v3/reference/tickers/([^/]+)", _ALL_PLANS, reference.ticker_details),

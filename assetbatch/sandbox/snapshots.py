@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_TICKERS = 250
 DEFAULT_ROWS = 10
+_OHLCV = ("open", "high", "low", "close", "volume")
 _FX_EXCHANGE = 48
 _CRYPTO_EXCHANGE = 1
 
@@ -27,21 +28,11 @@ _CRYPTO_EXCHANGE = 1
 def unified(request: Request) -> Document:
     """`/v3/snapshot`: rows of any markets, sorted by ticker, ten a page unless `limit` says otherwise."""
     limit = request.number("limit", DEFAULT_ROWS, MOST_TICKERS)
-    rest = _asked(request)
-    rest.sort(reverse=request.descending("order"))
-    after = request.query.get("page_marker")
-    if after is not None:
-        rest = rest[rest.index(after) + 1 :] if after in rest else []
-    rows = [_unified_row(request, ticker) for ticker in rest[:limit]]
-    document: Document = {
-        "request_id": None,
-        "status": request.status,
-        "results": request.faults.rows(rows, UNIFIED),
-    }
-    if len(rest) > limit:
-        query = {**request.query, "page_marker": rest[limit - 1]}
-        document["next_url"] = request.next_url("/v3/snapshot", query)
-    return document
+    asked = sorted(_asked(request), reverse=request.descending("order"))
+    shown, next_url = request.page(asked, limit)
+    results = request.faults.rows([_unified_row(request, ticker) for ticker in shown], UNIFIED)
+    document: Document = {"request_id": None, "status": request.status, "results": results}
+    return document | ({"next_url": next_url} if next_url else {})
 
 
 def _asked(request: Request) -> list[str]:
@@ -65,14 +56,16 @@ def _unified_row(request: Request, ticker: str) -> Document:
     now_ms = request.faults.moment_ms(ticker, request.now_ms)
     tick = request.market.tick(instrument, now_ms)
     day = request.market.day_so_far(instrument, tick)
-    previous = _previous_close(request, instrument)
+    before = last_day_bar(request, instrument, _finished_day(request))
+    previous = before[1].close if before else instrument.level
     number = instrument.number
     has_trades = instrument.traits.has_trades
+    exchange = _CRYPTO_EXCHANGE if has_trades else _FX_EXCHANGE
     quote = {
         "ask": number(tick.ask),
         "bid": number(tick.bid),
-        "ask_exchange": _CRYPTO_EXCHANGE if has_trades else _FX_EXCHANGE,
-        "bid_exchange": _CRYPTO_EXCHANGE if has_trades else _FX_EXCHANGE,
+        "ask_exchange": exchange,
+        "bid_exchange": exchange,
         "last_updated": tick.at_ms * 1_000_000,
         "timeframe": "REAL-TIME",
     }
@@ -91,21 +84,13 @@ def _unified_row(request: Request, ticker: str) -> Document:
         "name": instrument.name,
         "market_status": "open" if is_open(instrument.market, now_ms) else "closed",
         "session": {
-            "open": number(day.open),
-            "high": number(day.high),
-            "low": number(day.low),
-            "close": number(day.close),
+            **ohlcv(instrument, day, _OHLCV),
             "previous_close": number(previous),
             "change": number(tick.price - previous),
             "change_percent": _percent(tick.price - previous, previous),
-            "volume": instrument.volume(day.transactions),
         },
         "last_minute": {
-            "open": number(tick.bar.open),
-            "high": number(tick.bar.high),
-            "low": number(tick.bar.low),
-            "close": number(tick.bar.close),
-            "volume": instrument.volume(tick.bar.transactions),
+            **ohlcv(instrument, tick.bar, _OHLCV),
             "vwap": number(tick.bar.vwap),
             "transactions": tick.bar.transactions,
         },
@@ -119,8 +104,8 @@ def _unified_row(request: Request, ticker: str) -> Document:
 
 def single(request: Request, market: str, ticker: str) -> Document:
     """`/v2/snapshot/…/tickers/{ticker}`; an unknown ticker, or one of another market, is a 404."""
-    instrument = find(ticker)
-    if instrument is None or instrument.traits.snapshot_name != market:
+    instrument = request.instrument(ticker)
+    if instrument.traits.snapshot_name != market:
         raise Refused(bodies.not_found(request.path))
     document: Document = {"request_id": None, "status": request.status}
     for row in request.faults.rows([_market_row(request, instrument)], SINGLE)[:1]:
@@ -171,9 +156,7 @@ def _market_row(request: Request, instrument: Instrument) -> Document:
 
 def last_quote(request: Request, base: str, quote: str) -> Document:
     """`/v1/last_quote/currencies/{base}/{quote}`: status `success`, times in ms, no `C:` before the pair."""
-    instrument = find(TRAITS[AssetType.FOREX].prefix + base + quote)
-    if instrument is None:
-        raise Refused(bodies.not_found(request.path))
+    instrument = request.instrument(TRAITS[AssetType.FOREX].prefix + base + quote)
     tick = request.market.tick(instrument, request.now_ms)
     last = {
         "ask": instrument.number(tick.ask),
@@ -186,9 +169,7 @@ def last_quote(request: Request, base: str, quote: str) -> Document:
 
 def last_trade(request: Request, base: str, quote: str) -> Document:
     """`/v1/last/crypto/{base}/{quote}`: status `success`, times in ms, the pair with a hyphen."""
-    instrument = find(TRAITS[AssetType.CRYPTO].prefix + base + quote)
-    if instrument is None:
-        raise Refused(bodies.not_found(request.path))
+    instrument = request.instrument(TRAITS[AssetType.CRYPTO].prefix + base + quote)
     tick = request.market.tick(instrument, request.now_ms)
     last = {
         "price": instrument.number(tick.price),
@@ -207,11 +188,6 @@ def _has_quote(instrument: Instrument) -> bool:
 
 def _finished_day(request: Request) -> date:
     return request.now.astimezone(UTC).date() - timedelta(days=1)
-
-
-def _previous_close(request: Request, instrument: Instrument) -> int:
-    found = last_day_bar(request, instrument, _finished_day(request))
-    return found[1].close if found else instrument.level
 
 
 def _percent(change: int, whole: int) -> float:

@@ -12,11 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.sandbox.bodies import Answer, Delivery
+from msgspec.structs import replace
+
+from assetbatch.sandbox.bodies import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from threading import Event
+
+    from assetbatch.sandbox.bodies import Answer
 
 _log = logging.getLogger(__name__)
 
@@ -33,14 +37,7 @@ def packed(answer: Answer, accepted: str) -> Answer:
         return answer
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     body = packer.compress(answer.body) + packer.flush()
-    return Answer(
-        answer.status,
-        body,
-        answer.content_type,
-        (("Content-Encoding", "gzip"),),
-        answer.delivery,
-        answer.request_id,
-    )
+    return replace(answer, body=body, headers=(("Content-Encoding", "gzip"),))
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import stat
 import subprocess
 import sys
-import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.setup import schema
 from assetbatch.database.setup.backup import REPLACED, RESTORING
 from tests.conftest import Commands, open_database, wait_until
+from tests.terminal import terminal
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -150,9 +149,8 @@ def test_a_restore_blocks_the_key_for_a_window_and_releases_what_was_held(embedd
 def test_a_backup_goes_through_a_pipe_and_onto_a_new_machine(embedded: Commands) -> None:
     fill(embedded)
     before = rows(embedded)
-    program = [sys.executable, "-m", "assetbatch", "database", "dump"]
     with (embedded.folder / "a.dump").open("wb") as file:
-        subprocess.run(program, env=embedded.environment, cwd=embedded.folder, stdout=file, check=True)
+        assert embedded("database", "dump", streams={"stdout": file}).returncode == 0
     assert embedded("database", "stop").returncode == 0
     elsewhere = {"XDG_DATA_HOME": f"{embedded.environment['XDG_DATA_HOME']}/elsewhere"}
     new = replace(embedded, environment=embedded.environment | elsewhere)
@@ -314,36 +312,22 @@ def test_psql_has_its_own_options_exit_code_and_no_variable_of_others(embedded: 
 
 
 def test_psql_has_the_terminal(embedded: Commands) -> None:
-    ours, theirs = pty.openpty()
-    seen: list[bytes] = []
+    with terminal() as shown:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "assetbatch", "database", "psql", "-X", "-P", "pager=off"],
+            cwd=embedded.folder,
+            env=embedded.environment | {"TERM": "xterm"},
+            start_new_session=True,
+            **shown.streams,
+        )
+        wait_until(lambda: b"assetbatch=# " in shown.seen)
+        # Ctrl-A, as the line's editor understands it, which knows how the terminal makes room.
+        os.write(shown.ours, b"as n;\x01select 4 \n")
+        wait_until(lambda: b"(1 row)" in shown.seen)
+        assert b"\x1b[9@select 4 " in shown.seen
+        os.write(shown.ours, b"\\q\n")
 
-    def look() -> None:
-        with suppress(OSError):  # what the last writer's end is to a reader of a pty
-            while written := os.read(ours, 65536):
-                seen.append(written)
-
-    reader = threading.Thread(target=look)
-    reader.start()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "assetbatch", "database", "psql", "-X", "-P", "pager=off"],
-        cwd=embedded.folder,
-        env=embedded.environment | {"TERM": "xterm"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    wait_until(lambda: b"assetbatch=# " in b"".join(seen))
-    # Ctrl-A, as the line's editor understands it, which knows how the terminal makes room.
-    os.write(ours, b"as n;\x01select 4 \n")
-    wait_until(lambda: b"(1 row)" in b"".join(seen))
-    assert b"\x1b[9@select 4 " in b"".join(seen)
-    os.write(ours, b"\\q\n")
-
-    assert process.wait(timeout=10) == 0
-    reader.join(timeout=10)
-    os.close(ours)
+        assert process.wait(timeout=10) == 0
 
 
 def test_url_and_path_start_nothing_and_work_as_they_are(embedded: Commands) -> None:
@@ -386,10 +370,7 @@ def test_a_reader_of_a_dump_that_has_seen_enough_is_no_trouble(embedded: Command
     ours, theirs = os.pipe()
     os.close(ours)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "assetbatch", "database", "dump"], cwd=embedded.folder, env=embedded.environment,
-        stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = embedded("database", "dump", streams={"stdout": theirs})
 
     os.close(theirs)
     assert (done.returncode, done.stderr) == (0, "")

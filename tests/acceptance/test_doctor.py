@@ -24,8 +24,8 @@ from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.database.setup import schema
-from assetbatch.report import doctor
-from assetbatch.report.doctor import Finding, Level, host, view
+from assetbatch.report import doctor, tables
+from assetbatch.report.doctor import Finding, Level, host
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, Commands, RedisServer, free_port
 from tests.integration.test_pgbouncer import pgbouncer  # noqa: F401 - a fixture
@@ -160,7 +160,7 @@ def test_the_table_fits_a_terminal_and_tells_all() -> None:
     ]
     console = Console(file=io.StringIO(), width=100)
 
-    console.print(view.table(findings))
+    console.print(tables.findings_view(findings))
 
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
@@ -171,7 +171,7 @@ def test_the_table_fits_a_terminal_and_tells_all() -> None:
 def test_a_line_is_one_line() -> None:
     finding = Finding(Level.WARN, "tables", "two\nlines", "ALTER a;\nALTER b;")
 
-    assert view.lines([finding]) == ["warn  tables: two lines; fix: ALTER a; ALTER b;"]
+    assert finding.line == "warn  tables: two lines; fix: ALTER a; ALTER b;"
 
 
 # This host

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import pty
 import re
 import shutil
 import signal
@@ -34,6 +32,7 @@ from tests.conftest import Commands, RedisServer, open_database, wait_until
 from tests.integration.test_drain_job import World, symbols
 from tests.integration.test_events import config_with
 from tests.integration.test_prices import store
+from tests.terminal import terminal
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
@@ -243,47 +242,31 @@ def test_a_publisher_killed_between_sending_and_marking_loses_no_event(
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_what_is_there_fits_a_terminal_a_line_each(commands: Commands, connection: Connection, width: int) -> None:
     add(connection, "BTCUSD", 4711)
-    ours, theirs = pty.openpty()
-    environment = commands.environment | {"TERM": "xterm", "COLUMNS": str(width), "LANG": "C.UTF-8"}
+    words = {"TERM": "xterm", "COLUMNS": str(width), "LANG": "C.UTF-8"}
 
-    done = subprocess.run(
-        [sys.executable, "-m", "assetbatch", "events", "tail", "--no-follow"], cwd=commands.folder, env=environment,
-        stdin=theirs, stdout=theirs, stderr=theirs, timeout=60, check=False,
-    )  # fmt: skip
+    with terminal() as shown:
+        done = commands("events", "tail", "--no-follow", streams=shown.streams, **words)
 
-    os.close(theirs)
-    (line,) = os.read(ours, 65_536).decode().splitlines()
-    os.close(ours)
+    (line,) = shown.seen.decode().splitlines()
     assert done.returncode == 0
     assert len(line) <= width
     assert {"BTCUSD", "waits"} <= {*line.split()}
 
 
 def test_a_person_sees_a_table_that_tells_what_became_of_each_event(commands: Commands, connection: Connection) -> None:
-    ours, theirs = pty.openpty()
     environment = commands.environment | {"TERM": "xterm", "COLUMNS": "120", "LINES": "20", "LANG": "C.UTF-8"}
-    tail = subprocess.Popen(
-        [sys.executable, "-m", "assetbatch", "events", "tail"], cwd=commands.folder, env=environment, stdin=theirs,
-        stdout=theirs, stderr=theirs,
-    )  # fmt: skip
-    os.close(theirs)
-    seen = b""
-
-    def shows(words: bytes) -> bool:
-        nonlocal seen
-        seen += os.read(ours, 65_536)
-        return words in seen
-
-    wait_until(lambda: shows(b"no event yet"))
-    add(connection, "BTCUSD", 4711)
-    wait_until(lambda: shows(b"waits"))
-    assert b"4711" in seen
-    connection.execute("update assetbatch.outbox set published_at = '2026-11-17T12:34:56Z'")
-    wait_until(lambda: shows(b"12:34:56"))
-    tail.send_signal(signal.SIGTERM)
-    assert tail.wait(10) == 143
-    os.close(ours)
-    assert b"ended by" not in seen
+    program = [sys.executable, "-m", "assetbatch", "events", "tail"]
+    with terminal() as shown:
+        tail = subprocess.Popen(program, cwd=commands.folder, env=environment, **shown.streams)
+        wait_until(lambda: b"no event yet" in shown.seen)
+        add(connection, "BTCUSD", 4711)
+        wait_until(lambda: b"waits" in shown.seen)
+        assert b"4711" in shown.seen
+        connection.execute("update assetbatch.outbox set published_at = '2026-11-17T12:34:56Z'")
+        wait_until(lambda: b"12:34:56" in shown.seen)
+        tail.send_signal(signal.SIGTERM)
+        assert tail.wait(10) == 143
+    assert b"ended by" not in shown.seen
 
 
 def lines_of(process: subprocess.Popen[str]) -> list[str]:

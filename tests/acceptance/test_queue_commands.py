@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
-import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -177,27 +173,13 @@ def test_clearing_needs_a_word_and_spares_what_is_worked_on(commands: Commands, 
 @pytest.mark.parametrize(("answer", "left"), [("y", {"LEASED"}), ("n", {"LEASED", "FIRST", "MIDDLE", "DELAYED"})])
 def test_at_a_terminal_clearing_asks(commands: Commands, world: World, answer: str, left: set[str]) -> None:
     world.connection.execute("delete from assetbatch.queue where state = 'dead'")
-    ours, theirs = pty.openpty()
-    try:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "assetbatch", "queue", "clear"],
-            cwd=commands.folder,
-            env=commands.environment,
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        os.write(ours, f"{answer}\n".encode())
-        stdout, stderr = run.communicate(timeout=30)
-    finally:
-        os.close(ours)
-        os.close(theirs)
 
-    assert "Remove 3 items" in stderr
+    run = commands.answering(answer, "queue", "clear")
+
+    assert "Remove 3 items" in run.stderr
     assert set(states(world)) == left
     assert run.returncode == 0
-    assert "Traceback" not in stdout + stderr
+    assert "Traceback" not in run.stdout + run.stderr
 
 
 def test_an_item_removed_while_it_is_worked_on_stays_away(commands: Commands, world: World) -> None:

@@ -13,8 +13,8 @@ from assetbatch import __version__
 from assetbatch import config as configuration
 from assetbatch.cli.options import duration
 from assetbatch.report import reading
+from assetbatch.report.documents import status_document
 from assetbatch.report.reading import Wanted
-from assetbatch.report.status_document import status_document
 from tests.world import add_assets
 
 if TYPE_CHECKING:

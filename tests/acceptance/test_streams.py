@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,19 +32,10 @@ FULL = "the answer could not be written: No space left on device"
 
 
 def shell(
-    commands: Commands, line: str, *words: str, program: Sequence[str] = ASSETBATCH, **environment: str
+    commands: Commands, line: str, *words: str, program: Sequence[str] = ASSETBATCH, **environment: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which "$@" is the command."""
-    return subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line}", "bash", *program, *words],
-        cwd=commands.folder,
-        env={"XDG_STATE_HOME": str(commands.folder / "state")} | commands.environment | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return commands.run(["bash", "-c", f"set -o pipefail; {line}", "bash", *program, *words], **environment)
 
 
 ANSWERS = [

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -140,16 +137,8 @@ def test_a_csv_is_stored_whole_or_not_at_all(user: Commands, connection: Connect
     }
     assert len(sandbox.arrivals) == 4  # a page of each market, twice
 
-    run = subprocess.run(
-        [sys.executable, "-m", "assetbatch", "symbols", "import", "-", "--no-check", "--json"],
-        cwd=user.folder,
-        env=user.environment,
-        input="symbol,polygon_ticker\nADAUSD,X:ADAUSD\nX,Y\n",
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    piped = {"stdin": None, "input": "symbol,polygon_ticker\nADAUSD,X:ADAUSD\nX,Y\n"}
+    run = user("symbols", "import", "-", "--no-check", "--json", streams=piped)
     assert run.returncode == 2
     assert [fault["place"] for fault in json.loads(run.stdout)["faults"]] == ["stdin:3"]
 
@@ -163,7 +152,7 @@ def test_a_pattern_without_a_word_and_a_terminal_makes_no_call(user: Commands, s
 
 
 def test_a_pattern_asks_and_adds_all_that_match(user: Commands, connection: Connection) -> None:
-    refused = at_a_terminal(user, "n", "symbols", "import", "--market", "crypto", "--match", "*EUR")
+    refused = user.answering("n", "symbols", "import", "--market", "crypto", "--match", "*EUR")
     assert (refused.returncode, refused.stdout) == (0, "")
     assert "Add 2 assets (BTCEUR, ETHEUR)?" in refused.stderr
     assert own(connection) == {}
@@ -187,32 +176,12 @@ def test_removing_bars_needs_a_word(user: Commands, connection: Connection) -> N
     assert "--yes" in refused.stderr
     assert set(own(connection)) == {"SOLUSD"}
 
-    done = at_a_terminal(user, "y", "symbols", "remove", "SOLUSD", "--with-bars")
+    done = user.answering("y", "symbols", "remove", "SOLUSD", "--with-bars")
     assert done.returncode == 0
     assert "Remove 1 asset with all bars (SOLUSD)?" in done.stderr
     assert done.stdout == "1 removed: SOLUSD, with 1 bars\n"
     assert own(connection) == {}
     assert connection.execute("select from market_data.ohlcv_5m").fetchall() == []
-
-
-def at_a_terminal(user: Commands, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command whose stdin is a terminal where this is answered."""
-    ours, theirs = pty.openpty()
-    try:
-        os.write(ours, f"{answer}\n".encode())
-        return subprocess.run(
-            [sys.executable, "-m", "assetbatch", *arguments],
-            cwd=user.folder,
-            env=user.environment,
-            stdin=theirs,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-    finally:
-        os.close(ours)
-        os.close(theirs)
 
 
 def test_faults_are_json_on_stdout_while_a_bar_is_at_the_terminal(user: Commands, sandbox: Sandbox) -> None:
@@ -248,15 +217,7 @@ def test_a_spreadsheet_is_imported_and_what_it_says_twice_is_told(
     file.write_bytes("\r\n".join(rows).encode("utf-16"))
 
     with file.open("rb") as stdin:
-        done = subprocess.run(
-            [sys.executable, "-m", "assetbatch", "symbols", "import", "-" if place == "stdin" else file.name],
-            cwd=user.folder,
-            env=user.environment,
-            stdin=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = user("symbols", "import", "-" if place == "stdin" else file.name, streams={"stdin": stdin})
 
     assert (done.returncode, done.stdout) == (0, "2 added: ADAUSD, SOLUSD\n")
     named = "stdin" if place == "stdin" else file.name

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +13,7 @@ import pytest
 
 from assetbatch.cli import trouble_state as told
 from tests.conftest import API_KEY
+from tests.terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,15 +223,8 @@ def test_an_early_end_tells_what_waits_on_the_queue_where_that_has_a_part_in_it(
 def test_a_stream_that_is_closed_is_no_trouble(
     commands: Commands, connection: Connection, closed: str, arguments: tuple[str, ...], key: str, exit_code: int
 ) -> None:
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "assetbatch", *arguments],
-        cwd=commands.folder,
-        env=commands.environment | {"POLYGON_API_KEY": key, "XDG_STATE_HOME": str(commands.folder)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    line = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "assetbatch", *arguments]
+    done = commands.run(line, POLYGON_API_KEY=key)
 
     assert (done.returncode, "Traceback" in done.stderr) == (exit_code, False)
     runs = connection.execute("select exit_code from assetbatch.runs").fetchall()
@@ -296,23 +288,11 @@ def test_another_configuration_or_database_is_another_matter(cron: Cron) -> None
 
 
 def test_a_person_is_told_everything_each_time(cron: Cron) -> None:
-    environment = cron.environment | {"POLYGON_API_KEY": ""}
-    ours, theirs = pty.openpty()
-    for _ in range(2):
-        subprocess.run(
-            [sys.executable, "-m", "assetbatch", "run-priority"],
-            cwd=cron.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=theirs,
-            check=False,
-        )
-    os.close(theirs)
-    shown = os.read(ours, 65_536).decode()
-    os.close(ours)
+    with terminal() as shown:
+        for _ in range(2):
+            cron.commands("run-priority", streams={"stderr": shown.theirs}, POLYGON_API_KEY="")
 
-    assert shown.count("no API key is given") == 2
+    assert shown.seen.count(b"no API key is given") == 2
     verbose = [cron("-v", "run-priority", POLYGON_API_KEY="").stderr for _ in range(2)]
     assert all("no API key is given" in text for text in verbose)
     # What is started by hand, or by a script that wants to know, is not cron's.

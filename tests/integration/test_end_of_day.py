@@ -18,7 +18,7 @@ from assetbatch.jobs import forecast, priority
 from assetbatch.jobs.calls import Calls
 from assetbatch.model import Access, AssetType, CallKind
 from assetbatch.planner import Entitlement
-from assetbatch.report import reading, status
+from assetbatch.report import reading
 from assetbatch.report.health import Health
 from assetbatch.sandbox.catalogue import KNOWN
 from assetbatch.sandbox.server import Sandbox
@@ -588,7 +588,7 @@ def alerts_and_states(world: World, **keys: str) -> tuple[list[str], dict[str, s
     """Return what is wrong with assets, and how each stands."""
     config, seen = world.configure(**keys), worlds.overview(world.now, job={"last_run": world.now})
     judgement = worlds.judged(world.connection, config, seen)
-    told = status.build(config, seen, judgement, source="sandbox")
+    told = reading.build(config, seen, judgement, source="sandbox")
     rows = [*judgement.named.values(), *judgement.others]
     return [alert.metric for alert in told.alerts], {row["symbol"]: row["state"] for row in rows}
 

@@ -14,8 +14,9 @@ import pytest
 from msgspec.structs import replace
 
 from assetbatch.database import entitlements
-from assetbatch.report import status
+from assetbatch.report import reading
 from assetbatch.report.health import Health, Level
+from assetbatch.report.status import Status
 from tests.conftest import API_KEY
 from tests.integration.test_end_of_day import World
 from tests.world import ALL, HOUR, MINUTE, NO_ASSETS, NO_SECONDARY, QUICK, UNLIMITED, judged, overview
@@ -59,12 +60,12 @@ def tickers(paths: list[str]) -> list[str]:
     return [TICKERS[ticker] for ticker in found]
 
 
-def told(world: World) -> status.Status:
+def told(world: World) -> Status:
     """Tell what `status` says at the simulated time, of assets: the rest of it is quiet."""
     closed = world.connection.answer(entitlements.closed_markets(world.now))
     seen = replace(overview(world.now, job={"last_run": world.now}), closed=closed)
     config = world.configure(rate_limiting=UNLIMITED, batch=NO_SECONDARY)
-    return status.build(config, seen, judged(world.connection, config, seen), source="sandbox")
+    return reading.build(config, seen, judged(world.connection, config, seen), source="sandbox")
 
 
 def starts(first: datetime, *, days: int) -> list[datetime]:

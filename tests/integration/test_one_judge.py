@@ -20,12 +20,12 @@ from assetbatch.cli.commands.status import check_text
 from assetbatch.database import catalogue
 from assetbatch.market_hours import market_of
 from assetbatch.model import Asset, AssetType, Role
-from assetbatch.report import reading
-from assetbatch.report.doctor import operation, worst
+from assetbatch.report import doctor, reading
+from assetbatch.report.doctor import worst
+from assetbatch.report.documents import status_document
 from assetbatch.report.health import Health
 from assetbatch.report.prometheus import exposition
 from assetbatch.report.reading import Wanted
-from assetbatch.report.status_document import status_document
 from tests.world import DAY, HOUR, MINUTE, load_config
 
 if TYPE_CHECKING:
@@ -189,13 +189,13 @@ def agree(status: Status) -> None:
     assert status_document(status)["status"] == health
     assert CODES[check_text(status).split(" ")[0]] == health.check_code
     assert families["assetbatch_health"].samples[0].value == health.check_code
-    assert LEVELS[worst(operation.of_status(status)).value] == health
+    assert LEVELS[worst(doctor.of_status(status)).value] == health
     assert (levels["critical"] > 0, levels["warning"] + levels["critical"] > 0) == (
         health is Health.UNHEALTHY,
         health is not Health.HEALTHY,
     )
     assert {alert.message for alert in status.alerts} == {
-        one.found for one in operation.of_status(status) if one.level.value != "ok"
+        one.found for one in doctor.of_status(status) if one.level.value != "ok"
     }
 
 

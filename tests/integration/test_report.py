@@ -21,13 +21,13 @@ from assetbatch.database.setup.platform import RoleView
 from assetbatch.failures import FailureKind, hint_of
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import AskedDay, DayOutcome, Entitlement
-from assetbatch.report import status
-from assetbatch.report.figures import BarsStatus
+from assetbatch.report import reading
+from assetbatch.report.documents import status_document
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
-from assetbatch.report.status_document import status_document
+from assetbatch.report.status import BarsStatus, Status
 from assetbatch.report.status_tables import status_view
-from assetbatch.report.words import until
+from assetbatch.words import until
 from tests.world import FRIDAYS_CLOSE, MINUTE, TUESDAY, add_assets, judged, load_config, overview
 
 SUNDAY = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -35,7 +35,7 @@ UNUSED = "postgresql://user@127.0.0.1/unused"
 
 FAILING_BARS = [{"symbol": "EURUSD", "error_kind": "timeout", "error": "too slow", "total": 2}]
 
-Build = Callable[..., status.Status]
+Build = Callable[..., Status]
 
 
 def minutes(number: float) -> timedelta:
@@ -72,7 +72,7 @@ def build(connection: Connection) -> Build:
         source: str | None = "api.massive.com",
         secondary: bool = False,
         **states: SyncState,
-    ) -> status.Status:
+    ) -> Status:
         assets = config.assets if secondary else config.priority_assets
         common = state or SyncState(succeeded_at=seen.now - MINUTE)
         # The database has had these assets for long.
@@ -82,7 +82,7 @@ def build(connection: Connection) -> Build:
         for symbol, one in ({asset.symbol: common for asset in assets} | states).items():
             columns = {name: getattr(one, name) for name in ("succeeded_at", "error_kind", "error", "day")}
             connection.execute(ADD_STATE, columns | {"symbol": symbol})
-        return status.build(config, seen, judged(connection, config, seen), source=source)
+        return reading.build(config, seen, judged(connection, config, seen), source=source)
 
     return built
 
@@ -192,7 +192,7 @@ def test_a_kind_of_failure_that_a_newer_program_has_stored_is_told_by_its_words(
         "update assetbatch.sync_state set error_kind = 'moonstruck', error = 'the moon' where symbol = 'BTCUSD'"
     )
 
-    report = status.build(config, overview(), judged(connection, config, overview()), source=None)
+    report = reading.build(config, overview(), judged(connection, config, overview()), source=None)
 
     assert "BTCUSD failed: the moon" in [alert.message for alert in report.alerts]
     bitcoin = [asset for asset in config.priority_assets if asset.symbol == "BTCUSD"]
@@ -406,7 +406,7 @@ def test_an_asset_that_is_updated_seldom_may_be_as_old_as_that_makes_it(build: B
     assert build(hourly, overview(), SyncState(succeeded_at=TUESDAY - minutes(126))).health is Health.UNHEALTHY
 
 
-def shown(report: status.Status, width: int) -> list[str]:
+def shown(report: Status, width: int) -> list[str]:
     text = io.StringIO()
     console = Console(file=text, width=width)
     console.print(status_view(report, width=width))
@@ -518,7 +518,7 @@ def test_what_no_job_keeps_fresh_is_told_with_the_word_that_mends_it(
     add_assets(connection, "X:SOLUSD")
     connection.execute("update assetbatch.assets set enabled_at = 'epoch'")
 
-    report = status.build(config, overview(), judged(connection, config, overview()), source=None)
+    report = reading.build(config, overview(), judged(connection, config, overview()), source=None)
 
     (alert,) = report.alerts
     assert (alert.metric, "SOLUSD" in alert.message) == ("assets.not_well", True)
@@ -579,7 +579,7 @@ def test_what_is_not_stored_or_not_published_degrades(
     found = replace(overview(), **seen)
     found.jobs[2]["last_run"] = found.now
 
-    report = status.build(config, found, judged(connection, config, found), source=None, bars=bars)
+    report = reading.build(config, found, judged(connection, config, found), source=None, bars=bars)
 
     assert [alert.metric for alert in report.alerts] == metrics
     assert report.health is (Health.DEGRADED if metrics else Health.HEALTHY)

@@ -10,15 +10,14 @@ import msgspec
 import pytest
 import yaml
 
-from assetbatch.config import Config, keys, load, show
+from assetbatch.config import Config, keys, show
 from assetbatch.config.settings import Settings
 from assetbatch.errors import ConfigurationError
 from assetbatch.model import Asset, AssetType, Priority, Role
+from tests.unit.configs import EMBEDDED, load_in
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-EMBEDDED = "database: {embedded: true}\n"
 
 # Section 2 of the specification, as it stands there.
 SPECIFICATION = """
@@ -68,17 +67,12 @@ retention_days: 30
 """  # noqa: E501 - kept as the specification has it
 
 
-def load_text(folder: Path, text: str, environ: dict[str, str] | None = None) -> Config:
-    (folder / "config.yaml").write_text(text)
-    return load(file=None, environ=environ or {}, cwd=folder)
-
-
 def without_database(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, database=Settings().database)
 
 
 def test_keys_and_defaults_are_those_of_the_specification(tmp_path: Path) -> None:
-    config = load_text(tmp_path, SPECIFICATION)
+    config = load_in(tmp_path, SPECIFICATION)
     limits = msgspec.structs.replace(config.settings.rate_limiting, calls_per_minute=msgspec.UNSET)
     given = without_database(msgspec.structs.replace(config.settings, rate_limiting=limits))
     assert given == Settings()
@@ -115,13 +109,13 @@ def test_every_key_has_a_comment_and_every_number_a_range() -> None:
     ],
 )
 def test_plan_and_limit(tmp_path: Path, text: str, plan: str, calls: int | None) -> None:
-    config = load_text(tmp_path, EMBEDDED + text)
+    config = load_in(tmp_path, EMBEDDED + text)
     assert (config.plan, config.calls_per_window) == (plan, calls)
     assert config.window_seconds == (2 if "window_seconds" in text else 60)
 
 
 def test_fractions_where_time_is_measured(tmp_path: Path) -> None:
-    settings = load_text(
+    settings = load_in(
         tmp_path,
         EMBEDDED + "batch: {interval_minutes: 0.5}\nrate_limiting: {window_seconds: 2.5, margin_seconds: 0}\n",
     ).settings
@@ -134,7 +128,7 @@ def asset(symbol: str, **more: Any) -> dict[str, Any]:
 
 
 def load_assets(folder: Path, **batch: Any) -> Config:
-    return load_text(folder, EMBEDDED + json.dumps({"batch": batch})[1:-1].replace('"batch":', "batch:", 1))
+    return load_in(folder, EMBEDDED + json.dumps({"batch": batch})[1:-1].replace('"batch":', "batch:", 1))
 
 
 def test_priority_assets_come_in_order_of_priority(tmp_path: Path) -> None:
@@ -191,7 +185,7 @@ def test_default_priority_assets_are_dropped_by_nothing_but_a_list_of_ones_own(t
 
 
 def test_effective_tells_value_and_origin_of_every_key(tmp_path: Path) -> None:
-    config = load_text(
+    config = load_in(
         tmp_path,
         EMBEDDED + "pings: {run_priority: 'https://hc-ping.com/x'}\nprovider: {plan: basic}\n",
         {"POLYGON_API_KEY": "thekey", "QUEUE_MAX_SIZE": "9"},
@@ -214,7 +208,7 @@ def test_effective_tells_value_and_origin_of_every_key(tmp_path: Path) -> None:
 
 
 def test_the_document_is_json(tmp_path: Path) -> None:
-    config = load_text(tmp_path, "", {"DATABASE_URL": "postgresql://u:pw@h/d"})
+    config = load_in(tmp_path, "", {"DATABASE_URL": "postgresql://u:pw@h/d"})
     document = json.loads(json.dumps(show.effective_document(config)))
     assert document["file"] == str(tmp_path / "config.yaml")
     values = {row["key"]: row for row in document["values"]}
@@ -224,18 +218,18 @@ def test_the_document_is_json(tmp_path: Path) -> None:
 
 def test_defaults_are_a_configuration_and_change_nothing(tmp_path: Path) -> None:
     text = show.defaults_yaml(embedded=True)
-    config = load_text(tmp_path, text)
+    config = load_in(tmp_path, text)
     assert config.database.embedded
     assert without_database(config.settings) == Settings()
     for key, field in keys.leaves():
         assert re.search(rf"^ *(# )?{key.rpartition('.')[2]}:", text, re.MULTILINE), key
         assert (keys.meta(field.type).description or "?") in text
     examples = re.sub(r"^(\s*)# (\w+: )", r"\1\2", text, flags=re.MULTILINE).replace("  embedded: true", "  #")
-    assert load_text(tmp_path, examples).settings.rate_limiting.calls_per_minute == 5
+    assert load_in(tmp_path, examples).settings.rate_limiting.calls_per_minute == 5
 
 
 def test_defaults_go_with_an_environment_that_names_a_database(tmp_path: Path) -> None:
-    config = load_text(tmp_path, show.defaults_yaml(embedded=False), {"DATABASE_URL": "postgresql://h/d"})
+    config = load_in(tmp_path, show.defaults_yaml(embedded=False), {"DATABASE_URL": "postgresql://h/d"})
     assert config.settings == Settings()
 
 
@@ -268,10 +262,10 @@ ODD = json.dumps(ODD_ASSETS, ensure_ascii=False)
 def test_what_is_in_force_is_a_configuration_that_means_the_same(
     tmp_path: Path, text: str, environ: dict[str, str]
 ) -> None:
-    config = load_text(tmp_path, text, environ)
+    config = load_in(tmp_path, text, environ)
     shown = show.effective_yaml(config)
     assert not re.search("pw|thekey", shown)
-    again = load_text(tmp_path, shown, environ)
+    again = load_in(tmp_path, shown, environ)
     pings = msgspec.structs.replace(config.settings, pings=Settings().pings)
     assert again.settings == pings
     assert (again.database.name, again.database.embedded) == (config.database.name, config.database.embedded)

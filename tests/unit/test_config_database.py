@@ -9,29 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from assetbatch.config import Config, load
-from assetbatch.errors import ConfigurationError
+from tests.unit.configs import EMBEDDED, faults_in, load_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-EMBEDDED = "database: {embedded: true}\n"
 URL = "postgresql://u:hunter22@db.example:6432/trading?sslmode=require"
 PARTS = {"DB_HOST": "db.example", "DB_NAME": "trading"}
-
-
-def load_in(folder: Path, text: str = "", environ: dict[str, str] | None = None, dotenv: str = "") -> Config:
-    (folder / "config.yaml").write_text(text)
-    (folder / ".env").write_text(dotenv)
-    return load(file=None, environ=environ or {}, cwd=folder)
-
-
-def faults_in(folder: Path, text: str = "", environ: dict[str, str] | None = None, dotenv: str = "") -> list[str]:
-    with pytest.raises(ConfigurationError) as caught:
-        load_in(folder, text, environ, dotenv)
-    assert caught.value.exit_code == 78
-    assert "hunter22" not in str(caught.value)
-    return [str(fault) for fault in caught.value.faults]
 
 
 def test_embedded(tmp_path: Path) -> None:
@@ -120,10 +104,10 @@ def test_parts_of_the_file_and_the_environment_before_them(tmp_path: Path) -> No
     text = "database:\n  host: filehost\n  name: filename\n  port: 6000\n  user: fileuser\n"
     config = load_in(tmp_path, text, {"DB_PASSWORD": "pw"})
     assert config.database.described == "filename on filehost:6000 (config.yaml:2)"
-    config = load_in(tmp_path, text, {"DB_HOST": "envhost"}, "DB_NAME=dotname\n")
+    config = load_in(tmp_path, text, {"DB_HOST": "envhost"}, dotenv="DB_NAME=dotname\n")
     assert config.database.described == "dotname on envhost:6000 (DB_HOST)"
     assert config.origins["database.name"] == ".env:1"
-    config = load_in(tmp_path, text, {"DATABASE_URL": URL})
+    config = load_in(tmp_path, text, {"DATABASE_URL": URL}, dotenv="")
     assert config.database.described == "trading on db.example:6432 (DATABASE_URL)"
 
 
@@ -166,7 +150,7 @@ def test_parts_of_the_file_and_the_environment_before_them(tmp_path: Path) -> No
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, environ: dict[str, str], dotenv: str, fault: str) -> None:
-    (told,) = faults_in(tmp_path, text, environ, dotenv)
+    (told,) = faults_in(tmp_path, text, environ, dotenv=dotenv)
     assert fault in told
 
 

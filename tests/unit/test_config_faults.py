@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from assetbatch.config import document, keys, load
 from assetbatch.config.settings import Settings
 from assetbatch.errors import ConfigurationError, Fault
+from tests.unit.configs import EMBEDDED
 
-EMBEDDED = "database: {embedded: true}\n"
 ASSET = "{symbol: S, polygon_ticker: 'X:S', asset_type: crypto%s}"
 
 

@@ -6,19 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from assetbatch.config import Config, load
 from assetbatch.errors import ConfigurationError
+from tests.unit.configs import load_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAMED = {"DB_HOST": "h", "DB_NAME": "d"}
-
-
-def load_in(folder: Path, environ: dict[str, str], text: str = "", dotenv: str = "") -> Config:
-    (folder / "config.yaml").write_text(text)
-    (folder / ".env").write_text(dotenv)
-    return load(file=None, environ=environ, cwd=folder)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +42,9 @@ def test_a_name_that_was_plainly_meant_for_us_is_told_of_wherever_it_stands(
     tmp_path: Path, name: str, meant: str
 ) -> None:
     told = "is not read by anything here: did you mean"
-    (doubt,) = load_in(tmp_path, {**NAMED, name: "hunter22"}).doubts
+    (doubt,) = load_in(tmp_path, "", {**NAMED, name: "hunter22"}).doubts
     assert doubt.told == f"{name} {told} {meant}?"
-    (doubt,) = load_in(tmp_path, NAMED, dotenv=f"# some\n{name}=hunter22\n").doubts
+    (doubt,) = load_in(tmp_path, "", NAMED, dotenv=f"# some\n{name}=hunter22\n").doubts
     assert doubt.told == f"{name} (.env:2) {told} {meant}?"
 
 
@@ -74,7 +68,7 @@ def test_a_name_that_was_plainly_meant_for_us_is_told_of_wherever_it_stands(
     ],
 )
 def test_names_of_other_programs_are_their_business(tmp_path: Path, name: str) -> None:
-    assert load_in(tmp_path, {**NAMED, name: "x"}, dotenv=f"{name}=x\n").doubts == ()
+    assert load_in(tmp_path, "", {**NAMED, name: "x"}, dotenv=f"{name}=x\n").doubts == ()
 
 
 @pytest.mark.parametrize(
@@ -91,13 +85,13 @@ def test_names_of_other_programs_are_their_business(tmp_path: Path, name: str) -
 def test_where_the_right_one_is_there_or_is_not_needed_nothing_is_told(
     tmp_path: Path, environ: dict[str, str], text: str
 ) -> None:
-    assert load_in(tmp_path, environ, text).doubts == ()
+    assert load_in(tmp_path, text, environ).doubts == ()
 
 
 def test_who_misses_the_key_or_the_database_is_told_of_its_lookalike(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load_in(tmp_path, {**NAMED, "MASSIVE_API_KEY": "hunter22"}).require_api_key()
+        load_in(tmp_path, "", {**NAMED, "MASSIVE_API_KEY": "hunter22"}).require_api_key()
     assert caught.value.hint.startswith("MASSIVE_API_KEY is not read by anything here: did you mean POLYGON_API_KEY?\n")
     with pytest.raises(ConfigurationError) as caught:
-        load_in(tmp_path, {"POLYGON_APIKEY": "x"}, dotenv="DATABASE_URI=postgresql://u:hunter22@h/d\n")
+        load_in(tmp_path, "", {"POLYGON_APIKEY": "x"}, dotenv="DATABASE_URI=postgresql://u:hunter22@h/d\n")
     assert caught.value.hint == "DATABASE_URI (.env:1) is not read by anything here: did you mean DATABASE_URL?"

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from assetbatch.config import Config, data_folder, load, sources
-from assetbatch.errors import ConfigurationError
+from assetbatch.config import data_folder, load, sources
+from tests.unit.configs import EMBEDDED, faults_in, load_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    pass
 
-EMBEDDED = "database: {embedded: true}\n"
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -25,27 +24,6 @@ REPOSITORY = Path(__file__).parents[2]
 def nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "etc")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-
-
-def load_in(
-    folder: Path,
-    text: str | None = EMBEDDED,
-    environ: Mapping[str, str] | None = None,
-    *,
-    dotenv: str | None = None,
-    file: Path | None = None,
-) -> Config:
-    if text is not None:
-        (folder / "config.yaml").write_text(text)
-    if dotenv is not None:
-        (folder / ".env").write_text(dotenv)
-    return load(file=file, environ=environ or {}, cwd=folder)
-
-
-def faults_in(folder: Path, text: str | None = EMBEDDED, environ: Any = None, **more: Any) -> list[str]:
-    with pytest.raises(ConfigurationError) as caught:
-        load_in(folder, text, environ, **more)
-    return [str(fault) for fault in caught.value.faults]
 
 
 def test_each_source_goes_before_the_next(tmp_path: Path) -> None:

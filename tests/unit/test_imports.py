@@ -30,7 +30,7 @@ plans
 markets
 model
 failures
-processes threads
+processes threads words
 errors
 boottime version
 """

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from assetbatch.market_hours import open_time
 from assetbatch.markets import Market
 from assetbatch.report.freshness import market_time_ago
-from assetbatch.report.words import duration, named, until
+from assetbatch.words import duration, named, until
 from tests.world import TUESDAY
 
 

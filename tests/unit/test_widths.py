@@ -13,7 +13,7 @@ from rich.console import Console
 from assetbatch.database.outbox import Stored
 from assetbatch.database.symbols import Listed, Listing
 from assetbatch.model import Asset, AssetType, Priority, Role
-from assetbatch.report import events_view, symbols_view
+from assetbatch.report import events_view, tables
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,7 +61,7 @@ CATALOGUE = Listing(
     ],
 )
 def test_the_catalogue_leaves_out_whole_columns_where_there_is_no_room(width: int, columns: list[str]) -> None:
-    printed = lines(symbols_view.view(CATALOGUE, width=width), width)
+    printed = lines(tables.catalogue_view(CATALOGUE, width=width), width)
 
     header, *rows = cells(printed)
     assert header == columns
@@ -73,7 +73,7 @@ def test_the_catalogue_leaves_out_whole_columns_where_there_is_no_room(width: in
 
 def test_a_name_that_is_wider_than_the_terminal_is_there_in_pieces() -> None:
     name = "A" * 25 + "B" * 25
-    printed = lines(symbols_view.view(Listing((listed(name, "X:" + name[:48], 1),), 1), width=40), 40)
+    printed = lines(tables.catalogue_view(Listing((listed(name, "X:" + name[:48], 1),), 1), width=40), 40)
 
     assert "".join(row[0] for row in cells(printed)[1:]) == name
 
@@ -129,6 +129,6 @@ def test_a_line_of_an_event_leaves_out_what_does_not_fit(width: int, missing: se
 
 @pytest.mark.parametrize("width", range(40, 150, 7))
 def test_no_table_is_wider_than_the_terminal_and_no_heading_is_broken(width: int) -> None:
-    for view in (symbols_view.view(CATALOGUE, width=width), events_view.table(EVENTS, NOW, width=width, height=24)):
+    for view in (tables.catalogue_view(CATALOGUE, width=width), events_view.table(EVENTS, NOW, width=width, height=24)):
         header, *_ = cells(lines(view, width))
         assert {*header} <= {*WHOLE, "ticker", "type", "role", "priority", "every", "origin"}

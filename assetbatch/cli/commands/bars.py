@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import current
+from assetbatch.cli.options import SymbolsOption
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from assetbatch.jobs.backfill import Foreseen, Progress
@@ -33,7 +34,7 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def backfill(
-    symbol: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    symbol: SymbolsOption = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="A day or time (UTC); else bars.backfill_days ago.")
     ] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from assetbatch.cli.invocation import current, print_json, working_folder
+from assetbatch.cli.invocation import answer, current, print_json, working_folder
 from assetbatch.errors import ConfigurationError
 
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
@@ -54,10 +54,8 @@ def check() -> None:
         faults = [{"place": fault.place, "key": fault.key, "message": fault.message} for fault in error.faults]
         print_json({"ok": False, "faults": faults, "warnings": []})
         raise typer.Exit(error.exit_code) from None
-    if current.json:
-        print_json({"ok": True, "faults": [], "warnings": [doubt.told for doubt in config.doubts]})
-    else:
-        sys.stdout.write(f"{config.file or 'no config.yaml, defaults only'}: no faults; {config.database.described}\n")
+    document = {"ok": True, "faults": [], "warnings": [doubt.told for doubt in config.doubts]}
+    answer(document, f"{config.file or 'no config.yaml, defaults only'}: no faults; {config.database.described}")
 
 
 @config_app.command("schema")

@@ -12,10 +12,9 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 from msgspec.structs import replace
 
-from assetbatch import config as configuration
-from assetbatch.cli.asking import require_yes
 from assetbatch.cli.files import replacing
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.invocation import answer, current, embedded_server, print_json
+from assetbatch.cli.options import require_yes
 from assetbatch.errors import ConfigurationError, Fault, SchemaError
 
 if TYPE_CHECKING:
@@ -101,14 +100,8 @@ def dump(
 
         backup.dump(server, config.database.name, opened, plain=written_as is Format.PLAIN, watch=watch)
     if current.json and output is not None:
-        print_json(
-            {
-                "database": config.database.described,
-                "file": str(output),
-                "format": written_as,
-                "bytes": output.stat().st_size,
-            }
-        )
+        document = {"database": config.database.described, "file": str(output), "format": written_as}
+        print_json(document | {"bytes": output.stat().st_size})
 
 
 @database_app.command("restore")
@@ -211,16 +204,13 @@ def url() -> None:
 
     database = config.database
     if database.embedded:
-        server = _server()
+        server = embedded_server()
         server.require()
         found = uri(server.address(database.name))
     else:
         assert database.conninfo is not None  # noqa: S101 - a database is embedded or has one
         found = uri(database.conninfo.reveal())
-    if current.json:
-        print_json({"url": found})
-    else:
-        sys.stdout.write(f"{found}\n")
+    answer({"url": found}, found)
 
 
 @database_app.command("path")
@@ -231,10 +221,7 @@ def path() -> None:
     """
     _, server = _embedded()
     server.require()
-    if current.json:
-        print_json({"path": str(server.data)})
-    else:
-        sys.stdout.write(f"{server.data}\n")
+    answer({"path": str(server.data)}, str(server.data))
 
 
 @database_app.command("stop")
@@ -243,18 +230,9 @@ def stop() -> None:
 
     Example: assetbatch database stop
     """
-    server = _server()
+    server = embedded_server()
     stopped = server.stop()
-    if current.json:
-        print_json({"stopped": stopped})
-    else:
-        sys.stdout.write(f"{server.described}: {'stopped' if stopped else 'was not running'}\n")
-
-
-def _server() -> EmbeddedServer:
-    from assetbatch.database.embedded import EmbeddedServer
-
-    return EmbeddedServer(configuration.data_folder(os.environ))
+    answer({"stopped": stopped}, f"{server.described}: {'stopped' if stopped else 'was not running'}")
 
 
 def _embedded() -> tuple[Config, EmbeddedServer]:
@@ -268,4 +246,4 @@ def _embedded() -> tuple[Config, EmbeddedServer]:
             hint="use the psql, pg_dump and pg_restore of that server, at the address that `assetbatch database url` "
             "prints; after pg_restore run `assetbatch init --restored`",
         )
-    return config, _server()
+    return config, embedded_server()

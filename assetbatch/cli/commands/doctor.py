@@ -6,6 +6,7 @@ import os
 import sys
 
 import typer
+from msgspec.structs import replace
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import current, print_json, working_folder
@@ -25,7 +26,6 @@ def doctor() -> None:
     from assetbatch.cli import lifecycle
     from assetbatch.config.loading import survey
     from assetbatch.report import doctor as report
-    from assetbatch.report.doctor import view
 
     lifecycle.end_by(MAX_SECONDS)
     surveyed = survey(file=current.config_file, environ=os.environ, cwd=working_folder())
@@ -36,12 +36,10 @@ def doctor() -> None:
     elif sys.stdout.isatty():
         from assetbatch.report import tables
 
-        shown = [
-            report.Finding(one.level, one.name, current.mask(one.found), current.mask(one.hint)) for one in findings
-        ]
-        tables.console().print(view.table(shown))
+        shown = [replace(one, found=current.mask(one.found), hint=current.mask(one.hint)) for one in findings]
+        tables.console().print(tables.findings_view(shown))
     else:
-        sys.stdout.writelines(current.mask(line) + "\n" for line in view.lines(findings))
+        sys.stdout.writelines(current.mask(one.line) + "\n" for one in findings)
     if surveyed.config is None:
         raise typer.Exit(EXIT_CONFIGURATION)
     if report.worst(findings) is report.Level.FAIL:

@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -17,8 +17,8 @@ import typer
 from msgspec.structs import replace
 
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import current
-from assetbatch.cli.options import duration
+from assetbatch.cli.invocation import current, embedded_server
+from assetbatch.cli.options import SymbolsOption, duration
 from assetbatch.errors import AnswerLostError, DatabaseUnavailableError, Interrupted
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ events_app = typer.Typer(help="Look at the events that announce what was stored.
 
 @events_app.command("tail")
 def tail(
-    symbol: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    symbol: SymbolsOption = None,
     since: Annotated[
         timedelta | None,
         typer.Option(parser=duration, metavar="TIME", help="Begin with the events of the last 90s, 10m, 24h."),
@@ -66,15 +66,14 @@ def tail(
     beginning = 0.0 if follow else None
     following = Tail(since_seconds=beginning if since is None else since.total_seconds(), symbols=symbol or ())
     end = time.monotonic() + max_seconds if max_seconds is not None else float("inf")
+
+    def at_end() -> bool:
+        return time.monotonic() >= end or not (follow or following.behind)
+
     try:
-        with _Table() if not current.json and _is_live(follow) else _Lines(current.json) as shown:
-            _follow(
-                config,
-                following,
-                shown,
-                stop,
-                lambda: time.monotonic() >= end or not (follow or following.behind),
-            )
+        with ExitStack() as stack:
+            shown = _Table(stack) if not current.json and _is_live(follow) else _Lines(current.json)
+            _follow(config, following, shown, stop, at_end)
     except Interrupted as interrupted:
         # It goes on until somebody ends it: that is no trouble to tell of.
         raise typer.Exit(interrupted.exit_code) from None
@@ -85,14 +84,11 @@ def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: 
 
     Raises DatabaseUnavailableError when it stays away, AnswerLostError when nobody reads any more.
     """
-    from assetbatch.database.setup import schema
-
     patience_seconds = 0.0
     while True:
         was_there = False
         try:
-            with current.connected(config, patience_seconds=patience_seconds) as connection:
-                schema.check(connection)
+            with current.installed(config, patience_seconds=patience_seconds) as connection:
                 # Once it is known to be there, one that is stopped shall stay so: this does not start it again.
                 config, patience_seconds, was_there = _without_starting(config), AWAY_SECONDS, True
                 while True:
@@ -110,10 +106,7 @@ def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: 
 def _without_starting(config: Config) -> Config:
     if not config.database.embedded:
         return config
-    from assetbatch.database.embedded import EmbeddedServer
-
-    server = EmbeddedServer(configuration.data_folder(os.environ))
-    conninfo = configuration.Secret(server.conninfo(config.database.name))
+    conninfo = configuration.Secret(embedded_server().conninfo(config.database.name))
     return replace(config, database=replace(config.database, embedded=False, conninfo=conninfo))
 
 
@@ -142,15 +135,9 @@ class _Lines:
             self._line = partial(events_view.text_line, width=width)
         self._poll = select.poll()
         self._is_pipe = False
-
-    def __enter__(self) -> _Lines:
         with suppress(OSError):  # stdout may be no file
             self._is_pipe = stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
             self._poll.register(sys.stdout.fileno(), 0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def show(self, _connection: Connection, events: Sequence[Stored], _now: datetime) -> None:
         sys.stdout.writelines(self._line(event) + "\n" for event in events)
@@ -163,21 +150,14 @@ class _Lines:
 class _Table:
     """A table of the newest events, the newest at the bottom, that says of each what became of it since."""
 
-    def __init__(self) -> None:
+    def __init__(self, stack: ExitStack) -> None:
         from rich.live import Live
 
         from assetbatch.report import tables
 
         self._console = tables.console()
-        self._live = Live(console=self._console, auto_refresh=False)
+        self._live = stack.enter_context(Live(console=self._console, auto_refresh=False))
         self._events: deque[Stored] = deque(maxlen=MOST_SHOWN)
-
-    def __enter__(self) -> _Table:
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
 
     def show(self, connection: Connection, events: Sequence[Stored], now: datetime) -> None:
         from assetbatch.database import outbox

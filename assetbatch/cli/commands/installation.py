@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +11,10 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, print_json
+from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, answer, current, embedded_server
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import SchemaError
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
@@ -59,20 +58,14 @@ def init(
     if check + restored + (grants is not None) > 1:
         raise typer.BadParameter("--check, --restored and --grants exclude each other")
     if grants is not None:
-        _print_grants(grants)
+        from assetbatch.database.setup import schema
+
+        sql = schema.grants(grants)
+        answer({"sql": sql}, sql.removesuffix("\n"))
     elif check:
         _check(current.load_config())
     else:
         _install(current.load_config(), restored=restored)
-
-
-def _print_grants(role: str) -> None:
-    from assetbatch.database.setup import schema
-
-    if current.json:
-        print_json({"sql": schema.grants(role)})
-    else:
-        sys.stdout.write(schema.grants(role))
 
 
 def _check(config: Config) -> None:
@@ -92,10 +85,8 @@ def _check(config: Config) -> None:
             raise
         # The embedded server, or its database, was never made.
         found = pending.from_nothing(config.assets, partition_bars=partitioned, now=datetime.now(UTC))
-    if current.json:
-        print_json({"database": config.database.described, "pending": found.anything} | asdict(found))
-    else:
-        sys.stdout.write(f"{config.database.described}: {_plans(found)}\n")
+    document = {"database": config.database.described, "pending": found.anything} | asdict(found)
+    answer(document, f"{config.database.described}: {_plans(found)}")
     if found.owner_statements:
         raise PlatformTablesError(found.lacks, found.owner_statements)
 
@@ -131,9 +122,9 @@ def refuse_second_server(config: Config) -> None:
     """
     if os.geteuid() != 0 or not config.database.embedded or configuration.is_data_folder_named(os.environ):
         return
-    from assetbatch.database.embedded import EmbeddedServer, others
+    from assetbatch.database.embedded import others
 
-    server = EmbeddedServer(configuration.data_folder(os.environ))
+    server = embedded_server()
     if (other := others.find(server.folder)) is None:
         return
     if server.is_set_up:
@@ -173,19 +164,11 @@ def install(config: Config, connection: Connection, *, restored: bool) -> Instal
 def print_installed(config: Config, done: Installed) -> None:
     """Report what was done."""
     mended = done.mended
-    if current.json:
-        document = {
-            "database": config.database.described,
-            "schema_version": done.schema_version,
-            "applied": done.applied,
-            "restored": None if mended is None else asdict(mended),
-        }
-        print_json(document)
-    else:
-        did = f"{len(done.applied)} migrations applied" if done.applied else "nothing to do"
-        sys.stdout.write(f"{config.database.described}: schema version {done.schema_version}, {did}\n")
-        if mended is not None:
-            sys.stdout.write(f"  {_mended(mended)}\n")
+    database, version = config.database.described, done.schema_version
+    document = {"database": database, "schema_version": version, "applied": done.applied}
+    did = f"{len(done.applied)} migrations applied" if done.applied else "nothing to do"
+    lines = [f"{database}: schema version {version}, {did}", *([f"  {_mended(mended)}"] if mended else [])]
+    answer(document | {"restored": mended and asdict(mended)}, "\n".join(lines))
     if mended is not None and not mended.keys_blocked:
         tell(
             "no key is known here, and none is configured: run `assetbatch init --restored` with the key that made"

@@ -11,7 +11,7 @@ import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.files import replacing
-from assetbatch.cli.invocation import current, host, print_json, working_folder
+from assetbatch.cli.invocation import current, host, print_json
 from assetbatch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def metrics(
             _write(output, nothing_to_tell(_installation(), unhealthy=unhealthy))
         raise
     if current.json:
-        from assetbatch.report.status_document import metrics_document
+        from assetbatch.report.documents import metrics_document
 
         print_json(metrics_document(report))
         return
@@ -78,8 +78,7 @@ def _installation() -> str:
     try:
         config = current.load_config()
     except ConfigurationError:
-        place = configuration.whereabouts(current.config_file, os.environ, working_folder())
-        return f"{host()}: {place}"
+        return f"{host()}: {current.whereabouts()}"
     if config.settings.instance is not None:
         return config.settings.instance
     database = config.database

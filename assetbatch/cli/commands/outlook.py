@@ -18,7 +18,6 @@ def probe() -> None:
     config = current.load_config()
 
     from assetbatch.cli import lifecycle
-    from assetbatch.database.setup import schema
     from assetbatch.jobs import probe as jobs
     from assetbatch.report.documents import probe_document
     from assetbatch.report.progress import ProgressBar
@@ -32,9 +31,8 @@ def probe() -> None:
     lifecycle.end_by(jobs.longest_seconds(config))
     with (
         ProgressBar.for_terminal(current.command, mask=current.mask),
-        current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
+        current.installed(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
     ):
-        schema.check(connection)
         found = jobs.probe(config, connection, host=host(), stop=stop)
     if current.json:
         print_json(probe_document(found))

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from assetbatch.cli.asking import require_yes
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.invocation import answer, current, print_json
+from assetbatch.cli.options import TABLE_LIMIT, LimitOption, SymbolsOption, YesOption, require_yes
 from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue.items import State
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.failures import FailureKind
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-TABLE_LIMIT = 50
+StatesOption: TypeAlias = Annotated[
+    list[State] | None, typer.Option("--state", help="Only items in this state; may be given several times.")
+]
 
 queue_app = typer.Typer(help="Look at the queue and its dead letters, and mend them.", no_args_is_help=True)
 
@@ -66,7 +66,7 @@ def drain_queue(
 
 def enqueue_secondary(
     due_or_not: Annotated[bool, typer.Option("--all", help="All of them, due or not.")] = False,
-    symbol: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    symbol: SymbolsOption = None,
     source: Annotated[
         Source | None, typer.Option(help="Where they are listed; else batch.secondary_source of config.yaml.")
     ] = None,
@@ -95,12 +95,7 @@ def enqueue_secondary(
 
 
 @queue_app.command("list")
-def list_items(
-    state: Annotated[
-        list[State] | None, typer.Option(help="Only items in this state; may be given several times.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; a table shows 50 without it.")] = None,
-) -> None:
+def list_items(state: StatesOption = None, limit: LimitOption = None) -> None:
     """List the items of the queue, in the order in which they get their turn.
 
     Example: assetbatch queue list --state dead
@@ -108,10 +103,8 @@ def list_items(
     config = current.load_config()
 
     from assetbatch.database.queue import admin as queue_desk
-    from assetbatch.database.setup import schema
 
-    with current.connected(config) as connection:
-        schema.check(connection)
+    with current.installed(config) as connection:
         most = limit if limit or current.json else TABLE_LIMIT
         found = queue_desk.listing(connection, state or list(State), limit=most)
     if current.json:
@@ -142,11 +135,9 @@ def retry(
     config = current.load_config()
 
     from assetbatch.database.queue import admin as queue_desk
-    from assetbatch.database.setup import schema
     from assetbatch.jobs.claims import step_seconds
 
-    with current.connected(config) as connection:
-        schema.check(connection)
+    with current.installed(config) as connection:
         retried, dropped = queue_desk.retry(
             connection,
             symbols or None,
@@ -172,10 +163,8 @@ def remove(
     config = current.load_config()
 
     from assetbatch.database.queue import admin as queue_desk
-    from assetbatch.database.setup import schema
 
-    with current.connected(config) as connection:
-        schema.check(connection)
+    with current.installed(config) as connection:
         removed = queue_desk.remove(connection, symbols)
     missing = sorted({*symbols} - {*removed})
     _tell("removed", removed, {"removed": removed, "missing": missing})
@@ -183,12 +172,7 @@ def remove(
 
 
 @queue_app.command("clear")
-def clear(
-    state: Annotated[
-        list[State] | None, typer.Option(help="Only items in this state; may be given several times.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
+def clear(state: StatesOption = None, yes: YesOption = False) -> None:
     """Empty the queue: all items but those that a run is working on, or those of one state.
 
     Example: assetbatch queue clear --state dead --yes
@@ -196,29 +180,19 @@ def clear(
     config = current.load_config()
 
     from assetbatch.database.queue import admin as queue_desk
-    from assetbatch.database.setup import schema
 
     states = state or [one for one in State if one is not State.LEASED]
-    with current.connected(config) as connection:
-        schema.check(connection)
+    with current.installed(config) as connection:
         count = queue_desk.count(connection, states)
     if not yes:
         require_yes(f"Remove {counted(count, 'item')} ({', '.join(states)})?")
     with current.connected(config) as connection:
         removed = queue_desk.clear(connection, states)
-    if current.json:
-        print_json({"removed": removed})
-    else:
-        sys.stdout.write(f"{removed} removed\n")
+    answer({"removed": removed}, f"{removed} removed")
 
 
 def _tell(what: str, symbols: Sequence[str], document: dict[str, object]) -> None:
-    if current.json:
-        print_json(document)
-    elif symbols:
-        sys.stdout.write(f"{len(symbols)} {what}: {', '.join(symbols)}\n")
-    else:
-        sys.stdout.write(f"nothing {what}\n")
+    answer(document, f"{len(symbols)} {what}: {', '.join(symbols)}" if symbols else f"nothing {what}")
 
 
 def _miss(symbols: Sequence[str], words: str) -> None:

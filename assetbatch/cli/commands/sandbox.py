@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from assetbatch import config as configuration
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.invocation import answer
 from assetbatch.plans import PLANS
 
 
@@ -49,9 +49,6 @@ def sandbox(
     except OSError as error:
         hint = "another sandbox may have it; --port 0 takes a free one"
         raise typer.BadParameter(f"port {port}: {error.strerror} ({hint})") from None
-    if current.json:
-        print_json({"url": server.url, "plan": plan, "limit": limit, "window_seconds": window})
-    else:
-        sys.stdout.write(f"{server.url}\n")
+    answer({"url": server.url, "plan": plan, "limit": limit, "window_seconds": window}, server.url)
     sys.stdout.flush()
     server.serve_forever()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.invocation import answer, current, print_json
 from assetbatch.cli.options import duration
 from assetbatch.errors import AssetbatchError, ConfigurationError
 
@@ -52,13 +52,17 @@ def status(
             raise
         raise typer.Exit(_tell_unreadable(error)) from None
     if current.json:
-        from assetbatch.report.status_document import status_document
+        from assetbatch.report.documents import status_document
 
         print_json(status_document(report))
     elif check:
         sys.stdout.write(check_text(report))
     else:
-        _show(report)
+        from assetbatch.report import tables
+        from assetbatch.report.status_tables import status_view
+
+        console = tables.console()
+        console.print(status_view(report, width=console.width))
     if check:
         raise typer.Exit(report.health.check_code)
 
@@ -76,24 +80,6 @@ def _read(*, since: timedelta | None, asset: str | None, all_assets: bool) -> St
             raise typer.BadParameter(f"no asset is called {asset}: `assetbatch symbols list` shows all") from None
 
 
-def _show(report: Status) -> None:
-    from assetbatch.report import tables
-
-    console = tables.console()
-    if report.subject is not None:
-        from assetbatch.report.asset_tables import story_view
-
-        console.print(story_view(report, width=console.width))
-    elif report.not_well is not None:
-        from assetbatch.report.asset_tables import not_well_view
-
-        console.print(not_well_view(report, width=console.width))
-    else:
-        from assetbatch.report.status_tables import status_view
-
-        console.print(status_view(report, width=console.width))
-
-
 def _tell_unreadable(error: Exception) -> int:
     """Tell a monitoring system why there is no status; return the exit code."""
     known, unknown = isinstance(error, AssetbatchError), isinstance(error, ConfigurationError)
@@ -102,10 +88,8 @@ def _tell_unreadable(error: Exception) -> int:
         reason = f"{error.reason} ({error.hint})" if error.hint else error.reason
     if not known:
         log.error("an unexpected error: this is a bug", exc_info=error)
-    if current.json:
-        print_json({"status": "unhealthy", "reason": current.mask(reason)})
-    else:
-        sys.stdout.write(f"{'UNKNOWN' if unknown else 'CRITICAL'} - {current.mask(reason)}\n")
+    reason = current.mask(reason)
+    answer({"status": "unhealthy", "reason": reason}, f"{'UNKNOWN' if unknown else 'CRITICAL'} - {reason}")
     return CHECK_UNKNOWN if unknown else CHECK_CRITICAL
 
 

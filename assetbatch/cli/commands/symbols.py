@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from assetbatch.cli.additions import summary
-from assetbatch.cli.asking import require_yes
-from assetbatch.cli.commands.symbols_add import YesOption, add, import_
-from assetbatch.cli.invocation import current, print_json
+from assetbatch.cli.commands.symbols_add import add, import_, summary
+from assetbatch.cli.invocation import answer, current, print_json
+from assetbatch.cli.options import TABLE_LIMIT, LimitOption, YesOption, require_yes
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
-from assetbatch.report.words import counted
-
-TABLE_LIMIT = 50
+from assetbatch.words import counted
 
 symbols_app = typer.Typer(
     help="Add assets to the catalogue, list them, remove them; those of config.yaml are changed there.",
@@ -26,9 +22,7 @@ symbols_app.command("import")(import_)
 
 
 @symbols_app.command("list")
-def list_assets(
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; a table shows 50 without it.")] = None,
-) -> None:
+def list_assets(limit: LimitOption = None) -> None:
     """List the catalogue: priority assets in their order, then the others by name.
 
     Example: assetbatch symbols list --limit 200
@@ -36,19 +30,18 @@ def list_assets(
     config = current.load_config()
 
     from assetbatch.database import symbols
-    from assetbatch.database.setup import schema
-    from assetbatch.report import symbols_view
 
-    with current.connected(config) as connection:
-        schema.check(connection)
+    with current.installed(config) as connection:
         found = symbols.listing(connection, limit=limit if limit or current.json else TABLE_LIMIT)
     if current.json:
-        print_json(symbols_view.document(found))
+        from assetbatch.report.documents import catalogue_document
+
+        print_json(catalogue_document(found))
     else:
         from assetbatch.report import tables
 
         console = tables.console()
-        console.print(symbols_view.view(found, width=console.width))
+        console.print(tables.catalogue_view(found, width=console.width))
 
 
 @symbols_app.command("remove")
@@ -66,27 +59,16 @@ def remove(
     config = current.load_config()
 
     from assetbatch.database import symbols
-    from assetbatch.database.setup import schema
 
-    with current.connected(config) as connection:
-        schema.check(connection)
+    with current.installed(config) as connection:
         own = [symbol for symbol, origin in symbols.origins(connection, names).items() if origin == "symbols"]
     if with_bars and own and not yes:
         require_yes(f"Remove {counted(len(own), 'asset')} with all bars ({named(sorted(own))})?")
     with current.connected(config) as connection:
         done = symbols.remove(connection, names, with_bars=with_bars)
-    if current.json:
-        print_json(
-            {
-                "removed": done.removed,
-                "missing": done.missing,
-                "configured": done.configured,
-                "bars_removed": done.bars,
-            }
-        )
-    else:
-        bars = f", with {done.bars} bars" if with_bars else ""
-        sys.stdout.write(summary("removed", done.removed) + bars + "\n")
+    bars = f", with {done.bars} bars" if with_bars else ""
+    document = {"removed": done.removed, "missing": done.missing, "configured": done.configured}
+    answer(document | {"bars_removed": done.bars}, summary("removed", done.removed) + bars)
     if done.configured:
         tell(f"{named(done.configured)}: from config.yaml: remove it there", exit_code=EXIT_USAGE)
     if done.missing:

@@ -6,18 +6,18 @@ import sys
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
 
 import typer
 
 from assetbatch.cli import lifecycle
-from assetbatch.cli.additions import refuse, tell_added, tell_cost
-from assetbatch.cli.asking import agreed
-from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host
-from assetbatch.cli.trouble import named, tell
+from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, current, host, print_json
+from assetbatch.cli.options import YesOption, agreed
+from assetbatch.cli.trouble import MOST_NAMED, named, tell, tell_failures
+from assetbatch.errors import EXIT_PARTIAL, EXIT_USAGE
 from assetbatch.markets import TICKERS_DESCRIBED, TRAITS
 from assetbatch.model import AssetType
-from assetbatch.report.words import counted
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.database.symbols import Added
+    from assetbatch.errors import Fault
     from assetbatch.jobs.clock import Stop
-    from assetbatch.model import Asset
+    from assetbatch.jobs.symbols import Reference, Selection
 
 STDIN = Path("-")
 # By what the vendor's reference list calls them.
@@ -61,7 +62,6 @@ FrequencyOption: TypeAlias = Annotated[
 CheckOption: TypeAlias = Annotated[
     bool, typer.Option("--check/--no-check", help="Ask the vendor's reference list; costs calls, waits for its turn.")
 ]
-YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 def add(
@@ -79,6 +79,7 @@ def add(
     config = current.load_config()
 
     from assetbatch.config.assets import Row, read_row
+    from assetbatch.database import symbols
     from assetbatch.jobs import symbols as job
 
     row = read_row(
@@ -88,7 +89,7 @@ def add(
         frequency_seconds=frequency or config.secondary_frequency_seconds,
     )
     if not isinstance(row, Row):
-        refuse(row)
+        _refuse(row)
     asset, reference = row.asset, None
     with _at_work(config) as (connection, stop):
         faults = job.faults_of(config, connection, [row])
@@ -96,12 +97,12 @@ def add(
             reference = job.read_reference(config, connection, host=host(), stop=stop, asset=asset)
             faults = job.unheard_of([row], reference.names)
             (asset,) = job.named([asset], reference.names)
-        added = None if faults else _store(connection, [asset])
+        added = None if faults else symbols.add(connection, [asset])
     if added is None:
-        refuse(faults)
+        _refuse(faults)
     if check and not config.api_key:
         tell("no API key is given, so the ticker was not held against the vendor's reference list")
-    tell_added(config, added, reference=reference)
+    _tell_added(config, added, reference=reference)
 
 
 def import_(
@@ -158,6 +159,7 @@ def import_(
 
 def _import_file(config: Config, file: Path, priority: str, seconds: int, *, check: bool) -> None:
     from assetbatch.config.assets import read_csv
+    from assetbatch.database import symbols
     from assetbatch.jobs import symbols as job
 
     if file == STDIN:
@@ -171,14 +173,14 @@ def _import_file(config: Config, file: Path, priority: str, seconds: int, *, che
         faults += job.faults_of(config, connection, rows)
         if check and rows:
             markets = sorted({asset.asset_type for asset in assets})
-            tell_cost(config, markets)
+            _tell_cost(config, markets)
             reference = job.read_reference(config, connection, host=host(), stop=stop, markets=markets)
             faults += job.unheard_of(rows, reference.names)
             assets = job.named(assets, reference.names)
-        added = None if faults else _store(connection, assets)
+        added = None if faults else symbols.add(connection, assets)
     if added is None:
-        refuse(faults, reference=reference)
-    tell_added(config, added, reference=reference)
+        _refuse(faults, reference=reference)
+    _tell_added(config, added, reference=reference)
     if found.repeated:
         tell(f"say the same as a line before them, and count once: {named(found.repeated)}")
 
@@ -190,7 +192,7 @@ def _import_matching(
     from assetbatch.jobs import symbols as job
 
     with _at_work(config) as (connection, stop):
-        tell_cost(config, [market])
+        _tell_cost(config, [market])
         reference = job.read_reference(config, connection, host=host(), stop=stop, markets=[market])
         chosen = job.select(config, connection, reference.names, pattern, priority=priority, frequency_seconds=seconds)
     added = symbols.Added()
@@ -200,15 +202,14 @@ def _import_matching(
             if not agreed(f"Add {counted(len(chosen.assets), 'asset')} ({what})?"):
                 raise typer.Exit
         with current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection:
-            added = _store(connection, chosen.assets)
+            added = symbols.add(connection, chosen.assets)
     added.already_there = sorted({*added.already_there, *chosen.already_there})
-    tell_added(config, added, reference=reference, chosen=chosen)
+    _tell_added(config, added, reference=reference, chosen=chosen)
 
 
 @contextmanager
 def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
     """Open the database for work that may make calls: it ends by a signal and in bounded time."""
-    from assetbatch.database.setup import schema
     from assetbatch.jobs import symbols as job
     from assetbatch.report.progress import ProgressBar
 
@@ -217,16 +218,71 @@ def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
     call_off_end = lifecycle.end_by(job.MAX_SECONDS + provider.connect_timeout_seconds + provider.timeout_seconds)
     with (
         ProgressBar.for_terminal(current.command, mask=current.mask),
-        current.connected(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
+        current.installed(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
     ):
-        schema.check(connection)
         yield connection, stop
     # What comes now may be a question, and nobody knows how long the answer takes.
     call_off_end()
     lifecycle.interrupt_on_signals()
 
 
-def _store(connection: Connection, assets: Sequence[Asset]) -> Added:
-    from assetbatch.database import symbols
+def _tell_cost(config: Config, markets: Sequence[AssetType]) -> None:
+    """Tell somebody at a terminal, before the first call, that each 1,000 tickers of a market cost one."""
+    if sys.stderr.isatty():
+        limit = config.calls_per_window
+        budget = "" if limit is None else f"; the budget is {limit} in {config.window_seconds:g} s"
+        words = " and ".join(market.value for market in markets)
+        sys.stderr.write(f"asking for the vendor's tickers of {words}: a call for each 1,000{budget}\n")
 
-    return symbols.add(connection, assets)
+
+def _refuse(faults: Sequence[Fault], *, reference: Reference | None = None) -> NoReturn:
+    """Tell all faults at once, in the order of lines; nothing was stored."""
+    from assetbatch.database import symbols
+    from assetbatch.report.documents import added_document
+
+    in_order = sorted(faults, key=_line_number)
+    if current.json:
+        calls = reference.result.api_calls_used if reference else None
+        print_json(added_document(symbols.Added(), calls=calls, faults=in_order))
+    tell("nothing was added:\n  " + "\n  ".join(map(str, in_order)), exit_code=EXIT_USAGE)
+    if reference is not None:
+        tell_failures(reference.result)
+    raise typer.Exit(EXIT_USAGE)
+
+
+def _line_number(fault: Fault) -> int:
+    number = fault.place.rpartition(":")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _tell_added(
+    config: Config, added: Added, *, reference: Reference | None = None, chosen: Selection | None = None
+) -> None:
+    """Report what was stored, and what was not and why; raise Exit where the platform's table refused an asset."""
+    if current.json:
+        from assetbatch.report.documents import added_document
+
+        calls, skipped = reference.result.api_calls_used if reference else None, chosen.skipped if chosen else ()
+        print_json(added_document(added, calls=calls, skipped=skipped))
+    else:
+        lines = [summary("added", added.added)]
+        lines += [summary("already there, left as they are", added.already_there)] if added.already_there else []
+        sys.stdout.write("\n".join(lines) + "\n")
+    if chosen and chosen.skipped:
+        tell("left out: " + "; ".join(f"{ticker}: {why}" for ticker, why in chosen.skipped[:MOST_NAMED]))
+    if reference is not None:
+        tell_failures(reference.result)
+    if added.added and config.settings.batch.secondary_source == "config":
+        tell("they are not put on the queue while batch.secondary_source is config: set it to database in config.yaml")
+    if added.refused:
+        causes: dict[str, list[str]] = {}
+        for symbol, reason in added.refused:
+            causes.setdefault(reason, []).append(symbol)
+        words = "; ".join(f"{named(refused)}: {reason}" for reason, refused in causes.items())
+        tell(f"trading.symbols refused {counted(len(added.refused), 'asset')}: {words}", exit_code=EXIT_PARTIAL)
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def summary(what: str, symbols: Sequence[str]) -> str:
+    """Write what became of so many symbols, the first of them named: `2 added: ADAUSD, SOLUSD`."""
+    return f"{len(symbols)} {what}: {named(symbols)}" if symbols else f"nothing {what}"

@@ -10,6 +10,7 @@ from msgspec import Struct
 from assetbatch.bars import TOLD_AGAIN
 from assetbatch.database.bars.holes import HELD
 from assetbatch.database.query import Query
+from assetbatch.words import counted, named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,6 @@ IN_PASSING = timedelta(days=3)
 
 # What is told of those that the table did not take.
 MOST_REASONS = 3
-MOST_NAMED = 5
 
 # Those that somebody has put there meanwhile are refused no more.
 REFUSED = """
@@ -212,11 +212,10 @@ def silences(connection: Connection, spans: Mapping[str, Span], *, now: datetime
 def silence_sentence(found: Sequence[Silence]) -> str:
     """Return in a sentence what the vendor did not have, and when it can be asked again."""
     bars, symbols = sum(one.bars for one in found), [one.symbol for one in found]
-    more = f" and {len(symbols) - MOST_NAMED} more" if len(symbols) > MOST_NAMED else ""
     since, until = min(one.since for one in found), max(one.until for one in found)
     again = max(one.ask_at for one in found)
     return (
-        f"{bars:,} bar{'s' if bars > 1 else ''} of {', '.join(symbols[:MOST_NAMED])}{more} between"
+        f"{bars:,} bar{'s' if bars > 1 else ''} of {named(symbols)} between"
         f" {since:%Y-%m-%dT%H:%MZ} and {until:%Y-%m-%dT%H:%MZ} were not there when the vendor was asked; that is"
         f" believed when it says so again, from {again:%Y-%m-%dT%H:%MZ} on"
     )
@@ -231,11 +230,8 @@ def sentences(found: Sequence[RefusedBars]) -> list[str]:
     for words, ones in list(by_words.items())[:MOST_REASONS]:
         bars = sum(one.bars for one in ones)
         symbols = sorted(one.symbol for one in ones)
-        more = f" and {len(symbols) - MOST_NAMED} more" if len(symbols) > MOST_NAMED else ""
-        told.append(
-            f"{bars} bar{'s' if bars > 1 else ''} of {', '.join(symbols[:MOST_NAMED])}{more}"
-            f" {'were' if bars > 1 else 'was'} refused by market_data.ohlcv_5m: {words}"
-        )
+        which = f"{counted(bars, 'bar')} of {named(symbols)} {'were' if bars > 1 else 'was'}"
+        told.append(f"{which} refused by market_data.ohlcv_5m: {words}")
     return told
 
 

@@ -8,25 +8,32 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import asdict
+
 from assetbatch.database.errors import translated_errors
 from assetbatch.database.opening import connect
-from assetbatch.report.doctor import database, host, operation
-from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, worst
+from assetbatch.report import health, reading
+from assetbatch.report.doctor import database, host
+from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, ok, worst
+from assetbatch.report.sentences import sentences
+from assetbatch.words import ago
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
     from pathlib import Path
 
     from assetbatch.config import Config, Database
     from assetbatch.config.loading import Survey
     from assetbatch.database.connection import Connection
+    from assetbatch.report.status import Status
 
-__all__ = ["Finding", "Level", "document", "examine", "worst"]
+__all__ = ["Finding", "Level", "document", "examine", "of_status", "worst"]
 
 # A table that somebody holds is one line that failed, not a doctor that hangs.
 LOCK_TIMEOUT = "1s"
 STATEMENT_TIMEOUT = "3s"
+LEVELS = {health.Level.WARNING: Level.WARN, health.Level.CRITICAL: Level.FAIL}
 
 
 def examine(
@@ -76,7 +83,7 @@ def _database(
             look("row security", partial(database.row_security, connection))
         look("numbers", partial(database.numbers, connection))
         if fits and config is not None and not connection.closed:
-            done.look("status", partial(operation.findings, connection, config))
+            done.look("status", partial(_operation, connection, config))
         if connection.closed:
             return [fail("database", "the connection broke off", "is PostgreSQL restarting? See its log")]
     return []
@@ -90,11 +97,21 @@ def _bounded(connection: Connection, check: Callable[[], Iterable[Finding]], des
         return list(check())
 
 
+def _operation(connection: Connection, config: Config) -> Iterator[Finding]:
+    return of_status(reading.read(config, connection))
+
+
+def of_status(status: Status) -> Iterator[Finding]:
+    """Return the alerts as findings, each by the name of its area; then the areas without any."""
+    for alert in status.alerts:
+        yield Finding(LEVELS[alert.level], alert.area, alert.message, alert.hint)
+    told = {alert.area for alert in status.alerts}
+    jobs = {job.id: f"{job.last_status or 'never ran'}, {ago(job.last_run, status.now)}" for job in status.jobs}
+    for area, words in (jobs | sentences(status)).items():
+        if area not in told:
+            yield ok(area, words)
+
+
 def document(findings: list[Finding]) -> dict[str, Any]:
     """Make the document of `doctor --json`."""
-    return {
-        "status": worst(findings).value,
-        "findings": [
-            {"level": one.level.value, "name": one.name, "found": one.found, "hint": one.hint} for one in findings
-        ],
-    }
+    return {"status": worst(findings), "findings": [asdict(one) for one in findings]}

@@ -11,6 +11,7 @@ from psycopg import sql
 from assetbatch.database.read import doctor
 from assetbatch.database.setup import platform, schema
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
+from assetbatch.words import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,23 +26,23 @@ MOST_NAMED = 8
 MOST_GRANTED = 3
 
 
-def server(connection: Connection, named: Database) -> Iterator[Finding]:
+def server(connection: Connection, database: Database) -> Iterator[Finding]:
     """Report which server answers, whether it is new enough and may be written to, and as whom we are there."""
     found = doctor.server(connection)
     major = found.version_number // 10_000
     pooled = ", through a pooler" if found.pooled else ""
-    described = f"{named.described}, PostgreSQL {found.version}{pooled}"
+    described = f"{database.described}, PostgreSQL {found.version}{pooled}"
     if major < OLDEST_SERVER:
         yield fail("database", described, f"PostgreSQL {OLDEST_SERVER} or newer is needed")
     elif not found.writable:
         yield fail("database", f"{described}: read only", "name the primary server, not a standby")
     else:
         yield ok("database", described)
-    if found.superuser and not named.embedded:
+    if found.superuser and not database.embedded:
         hint = "give the jobs a role of their own: `assetbatch init --grants ROLE` prints the SQL"
         yield warn("role", f"{found.role} is a superuser", hint)
     else:
-        yield ok("role", found.role + (", of the embedded server alone" if named.embedded else ""))
+        yield ok("role", found.role + (", of the embedded server alone" if database.embedded else ""))
 
 
 def clock(connection: Connection, here: Callable[[], datetime]) -> Iterator[Finding]:
@@ -74,7 +75,7 @@ def fits(connection: Connection) -> Iterator[Finding]:
     yield ok("schema", f"version {schema.migrations()[-1].version}")
     if lacks := doctor.platform_lacks(connection):
         hint = "`assetbatch init` prints the statements for the tables' owner"
-        yield fail("tables", f"the platform's tables lack {_named(lacks)}", hint)
+        yield fail("tables", f"the platform's tables lack {named(lacks, most=MOST_NAMED)}", hint)
 
 
 def row_security(connection: Connection) -> Iterator[Finding]:
@@ -93,7 +94,7 @@ def privileges(connection: Connection) -> Iterator[Finding]:
         hint = f"as the tables' owner: {statements}"
         if len(missing) > MOST_GRANTED:
             hint = f"as the tables' owner, run what `assetbatch init --grants {shlex.quote(role)}` prints"
-        yield fail("privileges", f"missing: {_named(missing, separator='; ')}", hint)
+        yield fail("privileges", f"missing: {named(missing, most=MOST_NAMED, separator='; ')}", hint)
     else:
         yield ok("privileges", "all that the jobs need")
 
@@ -101,13 +102,8 @@ def privileges(connection: Connection) -> Iterator[Finding]:
 def numbers(connection: Connection) -> Iterator[Finding]:
     """Report columns that round what the vendor sends."""
     if columns := doctor.rounding_columns(connection):
-        named = ", ".join(f"{name} {kind}" for name, kind in columns)
+        each = ", ".join(f"{name} {kind}" for name, kind in columns)
         hint = f"if that matters, as its owner: ALTER TABLE market_data.ohlcv_5m ALTER {columns[0][0]} TYPE numeric, …"
-        yield warn("numbers", f"market_data.ohlcv_5m may round prices: {named}", hint)
+        yield warn("numbers", f"market_data.ohlcv_5m may round prices: {each}", hint)
     else:
         yield ok("numbers", "bars are stored with every digit")
-
-
-def _named(words: list[str], *, separator: str = ", ") -> str:
-    more = len(words) - MOST_NAMED
-    return separator.join(words[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -32,6 +32,12 @@ class Finding(Struct, frozen=True):
     found: str
     hint: str = ""
 
+    @property
+    def line(self) -> str:
+        """The finding on one line, for a pipe or a mail."""
+        fix = f"; fix: {self.hint}" if self.hint else ""
+        return f"{self.level.value:4}  " + " ".join(f"{self.name}: {self.found}{fix}".split())
+
 
 def ok(name: str, found: str) -> Finding:
     """Make a finding that needs nothing."""
@@ -72,10 +78,7 @@ class Examination(Struct):
         except Exception as error:
             log.debug("the check of %s broke", name, exc_info=error)
             words = " ".join(str(error).split())
-            found.append(
-                fail(
-                    name, f"could not be checked: {type(error).__name__}: {words}", "`assetbatch -vv doctor` tells more"
-                )
-            )
+            why = f"could not be checked: {type(error).__name__}: {words}"
+            found.append(fail(name, why, "`assetbatch -vv doctor` tells more"))
         self.findings += found
         return all(finding.level is not Level.FAIL for finding in found)

@@ -8,6 +8,7 @@ import pwd
 import shutil
 import stat
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LEAST_FREE_BYTES = 1 << 30
 REDIS_SECONDS = 2.0
+REDIS_AWAY = "is Redis running, and is REDIS_URL right? Prices are stored all the same, events wait"
 # Where systemd and container engines put secrets: those who may look there are chosen in other ways than by a mode.
 SECRET_MOUNTS = ("/run/",)
 
@@ -135,11 +137,10 @@ class RedisCheck:
     """Asks Redis in the background, so that one that does not answer holds up nothing else."""
 
     def __init__(self, url: str, *, stream: bool) -> None:
-        self._url, self._stream = url, stream
         self._until = time.monotonic() + REDIS_SECONDS
         self._asked: Future[Finding] | NoThreadError
         try:
-            self._asked = threads.begin(self._ask, name="redis")
+            self._asked = threads.begin(lambda: _rehearsed(url, stream=stream), name="redis")
         except NoThreadError as error:
             self._asked = error
 
@@ -151,24 +152,18 @@ class RedisCheck:
         try:
             yield self._asked.result(max(0.0, self._until - time.monotonic()))
         except TimeoutError:
-            yield self._away(f"no answer within {REDIS_SECONDS:g} s")
+            yield fail("redis", f"no answer within {REDIS_SECONDS:g} s", REDIS_AWAY)
 
-    def _away(self, why: str) -> Finding:
-        hint = "is Redis running, and is REDIS_URL right? Prices are stored all the same, events wait"
-        return fail("redis", why, hint)
 
-    def _ask(self) -> Finding:
-        from assetbatch.events.delivery import DeliveryError, RefusedError
-        from assetbatch.events.redis import RedisPublisher
+def _rehearsed(url: str, *, stream: bool) -> Finding:
+    from assetbatch.events.delivery import DeliveryError, RefusedError
+    from assetbatch.events.redis import RedisPublisher
 
-        try:
-            publisher = RedisPublisher(self._url, stream=self._stream)
-            try:
-                return ok("redis", publisher.rehearse())
-            finally:
-                publisher.close()
-        except RefusedError as error:
-            hint = "let its user publish (README, Events), or name another; prices are stored all the same, events wait"
-            return fail("redis", str(error), hint)
-        except DeliveryError as error:
-            return self._away(str(error))
+    try:
+        with closing(RedisPublisher(url, stream=stream)) as publisher:
+            return ok("redis", publisher.rehearse())
+    except RefusedError as error:
+        hint = "let its user publish (README, Events), or name another; prices are stored all the same, events wait"
+        return fail("redis", str(error), hint)
+    except DeliveryError as error:
+        return fail("redis", str(error), REDIS_AWAY)

@@ -15,12 +15,12 @@ def counted(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def named(names: Sequence[str], total: int, most: int = 5) -> str:
-    """Return the first names of `total`, and how many more there are; where none is at hand, how many there are."""
-    if not names:
-        return counted(total, "asset")
+def named(names: Sequence[str], total: int | None = None, *, most: int = 5, separator: str = ", ") -> str:
+    """Return the first names, and how many more there are: of `total`, where not all names are at hand."""
+    total = len(names) if total is None else total
     more = total - min(len(names), most)
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    rest = f" and {more} more" if more > 0 else ""
+    return separator.join(names[:most]) + rest if names else counted(total, "asset")
 
 
 def duration(length: timedelta) -> str:
