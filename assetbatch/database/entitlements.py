@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.boottime import boot_time
 from assetbatch.database.leases import new_token, release_dead
 from assetbatch.database.query import Query
+from assetbatch.database.rows import value
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import ASK_AGAIN, AskedDay, DayOutcome, Entitlement
 
@@ -81,25 +83,13 @@ def entitlements(*, key: str, plan: str) -> Query[dict[Access, Entitlement]]:
     return Query(
         READ_ENTITLEMENTS,
         {"key": key, "plan": plan},
-        lambda rows: {
-            Access(row["access"]): Entitlement(row["allowed"], row["asked_at"], row["reason"]) for row in rows
-        },
+        lambda rows: {Access(row.pop("access")): Entitlement(**row) for row in rows},
     )
 
 
 def remember(connection: Connection, *, key: str, plan: str, access: Access, found: Entitlement) -> None:
     """Remember what the vendor said."""
-    connection.execute(
-        REMEMBER,
-        {
-            "key": key,
-            "plan": plan,
-            "access": access.value,
-            "allowed": found.allowed,
-            "asked_at": found.asked_at,
-            "reason": found.reason,
-        },
-    )
+    connection.execute(REMEMBER, {"key": key, "plan": plan, "access": access.value} | asdict(found))
 
 
 def days(now: datetime | None = None) -> Query[dict[tuple[AssetType, date], AskedDay]]:
@@ -167,8 +157,8 @@ class Remembered:
 
 def last_status_at(connection: Connection) -> datetime | None:
     """Return when the vendor was last asked which markets are open."""
-    row = connection.execute(READ_STATUS_AT).fetchone()
-    return None if row is None else row["asked_at"]
+    asked_at: datetime | None = value(connection.execute(READ_STATUS_AT))
+    return asked_at
 
 
 def note_markets(connection: Connection, found: Mapping[AssetType, bool], asked_at: datetime) -> None:

@@ -20,6 +20,7 @@ from assetbatch import processes
 from assetbatch.boottime import boot_time
 from assetbatch.database.query import Query
 from assetbatch.database.retries import in_transaction
+from assetbatch.database.rows import value
 from assetbatch.errors import LeaseLostError
 
 if TYPE_CHECKING:
@@ -150,15 +151,14 @@ def release(connection: Connection, dead: Sequence[int]) -> bool:
     if not dead:
         return False
     try:
-        row = in_transaction(
+        released: list[str] = in_transaction(
             connection,
-            lambda: connection.execute(RELEASE_DEAD, {"ids": list(dead)}).fetchone(),
+            lambda: value(connection.execute(RELEASE_DEAD, {"ids": list(dead)})),
             lock_timeout=RELEASE_TIMEOUT,
         )
     except (errors.LockNotAvailable, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
         log.info("what a killed run holds is left to others: %s", error)
         return False
-    released: list[str] = [] if row is None else row["released"]
     if released:
         log.info("a run was killed that held %s", ", ".join(released))
     return bool(released)
@@ -219,7 +219,7 @@ class Lease:
     def holder(self) -> Holder | None:
         """Return who holds it now; None: nobody, or nobody of whom that is known."""
         row = self._connection.execute(READ_HOLDER, self._parameters).fetchone()
-        return None if row is None else Holder(row["host"], row["pid"])
+        return None if row is None else Holder(**row)
 
     def keep(self, *queries: Query[Any], lasting: float = 0.0) -> None:
         """Renew it when a third of it is over, or when it would not last for so many seconds; ask these with it.

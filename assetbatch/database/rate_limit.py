@@ -16,13 +16,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
 
 from assetbatch.boottime import boot_time
 from assetbatch.database.query import Query, command
+from assetbatch.database.rows import one
 from assetbatch.errors import LeaseLostError
 from assetbatch.failures import CallError, FailureKind
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from assetbatch.config import Config
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.database.leases import Lease
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,11 @@ def key_fingerprint(api_key: str) -> str:
     return hashlib.sha256(api_key.encode()).hexdigest()[:16]
 
 
+def key_of(config: Config) -> str | None:
+    """Return the fingerprint of the configured key; None: there is none."""
+    return None if config.api_key is None else key_fingerprint(config.api_key.reveal())
+
+
 class RateLimiter:
     """Slots for one process: `pause(seconds)` sleeps, and may raise to end the run."""
 
@@ -215,7 +221,7 @@ class RateLimiter:
                     self._connection.execute(WITHDRAW, {"key": self._key, "ticket": ticket})
             raise
 
-    def _slot(self, answer: dict[str, Any], asked_at: float, waited_seconds: float, calls: int) -> Slot:
+    def _slot(self, answer: Row, asked_at: float, waited_seconds: float, calls: int) -> Slot:
         token, a_second = answer["token"], self.rules.max_calls_per_second
         return Slot(
             token=token,
@@ -238,7 +244,7 @@ class RateLimiter:
 
     def _ask(
         self, ticket: int | None, max_wait_seconds: float, calls_after: int, calls: int, lease: Lease | None
-    ) -> dict[str, Any]:
+    ) -> Row:
         token = uuid4()
         renewing = None if lease is None else lease.renewing(lasting=self.rules.hold_seconds)
         asking = Query(
@@ -260,12 +266,11 @@ class RateLimiter:
                 # Ours, so that a slot whose grant was lost on the way is known again.
                 "token": token,
             },
-            lambda cursor: cursor.fetchone(),
+            one,
         )
         # In this order: who waits for the key's row has nothing locked yet.
         self._connection.ask(asking, *([renewing] if renewing else []))
         row = asking.answer
-        assert row is not None  # noqa: S101 - a function answers with a row
         if lease is not None:
             try:
                 lease.require(renewing)
@@ -274,16 +279,17 @@ class RateLimiter:
                 raise
         return row
 
-    def _forgo(self, answer: dict[str, Any]) -> None:
+    def _forgo(self, answer: Row) -> None:
         """Give back what was granted, or the place in the line, since there is no right to make a call."""
         with suppress(psycopg.Error):
             if answer["token"] is not None:
-                self._connection.execute(
-                    RELEASE,
-                    {"key": self._key, "token": answer["token"], "outcome": Outcome.UNSENT, "retry_after": None},
-                )
+                self._tell(answer["token"], Outcome.UNSENT)
             elif answer["ticket"] is not None:
                 self._connection.execute(WITHDRAW, {"key": self._key, "ticket": answer["ticket"]})
+
+    def _tell(self, token: UUID | None, outcome: Outcome, retry_after_seconds: float | None = None) -> Row:
+        given = {"key": self._key, "token": token, "outcome": outcome, "retry_after": retry_after_seconds}
+        return one(self._connection.execute(RELEASE, given))
 
     def release(self, slot: Slot, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
         """Report what became of the request, as soon as it is known; return False for an unforeseen refusal."""
@@ -291,11 +297,7 @@ class RateLimiter:
         if slot.token is None and outcome is not Outcome.LIMITED:
             return True  # without slots, only a refusal is anybody else's concern
         losses = self._connection.losses
-        row = self._connection.execute(
-            RELEASE,
-            {"key": self._key, "token": slot.token, "outcome": outcome, "retry_after": retry_after_seconds},
-        ).fetchone()
-        assert row is not None  # noqa: S101 - a function answers with a row
+        row = self._tell(slot.token, outcome, retry_after_seconds)
         if self._connection.losses > losses:
             return True  # perhaps it was told twice, and only the first answer would say how it was
         if not row["known"] and outcome is not Outcome.UNSENT:

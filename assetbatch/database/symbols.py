@@ -15,14 +15,15 @@ from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, why_not_there
 from assetbatch.database.queue.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.retries import repeated
+from assetbatch.database.rows import columns, value
 from assetbatch.database.savepoints import Sifted, carefully, refuses_row, sift
 from assetbatch.errors import SchemaError
+from assetbatch.model import Asset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from assetbatch.database.connection import Connection
-    from assetbatch.model import Asset
 
 # In the order of names, so that two who add the same assets do not lock each other out.
 ADD = """
@@ -30,8 +31,8 @@ insert into assetbatch.assets as a
   (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name, enabled, origin)
 select symbol, polygon_ticker, asset_type, 'secondary', rank, update_frequency_seconds, name, true, 'symbols'
 from unnest(
-  %(symbols)b::text[], %(tickers)b::text[], %(types)b::text[], %(ranks)s::int[], %(frequencies)s::int[],
-  %(names)b::text[]
+  %(symbol)b::text[], %(polygon_ticker)b::text[], %(asset_type)b::text[], %(rank)s::int[],
+  %(update_frequency_seconds)s::int[], %(name)b::text[]
 ) as v (symbol, polygon_ticker, asset_type, rank, update_frequency_seconds, name)
 order by symbol
 on conflict (symbol) do update
@@ -187,23 +188,11 @@ def _add(connection: Connection, assets: Sequence[Asset], result: Added, *, care
 
 
 def _add_together(connection: Connection, assets: Sequence[Asset]) -> set[str]:
-    rows = connection.execute(
-        ADD,
-        {
-            "symbols": [asset.symbol for asset in assets],
-            "tickers": [asset.polygon_ticker for asset in assets],
-            "types": [asset.asset_type.value for asset in assets],
-            "ranks": [asset.rank for asset in assets],
-            "frequencies": [asset.update_frequency_seconds for asset in assets],
-            "names": [asset.name for asset in assets],
-        },
-    )
-    added = {row["symbol"] for row in rows}
+    added = {row["symbol"] for row in connection.execute(ADD, columns(Asset, assets))}
     if not added:
         return added
     connection.execute(ADD_SYMBOLS, {"symbols": list(added)})
-    found = connection.execute(COUNT_SYMBOLS, {"symbols": list(added)}).fetchone()
-    if found is None or found["count"] < len(added):
+    if value(connection.execute(COUNT_SYMBOLS, {"symbols": list(added)})) < len(added):
         raise psycopg.errors.RaiseException(why_not_there(connection, list(added)))
     return added
 
@@ -227,9 +216,7 @@ def remove(connection: Connection, symbols: Sequence[str], *, with_bars: bool = 
             # Nobody enqueues them meanwhile; and the same order of locks as of all who write prices.
             connection.execute(LOCK_ENTRANCE)
             connection.execute(LOCK_SYMBOLS, {"symbols": own})
-            row = connection.execute(REMOVE, {"symbols": own}).fetchone()
-        assert row is not None  # noqa: S101 - a select without from has one row
-        removed: list[str] = row["removed"]
+            removed: list[str] = value(connection.execute(REMOVE, {"symbols": own}))
         return removed
 
     removed = repeated(attempt) if own else []

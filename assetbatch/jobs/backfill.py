@@ -99,8 +99,7 @@ def foresee(
     `since` None: as far back as bars are wanted anyway; `until` None: up to now.
     """
     clock = Clock(schema.check(connection))
-    api_key = config.api_key.reveal() if config.api_key else None
-    entitlements = Entitlements(connection, config, clock, api_key=api_key)
+    entitlements = Entitlements(connection, config, clock)
     wanted = Wanted(config, entitlements, clock)
     assets = catalogue.enabled_assets(connection, symbols)
     unknown = catalogue.unknown_tickers(connection, symbols)
@@ -156,13 +155,13 @@ def backfill(
     nothing was fetched then that it was asked for. `progress` is told before each call. Raises ConfigurationError
     without a key.
     """
-    api_key = start.config.require_api_key().reveal()
+    start.config.require_api_key()
     limit = longest_seconds(foreseen)
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        entitlements = Entitlements(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
-        calls = Calls(run, api_key, Lane.QUEUE, clients=MOST_AT_ONCE if run.config.calls_per_window is None else 1)
+        entitlements = Entitlements(run.connection, run.config, run.clock, run_id=run.id)
+        calls = Calls(run, Lane.QUEUE, clients=MOST_AT_ONCE if run.config.calls_per_window is None else 1)
         known = bar_absences.release(run.connection, list(foreseen.spans), now=run.clock.now())
         work = SpanBars(run, calls, entitlements, foreseen.spans, refetch=refetch, known_refused=known)
         began = time.monotonic()

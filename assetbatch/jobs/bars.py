@@ -270,7 +270,7 @@ class Bars(Source, Generic[W]):
                 if self._entitlements.mode is Mode.END_OF_DAY:
                     self._entitlements.not_yet(asset.asset_type)
                 hour, now = planner.ASK_AGAIN.total_seconds(), self._run.clock.now()
-                bars.fail(connection, one.claimed, kind=kind.value, error=error.reason, first_seconds=hour, now=now)
+                bars.fail(connection, one.claimed, kind=kind, error=error.reason, first_seconds=hour, now=now)
             case Then.GIVE_BACK:
                 self._entitlements.learn(one.call, error)
                 bars.release(connection, one.claimed)
@@ -304,7 +304,7 @@ class Bars(Source, Generic[W]):
         bars.fail(
             connection,
             one.claimed,
-            kind=kind.value,
+            kind=kind,
             error=error,
             first_seconds=first,
             longest_seconds=longest,

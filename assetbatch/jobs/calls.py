@@ -82,7 +82,8 @@ class Landed:
 class Calls:
     """The calls of one run, as many at once as it has clients."""
 
-    def __init__(self, run: Run, api_key: str, lane: Lane, *, clients: int = 1) -> None:
+    def __init__(self, run: Run, lane: Lane, *, clients: int = 1) -> None:
+        api_key = run.config.require_api_key().reveal()
         self._run = run
         self.wait: Callable[[float], None] = self.pause
         """Does something of use while a call waits for its slot."""

@@ -61,20 +61,18 @@ def drain_queue(
     told how many items are done, and how many waited when it began. Failures of items are in the result. Raises
     ConfigurationError without a key, SourceMismatchError on a database of another source.
     """
-    api_key = start.config.require_api_key().reveal()
+    api_key = start.config.require_api_key()
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
     remembered, is_as_configured = sights.remembered(start), catalogue.is_as_configured(start.config.assets)
     brought_back = queue.bringing_back(retries=start.config.settings.queue.retry_max_attempts)
 
     def work(run: Run) -> RunResult:
         config, connection = run.config, run.connection
-        claims = Claims(config, connection, api_key, run_id=run.id)
+        claims = Claims(config, connection, api_key.reveal(), run_id=run.id)
         claims.brought_back(brought_back.answer)
-        entitlements = Entitlements(
-            connection, config, run.clock, api_key=api_key, run_id=run.id, remembered=remembered
-        )
+        entitlements = Entitlements(connection, config, run.clock, run_id=run.id, remembered=remembered)
         lanes = config.settings.provider.concurrency if config.calls_per_window is None else 1
-        calls = Calls(run, api_key, Lane.QUEUE, clients=lanes)
+        calls = Calls(run, Lane.QUEUE, clients=lanes)
         bars = Bars(run, calls, entitlements, CatalogueBars(run, entitlements))
         size = 0
 

@@ -9,7 +9,7 @@ from assetbatch import planner
 from assetbatch.database import catalogue
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.queue.enqueue import enqueue
-from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.database.rate_limit import key_of
 from assetbatch.jobs import entitlements
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.entitlements import Entitlements
@@ -42,8 +42,7 @@ def enqueue_secondary(
         if not is_as_configured.answer:
             catalogue.sync_with_config(connection, config.assets)
             connection.ask(frequencies)
-        api_key = config.api_key.reveal() if config.api_key else None
-        seen = Entitlements(connection, config, run.clock, api_key=api_key, remembered=remembered)
+        seen = Entitlements(connection, config, run.clock, remembered=remembered)
 
         def served_before(update_frequency_seconds: int, market: Market) -> datetime:
             return planner.served_before(update_frequency_seconds, market, run.clock.started_at)
@@ -59,7 +58,7 @@ def enqueue_secondary(
             max_size=config.settings.queue.max_size,
             step_seconds=step_seconds(config),
             plan=config.plan,
-            key=None if api_key is None else key_fingerprint(api_key),
+            key=key_of(config),
         )
         return replace(
             run.result(),

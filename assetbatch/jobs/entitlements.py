@@ -16,7 +16,7 @@ from assetbatch.database.bars import state as database_bars
 from assetbatch.database.entitlements import Remembered
 from assetbatch.database.queue import admin as queue_desk
 from assetbatch.database.queue import items as queue
-from assetbatch.database.rate_limit import key_fingerprint, rules_of
+from assetbatch.database.rate_limit import key_of, rules_of
 from assetbatch.database.retries import in_transaction
 from assetbatch.failures import WITHOUT_PRICE, FailureKind
 from assetbatch.jobs.claims import step_seconds
@@ -48,10 +48,7 @@ BEYOND_THE_PLAN = frozenset({FailureKind.NOT_ENTITLED, FailureKind.TIMEFRAME, Fa
 
 def remembered(start: Start) -> Remembered:
     """Ask what is remembered as a run begins; it answers what a `Entitlements` begins with."""
-    key = start.config.api_key
-    return Remembered(
-        key="" if key is None else key_fingerprint(key.reveal()), plan=start.config.plan, now=start.started_at
-    )
+    return Remembered(key=key_of(start.config) or "", plan=start.config.plan, now=start.started_at)
 
 
 class Turn(Enum):
@@ -73,7 +70,6 @@ class Entitlements:
         config: Config,
         clock: Clock,
         *,
-        api_key: str | None,
         run_id: int | None = None,
         remembered: Remembered | None = None,
     ) -> None:
@@ -81,7 +77,7 @@ class Entitlements:
         self._connection = connection
         self._config = config
         self._clock = clock
-        self._key = "" if api_key is None else key_fingerprint(api_key)
+        self._key = key_of(config) or ""
         self._found: dict[Access, Entitlement] = {}
         self._lease: remembering.DayLease | None = None
         self.days: planner.Days = {}

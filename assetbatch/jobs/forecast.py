@@ -91,13 +91,9 @@ class _Forecaster:
     def __init__(self, config: Config, connection: Connection, clock: Clock) -> None:
         self._config = config
         self._connection = connection
-        self._entitlements = self._sight_at(clock)
+        self._entitlements = Entitlements(connection, config, clock)
         self._now = clock.started_at
         self._days = self._entitlements.wanted_days() if self._entitlements.mode is Mode.END_OF_DAY else None
-
-    def _sight_at(self, clock: Clock) -> Entitlements:
-        api_key = self._config.api_key.reveal() if self._config.api_key else None
-        return Entitlements(self._connection, self._config, clock, api_key=api_key)
 
     def forecast(self) -> Forecast:
         batch = self._config.settings.batch
@@ -178,7 +174,7 @@ class _Forecaster:
 
     def _bars(self, clock: Clock) -> tuple[list[ForeseenBars], int]:
         """Return the calls that bars need of which a job would find them due then; and how many were not looked at."""
-        entitlements = self._sight_at(clock)
+        entitlements = Entitlements(self._connection, self._config, clock)
         wanted, connection = Wanted(self._config, entitlements, clock), self._connection
         if not wanted.enabled or not entitlements.may(Access.BARS):
             return [], 0
@@ -188,8 +184,8 @@ class _Forecaster:
         due = set(bars.due(connection, limits, symbols=looked_at, now=now, limit=len(looked_at)))
         scanned = set(bar_holes.next_to_scan(connection, scanned_before=now, now=now, limit=len(symbols)))
         found = []
-        known = bars.tracks(connection, looked_at, wanted_since=wanted.since(), kept_since=wanted.kept_since(), now=now)
-        for track in known:
+        known = bars.tracks(looked_at, wanted_since=wanted.since(), kept_since=wanted.kept_since(), now=now)
+        for track in connection.answer(known):
             symbol, until = track.asset.symbol, track.asked_until
             newest = wanted.newest(track) if symbol in due else None
             if newest is None and symbol not in scanned:

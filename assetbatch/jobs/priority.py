@@ -42,12 +42,12 @@ def run_priority(start: Start) -> RunResult:
     Failures of assets are in the result. Raises ConfigurationError without a key, SourceMismatchError on a database of
     another source.
     """
-    api_key = start.config.require_api_key().reveal()
+    start.config.require_api_key()
     first = _First(start)
     return perform(
         RUN_PRIORITY.name,
         start,
-        lambda run: _Update(run, api_key, first)(),
+        lambda run: _Update(run, first)(),
         max_seconds=start.config.settings.batch.max_cycle_seconds,
         lease_seconds=renewal_seconds(start.config),
         needs=first.queries,
@@ -67,13 +67,12 @@ class _First:
 class _Update:
     """One run: quotes first, or the figures of finished days; then bars, with the calls that are left."""
 
-    def __init__(self, run: Run, api_key: str, first: _First) -> None:
+    def __init__(self, run: Run, first: _First) -> None:
         self._first = first
         self._run = run
-        self._api_key = api_key
         self._assets = run.config.priority_assets
         self._entitlements = Entitlements(
-            run.connection, run.config, run.clock, api_key=api_key, run_id=run.id, remembered=first.remembered
+            run.connection, run.config, run.clock, run_id=run.id, remembered=first.remembered
         )
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
@@ -92,7 +91,7 @@ class _Update:
             run.claim_source()
         if not self._first.is_as_configured.answer:
             catalogue.sync_with_config(run.connection, config.assets)
-        requests = Calls(run, self._api_key, Lane.PRIORITY)
+        requests = Calls(run, Lane.PRIORITY)
         work = CatalogueBars(run, self._entitlements, symbols=[asset.symbol for asset in self._assets])
         bars = Bars(run, requests, self._entitlements, work)
         if calls or work.has_work():

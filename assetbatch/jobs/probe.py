@@ -80,12 +80,12 @@ class Probed:
 
 def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> Probed:
     """Ask what the key may see, and remember it. Raises CallError where the API gives no answer at all."""
-    api_key = config.require_api_key().reveal()
+    config.require_api_key()
     found: list[Probed] = []
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        found.append(_Probe(run, api_key).ask())
+        found.append(_Probe(run).ask())
         return run.result()
 
     perform(JOB, Start(config, connection, host, stop), work, max_seconds=longest_seconds(config))
@@ -100,10 +100,10 @@ def longest_seconds(config: Config) -> float:
 class _Probe:
     """The calls of one probe."""
 
-    def __init__(self, run: Run, api_key: str) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._entitlements = Entitlements(run.connection, run.config, run.clock, api_key=api_key)
-        self._calls = Calls(run, api_key, Lane.QUEUE)
+        self._entitlements = Entitlements(run.connection, run.config, run.clock)
+        self._calls = Calls(run, Lane.QUEUE)
         self._no_call_after = time.monotonic() + longest_seconds(run.config)
         self._allowed: set[Access] = set()
         self._refused: dict[Access, str] = {}

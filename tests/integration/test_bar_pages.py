@@ -549,7 +549,7 @@ def test_one_run_at_a_time_asks_for_the_bars_of_an_asset(connection: Connection,
     # What the first run brings now is late: it must not end the other's lease.
     bars.release(market, first)
     bars.finish(market, first, asked_until=at(9), source_minutes=1)
-    bars.fail(market, first, kind="timeout", error="", first_seconds=60, now=ASKED)
+    bars.fail(market, first, kind=FailureKind.TIMEOUT, error="", first_seconds=60, now=ASKED)
     assert claim(market) is None
     row = market.execute("select asked_until, failures, source_minutes from assetbatch.bar_state").fetchone()
     assert row == {"asked_until": None, "failures": 0, "source_minutes": 5}
@@ -591,7 +591,7 @@ def test_the_newest_bar_below_what_was_asked_for_is_final(market: Connection) ->
 def test_an_asset_that_fails_is_put_off_ever_longer(market: Connection) -> None:
     waits = []
     for _ in range(13):
-        bars.fail(market, claim(market), kind="timeout", error="late", first_seconds=60, now=ASKED)
+        bars.fail(market, claim(market), kind=FailureKind.TIMEOUT, error="late", first_seconds=60, now=ASKED)
         row = market.execute("select retry_at - %s as wait from assetbatch.bar_state", [ASKED]).fetchone()
         assert row is not None
         waits.append(row["wait"])

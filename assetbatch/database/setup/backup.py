@@ -17,6 +17,7 @@ import tenacity
 from psycopg import sql
 
 from assetbatch.database.errors import translated_errors
+from assetbatch.database.rows import one
 from assetbatch.errors import AnswerLostError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ END_SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where dat
 
 def content(connection: Connection) -> str | None:
     """Return the size of the database for people; None where nobody has made anything in it."""
-    row = connection.execute(READ_CONTENT).fetchone()
-    return row["size"] if row is not None and row["filled"] else None
+    found = one(connection.execute(READ_CONTENT))
+    return found["size"] if found["filled"] else None
 
 
 def dump(server: EmbeddedServer, database: str, output: IO[bytes], *, plain: bool, watch: Callable[[], object]) -> None:

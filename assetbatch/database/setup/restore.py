@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch.database import ahead
 from assetbatch.database.retries import repeated
+from assetbatch.database.rows import value
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -127,9 +128,8 @@ def mend(connection: Connection, *, key: str | None, rules: Rules, max_age_minut
             leases = connection.execute(RELEASE_LEASES).rowcount
             refusals = connection.execute(FORGET_REFUSALS).rowcount
             times = ahead.set_back(connection)
-            sequences = connection.execute(SET_SEQUENCES).fetchone()
+            mended = value(connection.execute(SET_SEQUENCES))
             blocked_until, keys = _block(connection, key, rules)
-        mended = sequences["mended"] if sequences else 0
         return Restored(blocked_until, keys, events, refusals, items, bars, days, leases, mended, times)
 
     return repeated(work)
