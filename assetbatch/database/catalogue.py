@@ -107,14 +107,9 @@ def asset_of(row: Mapping[str, Any]) -> Asset:
     )
 
 
-def all_frequencies() -> Query[list[int]]:
+def frequencies() -> Query[list[int]]:
     """Ask which update frequencies there are, in seconds."""
     return Query(READ_FREQUENCIES, None, lambda rows: [row["seconds"] for row in rows])
-
-
-def frequencies(connection: Connection) -> list[int]:
-    """Return which update frequencies there are, in seconds."""
-    return connection.answer(all_frequencies())
 
 
 def enabled_assets(connection: Connection, symbols: Sequence[str] | None = None) -> list[Asset]:

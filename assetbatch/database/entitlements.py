@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from assetbatch.boottime import boot_time
 from assetbatch.database.leases import new_token, release_dead
 from assetbatch.database.query import Query
-from assetbatch.database.rows import value
+from assetbatch.database.rows import filled, value
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import ASK_AGAIN, AskedDay, DayOutcome, Entitlement
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
+    from assetbatch.planner import Days
 
 READ_ENTITLEMENTS = """
 select access, allowed, asked_at, reason from assetbatch.entitlements
@@ -92,18 +93,6 @@ def remember(connection: Connection, *, key: str, plan: str, access: Access, fou
     connection.execute(REMEMBER, {"key": key, "plan": plan, "access": access.value} | asdict(found))
 
 
-def days(now: datetime | None = None) -> Query[dict[tuple[AssetType, date], AskedDay]]:
-    """Ask what the vendor answered when it was asked for the days of the two weeks before `now`; None: it is now."""
-    return Query(
-        READ_DAYS,
-        {"now": now},
-        lambda rows: {
-            (AssetType(row["market"]), row["day"]): AskedDay(DayOutcome(row["outcome"]), row["asked_at"], row["times"])
-            for row in rows
-        },
-    )
-
-
 class DayLease:
     """The right to ask for one day of one market, so that two runs do not make the same call."""
 
@@ -132,27 +121,31 @@ def note_day(connection: Connection, market: AssetType, day: date, outcome: DayO
     connection.execute(NOTE_DAY, {"market": market.value, "day": day, "outcome": outcome.value, "asked_at": asked_at})
 
 
-def closed_markets(now: datetime | None = None) -> Query[frozenset[AssetType]]:
-    """Ask which markets the vendor said are closed, as long before `now` as that holds; None: it is now."""
-    return Query(
-        READ_CLOSED,
-        {"now": now, "held": ASK_AGAIN},
-        lambda rows: frozenset(AssetType(row["market"]) for row in rows),
-    )
-
-
 class Remembered:
-    """What is remembered of what a key may see on a plan, and of what the vendor has: three questions."""
+    """What is remembered of what a key may see on a plan, and of what the vendor has; `now` None: it is now.
+
+    Three questions, to be asked together: `entitlements`; `days`, what it answered for those of the last two weeks;
+    `closed`, the markets that it said are closed, for as long as that holds.
+    """
 
     def __init__(self, *, key: str, plan: str, now: datetime | None) -> None:
         self.entitlements = entitlements(key=key, plan=plan)
-        self.days = days(now)
-        self.closed = closed_markets(now)
-
-    @property
-    def queries(self) -> tuple[Query[Any], ...]:
-        """Return the questions, to be asked together."""
-        return self.entitlements, self.days, self.closed
+        self.days: Query[Days] = Query(
+            READ_DAYS,
+            {"now": now},
+            lambda rows: {
+                (AssetType(row.pop("market")), row.pop("day")): filled(
+                    AskedDay, row, outcome=DayOutcome(row["outcome"])
+                )
+                for row in rows
+            },
+        )
+        self.closed = Query(
+            READ_CLOSED,
+            {"now": now, "held": ASK_AGAIN},
+            lambda rows: frozenset(AssetType(row["market"]) for row in rows),
+        )
+        self.queries: tuple[Query[Any], ...] = (self.entitlements, self.days, self.closed)
 
 
 def last_status_at(connection: Connection) -> datetime | None:

@@ -7,7 +7,7 @@ newer one, whoever brings it. Where the platform's own constraints refuse an ass
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
@@ -182,13 +182,8 @@ class Stored:
 
     def __iadd__(self, other: Stored) -> Self:
         """Add what became of others."""
-        self.updated += other.updated
-        self.unchanged += other.unchanged
-        self.deleted += other.deleted
-        self.failed += other.failed
-        self.locked += other.locked
-        self.from_future += other.from_future
-        self.statuses_lost += other.statuses_lost
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
         return self
 
 

@@ -151,7 +151,7 @@ def key_of(config: Config) -> str | None:
 
 
 class RateLimiter:
-    """Slots for one process: `pause(seconds)` sleeps, and may raise to end the run."""
+    """Slots for one process: `pause(seconds)` sleeps, or does something of use, and may raise to end the run."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class RateLimiter:
         self._host = host
         self.rules = rules
         self._lane = lane
-        self._pause = pause
+        self.pause = pause
         self._refusals = 0
 
     def acquire(
@@ -209,7 +209,7 @@ class RateLimiter:
                 if answer["wait_seconds"] > 0:
                     whole = max((turn_at or 0) - time.monotonic(), answer["wait_seconds"])
                     log.info("waiting %.0f s for a call", whole, extra={"counts_down": True})
-                    self._pause(answer["wait_seconds"])
+                    self.pause(answer["wait_seconds"])
                 # What was granted for later, without a slot, is void after a refusal meanwhile.
                 if answer["verdict"] == "granted" and refusals == self._refusals:
                     slot = self._slot(answer, asked_at, time.monotonic() - started, calls)

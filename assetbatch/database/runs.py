@@ -239,11 +239,6 @@ def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
         )
 
 
-def record_calls(connection: Connection, calls: Sequence[CallRecord]) -> None:
-    """Write down calls."""
-    connection.ask(recording(calls))
-
-
 def recording(calls: Sequence[CallRecord]) -> Query[int]:
     """Write down calls: of one that brought something, in the transaction that stores it."""
     return Query(RECORD_CALLS, columns(CallRecord, calls), lambda cursor: cursor.rowcount, found_by=RECORDED_CALLS)

@@ -21,10 +21,10 @@ from assetbatch.jobs.bars import MOST_AT_ONCE, Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.entitlements import Entitlements
-from assetbatch.jobs.run import perform, renewal_seconds, skipped, unknown_tickers
+from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Worker
-from assetbatch.model import Span
+from assetbatch.model import RunStatus, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -160,10 +160,9 @@ def backfill(
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        entitlements = Entitlements(run.connection, run.config, run.clock, run_id=run.id)
         calls = Calls(run, Lane.QUEUE, clients=MOST_AT_ONCE if run.config.calls_per_window is None else 1)
         known = bar_absences.release(run.connection, list(foreseen.spans), now=run.clock.now())
-        work = SpanBars(run, calls, entitlements, foreseen.spans, refetch=refetch, known_refused=known)
+        work = SpanBars(run, calls, foreseen.spans, refetch=refetch, known_refused=known)
         began = time.monotonic()
 
         def tell() -> None:
@@ -172,7 +171,7 @@ def backfill(
             seconds = max(foreseen.seconds - (time.monotonic() - began), seconds_for(left, run.config))
             progress(Progress(work.todo[0], bars.stored, made, left, seconds))
 
-        bars = Bars(run, calls, entitlements, work, progress=tell)
+        bars = Bars(run, calls, work, progress=tell)
         calls.warm_up()
         Worker(run, calls, [bars], begin_until=began + limit).work()
         return _result(run, bars, foreseen)
@@ -188,14 +187,14 @@ def backfill(
             refetch=refetch,
         )
         if not left.calls:
-            return replace(run.result(), calls_foreseen=foreseen.calls)
+            return run.result(calls_foreseen=foreseen.calls)
         holder = Lease(run.connection, JOB).holder()
         words = (
             f"another backfill{f' ({holder})' if holder else ''} was still going after {wait_seconds:g} s, and nothing"
             " was fetched: it goes on; start this one again later, or let it wait longer with --wait SECONDS"
         )
-        result = replace(skipped(run), exit_code=EXIT_BUSY, calls_foreseen=foreseen.calls)
-        return replace(result, warnings=(*result.warnings, words))
+        result = run.result(calls_foreseen=foreseen.calls, warnings=[words])
+        return replace(result, status=RunStatus.SKIPPED, exit_code=EXIT_BUSY)
 
     return perform(
         JOB,
@@ -214,9 +213,9 @@ def _result(run: Run, bars: Bars[SpanBars], foreseen: Foreseen) -> RunResult:
     kinds = [one.kind for one in work.given_up]
     if work.ended_by is not None:
         kinds.append(work.ended_by.kind)
-    result = run.result(kinds, anything_stored=bool(bars.assets))
-    return replace(
-        result,
+    return run.result(
+        kinds,
+        anything_stored=bool(bars.assets),
         updated=tuple(sorted(bars.assets)),
         deferred=tuple(sorted(work.todo, key=list(foreseen.spans).index)),
         failed=tuple(work.given_up),
@@ -224,7 +223,7 @@ def _result(run: Run, bars: Bars[SpanBars], foreseen: Foreseen) -> RunResult:
         calls_foreseen=foreseen.calls,
         changed=tuple(work.changed),
         ended_by=work.ended_by,
-        warnings=(*result.warnings, *_warnings(run, foreseen, work.unknown)),
+        warnings=_warnings(run, foreseen, work.unknown),
     )
 
 

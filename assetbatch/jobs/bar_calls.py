@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars import state as bars
-from assetbatch.database.rate_limit import rules_of
 from assetbatch.model import Call, CallKind, Span
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from assetbatch.database.bars.pages import StoredBars
     from assetbatch.database.bars.state import Claimed
     from assetbatch.failures import CallError
-    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.wanted import Wanted
     from assetbatch.model import Bar, Trouble
@@ -91,12 +89,11 @@ class BarWork(Protocol):
 class BarLeases:
     """The leases that one run takes on assets' bars, and what is missing of them."""
 
-    def __init__(self, run: Run, entitlements: Entitlements, wanted: Wanted, *, at_once: bool = False) -> None:
+    def __init__(self, run: Run, wanted: Wanted, *, at_once: bool = False) -> None:
         self._run = run
-        self._entitlements = entitlements
         self._wanted = wanted
         self._at_once = at_once
-        self.seconds = rules_of(run.config).hold_seconds
+        self.seconds = run.rules.hold_seconds
         # Since when there are partitions.
         self._partitions: datetime | None = None
 
@@ -138,6 +135,6 @@ class BarLeases:
             symbol,
             Span(since, until),
             now=self._run.clock.now(),
-            told=self._entitlements.told,
+            told=self._run.entitlements.told,
             at_once=self._at_once,
         )

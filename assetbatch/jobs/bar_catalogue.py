@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from assetbatch.database.bars.state import Claimed
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
-    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
     from assetbatch.model import AssetType, Bar, Trouble
 
@@ -42,13 +41,13 @@ SCAN_SECONDS = 1.0
 class CatalogueBars:
     """The calls for bars that a run may make. `symbols`: only for the newest of these; None: of all, and for holes."""
 
-    def __init__(self, run: Run, entitlements: Entitlements, *, symbols: list[str] | None = None) -> None:
+    def __init__(self, run: Run, *, symbols: list[str] | None = None) -> None:
         self._run = run
-        self._entitlements = entitlements
+        self._entitlements = run.entitlements
         self._symbols = symbols
-        self.wanted = Wanted(run.config, entitlements, run.clock)
+        self.wanted = Wanted(run.config, run.entitlements, run.clock)
         self.ended_by: Trouble | None = None
-        self._leases = BarLeases(run, entitlements, self.wanted)
+        self._leases = BarLeases(run, self.wanted)
         self._due: deque[str] = deque()
         self._holed: deque[str] = deque()
         self._listed_at: float | None = None
@@ -89,7 +88,7 @@ class CatalogueBars:
     def _list_due(self) -> None:
         limits = [
             limit
-            for limit in self.wanted.limits(catalogue.frequencies(self._run.connection))
+            for limit in self.wanted.limits(self._run.connection.answer(catalogue.frequencies()))
             if limit[1].asset_type not in self._not_yet
         ]
         now = self._run.clock.now()

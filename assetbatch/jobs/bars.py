@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls, Landed
-    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
     from assetbatch.model import Call
     from assetbatch.provider.results import Page
@@ -66,14 +65,13 @@ class Bars(Source, Generic[W]):
         self,
         run: Run,
         calls: Calls,
-        entitlements: Entitlements,
         work: W,
         *,
         progress: Callable[[], object] = lambda: None,
     ) -> None:
         self._run = run
         self._calls = calls
-        self._entitlements = entitlements
+        self._entitlements = run.entitlements
         self._progress = progress
         self.work = work
         self.assets: set[str] = set()
@@ -173,7 +171,7 @@ class Bars(Source, Generic[W]):
 
     def _locked(self, one: BarCall, record: CallRecord, words: str) -> None:
         """Ask for the bars of an asset again later whose rows another transaction keeps."""
-        runs.record_calls(self._run.connection, [record])
+        self._run.connection.ask(runs.recording([record]))
         log.info("bars of %s are not stored: %s", one.claimed.track.asset.symbol, words)
         self._put_off(one, FailureKind.LOCKED, words)
         self.work.refused(one, StoredBars(0, ((one.span.since, words),), FailureKind.LOCKED, is_any_taken=False))

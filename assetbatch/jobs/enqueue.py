@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from assetbatch import planner
@@ -10,9 +9,7 @@ from assetbatch.database import catalogue
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.queue.enqueue import enqueue
 from assetbatch.database.rate_limit import key_of
-from assetbatch.jobs import entitlements
 from assetbatch.jobs.claims import step_seconds
-from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.run import perform
 from assetbatch.model import Role
 from assetbatch.planner import Mode
@@ -34,15 +31,14 @@ def enqueue_secondary(
     start: Start, *, source: str, symbols: Sequence[str] | None = None, due_or_not: bool = False
 ) -> RunResult:
     """Enqueue the assets of `source` (config or database) that are due, or all of them; `symbols`: only these."""
-    remembered, is_as_configured = entitlements.remembered(start), catalogue.is_as_configured(start.config.assets)
-    frequencies = catalogue.all_frequencies()
+    is_as_configured, frequencies = catalogue.is_as_configured(start.config.assets), catalogue.frequencies()
 
     def work(run: Run) -> RunResult:
         config, connection = run.config, run.connection
         if not is_as_configured.answer:
             catalogue.sync_with_config(connection, config.assets)
             connection.ask(frequencies)
-        seen = Entitlements(connection, config, run.clock, remembered=remembered)
+        seen = run.entitlements
 
         def served_before(update_frequency_seconds: int, market: Market) -> datetime:
             return planner.served_before(update_frequency_seconds, market, run.clock.started_at)
@@ -60,11 +56,7 @@ def enqueue_secondary(
             plan=config.plan,
             key=key_of(config),
         )
-        return replace(
-            run.result(),
-            enqueued=enqueued,
-            warnings=tuple(_warnings(run, enqueued, symbols or (), source)),
-        )
+        return run.result(enqueued=enqueued, warnings=_warnings(run, enqueued, symbols or (), source))
 
     return perform(
         ENQUEUE_SECONDARY.name,
@@ -72,7 +64,7 @@ def enqueue_secondary(
         work,
         max_seconds=MAX_SECONDS,
         lease_seconds=LEASE_SECONDS,
-        needs=[*remembered.queries, is_as_configured, frequencies],
+        needs=[is_as_configured, frequencies],
         looks_at_queue=True,
     )
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.failures import CallError
     from assetbatch.jobs.clock import Clock
-    from assetbatch.jobs.run import Start
     from assetbatch.model import Asset, Call, Failure
+    from assetbatch.planner import Candidate
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,6 @@ OUTCOMES = {
 BEYOND_THE_PLAN = frozenset({FailureKind.NOT_ENTITLED, FailureKind.TIMEFRAME, FailureKind.NOT_YET})
 
 
-def remembered(start: Start) -> Remembered:
-    """Ask what is remembered as a run begins; it answers what a `Entitlements` begins with."""
-    return Remembered(key=key_of(start.config) or "", plan=start.config.plan, now=start.started_at)
-
-
 class Turn(Enum):
     """Whose turn it is to ask for a finished day."""
 
@@ -62,7 +57,7 @@ class Turn(Enum):
 
 
 class Entitlements:
-    """What one run may ask for now. `run_id` None: somebody who only looks. `remembered` has been read already."""
+    """What one run may ask for now. `run_id` None: somebody who only looks. What is `remembered` is read by then."""
 
     def __init__(
         self,
@@ -78,27 +73,34 @@ class Entitlements:
         self._config = config
         self._clock = clock
         self._key = key_of(config) or ""
-        self._found: dict[Access, Entitlement] = {}
         self._lease: remembering.DayLease | None = None
-        self.days: planner.Days = {}
         self.known: set[str] = set()
         """Symbols that had a row in the platform's table when their market was asked for."""
         self._believed: set[str] = set()
-        if remembered is None:
-            self.look()
-        else:
-            self._know(remembered)
+        self._remembered = remembered or self._look()
 
     def look(self) -> None:
         """Read what is remembered, of this run and of others."""
-        remembered = Remembered(key=self._key, plan=self._config.plan, now=self._clock.now())
-        self._connection.ask(*remembered.queries)
-        self._know(remembered)
+        self._remembered = self._look()
 
-    def _know(self, remembered: Remembered) -> None:
-        self._found = remembered.entitlements.answer
-        self.days = remembered.days.answer
-        self._closed = remembered.closed.answer
+    def _look(self) -> Remembered:
+        found = Remembered(key=self._key, plan=self._config.plan, now=self._clock.now())
+        self._connection.ask(*found.queries)
+        return found
+
+    @property
+    def _found(self) -> dict[Access, Entitlement]:
+        return self._remembered.entitlements.answer
+
+    @property
+    def days(self) -> planner.Days:
+        """What is known of the last days of each market."""
+        return self._remembered.days.answer
+
+    @property
+    def closed(self) -> frozenset[AssetType]:
+        """Markets that the vendor said are closed, within the last hour: a holiday that market hours do not know."""
+        return self._remembered.closed.answer
 
     @property
     def told(self) -> str:
@@ -120,6 +122,11 @@ class Entitlements:
             return ""
         words = planner.contradicted(config.plan, refused) + planner.reasons(refused)
         return f"{words}. Lapsed payment? `assetbatch probe` asks again at once"
+
+    def plan(self, candidates: Sequence[Candidate], at: datetime) -> planner.Plan:
+        """Return the fewest calls that bring what is newer at a time, for assets in their order of importance."""
+        size = self._config.settings.provider.batch_size
+        return planner.plan(candidates, mode=self.mode, batch_size=size, now=at, days=self.days, closed=self.closed)
 
     def unknown(self, failed: Sequence[Failure]) -> list[Failure]:
         """Return those failures that are about tickers which the vendor left out of each finished day so far.
@@ -149,15 +156,10 @@ class Entitlements:
         """Why no prices can be asked for at all."""
         return None if self.mode is Mode.LIVE else self.refusal(Access.DAILY)
 
-    @property
-    def closed(self) -> frozenset[AssetType]:
-        """Markets that the vendor said are closed, within the last hour: a holiday that market hours do not know."""
-        return self._closed
-
     def excuses(self, asset: Asset, kind: FailureKind) -> bool:
         """Return whether a live answer without a price is no failure, since the asset's market rests."""
         return kind in WITHOUT_PRICE and (
-            asset.asset_type in self._closed
+            asset.asset_type in self.closed
             or not market_hours.is_open(market_hours.market_of(asset), self._clock.now())
         )
 

@@ -126,14 +126,8 @@ class _Forecaster:
         )
 
     def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
-        plan = planner.plan(
-            self._connection.answer(catalogue.candidates(self._config.priority_assets)),
-            mode=self._entitlements.mode,
-            batch_size=self._config.settings.provider.batch_size,
-            now=at,
-            days=self._entitlements.days,
-            closed=self._entitlements.closed,
-        )
+        known = self._connection.answer(catalogue.candidates(self._config.priority_assets))
+        plan = self._entitlements.plan(known, at)
         for kind in dict.fromkeys(call.kind for call in plan.calls):
             own = [call for call in plan.calls if call.kind is kind]
             yield ForeseenCalls(
@@ -149,7 +143,7 @@ class _Forecaster:
         """Tell what follows from what `enqueue-secondary` is going to put on the queue the next time."""
         limits = [
             (seconds, market, planner.served_before(seconds, market, at))
-            for seconds in catalogue.frequencies(self._connection)
+            for seconds in self._connection.answer(catalogue.frequencies())
             for market in Market
         ]
         yield from self._secondary(at, forecast.due(self._connection, limits, self._days))
@@ -180,7 +174,7 @@ class _Forecaster:
             return [], 0
         symbols = [asset.symbol for asset in catalogue.enabled_assets(connection)]
         looked_at, now = symbols[:MOST_SCANNED], clock.now()
-        limits = wanted.limits(catalogue.frequencies(connection))
+        limits = wanted.limits(connection.answer(catalogue.frequencies()))
         due = set(bars.due(connection, limits, symbols=looked_at, now=now, limit=len(looked_at)))
         scanned = set(bar_holes.next_to_scan(connection, scanned_before=now, now=now, limit=len(symbols)))
         found = []

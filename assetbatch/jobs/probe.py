@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from assetbatch.database.rate_limit import Lane, rules_of
 from assetbatch.failures import POLICIES, CallError, FailureKind
 from assetbatch.jobs.calls import Calls
-from assetbatch.jobs.entitlements import BEYOND_THE_PLAN, Entitlements
+from assetbatch.jobs.entitlements import BEYOND_THE_PLAN
 from assetbatch.jobs.run import Start, perform
 from assetbatch.markets import TRAITS, without_prefix
 from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
@@ -102,7 +102,6 @@ class _Probe:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._entitlements = Entitlements(run.connection, run.config, run.clock)
         self._calls = Calls(run, Lane.QUEUE)
         self._no_call_after = time.monotonic() + longest_seconds(run.config)
         self._allowed: set[Access] = set()
@@ -117,9 +116,11 @@ class _Probe:
         quotes = self._quotes(assets)
         markets = [self._market(asset, quotes[asset.symbol]) for asset in assets]
         for access in self._allowed | self._refused.keys():
-            self._entitlements.remember(access, allowed=access in self._allowed, reason=self._refused.get(access, ""))
+            self._run.entitlements.remember(
+                access, allowed=access in self._allowed, reason=self._refused.get(access, "")
+            )
         for one in markets:
-            self._entitlements.revive(
+            self._run.entitlements.revive(
                 one.market, prices=bool(one.quotes), bars=bool(one.todays_bars), history=bool(one.long_history)
             )
         return Probed(self._run.config.plan, tuple(markets), self._run.cost.calls_used)

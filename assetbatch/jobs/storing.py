@@ -61,7 +61,7 @@ def write_with_records(connection: Connection, write: Callable[..., T], records:
         with connection.transaction():
             written = write(carefully=carefully)
             if records:
-                runs.record_calls(connection, records)
+                connection.ask(runs.recording(records))
             return written
 
     return carefully(attempt)

@@ -163,7 +163,7 @@ def read_reference(
         for market in [asset.asset_type] if asset else markets:
             call = Call(CallKind.TICKERS, (asset,) if asset else (), market=market)
             for page in _pages(calls, call, no_call_after):
-                names.update((ticker.ticker, ticker.name) for ticker in page.tickers)
+                names.update(page.names)
         return run.result()
 
     result = perform(JOB, Start(config, connection, host, stop), work, max_seconds=MAX_SECONDS)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from assetbatch.bar_series import BarSeries
     from assetbatch.failures import FailureKind
-    from assetbatch.model import AssetType, Quote
+    from assetbatch.model import Quote
 
 
 @dataclass(slots=True)
@@ -36,23 +36,8 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class MarketsOpen:
-    """Which markets the vendor says are open; one that it does not mention is not there."""
-
-    markets: dict[AssetType, bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Ticker:
-    """One ticker of the reference list."""
-
-    ticker: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class TickerPage:
-    """A page of the reference list; `next_page` is empty on the last."""
+    """A page of the reference list: the names of its tickers; `next_page` is empty on the last."""
 
-    tickers: tuple[Ticker, ...]
+    names: dict[str, str]
     next_page: str

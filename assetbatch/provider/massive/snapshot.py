@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.model import Asset, Call
-    from assetbatch.provider.answers import Document
+    from assetbatch.provider.documents import Document
 
 
 @dataclass(frozen=True, slots=True)
