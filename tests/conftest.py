@@ -27,7 +27,7 @@ from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 TEMPLATE = "template_assetbatch"
 API_KEY = "sandbox-key-5QkT"
@@ -195,6 +195,13 @@ def redis_server() -> Iterator[RedisServer]:
     server.stop()
 
 
+def ran(
+    command: Sequence[str | Path], *, timeout: float | None = 60, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever its exit code."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+
+
 @dataclass
 class Commands:
     """Runs `assetbatch` as a user does: a subprocess in a folder of its own, with nothing but the environment given."""
@@ -221,16 +228,8 @@ class Commands:
         return self.python("-m", "assetbatch", *arguments, timeout=timeout, **environment)
 
     def python(self, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env=self._whole(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        whole = self._whole(environment)
+        return ran([sys.executable, *arguments], timeout=timeout, cwd=self.folder, env=whole, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
     from assetbatch.sandbox.server import Sandbox
-    from tests.conftest import Commands
+    from tests.conftest import Commands, ran
 
 CONFIG = """
 batch:
@@ -140,15 +140,11 @@ def test_a_csv_is_stored_whole_or_not_at_all(user: Commands, connection: Connect
     }
     assert len(sandbox.arrivals) == 4  # a page of each market, twice
 
-    run = subprocess.run(
+    run = ran(
         [sys.executable, "-m", "assetbatch", "symbols", "import", "-", "--no-check", "--json"],
         cwd=user.folder,
         env=user.environment,
         input="symbol,polygon_ticker\nADAUSD,X:ADAUSD\nX,Y\n",
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
     )
     assert run.returncode == 2
     assert [fault["place"] for fault in json.loads(run.stdout)["faults"]] == ["stdin:3"]
@@ -200,15 +196,8 @@ def at_a_terminal(user: Commands, answer: str, *arguments: str) -> subprocess.Co
     ours, theirs = pty.openpty()
     try:
         os.write(ours, f"{answer}\n".encode())
-        return subprocess.run(
-            [sys.executable, "-m", "assetbatch", *arguments],
-            cwd=user.folder,
-            env=user.environment,
-            stdin=theirs,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+        return ran(
+            [sys.executable, "-m", "assetbatch", *arguments], cwd=user.folder, env=user.environment, stdin=theirs
         )
     finally:
         os.close(ours)
@@ -248,14 +237,11 @@ def test_a_spreadsheet_is_imported_and_what_it_says_twice_is_told(
     file.write_bytes("\r\n".join(rows).encode("utf-16"))
 
     with file.open("rb") as stdin:
-        done = subprocess.run(
+        done = ran(
             [sys.executable, "-m", "assetbatch", "symbols", "import", "-" if place == "stdin" else file.name],
             cwd=user.folder,
             env=user.environment,
             stdin=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
         )
 
     assert (done.returncode, done.stdout) == (0, "2 added: ADAUSD, SOLUSD\n")

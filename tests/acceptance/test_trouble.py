@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from assetbatch.cli import trouble_state as told
-from tests.conftest import API_KEY
+from tests.conftest import API_KEY, ran
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,14 +224,10 @@ def test_an_early_end_tells_what_waits_on_the_queue_where_that_has_a_part_in_it(
 def test_a_stream_that_is_closed_is_no_trouble(
     commands: Commands, connection: Connection, closed: str, arguments: tuple[str, ...], key: str, exit_code: int
 ) -> None:
-    done = subprocess.run(
+    done = ran(
         ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "assetbatch", *arguments],
         cwd=commands.folder,
         env=commands.environment | {"POLYGON_API_KEY": key, "XDG_STATE_HOME": str(commands.folder)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
     )
 
     assert (done.returncode, "Traceback" in done.stderr) == (exit_code, False)
