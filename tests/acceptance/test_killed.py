@@ -277,8 +277,8 @@ def test_containers_of_one_host_never_take_each_others_leases_for_dead(
 ) -> None:
     running = hanging("backfill", *DAYS)
     # The same host's name and boot; its pids are not to be seen from there.
-    done = ran(["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "assetbatch", "backfill", *DAYS,
-         "--wait", "1", "--json"], cwd=commands.folder, env=commands._whole({}))  # fmt: skip
+    alone = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "assetbatch"]
+    done = ran([*alone, "backfill", *DAYS, "--wait", "1", "--json"], cwd=commands.folder, env=commands._whole({}))
     if "unshare" in done.stderr:
         pytest.skip("no right to make a namespace")
 

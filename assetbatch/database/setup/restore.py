@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.database import ahead
-from assetbatch.database.retries import repeated
+from assetbatch.database.retries import in_transaction
 from assetbatch.database.rows import value
 
 if TYPE_CHECKING:
@@ -120,19 +120,18 @@ def mend(connection: Connection, *, key: str | None, rules: Rules, max_age_minut
     """
 
     def work() -> Restored:
-        with connection.transaction():
-            items = connection.execute(RELEASE_ITEMS).rowcount
-            events = connection.execute(DROP_EVENTS, {"max_age_minutes": max_age_minutes}).rowcount
-            bars = connection.execute(RELEASE_BARS).rowcount
-            days = connection.execute(RELEASE_DAYS).rowcount
-            leases = connection.execute(RELEASE_LEASES).rowcount
-            refusals = connection.execute(FORGET_REFUSALS).rowcount
-            times = ahead.set_back(connection)
-            mended = value(connection.execute(SET_SEQUENCES))
-            blocked_until, keys = _block(connection, key, rules)
+        items = connection.execute(RELEASE_ITEMS).rowcount
+        events = connection.execute(DROP_EVENTS, {"max_age_minutes": max_age_minutes}).rowcount
+        bars = connection.execute(RELEASE_BARS).rowcount
+        days = connection.execute(RELEASE_DAYS).rowcount
+        leases = connection.execute(RELEASE_LEASES).rowcount
+        refusals = connection.execute(FORGET_REFUSALS).rowcount
+        times = ahead.set_back(connection)
+        mended = value(connection.execute(SET_SEQUENCES))
+        blocked_until, keys = _block(connection, key, rules)
         return Restored(blocked_until, keys, events, refusals, items, bars, days, leases, mended, times)
 
-    return repeated(work)
+    return in_transaction(connection, work)
 
 
 def _block(connection: Connection, key: str | None, rules: Rules) -> tuple[datetime | None, int]:
