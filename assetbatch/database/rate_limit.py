@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -42,9 +42,9 @@ ACQUIRE = """
 select verdict, token, ticket, wait_seconds, calls_in_window
 from assetbatch.acquire_slot(
   %(key)s, %(host)s,
-  %(max_calls)s::int, %(window)s::float8, %(margin)s::float8, %(spacing)s::float8, %(calls_per_second)s::float8,
-  %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8, %(calls_after)s::int, %(calls)s::int,
-  %(token)s::uuid
+  %(max_calls)s::int, %(window_seconds)s::float8, %(margin_seconds)s::float8, %(min_spacing_seconds)s::float8,
+  %(max_calls_per_second)s::float8, %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8,
+  %(calls_after)s::int, %(calls)s::int, %(token)s::uuid
 )
 """
 
@@ -249,14 +249,10 @@ class RateLimiter:
         renewing = None if lease is None else lease.renewing(lasting=self.rules.hold_seconds)
         asking = Query(
             ACQUIRE,
-            {
+            asdict(self.rules)
+            | {
                 "key": self._key,
                 "host": self._host,
-                "max_calls": self.rules.max_calls,
-                "window": self.rules.window_seconds,
-                "margin": self.rules.margin_seconds,
-                "spacing": self.rules.min_spacing_seconds,
-                "calls_per_second": self.rules.max_calls_per_second,
                 "hold": self.rules.hold_seconds,
                 "lane": self._lane,
                 "ticket": ticket,

@@ -134,15 +134,8 @@ class CatalogueBars:
         span, until = self.wanted.newest(track), self.wanted.until(market_hours.market_of(track.asset))
         if span is None and until is not None:
             # The platform itself has stored them: what is missing before them is a hole.
-            now = self._run.clock.now()
-            bars.finish(
-                self._run.connection,
-                claimed,
-                asked_until=until,
-                asked_at=now,
-                source_minutes=track.source_minutes,
-                source_told_at=track.source_told_at,
-            )
+            learned = bars.Learned(track.source_minutes, track.source_told_at, until, asked_at=self._run.clock.now())
+            bars.finish(self._run.connection, claimed, learned)
         return span
 
     def _hole(self, claimed: Claimed) -> Span | None:

@@ -124,14 +124,10 @@ class Bars(Source, Generic[W]):
         if self._has_minutes_only(one, page):
             log.info("%s has no 5-minute bars: asking for 1-minute bars", asset.symbol)
             told_twice = one.claimed.track.source_told_at is not None
+            learned = bars.Learned(1) if told_twice else bars.Learned(5, one.asked_at)
             write_with_records(
                 self._run.connection,
-                lambda **_: bars.finish(
-                    self._run.connection,
-                    one.claimed,
-                    source_minutes=1 if told_twice else 5,
-                    source_told_at=None if told_twice else one.asked_at,
-                ),
+                lambda **_: bars.finish(self._run.connection, one.claimed, learned),
                 [record],
             )
             self.work.anew(one)
@@ -239,16 +235,15 @@ class Bars(Source, Generic[W]):
         has_any = track.watermark is not None or found.has_final
         is_built = has_any and one.call.minutes == 1
         rechecked = track.watermark is None or one.span.since < track.watermark
-        bars.finish(
-            self._run.connection,
-            one.claimed,
-            asked_until=found.until if one.newest else None,
-            asked_at=one.asked_at if one.newest and found.whole else None,
-            rechecked_at=one.asked_at if one.newest and rechecked else None,
+        learned = bars.Learned(
             # Remembered as soon as one was found.
             source_minutes=track.source_minutes if has_any else 5,
             source_told_at=track.source_told_at or one.asked_at if is_built and track.source_minutes == 5 else None,
+            asked_until=found.until if one.newest else None,
+            asked_at=one.asked_at if one.newest and found.whole else None,
+            rechecked_at=one.asked_at if one.newest and rechecked else None,
         )
+        bars.finish(self._run.connection, one.claimed, learned)
 
     def failed(self, one: Landed, error: CallError) -> Aftermath:
         """Decide what follows from a page that did not come."""

@@ -7,7 +7,7 @@ again. What is settled is final: below `asked_until` there is no open bar.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -155,6 +155,17 @@ class Claimed:
         return {"symbol": self.track.asset.symbol, "token": self.token}
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a call has told of an asset's bars, beside them; None: nothing new, but of `source_told_at`."""
+
+    source_minutes: int
+    source_told_at: datetime | None = None
+    asked_until: datetime | None = None
+    asked_at: datetime | None = None
+    rechecked_at: datetime | None = None
+
+
 def due(
     connection: Connection,
     limits: Sequence[tuple[int, Market, datetime, datetime]],
@@ -262,28 +273,9 @@ def hold(connection: Connection, claimed: Claimed) -> bool:
     return connection.execute(HOLD, claimed.key).fetchone() is not None
 
 
-def finish(
-    connection: Connection,
-    claimed: Claimed,
-    *,
-    asked_until: datetime | None = None,
-    asked_at: datetime | None = None,
-    rechecked_at: datetime | None = None,
-    source_minutes: int,
-    source_told_at: datetime | None = None,
-) -> None:
-    """Note what a call brought, and let another run ask."""
-    connection.execute(
-        FINISH,
-        claimed.key
-        | {
-            "asked_until": asked_until,
-            "asked_at": asked_at,
-            "rechecked_at": rechecked_at,
-            "source_minutes": source_minutes,
-            "source_told_at": source_told_at,
-        },
-    )
+def finish(connection: Connection, claimed: Claimed, learned: Learned) -> None:
+    """Note what a call has told, and let another run ask."""
+    connection.execute(FINISH, claimed.key | asdict(learned))
 
 
 def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:

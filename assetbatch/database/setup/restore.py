@@ -9,7 +9,7 @@ its way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from assetbatch.database import ahead
@@ -81,8 +81,8 @@ FORGET_REFUSALS = "delete from assetbatch.entitlements where not allowed"
 # A key that the backup does not know takes over what it knows of the others.
 ADOPT_KEY = """
 select assetbatch.adopt_key(
-  %(key)s, %(max_calls)s::int, make_interval(secs => %(window)s), make_interval(secs => %(margin)s),
-  make_interval(secs => %(spacing)s)
+  %(key)s, %(max_calls)s::int, make_interval(secs => %(window_seconds)s), make_interval(secs => %(margin_seconds)s),
+  make_interval(secs => %(min_spacing_seconds)s)
 )
 """
 
@@ -137,16 +137,7 @@ def mend(connection: Connection, *, key: str | None, rules: Rules, max_age_minut
 def _block(connection: Connection, key: str | None, rules: Rules) -> tuple[datetime | None, int]:
     """Block all keys for one window; return until when, and how many they are."""
     if key is not None:
-        connection.execute(
-            ADOPT_KEY,
-            {
-                "key": key,
-                "max_calls": rules.max_calls,
-                "window": rules.window_seconds,
-                "margin": rules.margin_seconds,
-                "spacing": rules.min_spacing_seconds,
-            },
-        )
+        connection.execute(ADOPT_KEY, asdict(rules) | {"key": key})
     connection.execute(LOCK_KEYS)
     cooldown = rules.window_seconds + rules.margin_seconds
     rows = connection.execute(BLOCK_KEYS, {"cooldown": cooldown}).fetchall()
