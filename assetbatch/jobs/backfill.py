@@ -11,7 +11,6 @@ from assetbatch import bars as core
 from assetbatch import market_hours
 from assetbatch.database import catalogue
 from assetbatch.database.bars import absences as bar_absences
-from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane
 from assetbatch.database.setup import schema
@@ -100,7 +99,7 @@ def foresee(
     """
     clock = Clock(schema.check(connection))
     entitlements = Entitlements(connection, config, clock)
-    wanted = Wanted(config, entitlements, clock)
+    wanted = Wanted(entitlements)
     assets = catalogue.enabled_assets(connection, symbols)
     unknown = catalogue.unknown_tickers(connection, symbols)
     spans: dict[str, Span] = {}
@@ -115,19 +114,11 @@ def foresee(
             continue
         span = Span(wanted.since(since), min(core.floor(until), reach) if until else reach)
         all_wanted[asset.symbol] = span
-        missing = [span]
+        missing = [span] if span.since < span.until else []
         if not refetch:
             # Who asks for it may have mended what was refused: nothing is put off.
-            missing = bar_holes.holes(
-                connection,
-                asset.symbol,
-                span,
-                now=clock.now(),
-                told=entitlements.told,
-                held=timedelta(0),
-                at_once=True,
-            )
-        if span.since < span.until and missing:
+            missing = wanted.holes(asset.symbol, span.since, span.until, held=timedelta(0), at_once=True)
+        if missing:
             spans[asset.symbol] = span
             calls += core.calls_for(missing, market_hours.market_of(asset))
     return Foreseen(

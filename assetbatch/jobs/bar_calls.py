@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars import state as bars
 from assetbatch.model import Call, CallKind, Span
 
@@ -87,12 +86,11 @@ class BarWork(Protocol):
 
 
 class BarLeases:
-    """The leases that one run takes on assets' bars, and what is missing of them."""
+    """The leases that one run takes on assets' bars."""
 
-    def __init__(self, run: Run, wanted: Wanted, *, at_once: bool = False) -> None:
+    def __init__(self, run: Run, wanted: Wanted) -> None:
         self._run = run
         self._wanted = wanted
-        self._at_once = at_once
         self.seconds = run.rules.hold_seconds
         # Since when there are partitions.
         self._partitions: datetime | None = None
@@ -124,17 +122,3 @@ class BarLeases:
         track, now = claimed.track, self._run.clock.now()
         minutes = 5 if newest and track.is_doubtful(now) else track.minutes
         return BarCall(Call(CallKind.BARS, (track.asset,), span=span, minutes=minutes), claimed, newest, now)
-
-    def holes(self, symbol: str, since: datetime, until: datetime | None) -> list[Span]:
-        """Return where bars are missing, as far as they are kept."""
-        since = max(since, self._wanted.kept_since() or since)
-        if until is None or until <= since:
-            return []
-        return bar_holes.holes(
-            self._run.connection,
-            symbol,
-            Span(since, until),
-            now=self._run.clock.now(),
-            told=self._run.entitlements.told,
-            at_once=self._at_once,
-        )

@@ -45,7 +45,7 @@ class CatalogueBars:
         self._run = run
         self._entitlements = run.entitlements
         self._symbols = symbols
-        self.wanted = Wanted(run.config, run.entitlements, run.clock)
+        self.wanted = Wanted(run.entitlements)
         self.ended_by: Trouble | None = None
         self._leases = BarLeases(run, self.wanted)
         self._due: deque[str] = deque()
@@ -111,7 +111,7 @@ class CatalogueBars:
             for symbol in symbols:
                 if time.monotonic() - began >= self._scan_seconds:
                     break
-                if symbol in known and self._leases.holes(symbol, *known[symbol]):
+                if symbol in known and self.wanted.holes(symbol, *known[symbol]):
                     self._holed.append(symbol)
                 else:
                     bar_holes.mark_scanned(run.connection, symbol, run.clock.now())
@@ -140,7 +140,7 @@ class CatalogueBars:
 
     def _hole(self, claimed: Claimed) -> Span | None:
         track = claimed.track
-        span = core.next_hole(self._leases.holes(track.asset.symbol, track.wanted_since, track.asked_until))
+        span = core.next_hole(self.wanted.holes(track.asset.symbol, track.wanted_since, track.asked_until))
         # A hole that its call has left as it was is left to the next run, whatever the cause.
         if span is None or span == self._last_holes.get(track.asset.symbol):
             bar_holes.mark_scanned(self._run.connection, track.asset.symbol, self._run.clock.now())

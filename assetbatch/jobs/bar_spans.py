@@ -55,9 +55,9 @@ class SpanBars:
         self._spans = dict(spans)
         self._refetch = refetch
         self._known_refused = known_refused
-        self.wanted = Wanted(run.config, run.entitlements, run.clock)
+        self.wanted = Wanted(run.entitlements)
         self.ended_by: Trouble | None = None
-        self._leases = BarLeases(run, self.wanted, at_once=True)
+        self._leases = BarLeases(run, self.wanted)
         self._waiting = deque(spans)
         self._last_holes: dict[str, Span] = {}
         # Where the first hole of each begins: a page from there on leaves nothing to look for.
@@ -92,7 +92,7 @@ class SpanBars:
         if self._refetch:
             found = span if span.since < span.until else None
         else:
-            holes = self._leases.holes(symbol, span.since, span.until)
+            holes = self.wanted.holes(symbol, span.since, span.until, at_once=True)
             found = core.next_hole(holes)
             self._oldest[symbol] = holes[0].since if holes else None
         # A hole that its call has left as it was stays as it is.

@@ -18,7 +18,7 @@ from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.markets import Market
-from assetbatch.model import Access, CallKind, Span
+from assetbatch.model import Access, CallKind
 from assetbatch.planner import Mode
 from assetbatch.schedule import DRAIN_QUEUE, ENQUEUE_SECONDARY, RUN_PRIORITY
 
@@ -169,7 +169,7 @@ class _Forecaster:
     def _bars(self, clock: Clock) -> tuple[list[ForeseenBars], int]:
         """Return the calls that bars need of which a job would find them due then; and how many were not looked at."""
         entitlements = Entitlements(self._connection, self._config, clock)
-        wanted, connection = Wanted(self._config, entitlements, clock), self._connection
+        wanted, connection = Wanted(entitlements), self._connection
         if not wanted.enabled or not entitlements.may(Access.BARS):
             return [], 0
         symbols = [asset.symbol for asset in catalogue.enabled_assets(connection)]
@@ -186,10 +186,7 @@ class _Forecaster:
                 continue
             # Behind the newest bars, which come first.
             until = newest.since if newest else until
-            holes = []
-            if until is not None and track.wanted_since < until:
-                span = Span(track.wanted_since, until)
-                holes = bar_holes.holes(connection, symbol, span, now=now, told=entitlements.told)
+            holes = wanted.holes(symbol, track.wanted_since, until)
             calls = core.calls_for(holes, market_hours.market_of(track.asset))
             if newest is not None:
                 # Whether the vendor has bars of 1 minute alone is asked by a call of its own.

@@ -191,7 +191,7 @@ class _Update:
         due = planner.next_due(run.clock.started_at, every)
         served = [replace(candidate, served_at=run.clock.started_at) for candidate in known]
         calls = self._entitlements.plan(served, due).calls
-        bars = len(self._assets) if calls and Wanted(run.config, self._entitlements, run.clock).enabled else 0
+        bars = len(self._assets) if calls and Wanted(self._entitlements).enabled else 0
         return limiter.foreseeing(
             calls=min(len(calls) + bars, len(self._assets)),
             due=due,

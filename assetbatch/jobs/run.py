@@ -242,7 +242,7 @@ def perform(
             result = replace(result, remaining=remaining.answer)
         announcer.announce(at_once=True, opening=opening)
         if may_prune and prunes.answer:
-            retention.prune(connection, days=config.settings.retention_days, lease=pruning)
+            retention.prune(connection, pruning, days=config.settings.retention_days)
     except BaseException as error:
         runs.abandon(connection, begun.run_id, error)
         raise
