@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from assetbatch.database.connection import LOCK_TIMEOUT
 from assetbatch.database.query import Query, command
@@ -124,8 +125,7 @@ def unknown_tickers(connection: Connection, symbols: Sequence[str] | None = None
     return [Failure(row["symbol"], FailureKind(row["error_kind"]), row["error"] or "") for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class OfMarket:
+class OfMarket(Struct, frozen=True):
     """All enabled assets of a market, and the symbols of some of them.
 
     `served`: secondary ones that were served before; `believed`: those that exist, or may rest on a day that lacks

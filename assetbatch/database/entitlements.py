@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from assetbatch.boottime import boot_time
 from assetbatch.database.leases import new_token, release_dead

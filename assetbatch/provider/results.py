@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -13,16 +14,14 @@ if TYPE_CHECKING:
     from assetbatch.model import Quote
 
 
-@dataclass(slots=True)
-class Answers:
+class Answers(Struct):
     """The prices that a call brought, by symbol, and why there is none."""
 
     quotes: dict[str, Quote] = field(default_factory=dict)
     failures: dict[str, tuple[FailureKind, str]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """What one call for bars brought, in the order of time; `more`: the vendor has further ones behind the last.
 
     `invalid` has the times of rows that were no bars, and why; `contradicted` those of which there were several, with
@@ -35,8 +34,7 @@ class Page:
     contradicted: tuple[datetime, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TickerPage:
+class TickerPage(Struct, frozen=True):
     """A page of the reference list: the names of its tickers; `next_page` is empty on the last."""
 
     names: dict[str, str]

@@ -7,10 +7,11 @@ again. What is settled is final: below `asked_until` there is no open bar.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from assetbatch.bars import ONE_PAGE, TOLD_AGAIN, Track
 from assetbatch.database.catalogue import asset_of
@@ -142,8 +143,7 @@ ARE_PARTITIONED = "select from assetbatch.meta where key = 'bars' and value = 'p
 KEEP_PARTITIONS = "select assetbatch.keep_partitions(%(since)s, %(kept_since)s)"
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """The right to ask for one asset's bars, for as long as one call takes."""
 
     track: Track
@@ -155,8 +155,7 @@ class Claimed:
         return {"symbol": self.track.asset.symbol, "token": self.token}
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(Struct, frozen=True):
     """What a call has told of an asset's bars, beside them; None: nothing new, but of `source_told_at`."""
 
     source_minutes: int

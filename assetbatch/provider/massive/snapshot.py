@@ -8,9 +8,10 @@ A row that is no price condemns itself alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
+
+from msgspec import Struct
 
 from assetbatch.failures import FailureKind
 from assetbatch.markets import TRAITS
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from assetbatch.provider.documents import Document
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """Where a kind of snapshot keeps what a quote is made of; by itself, the unified one.
 
     `updated` of a row is not among it: one and the same time, often in the future, for half of the vendor's rows.
