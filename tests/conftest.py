@@ -29,7 +29,7 @@ from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 TEMPLATE = "template_assetbatch"
 API_KEY = "sandbox-key-5QkT"
@@ -195,6 +195,13 @@ def redis_server() -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+def ran(
+    command: Sequence[str | Path], *, timeout: float | None = 60, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever its exit code."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
 
 
 @dataclass

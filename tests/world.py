@@ -155,7 +155,7 @@ def judged(connection: Connection, config: Config, seen: Overview) -> Judged:
     """Let the database judge its assets at the time of what `status` sees."""
     outlook = outlook_of(config, seen)
     judging = freshness.judge(
-        limits(catalogue.frequencies(connection), outlook),
+        limits(connection.answer(catalogue.frequencies()), outlook),
         daily=outlook.mode is Mode.END_OF_DAY,
         seen_since=seen.now - SEEN_WITHIN,
         named=[asset.symbol for asset in config.priority_assets],

@@ -9,13 +9,15 @@ from msgspec import Struct
 from assetbatch.database.connection import LOCK_TIMEOUT
 from assetbatch.database.query import Query, command
 from assetbatch.database.retries import repeated
+from assetbatch.database.rows import columns, value
 from assetbatch.failures import FailureKind, kind_of
 from assetbatch.model import Asset, AssetType, Failure, Role
 from assetbatch.planner import Candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from datetime import date, datetime
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
 
     from assetbatch.database.connection import Connection, Row
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 SYNC_WITH_CONFIG = """
 with listed as (
   select * from unnest(
-    %(symbols)s::text[], %(tickers)s::text[], %(types)s::text[], %(roles)s::text[], %(ranks)s::int[],
-    %(frequencies)s::int[], %(names)s::text[]
+    %(symbol)s::text[], %(polygon_ticker)s::text[], %(asset_type)s::text[], %(role)s::text[], %(rank)s::int[],
+    %(update_frequency_seconds)s::int[], %(name)s::text[]
   ) as l (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name)
 ), gone as (
   update assetbatch.assets a set enabled = false
@@ -46,8 +48,8 @@ where (a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_second
 IS_AS_CONFIGURED = """
 with listed as (
   select * from unnest(
-    %(symbols)s::text[], %(tickers)s::text[], %(types)s::text[], %(roles)s::text[], %(ranks)s::int[],
-    %(frequencies)s::int[], %(names)s::text[]
+    %(symbol)s::text[], %(polygon_ticker)s::text[], %(asset_type)s::text[], %(role)s::text[], %(rank)s::int[],
+    %(update_frequency_seconds)s::int[], %(name)s::text[]
   ) as l (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name)
 )
 select not exists (
@@ -93,19 +95,6 @@ order by a.role, a.rank, a.symbol
 """
 
 
-class SyncState(Struct, frozen=True):
-    """What is known of an asset's updates. `served_at` is as of when it was served: `planner.served_as_of`."""
-
-    served_at: datetime | None = None
-    succeeded_at: datetime | None = None
-    error_kind: FailureKind | None = None
-    error: str = ""
-    day: date | None = None
-    """The newest finished day that the vendor was asked for it."""
-    missing_since: date | None = None
-    """The oldest of the finished days that lack it, up to the newest."""
-
-
 def asset_of(row: Mapping[str, Any]) -> Asset:
     """Read an asset out of a row of the catalogue."""
     return Asset(
@@ -119,14 +108,9 @@ def asset_of(row: Mapping[str, Any]) -> Asset:
     )
 
 
-def all_frequencies() -> Query[list[int]]:
+def frequencies() -> Query[list[int]]:
     """Ask which update frequencies there are, in seconds."""
     return Query(READ_FREQUENCIES, None, lambda rows: [row["seconds"] for row in rows])
-
-
-def frequencies(connection: Connection) -> list[int]:
-    """Return which update frequencies there are, in seconds."""
-    return connection.answer(all_frequencies())
 
 
 def enabled_assets(connection: Connection, symbols: Sequence[str] | None = None) -> list[Asset]:
@@ -167,58 +151,34 @@ def assets_of_market(connection: Connection, market: AssetType) -> OfMarket:
 
 def is_as_configured(assets: Sequence[Asset]) -> Query[bool]:
     """Ask whether the catalogue's part that comes from config.yaml is what that says."""
-    return Query(IS_AS_CONFIGURED, _columns(assets), lambda rows: any(row["yes"] for row in rows))
+    return Query(IS_AS_CONFIGURED, columns(Asset, assets), value)
 
 
 def sync_with_config(connection: Connection, assets: Sequence[Asset]) -> None:
     """Make the catalogue's part that comes from config.yaml what config.yaml says."""
-    repeated(lambda: connection.ask(command(SYNC_WITH_CONFIG, _columns(assets)), lock_timeout=LOCK_TIMEOUT))
-
-
-def _columns(assets: Sequence[Asset]) -> dict[str, list[Any]]:
-    return {
-        "symbols": [asset.symbol for asset in assets],
-        "tickers": [asset.polygon_ticker for asset in assets],
-        "types": [asset.asset_type.value for asset in assets],
-        "roles": [asset.role.value for asset in assets],
-        "ranks": [asset.rank for asset in assets],
-        "frequencies": [asset.update_frequency_seconds for asset in assets],
-        "names": [asset.name for asset in assets],
-    }
-
-
-def _states(rows: Iterable[Row], symbols: Sequence[str]) -> dict[str, SyncState]:
-    """Read what is known of the last updates; an asset that was never tried has an empty state."""
-    known = {
-        row["symbol"]: SyncState(
-            row["served_at"],
-            row["succeeded_at"],
-            kind_of(row["error_kind"]),
-            row["error"] or "",
-            row["day"],
-            row["missing_since"],
-        )
-        for row in rows
-    }
-    return {symbol: known.get(symbol, SyncState()) for symbol in symbols}
+    repeated(lambda: connection.ask(command(SYNC_WITH_CONFIG, columns(Asset, assets)), lock_timeout=LOCK_TIMEOUT))
 
 
 def candidates(assets: Sequence[Asset]) -> Query[list[Candidate]]:
-    """Ask what the planner has to know of assets, in their order."""
-    symbols = [asset.symbol for asset in assets]
-    return Query(READ_SYNC_STATE, {"symbols": symbols}, lambda rows: _candidates(assets, _states(rows, symbols)))
+    """Ask what the planner has to know of assets, in their order; one that was never tried has an empty state."""
+
+    def read(cursor: psycopg.Cursor[Row]) -> list[Candidate]:
+        known = {row["symbol"]: row for row in cursor}
+        return [
+            _candidate(asset, known[asset.symbol]) if asset.symbol in known else Candidate(asset) for asset in assets
+        ]
+
+    return Query(READ_SYNC_STATE, {"symbols": [asset.symbol for asset in assets]}, read)
 
 
-def _candidates(assets: Sequence[Asset], states: Mapping[str, SyncState]) -> list[Candidate]:
-    return [
-        Candidate(
-            asset,
-            served_at=states[asset.symbol].served_at,
-            day=states[asset.symbol].day,
-            failed=states[asset.symbol].error_kind not in {None, FailureKind.MISSING},
-            missing=states[asset.symbol].error if states[asset.symbol].error_kind is FailureKind.MISSING else "",
-            missing_since=states[asset.symbol].missing_since,
-            succeeded_at=states[asset.symbol].succeeded_at,
-        )
-        for asset in assets
-    ]
+def _candidate(asset: Asset, row: Row) -> Candidate:
+    kind = kind_of(row["error_kind"])
+    return Candidate(
+        asset,
+        served_at=row["served_at"],
+        day=row["day"],
+        failed=kind not in {None, FailureKind.MISSING},
+        missing=(row["error"] or "") if kind is FailureKind.MISSING else "",
+        missing_since=row["missing_since"],
+        succeeded_at=row["succeeded_at"],
+    )

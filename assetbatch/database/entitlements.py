@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import asdict
+
 from assetbatch.boottime import boot_time
 from assetbatch.database.leases import new_token, release_dead
 from assetbatch.database.query import Query
+from assetbatch.database.rows import filled, value
 from assetbatch.model import Access, AssetType
 from assetbatch.planner import ASK_AGAIN, AskedDay, DayOutcome, Entitlement
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
+    from assetbatch.planner import Days
 
 READ_ENTITLEMENTS = """
 select access, allowed, asked_at, reason from assetbatch.entitlements
@@ -81,37 +85,13 @@ def entitlements(*, key: str, plan: str) -> Query[dict[Access, Entitlement]]:
     return Query(
         READ_ENTITLEMENTS,
         {"key": key, "plan": plan},
-        lambda rows: {
-            Access(row["access"]): Entitlement(row["allowed"], row["asked_at"], row["reason"]) for row in rows
-        },
+        lambda rows: {Access(row.pop("access")): Entitlement(**row) for row in rows},
     )
 
 
 def remember(connection: Connection, *, key: str, plan: str, access: Access, found: Entitlement) -> None:
     """Remember what the vendor said."""
-    connection.execute(
-        REMEMBER,
-        {
-            "key": key,
-            "plan": plan,
-            "access": access.value,
-            "allowed": found.allowed,
-            "asked_at": found.asked_at,
-            "reason": found.reason,
-        },
-    )
-
-
-def days(now: datetime | None = None) -> Query[dict[tuple[AssetType, date], AskedDay]]:
-    """Ask what the vendor answered when it was asked for the days of the two weeks before `now`; None: it is now."""
-    return Query(
-        READ_DAYS,
-        {"now": now},
-        lambda rows: {
-            (AssetType(row["market"]), row["day"]): AskedDay(DayOutcome(row["outcome"]), row["asked_at"], row["times"])
-            for row in rows
-        },
-    )
+    connection.execute(REMEMBER, {"key": key, "plan": plan, "access": access.value} | asdict(found))
 
 
 class DayLease:
@@ -142,33 +122,37 @@ def note_day(connection: Connection, market: AssetType, day: date, outcome: DayO
     connection.execute(NOTE_DAY, {"market": market.value, "day": day, "outcome": outcome.value, "asked_at": asked_at})
 
 
-def closed_markets(now: datetime | None = None) -> Query[frozenset[AssetType]]:
-    """Ask which markets the vendor said are closed, as long before `now` as that holds; None: it is now."""
-    return Query(
-        READ_CLOSED,
-        {"now": now, "held": ASK_AGAIN},
-        lambda rows: frozenset(AssetType(row["market"]) for row in rows),
-    )
-
-
 class Remembered:
-    """What is remembered of what a key may see on a plan, and of what the vendor has: three questions."""
+    """What is remembered of what a key may see on a plan, and of what the vendor has; `now` None: it is now.
+
+    Three questions, to be asked together: `entitlements`; `days`, what it answered for those of the last two weeks;
+    `closed`, the markets that it said are closed, for as long as that holds.
+    """
 
     def __init__(self, *, key: str, plan: str, now: datetime | None) -> None:
         self.entitlements = entitlements(key=key, plan=plan)
-        self.days = days(now)
-        self.closed = closed_markets(now)
-
-    @property
-    def queries(self) -> tuple[Query[Any], ...]:
-        """Return the questions, to be asked together."""
-        return self.entitlements, self.days, self.closed
+        self.days: Query[Days] = Query(
+            READ_DAYS,
+            {"now": now},
+            lambda rows: {
+                (AssetType(row.pop("market")), row.pop("day")): filled(
+                    AskedDay, row, outcome=DayOutcome(row["outcome"])
+                )
+                for row in rows
+            },
+        )
+        self.closed = Query(
+            READ_CLOSED,
+            {"now": now, "held": ASK_AGAIN},
+            lambda rows: frozenset(AssetType(row["market"]) for row in rows),
+        )
+        self.queries: tuple[Query[Any], ...] = (self.entitlements, self.days, self.closed)
 
 
 def last_status_at(connection: Connection) -> datetime | None:
     """Return when the vendor was last asked which markets are open."""
-    row = connection.execute(READ_STATUS_AT).fetchone()
-    return None if row is None else row["asked_at"]
+    asked_at: datetime | None = value(connection.execute(READ_STATUS_AT))
+    return asked_at
 
 
 def note_markets(connection: Connection, found: Mapping[AssetType, bool], asked_at: datetime) -> None:

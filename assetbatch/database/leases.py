@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
-from msgspec import Struct
 from psycopg import errors
 
 from assetbatch import processes
 from assetbatch.boottime import boot_time
 from assetbatch.database.query import Query
 from assetbatch.database.retries import in_transaction
+from assetbatch.database.rows import value
 from assetbatch.errors import LeaseLostError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ returning holder
 GIVE_UP = "delete from assetbatch.leases where name = %(name)s and holder = %(holder)s"
 
 READ_HOLDER = """
-select r.host, r.pid
+select concat_ws(', process ', r.host, r.pid)
 from assetbatch.leases l join assetbatch.runs r on r.id = assetbatch.run_of(l.holder)
 where l.name = %(name)s and l.held_until >= clock_timestamp()
 """
@@ -150,15 +150,14 @@ def release(connection: Connection, dead: Sequence[int]) -> bool:
     if not dead:
         return False
     try:
-        row = in_transaction(
+        released: list[str] = in_transaction(
             connection,
-            lambda: connection.execute(RELEASE_DEAD, {"ids": list(dead)}).fetchone(),
+            lambda: value(connection.execute(RELEASE_DEAD, {"ids": list(dead)})),
             lock_timeout=RELEASE_TIMEOUT,
         )
     except (errors.LockNotAvailable, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
         log.info("what a killed run holds is left to others: %s", error)
         return False
-    released: list[str] = [] if row is None else row["released"]
     if released:
         log.info("a run was killed that held %s", ", ".join(released))
     return bool(released)
@@ -167,16 +166,6 @@ def release(connection: Connection, dead: Sequence[int]) -> bool:
 def give_back(connection: Connection, run_id: int) -> None:
     """Give back all that a run holds that ends, items with their attempts, whether or not it has heard of it."""
     in_transaction(connection, lambda: connection.execute(GIVE_BACK, {"id": run_id}))
-
-
-class Holder(Struct, frozen=True):
-    """Who holds a lease: the run's host and, where it is known, its process."""
-
-    host: str
-    pid: int | None
-
-    def __str__(self) -> str:
-        return self.host if self.pid is None else f"{self.host}, process {self.pid}"
 
 
 class Lease:
@@ -211,14 +200,10 @@ class Lease:
         """Take the lease that somebody else holds, if that is a run whose process is gone."""
         return release_dead(self._connection) and self._connection.answer(self.taking())
 
-    def taking(self, statement: LiteralString = TAKE) -> Query[bool]:
-        """Ask for the lease, by a statement that has its own condition; the answer is whether it is granted."""
-        return self._asking(statement)
-
-    def holder(self) -> Holder | None:
-        """Return who holds it now; None: nobody, or nobody of whom that is known."""
-        row = self._connection.execute(READ_HOLDER, self._parameters).fetchone()
-        return None if row is None else Holder(row["host"], row["pid"])
+    def holder(self) -> str | None:
+        """Return which host, and which process of it, holds it now; None: nobody of whom that is known."""
+        found: str | None = value(self._connection.execute(READ_HOLDER, self._parameters))
+        return found
 
     def keep(self, *queries: Query[Any], lasting: float = 0.0) -> None:
         """Renew it when a third of it is over, or when it would not last for so many seconds; ask these with it.
@@ -232,14 +217,15 @@ class Lease:
     def renewing(self, *, lasting: float = 0.0) -> Query[bool] | None:
         """Ask for more time, where `keep` would; `require` looks at the answer."""
         left = self.until - boot_time()
-        return self._asking(RENEW) if left < max(lasting, self._seconds * 2 / 3) else None
+        return self.taking(RENEW) if left < max(lasting, self._seconds * 2 / 3) else None
 
     def require(self, renewing: Query[bool] | None) -> None:
         """Raise LeaseLostError where more time was asked for and not granted."""
         if renewing is not None and not renewing.answer:
             raise LeaseLostError(f"{self._name} stood still for too long: another run has taken over")
 
-    def _asking(self, statement: LiteralString) -> Query[bool]:
+    def taking(self, statement: LiteralString = TAKE) -> Query[bool]:
+        """Ask for the lease, by a statement that has its own condition; the answer is whether it is granted."""
         asked_at = boot_time()
 
         def read(cursor: psycopg.Cursor[Row]) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from assetbatch.database.query import Query, command
+from assetbatch.database.rows import filled, one, value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,13 +223,13 @@ def pending(*, limit: int, max_age_minutes: float, after_id: int = 0) -> Query[l
     return Query(
         READ_PENDING,
         {"limit": limit, "max_age_minutes": max_age_minutes, "after_id": after_id},
-        lambda rows: [Event(row["id"], row["symbol"], row["payload"], row["overtaken"]) for row in rows],
+        lambda rows: [Event(**row) for row in rows],
     )
 
 
 def is_any_pending() -> Query[bool]:
     """Ask whether events wait to be announced."""
-    return Query(IS_ANY_PENDING, None, lambda rows: any(row["pending"] for row in rows))
+    return Query(IS_ANY_PENDING, None, value)
 
 
 def mark_published(events: Sequence[Event], *, is_well: bool = False) -> Query[int]:
@@ -259,7 +260,7 @@ def drop(connection: Connection, events: Sequence[Event]) -> None:
 def sweep(*, max_age_minutes: float, limit: int = SWEPT) -> Query[int]:
     """Delete old events of the next stretch: published ones, and those that were overtaken; tell how many."""
     parameters = {"max_age_minutes": max_age_minutes, "kept_minutes": KEPT_MINUTES, "limit": limit}
-    return Query(SWEEP, parameters, lambda rows: sum(row["gone"] for row in rows))
+    return Query(SWEEP, parameters, value)
 
 
 def notify(connection: Connection, events: Sequence[Event], *, seconds: float) -> None:
@@ -287,8 +288,7 @@ def notify_apart(connection: Connection, events: Sequence[Event], *, seconds: fl
 
 def read_before(connection: Connection, *, seconds: float) -> tuple[int, datetime]:
     """Return the id of the newest event that is so old, 0 for none, and the database's time."""
-    row = connection.execute(READ_BEFORE, {"seconds": seconds}).fetchone()
-    assert row is not None  # noqa: S101 - a select without from has one row
+    row = one(connection.execute(READ_BEFORE, {"seconds": seconds}))
     return row["id"], row["now"]
 
 
@@ -299,19 +299,7 @@ def read_ranges(connection: Connection, ranges: Sequence[tuple[int, int]], *, li
     ).fetchall()
     return Stretch(
         rows[0]["now"],
-        tuple(
-            Stored(
-                row["id"],
-                row["symbol"],
-                row["seq"],
-                row["payload"],
-                row["created_at"],
-                row["published_at"],
-                row["dropped"],
-            )
-            for row in rows
-            if row["id"] is not None
-        ),
+        tuple(filled(Stored, row) for row in rows if row["id"] is not None),
         rows[0]["oldest_running"],
         rows[0]["next_transaction"],
     )

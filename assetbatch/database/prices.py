@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from assetbatch.database.errors import words_of
 from assetbatch.database.query import Query, command
@@ -181,13 +181,8 @@ class Stored(Struct):
 
     def __iadd__(self, other: Stored) -> Self:
         """Add what became of others."""
-        self.updated += other.updated
-        self.unchanged += other.unchanged
-        self.deleted += other.deleted
-        self.failed += other.failed
-        self.locked += other.locked
-        self.from_future += other.from_future
-        self.statuses_lost += other.statuses_lost
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
         return self
 
 

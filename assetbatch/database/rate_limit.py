@@ -15,14 +15,16 @@ import math
 import time
 from contextlib import suppress
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from assetbatch.boottime import boot_time
 from assetbatch.database.query import Query, command
+from assetbatch.database.rows import one
 from assetbatch.errors import LeaseLostError
 from assetbatch.failures import CallError, FailureKind
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from assetbatch.config import Config
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.database.leases import Lease
 
 log = logging.getLogger(__name__)
@@ -41,9 +43,9 @@ ACQUIRE = """
 select verdict, token, ticket, wait_seconds, calls_in_window
 from assetbatch.acquire_slot(
   %(key)s, %(host)s,
-  %(max_calls)s::int, %(window)s::float8, %(margin)s::float8, %(spacing)s::float8, %(calls_per_second)s::float8,
-  %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8, %(calls_after)s::int, %(calls)s::int,
-  %(token)s::uuid
+  %(max_calls)s::int, %(window_seconds)s::float8, %(margin_seconds)s::float8, %(min_spacing_seconds)s::float8,
+  %(max_calls_per_second)s::float8, %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8,
+  %(calls_after)s::int, %(calls)s::int, %(token)s::uuid
 )
 """
 
@@ -142,8 +144,13 @@ def key_fingerprint(api_key: str) -> str:
     return hashlib.sha256(api_key.encode()).hexdigest()[:16]
 
 
+def key_of(config: Config) -> str | None:
+    """Return the fingerprint of the configured key; None: there is none."""
+    return None if config.api_key is None else key_fingerprint(config.api_key.reveal())
+
+
 class RateLimiter:
-    """Slots for one process: `pause(seconds)` sleeps, and may raise to end the run."""
+    """Slots for one process: `pause(seconds)` sleeps, or does something of use, and may raise to end the run."""
 
     def __init__(
         self,
@@ -160,7 +167,7 @@ class RateLimiter:
         self._host = host
         self.rules = rules
         self._lane = lane
-        self._pause = pause
+        self.pause = pause
         self._refusals = 0
 
     def acquire(
@@ -201,7 +208,7 @@ class RateLimiter:
                 if answer["wait_seconds"] > 0:
                     whole = max((turn_at or 0) - time.monotonic(), answer["wait_seconds"])
                     log.info("waiting %.0f s for a call", whole, extra={"counts_down": True})
-                    self._pause(answer["wait_seconds"])
+                    self.pause(answer["wait_seconds"])
                 # What was granted for later, without a slot, is void after a refusal meanwhile.
                 if answer["verdict"] == "granted" and refusals == self._refusals:
                     slot = self._slot(answer, asked_at, time.monotonic() - started, calls)
@@ -213,7 +220,7 @@ class RateLimiter:
                     self._connection.execute(WITHDRAW, {"key": self._key, "ticket": ticket})
             raise
 
-    def _slot(self, answer: dict[str, Any], asked_at: float, waited_seconds: float, calls: int) -> Slot:
+    def _slot(self, answer: Row, asked_at: float, waited_seconds: float, calls: int) -> Slot:
         token, a_second = answer["token"], self.rules.max_calls_per_second
         return Slot(
             token=token,
@@ -236,19 +243,15 @@ class RateLimiter:
 
     def _ask(
         self, ticket: int | None, max_wait_seconds: float, calls_after: int, calls: int, lease: Lease | None
-    ) -> dict[str, Any]:
+    ) -> Row:
         token = uuid4()
         renewing = None if lease is None else lease.renewing(lasting=self.rules.hold_seconds)
         asking = Query(
             ACQUIRE,
-            {
+            asdict(self.rules)
+            | {
                 "key": self._key,
                 "host": self._host,
-                "max_calls": self.rules.max_calls,
-                "window": self.rules.window_seconds,
-                "margin": self.rules.margin_seconds,
-                "spacing": self.rules.min_spacing_seconds,
-                "calls_per_second": self.rules.max_calls_per_second,
                 "hold": self.rules.hold_seconds,
                 "lane": self._lane,
                 "ticket": ticket,
@@ -258,12 +261,11 @@ class RateLimiter:
                 # Ours, so that a slot whose grant was lost on the way is known again.
                 "token": token,
             },
-            lambda cursor: cursor.fetchone(),
+            one,
         )
         # In this order: who waits for the key's row has nothing locked yet.
         self._connection.ask(asking, *([renewing] if renewing else []))
         row = asking.answer
-        assert row is not None  # noqa: S101 - a function answers with a row
         if lease is not None:
             try:
                 lease.require(renewing)
@@ -272,16 +274,17 @@ class RateLimiter:
                 raise
         return row
 
-    def _forgo(self, answer: dict[str, Any]) -> None:
+    def _forgo(self, answer: Row) -> None:
         """Give back what was granted, or the place in the line, since there is no right to make a call."""
         with suppress(psycopg.Error):
             if answer["token"] is not None:
-                self._connection.execute(
-                    RELEASE,
-                    {"key": self._key, "token": answer["token"], "outcome": Outcome.UNSENT, "retry_after": None},
-                )
+                self._tell(answer["token"], Outcome.UNSENT)
             elif answer["ticket"] is not None:
                 self._connection.execute(WITHDRAW, {"key": self._key, "ticket": answer["ticket"]})
+
+    def _tell(self, token: UUID | None, outcome: Outcome, retry_after_seconds: float | None = None) -> Row:
+        given = {"key": self._key, "token": token, "outcome": outcome, "retry_after": retry_after_seconds}
+        return one(self._connection.execute(RELEASE, given))
 
     def release(self, slot: Slot, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
         """Report what became of the request, as soon as it is known; return False for an unforeseen refusal."""
@@ -289,11 +292,7 @@ class RateLimiter:
         if slot.token is None and outcome is not Outcome.LIMITED:
             return True  # without slots, only a refusal is anybody else's concern
         losses = self._connection.losses
-        row = self._connection.execute(
-            RELEASE,
-            {"key": self._key, "token": slot.token, "outcome": outcome, "retry_after": retry_after_seconds},
-        ).fetchone()
-        assert row is not None  # noqa: S101 - a function answers with a row
+        row = self._tell(slot.token, outcome, retry_after_seconds)
         if self._connection.losses > losses:
             return True  # perhaps it was told twice, and only the first answer would say how it was
         if not row["known"] and outcome is not Outcome.UNSENT:

@@ -87,23 +87,19 @@ def turn(connection: Connection) -> Lease:
 
 def prune(
     connection: Connection,
+    lease: Lease,
     *,
     days: int,
-    lease: Lease | None = None,
     budget_seconds: float = BUDGET_SECONDS,
     batch: int = BATCH,
 ) -> int:
     """Delete what is older than so many days, as much as the time allows; return how many rows that were.
 
-    Does nothing within an hour of the last time that nothing was left over, and while another run does it; who has its
-    `lease` has seen to that. What gets in its way is logged: the run that it belongs to went well.
+    The `lease` is taken, so that no other run does it, nor this one within an hour of the last time that nothing was
+    left over. What gets in its way is logged: the run that it belongs to went well.
     """
     deleted = 0
     try:
-        if lease is None:
-            lease = turn(connection)
-            if not connection.answer(lease.taking()):
-                return 0
         end = time.monotonic() + budget_seconds
         for statement in FORGET:
             while True:

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import psycopg
 from msgspec import Struct
-from msgspec.structs import fields
 
 from assetbatch.database.errors import meaning_of
 from assetbatch.database.query import Query, command
+from assetbatch.database.rows import columns, one, value
 from assetbatch.errors import EXIT_BUG, AssetbatchError, Interrupted
 from assetbatch.failures import POLICIES
 from assetbatch.processes import this_process
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.connection import Connection
     from assetbatch.model import RunResult
 
 # Who begins takes the right to run its job alone, if nobody has it. Times lie ahead where the clock that wrote them was
@@ -42,7 +42,8 @@ with run as (
   where l.held_until < clock_timestamp()
   returning holder
 )
-select id, started_at, token, exists (select from lease) as has_lease, %(started_at)s::timestamptz is null and (
+select id as run_id, started_at, token, exists (select from lease) as has_lease,
+       %(started_at)s::timestamptz is null and (
   exists (select from assetbatch.sync_state where served_at > clock_timestamp() + interval '1 minute')
   or exists (select from assetbatch.bar_state where asked_at > clock_timestamp() + interval '1 minute')
   or exists (select from assetbatch.daily_figures where asked_at > clock_timestamp() + interval '1 minute')
@@ -55,8 +56,8 @@ from run
 
 # What was begun though the answer was lost.
 BEGUN_RUN = """
-select id, started_at, token, exists (select from assetbatch.leases where holder = token) as has_lease,
-       false as is_ahead
+select id as run_id, started_at, token, false as is_ahead,
+       exists (select from assetbatch.leases where holder = token) as has_lease
 from assetbatch.runs
 cross join lateral (select (lpad(to_hex(id), 16, '0') || %(secret)s)::uuid as token) own
 where job = %(job)s and place = %(place)s and pid = %(pid)s and pid_started = %(pid_started)s and status = 'running'
@@ -182,20 +183,14 @@ def begin(
             "lease_seconds": lease_seconds,
             "secret": uuid4().hex[16:],
         },
-        _read_begun,
+        lambda cursor: Begun(**one(cursor)),
         found_by=BEGUN_RUN,
     )
 
 
-def _read_begun(cursor: psycopg.Cursor[Row]) -> Begun:
-    row = cursor.fetchone()
-    assert row is not None  # noqa: S101 - an insert without conflict returns its row
-    return Begun(row["id"], row["started_at"], row["token"], row["has_lease"], row["is_ahead"])
-
-
 def note_remaining(run_id: int) -> Query[int | None]:
     """Write down how many items the queue has as a run ends, but for dead letters; that is the answer."""
-    return Query(NOTE_REMAINING, {"id": run_id}, lambda rows: next((row["remaining"] for row in rows), None))
+    return Query(NOTE_REMAINING, {"id": run_id}, value)
 
 
 def finish(result: RunResult) -> Query[int]:
@@ -242,15 +237,9 @@ def abandon(connection: Connection, run_id: int, error: BaseException) -> None:
         )
 
 
-def record_calls(connection: Connection, calls: Sequence[CallRecord]) -> None:
-    """Write down calls."""
-    connection.ask(recording(calls))
-
-
 def recording(calls: Sequence[CallRecord]) -> Query[int]:
     """Write down calls: of one that brought something, in the transaction that stores it."""
-    columns = {column.name: [getattr(call, column.name) for call in calls] for column in fields(CallRecord)}
-    return Query(RECORD_CALLS, columns, lambda cursor: cursor.rowcount, found_by=RECORDED_CALLS)
+    return Query(RECORD_CALLS, columns(CallRecord, calls), lambda cursor: cursor.rowcount, found_by=RECORDED_CALLS)
 
 
 def is_struck(connection: Connection, *, times: int) -> bool:
@@ -259,17 +248,16 @@ def is_struck(connection: Connection, *, times: int) -> bool:
     Calls for one and the same asset tell nothing of the API.
     """
     kinds = [kind.value for kind, meaning in POLICIES.items() if meaning.strike]
-    row = connection.execute(IS_STRUCK, {"times": times, "kinds": kinds}).fetchone()
-    return row is not None and bool(row["struck"])
+    return bool(value(connection.execute(IS_STRUCK, {"times": times, "kinds": kinds})))
 
 
 def last_answer_at(connection: Connection) -> datetime | None:
     """Return when the API last answered any process with what it was asked for."""
-    row = connection.execute(LAST_ANSWER).fetchone()
-    return None if row is None else row["at"]
+    at: datetime | None = value(connection.execute(LAST_ANSWER))
+    return at
 
 
 def refusals_in_last_hour(connection: Connection) -> int:
     """Count how often the vendor answered 429 to any process, as far as it is written down."""
-    row = connection.execute(REFUSALS_IN_LAST_HOUR).fetchone()
-    return 0 if row is None else row["refusals"]
+    refusals: int = value(connection.execute(REFUSALS_IN_LAST_HOUR))
+    return refusals

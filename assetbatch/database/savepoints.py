@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import psycopg
 from msgspec import Struct, field
 
-from assetbatch.database.retries import repeated
+from assetbatch.database.retries import in_transaction
 from assetbatch.database.sqlstates import OWN_SCHEMA
 
 if TYPE_CHECKING:
@@ -72,18 +71,18 @@ def refuses_table(error: psycopg.Error) -> bool:
     return is_there and refuses(error) and not refuses_row(error)
 
 
-def carefully(transaction: Callable[..., T]) -> T:
-    """Run a whole transaction; where something was refused in it, or at its end, once more, told `carefully=True`.
+def carefully(connection: Connection, work: Callable[..., T]) -> T:
+    """Do some work in a transaction of its own; where something was refused in it, or at its end, do it carefully.
 
-    So what is careful costs nothing where nothing is refused. Deadlocks and serialisation failures repeat either. A row
-    that another transaction holds is refused, too.
+    `work` is told which by `carefully`. So what is careful costs nothing where nothing is refused. Deadlocks and
+    serialisation failures repeat either. A row that another transaction holds is refused, too.
     """
     try:
-        return repeated(partial(transaction, carefully=False))
+        return in_transaction(connection, lambda: work(carefully=False))
     except psycopg.Error as error:
         if not (refuses(error) or isinstance(error, psycopg.errors.LockNotAvailable)):
             raise
-        return repeated(partial(transaction, carefully=True))
+        return in_transaction(connection, lambda: work(carefully=True))
 
 
 def sift(

@@ -5,6 +5,7 @@ Rows of config.yaml are left to config.yaml; one that has left it is disabled, a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,15 +15,16 @@ from assetbatch.database.catalogue import asset_of
 from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, why_not_there
 from assetbatch.database.queue.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
-from assetbatch.database.retries import repeated
+from assetbatch.database.retries import in_transaction
+from assetbatch.database.rows import columns, value
 from assetbatch.database.savepoints import Sifted, carefully, refuses_row, sift
 from assetbatch.errors import SchemaError
+from assetbatch.model import Asset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from assetbatch.database.connection import Connection
-    from assetbatch.model import Asset
 
 # In the order of names, so that two who add the same assets do not lock each other out.
 ADD = """
@@ -30,8 +32,8 @@ insert into assetbatch.assets as a
   (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name, enabled, origin)
 select symbol, polygon_ticker, asset_type, 'secondary', rank, update_frequency_seconds, name, true, 'symbols'
 from unnest(
-  %(symbols)b::text[], %(tickers)b::text[], %(types)b::text[], %(ranks)s::int[], %(frequencies)s::int[],
-  %(names)b::text[]
+  %(symbol)b::text[], %(polygon_ticker)b::text[], %(asset_type)b::text[], %(rank)s::int[],
+  %(update_frequency_seconds)s::int[], %(name)b::text[]
 ) as v (symbol, polygon_ticker, asset_type, rank, update_frequency_seconds, name)
 order by symbol
 on conflict (symbol) do update
@@ -153,17 +155,10 @@ def add(connection: Connection, assets: Sequence[Asset]) -> Added:
 
     What the platform's table refuses is left out, alone. Raises SchemaError when it refuses whatever comes.
     """
-
-    def attempt(*, carefully: bool) -> Added:
-        result = Added()
-        with connection.transaction():
-            _add(connection, assets, result, carefully=carefully)
-        return result
-
-    return carefully(attempt) if assets else Added()
+    return carefully(connection, partial(_add, connection, assets)) if assets else Added()
 
 
-def _add(connection: Connection, assets: Sequence[Asset], result: Added, *, carefully: bool) -> None:
+def _add(connection: Connection, assets: Sequence[Asset], *, carefully: bool) -> Added:
     def put(part: Sequence[Asset]) -> tuple[set[str], set[str]]:
         return _add_together(connection, part), {asset.symbol for asset in part}
 
@@ -171,35 +166,26 @@ def _add(connection: Connection, assets: Sequence[Asset], result: Added, *, care
     if found.refused and not found.taken and not refuses_row(found.refused[0][1]):
         # Not for what any of them is: a privilege is missing, or a table.
         raise found.refused[0][1]
-    result.refused += sorted((asset.symbol, words_of(error)) for asset, error in found.refused)
-    if len(result.refused) > MOST_REFUSALS:
+    refused = sorted((asset.symbol, words_of(error)) for asset, error in found.refused)
+    if len(refused) > MOST_REFUSALS:
         raise SchemaError(
-            f"trading.symbols refuses new rows: {result.refused[0][1]}",
+            f"trading.symbols refuses new rows: {refused[0][1]}",
             hint="nothing was added: let its columns beside symbol and metadata have defaults, or add its rows as"
             " the platform does; then again",
         ) from found.refused[0][1]
-    result.added += sorted(symbol for added, _ in found.taken for symbol in added)
-    result.already_there += sorted(symbol for added, asked in found.taken for symbol in asked - added)
+    return Added(
+        sorted(symbol for added, _ in found.taken for symbol in added),
+        sorted(symbol for added, asked in found.taken for symbol in asked - added),
+        refused,
+    )
 
 
 def _add_together(connection: Connection, assets: Sequence[Asset]) -> set[str]:
-    rows = connection.execute(
-        ADD,
-        {
-            "symbols": [asset.symbol for asset in assets],
-            "tickers": [asset.polygon_ticker for asset in assets],
-            "types": [asset.asset_type.value for asset in assets],
-            "ranks": [asset.rank for asset in assets],
-            "frequencies": [asset.update_frequency_seconds for asset in assets],
-            "names": [asset.name for asset in assets],
-        },
-    )
-    added = {row["symbol"] for row in rows}
+    added = {row["symbol"] for row in connection.execute(ADD, columns(Asset, assets))}
     if not added:
         return added
     connection.execute(ADD_SYMBOLS, {"symbols": list(added)})
-    found = connection.execute(COUNT_SYMBOLS, {"symbols": list(added)}).fetchone()
-    if found is None or found["count"] < len(added):
+    if value(connection.execute(COUNT_SYMBOLS, {"symbols": list(added)})) < len(added):
         raise psycopg.errors.RaiseException(why_not_there(connection, list(added)))
     return added
 
@@ -218,17 +204,14 @@ def remove(connection: Connection, symbols: Sequence[str], *, with_bars: bool = 
     own = sorted(symbol for symbol, origin in found.items() if origin == "symbols")
     bars = sum(_remove_bars(connection, symbol) for symbol in own) if with_bars else 0
 
-    def attempt() -> list[str]:
-        with connection.transaction(lock_timeout=ENTRANCE_TIMEOUT):
-            # Nobody enqueues them meanwhile; and the same order of locks as of all who write prices.
-            connection.execute(LOCK_ENTRANCE)
-            connection.execute(LOCK_SYMBOLS, {"symbols": own})
-            row = connection.execute(REMOVE, {"symbols": own}).fetchone()
-        assert row is not None  # noqa: S101 - a select without from has one row
-        removed: list[str] = row["removed"]
+    def work() -> list[str]:
+        # Nobody enqueues them meanwhile; and the same order of locks as of all who write prices.
+        connection.execute(LOCK_ENTRANCE)
+        connection.execute(LOCK_SYMBOLS, {"symbols": own})
+        removed: list[str] = value(connection.execute(REMOVE, {"symbols": own}))
         return removed
 
-    removed = repeated(attempt) if own else []
+    removed = in_transaction(connection, work, lock_timeout=ENTRANCE_TIMEOUT) if own else []
     if with_bars:
         # What a run stored in between.
         bars += sum(_remove_bars(connection, symbol) for symbol in removed)

@@ -13,7 +13,6 @@ from assetbatch import bars as core
 from assetbatch import market_hours
 from assetbatch.database import catalogue
 from assetbatch.database.bars import absences as bar_absences
-from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import Lane
 from assetbatch.database.setup import schema
@@ -23,10 +22,10 @@ from assetbatch.jobs.bars import MOST_AT_ONCE, Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.entitlements import Entitlements
-from assetbatch.jobs.run import perform, renewal_seconds, skipped, unknown_tickers
+from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Worker
-from assetbatch.model import Span
+from assetbatch.model import RunStatus, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -99,9 +98,8 @@ def foresee(
     `since` None: as far back as bars are wanted anyway; `until` None: up to now.
     """
     clock = Clock(schema.check(connection))
-    api_key = config.api_key.reveal() if config.api_key else None
-    entitlements = Entitlements(connection, config, clock, api_key=api_key)
-    wanted = Wanted(config, entitlements, clock)
+    entitlements = Entitlements(connection, config, clock)
+    wanted = Wanted(entitlements)
     assets = catalogue.enabled_assets(connection, symbols)
     unknown = catalogue.unknown_tickers(connection, symbols)
     spans: dict[str, Span] = {}
@@ -116,19 +114,11 @@ def foresee(
             continue
         span = Span(wanted.since(since), min(core.floor(until), reach) if until else reach)
         all_wanted[asset.symbol] = span
-        missing = [span]
+        missing = [span] if span.since < span.until else []
         if not refetch:
             # Who asks for it may have mended what was refused: nothing is put off.
-            missing = bar_holes.holes(
-                connection,
-                asset.symbol,
-                span,
-                now=clock.now(),
-                told=entitlements.told,
-                held=timedelta(0),
-                at_once=True,
-            )
-        if span.since < span.until and missing:
+            missing = wanted.holes(asset.symbol, span.since, span.until, held=timedelta(0), at_once=True)
+        if missing:
             spans[asset.symbol] = span
             calls += core.calls_for(missing, market_hours.market_of(asset))
     return Foreseen(
@@ -156,15 +146,14 @@ def backfill(
     nothing was fetched then that it was asked for. `progress` is told before each call. Raises ConfigurationError
     without a key.
     """
-    api_key = start.config.require_api_key().reveal()
+    start.config.require_api_key()
     limit = longest_seconds(foreseen)
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        entitlements = Entitlements(run.connection, run.config, run.clock, api_key=api_key, run_id=run.id)
-        calls = Calls(run, api_key, Lane.QUEUE, clients=MOST_AT_ONCE if run.config.calls_per_window is None else 1)
+        calls = Calls(run, Lane.QUEUE, clients=MOST_AT_ONCE if run.config.calls_per_window is None else 1)
         known = bar_absences.release(run.connection, list(foreseen.spans), now=run.clock.now())
-        work = SpanBars(run, calls, entitlements, foreseen.spans, refetch=refetch, known_refused=known)
+        work = SpanBars(run, calls, foreseen.spans, refetch=refetch, known_refused=known)
         began = time.monotonic()
 
         def tell() -> None:
@@ -173,7 +162,7 @@ def backfill(
             seconds = max(foreseen.seconds - (time.monotonic() - began), seconds_for(left, run.config))
             progress(Progress(work.todo[0], bars.stored, made, left, seconds))
 
-        bars = Bars(run, calls, entitlements, work, progress=tell)
+        bars = Bars(run, calls, work, progress=tell)
         calls.warm_up()
         Worker(run, calls, [bars], begin_until=began + limit).work()
         return _result(run, bars, foreseen)
@@ -189,14 +178,14 @@ def backfill(
             refetch=refetch,
         )
         if not left.calls:
-            return replace(run.result(), calls_foreseen=foreseen.calls)
+            return run.result(calls_foreseen=foreseen.calls)
         holder = Lease(run.connection, JOB).holder()
         words = (
             f"another backfill{f' ({holder})' if holder else ''} was still going after {wait_seconds:g} s, and nothing"
             " was fetched: it goes on; start this one again later, or let it wait longer with --wait SECONDS"
         )
-        result = replace(skipped(run), exit_code=EXIT_BUSY, calls_foreseen=foreseen.calls)
-        return replace(result, warnings=(*result.warnings, words))
+        result = run.result(calls_foreseen=foreseen.calls, warnings=[words])
+        return replace(result, status=RunStatus.SKIPPED, exit_code=EXIT_BUSY)
 
     return perform(
         JOB,
@@ -215,9 +204,9 @@ def _result(run: Run, bars: Bars[SpanBars], foreseen: Foreseen) -> RunResult:
     kinds = [one.kind for one in work.given_up]
     if work.ended_by is not None:
         kinds.append(work.ended_by.kind)
-    result = run.result(kinds, anything_stored=bool(bars.assets))
-    return replace(
-        result,
+    return run.result(
+        kinds,
+        anything_stored=bool(bars.assets),
         updated=tuple(sorted(bars.assets)),
         deferred=tuple(sorted(work.todo, key=list(foreseen.spans).index)),
         failed=tuple(work.given_up),
@@ -225,7 +214,7 @@ def _result(run: Run, bars: Bars[SpanBars], foreseen: Foreseen) -> RunResult:
         calls_foreseen=foreseen.calls,
         changed=tuple(work.changed),
         ended_by=work.ended_by,
-        warnings=(*result.warnings, *_warnings(run, foreseen, work.unknown)),
+        warnings=_warnings(run, foreseen, work.unknown),
     )
 
 

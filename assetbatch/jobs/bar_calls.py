@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars import state as bars
-from assetbatch.database.rate_limit import rules_of
 from assetbatch.model import Call, CallKind, Span
 
 if TYPE_CHECKING:
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from assetbatch.database.bars.pages import StoredBars
     from assetbatch.database.bars.state import Claimed
     from assetbatch.failures import CallError
-    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.wanted import Wanted
     from assetbatch.model import Bar, Trouble
@@ -89,14 +86,12 @@ class BarWork(Protocol):
 
 
 class BarLeases:
-    """The leases that one run takes on assets' bars, and what is missing of them."""
+    """The leases that one run takes on assets' bars."""
 
-    def __init__(self, run: Run, entitlements: Entitlements, wanted: Wanted, *, at_once: bool = False) -> None:
+    def __init__(self, run: Run, wanted: Wanted) -> None:
         self._run = run
-        self._entitlements = entitlements
         self._wanted = wanted
-        self._at_once = at_once
-        self.seconds = rules_of(run.config).hold_seconds
+        self.seconds = run.rules.hold_seconds
         # Since when there are partitions.
         self._partitions: datetime | None = None
 
@@ -127,17 +122,3 @@ class BarLeases:
         track, now = claimed.track, self._run.clock.now()
         minutes = 5 if newest and track.is_doubtful(now) else track.minutes
         return BarCall(Call(CallKind.BARS, (track.asset,), span=span, minutes=minutes), claimed, newest, now)
-
-    def holes(self, symbol: str, since: datetime, until: datetime | None) -> list[Span]:
-        """Return where bars are missing, as far as they are kept."""
-        since = max(since, self._wanted.kept_since() or since)
-        if until is None or until <= since:
-            return []
-        return bar_holes.holes(
-            self._run.connection,
-            symbol,
-            Span(since, until),
-            now=self._run.clock.now(),
-            told=self._entitlements.told,
-            at_once=self._at_once,
-        )

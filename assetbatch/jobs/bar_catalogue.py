@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from assetbatch.database.bars.state import Claimed
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
-    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
     from assetbatch.model import AssetType, Bar, Trouble
 
@@ -42,13 +41,13 @@ SCAN_SECONDS = 1.0
 class CatalogueBars:
     """The calls for bars that a run may make. `symbols`: only for the newest of these; None: of all, and for holes."""
 
-    def __init__(self, run: Run, entitlements: Entitlements, *, symbols: list[str] | None = None) -> None:
+    def __init__(self, run: Run, *, symbols: list[str] | None = None) -> None:
         self._run = run
-        self._entitlements = entitlements
+        self._entitlements = run.entitlements
         self._symbols = symbols
-        self.wanted = Wanted(run.config, entitlements, run.clock)
+        self.wanted = Wanted(run.entitlements)
         self.ended_by: Trouble | None = None
-        self._leases = BarLeases(run, entitlements, self.wanted)
+        self._leases = BarLeases(run, self.wanted)
         self._due: deque[str] = deque()
         self._holed: deque[str] = deque()
         self._listed_at: float | None = None
@@ -89,7 +88,7 @@ class CatalogueBars:
     def _list_due(self) -> None:
         limits = [
             limit
-            for limit in self.wanted.limits(catalogue.frequencies(self._run.connection))
+            for limit in self.wanted.limits(self._run.connection.answer(catalogue.frequencies()))
             if limit[1].asset_type not in self._not_yet
         ]
         now = self._run.clock.now()
@@ -112,7 +111,7 @@ class CatalogueBars:
             for symbol in symbols:
                 if time.monotonic() - began >= self._scan_seconds:
                     break
-                if symbol in known and self._leases.holes(symbol, *known[symbol]):
+                if symbol in known and self.wanted.holes(symbol, *known[symbol]):
                     self._holed.append(symbol)
                 else:
                     bar_holes.mark_scanned(run.connection, symbol, run.clock.now())
@@ -135,20 +134,13 @@ class CatalogueBars:
         span, until = self.wanted.newest(track), self.wanted.until(market_hours.market_of(track.asset))
         if span is None and until is not None:
             # The platform itself has stored them: what is missing before them is a hole.
-            now = self._run.clock.now()
-            bars.finish(
-                self._run.connection,
-                claimed,
-                asked_until=until,
-                asked_at=now,
-                source_minutes=track.source_minutes,
-                source_told_at=track.source_told_at,
-            )
+            learned = bars.Learned(track.source_minutes, track.source_told_at, until, asked_at=self._run.clock.now())
+            bars.finish(self._run.connection, claimed, learned)
         return span
 
     def _hole(self, claimed: Claimed) -> Span | None:
         track = claimed.track
-        span = core.next_hole(self._leases.holes(track.asset.symbol, track.wanted_since, track.asked_until))
+        span = core.next_hole(self.wanted.holes(track.asset.symbol, track.wanted_since, track.asked_until))
         # A hole that its call has left as it was is left to the next run, whatever the cause.
         if span is None or span == self._last_holes.get(track.asset.symbol):
             bar_holes.mark_scanned(self._run.connection, track.asset.symbol, self._run.clock.now())

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls
-    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
     from assetbatch.model import Bar, Span
 
@@ -47,7 +46,6 @@ class SpanBars:
         self,
         run: Run,
         calls: Calls,
-        entitlements: Entitlements,
         spans: Mapping[str, Span],
         *,
         refetch: bool,
@@ -55,13 +53,12 @@ class SpanBars:
     ) -> None:
         self._run = run
         self._calls = calls
-        self._entitlements = entitlements
         self._spans = dict(spans)
         self._refetch = refetch
         self._known_refused = known_refused
-        self.wanted = Wanted(run.config, entitlements, run.clock)
+        self.wanted = Wanted(run.entitlements)
         self.ended_by: Trouble | None = None
-        self._leases = BarLeases(run, entitlements, self.wanted, at_once=True)
+        self._leases = BarLeases(run, self.wanted)
         self._waiting = deque(spans)
         self._last_holes: dict[str, Span] = {}
         # Where the first hole of each begins: a page from there on leaves nothing to look for.
@@ -87,7 +84,7 @@ class SpanBars:
         while self._waiting and self._missing(self._waiting[0]) is None:
             self._waiting.popleft()
         if self._waiting and self.ended_by is None:
-            self.ended_by = self._entitlements.refusal(Access.BARS)
+            self.ended_by = self._run.entitlements.refusal(Access.BARS)
         return bool(self._waiting) and self.ended_by is None
 
     def _missing(self, symbol: str) -> Span | None:
@@ -96,7 +93,7 @@ class SpanBars:
         if self._refetch:
             found = span if span.since < span.until else None
         else:
-            holes = self._leases.holes(symbol, span.since, span.until)
+            holes = self.wanted.holes(symbol, span.since, span.until, at_once=True)
             found = core.next_hole(holes)
             self._oldest[symbol] = holes[0].since if holes else None
         # A hole that its call has left as it was stays as it is.

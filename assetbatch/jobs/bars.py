@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls, Landed
-    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
     from assetbatch.model import Call
     from assetbatch.provider.results import Page
@@ -66,14 +65,13 @@ class Bars(Source, Generic[W]):
         self,
         run: Run,
         calls: Calls,
-        entitlements: Entitlements,
         work: W,
         *,
         progress: Callable[[], object] = lambda: None,
     ) -> None:
         self._run = run
         self._calls = calls
-        self._entitlements = entitlements
+        self._entitlements = run.entitlements
         self._progress = progress
         self.work = work
         self.assets: set[str] = set()
@@ -126,14 +124,10 @@ class Bars(Source, Generic[W]):
         if self._has_minutes_only(one, page):
             log.info("%s has no 5-minute bars: asking for 1-minute bars", asset.symbol)
             told_twice = one.claimed.track.source_told_at is not None
+            learned = bars.Learned(1) if told_twice else bars.Learned(5, one.asked_at)
             write_with_records(
                 self._run.connection,
-                lambda **_: bars.finish(
-                    self._run.connection,
-                    one.claimed,
-                    source_minutes=1 if told_twice else 5,
-                    source_told_at=None if told_twice else one.asked_at,
-                ),
+                lambda **_: bars.finish(self._run.connection, one.claimed, learned),
                 [record],
             )
             self.work.anew(one)
@@ -173,7 +167,7 @@ class Bars(Source, Generic[W]):
 
     def _locked(self, one: BarCall, record: CallRecord, words: str) -> None:
         """Ask for the bars of an asset again later whose rows another transaction keeps."""
-        runs.record_calls(self._run.connection, [record])
+        self._run.connection.ask(runs.recording([record]))
         log.info("bars of %s are not stored: %s", one.claimed.track.asset.symbol, words)
         self._put_off(one, FailureKind.LOCKED, words)
         self.work.refused(one, StoredBars(0, ((one.span.since, words),), FailureKind.LOCKED, is_any_taken=False))
@@ -241,16 +235,15 @@ class Bars(Source, Generic[W]):
         has_any = track.watermark is not None or found.has_final
         is_built = has_any and one.call.minutes == 1
         rechecked = track.watermark is None or one.span.since < track.watermark
-        bars.finish(
-            self._run.connection,
-            one.claimed,
-            asked_until=found.until if one.newest else None,
-            asked_at=one.asked_at if one.newest and found.whole else None,
-            rechecked_at=one.asked_at if one.newest and rechecked else None,
+        learned = bars.Learned(
             # Remembered as soon as one was found.
             source_minutes=track.source_minutes if has_any else 5,
             source_told_at=track.source_told_at or one.asked_at if is_built and track.source_minutes == 5 else None,
+            asked_until=found.until if one.newest else None,
+            asked_at=one.asked_at if one.newest and found.whole else None,
+            rechecked_at=one.asked_at if one.newest and rechecked else None,
         )
+        bars.finish(self._run.connection, one.claimed, learned)
 
     def failed(self, one: Landed, error: CallError) -> Aftermath:
         """Decide what follows from a page that did not come."""
@@ -270,7 +263,7 @@ class Bars(Source, Generic[W]):
                 if self._entitlements.mode is Mode.END_OF_DAY:
                     self._entitlements.not_yet(asset.asset_type)
                 hour, now = planner.ASK_AGAIN.total_seconds(), self._run.clock.now()
-                bars.fail(connection, one.claimed, kind=kind.value, error=error.reason, first_seconds=hour, now=now)
+                bars.fail(connection, one.claimed, kind=kind, error=error.reason, first_seconds=hour, now=now)
             case Then.GIVE_BACK:
                 self._entitlements.learn(one.call, error)
                 bars.release(connection, one.claimed)
@@ -304,7 +297,7 @@ class Bars(Source, Generic[W]):
         bars.fail(
             connection,
             one.claimed,
-            kind=kind.value,
+            kind=kind,
             error=error,
             first_seconds=first,
             longest_seconds=longest,

@@ -24,12 +24,11 @@ from assetbatch.provider.client import Client
 from assetbatch.provider.flight import HeldUpError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from tenacity import Retrying
 
-    from assetbatch.config import Config
     from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import Lane, Slot
     from assetbatch.jobs.run import Run
@@ -82,20 +81,27 @@ class Landed(Struct, frozen=True):
 class Calls:
     """The calls of one run, as many at once as it has clients."""
 
-    def __init__(self, run: Run, api_key: str, lane: Lane, *, clients: int = 1) -> None:
+    def __init__(self, run: Run, lane: Lane, *, clients: int = 1) -> None:
+        api_key = run.config.require_api_key().reveal()
         self._run = run
-        self.wait: Callable[[float], None] = self.pause
-        """Does something of use while a call waits for its slot."""
         self.limiter = RateLimiter(
             run.connection,
             key=key_fingerprint(api_key),
             host=run.host,
             rules=run.rules,
             lane=lane,
-            pause=lambda seconds: self.wait(seconds),  # noqa: PLW0108 - which changes
+            pause=self.pause,
         )
-        self.cost = run.cost
-        self._idle = [new_client(run.config, api_key) for _ in range(clients)]
+        provider = run.config.settings.provider
+        self._idle = [
+            Client(
+                base_url=provider.base_url,
+                api_key=api_key,
+                connect_timeout_seconds=provider.connect_timeout_seconds,
+                timeout_seconds=provider.timeout_seconds,
+            )
+            for _ in range(clients)
+        ]
         self.under_way: list[InFlight] = []
         self._something_landed = threading.Event()
         self._brake = threading.Event()
@@ -112,7 +118,7 @@ class Calls:
 
     def left(self, max_calls: int | None) -> float:
         """Return how many more requests may be made, of so many in all; None: no bound."""
-        return math.inf if max_calls is None else max_calls - self.cost.calls_used - len(self.under_way)
+        return math.inf if max_calls is None else max_calls - self._run.cost.calls_used - len(self.under_way)
 
     def api_is_away(self) -> bool:
         """Return whether so many calls in a row failed that no other one would fare better."""
@@ -140,8 +146,8 @@ class Calls:
             )
         finally:
             waited = time.monotonic() - began
-            self.cost.waited_seconds += waited
-            self.cost.long_waits += waited > self._run.config.settings.rate_limiting.reservation_grace_seconds
+            self._run.cost.waited_seconds += waited
+            self._run.cost.long_waits += waited > self._run.config.settings.rate_limiting.reservation_grace_seconds
 
     def begin(
         self,
@@ -198,7 +204,7 @@ class Calls:
                     self._run.stop.check()
                     raise one.error
                 if one.record is not None:
-                    runs.record_calls(self._run.connection, [one.record])
+                    self._run.connection.ask(runs.recording([one.record]))
                     answer: A = one.answer
                     return answer
         except BaseException:
@@ -236,7 +242,7 @@ class Calls:
             self.limiter.release(one.slot, Outcome.UNSENT)
             return landed
         except CallError as error:
-            runs.record_calls(self._run.connection, [self._told(one, Outcome.of(error), error)])
+            self._run.connection.ask(runs.recording([self._told(one, Outcome.of(error), error)]))
             return replace(landed, error=error)
         return replace(landed, answer=answer, record=self._told(one, Outcome.OK))
 
@@ -244,11 +250,11 @@ class Calls:
         """Tell the slot what became of its call, before anything else: others wait for it. Return the call's record."""
         call, slot, latency = one.call, one.slot, time.monotonic() - one.began
         foreseen = self.limiter.release(slot, outcome, retry_after_seconds=error.retry_after_seconds if error else None)
-        self.cost.calls_used += outcome is not Outcome.UNSENT
+        self._run.cost.calls_used += outcome is not Outcome.UNSENT
         if outcome is Outcome.LIMITED:
-            self.cost.refusals += 1
+            self._run.cost.refusals += 1
             if not foreseen and slot.calls_in_window is not None:
-                self.cost.unforeseen.append(slot.calls_in_window)
+                self._run.cost.unforeseen.append(slot.calls_in_window)
         record = runs.CallRecord(
             run_id=self._run.id,
             kind=call.kind.value,
@@ -289,15 +295,4 @@ class Calls:
         """Tell the slots of calls whose answers nobody waits for any more, and write them down."""
         records = [self._told(one, Outcome.UNKNOWN if one.asked.flight.sent else Outcome.UNSENT) for one in given_up]
         if records:
-            runs.record_calls(self._run.connection, records)
-
-
-def new_client(config: Config, api_key: str) -> Client:
-    """Make a client for the configured API; it has one call under way at a time."""
-    provider = config.settings.provider
-    return Client(
-        base_url=provider.base_url,
-        api_key=api_key,
-        connect_timeout_seconds=provider.connect_timeout_seconds,
-        timeout_seconds=provider.timeout_seconds,
-    )
+            self._run.connection.ask(runs.recording(records))

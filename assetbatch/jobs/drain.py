@@ -10,17 +10,14 @@ import time
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from assetbatch.database import catalogue
 from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import Lane
-from assetbatch.jobs import entitlements as sights
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
-from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.worker import Worker
@@ -62,21 +59,18 @@ def drain_queue(
     told how many items are done, and how many waited when it began. Failures of items are in the result. Raises
     ConfigurationError without a key, SourceMismatchError on a database of another source.
     """
-    api_key = start.config.require_api_key().reveal()
+    api_key = start.config.require_api_key()
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
-    remembered, is_as_configured = sights.remembered(start), catalogue.is_as_configured(start.config.assets)
+    is_as_configured = catalogue.is_as_configured(start.config.assets)
     brought_back = queue.bringing_back(retries=start.config.settings.queue.retry_max_attempts)
 
     def work(run: Run) -> RunResult:
         config, connection = run.config, run.connection
-        claims = Claims(config, connection, api_key, run_id=run.id)
+        claims = Claims(config, connection, api_key.reveal(), run_id=run.id)
         claims.brought_back(brought_back.answer)
-        entitlements = Entitlements(
-            connection, config, run.clock, api_key=api_key, run_id=run.id, remembered=remembered
-        )
         lanes = config.settings.provider.concurrency if config.calls_per_window is None else 1
-        calls = Calls(run, api_key, Lane.QUEUE, clients=lanes)
-        bars = Bars(run, calls, entitlements, CatalogueBars(run, entitlements))
+        calls = Calls(run, Lane.QUEUE, clients=lanes)
+        bars = Bars(run, calls, CatalogueBars(run))
         size = 0
 
         def tell() -> None:
@@ -86,7 +80,7 @@ def drain_queue(
         items = QueueWork(
             run,
             calls,
-            entitlements,
+            run.entitlements,
             claims,
             max_items=bounds.max_items,
             served_anew=bars.work.look_again,
@@ -108,7 +102,7 @@ def drain_queue(
                 size = queue.size(connection)
             calls.warm_up()
             worker.work()
-        return _result(run, claims, entitlements, bars, worker.ended_by)
+        return _result(run, claims, bars, worker.ended_by)
 
     lease_seconds = None if shared else renewal_seconds(start.config)
     return perform(
@@ -117,27 +111,22 @@ def drain_queue(
         work,
         max_seconds=bounds.max_seconds,
         lease_seconds=lease_seconds,
-        needs=[*remembered.queries, brought_back, is_as_configured],
+        needs=[brought_back, is_as_configured],
         looks_at_queue=True,
     )
 
 
-def _result(
-    run: Run, claims: Claims, entitlements: Entitlements, bars: Bars[CatalogueBars], ended_by: Trouble | None
-) -> RunResult:
-    stored, dead = run.stored, claims.dead
-    result = run.result(
-        [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)],
-        anything_stored=bool(stored.updated or stored.unchanged or bars.assets),
-    )
-    warnings = result.warnings + run.platform_warnings() + bars.work.warnings()
+def _result(run: Run, claims: Claims, bars: Bars[CatalogueBars], ended_by: Trouble | None) -> RunResult:
+    stored, dead, entitlements = run.stored, claims.dead, run.entitlements
+    warnings = run.platform_warnings() + bars.work.warnings()
     if stored.deleted:
         warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(stored.deleted)}",)
     warnings += unknown_tickers(entitlements.unknown(stored.failed))
     if not run.config.priority_assets and entitlements.contradiction:  # else run-priority tells it
         warnings += (entitlements.contradiction,)
-    return replace(
-        result,
+    return run.result(
+        [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)],
+        anything_stored=bool(stored.updated or stored.unchanged or bars.assets),
         updated=tuple(stored.updated),
         unchanged=tuple(stored.unchanged),
         failed=tuple(dead),

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from assetbatch import planner
 from assetbatch.database import catalogue
 from assetbatch.database.leases import LEASE_SECONDS
 from assetbatch.database.queue.enqueue import enqueue
-from assetbatch.database.rate_limit import key_fingerprint
-from assetbatch.jobs import entitlements
+from assetbatch.database.rate_limit import key_of
 from assetbatch.jobs.claims import step_seconds
-from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.run import perform
 from assetbatch.model import Role
 from assetbatch.planner import Mode
@@ -35,16 +31,14 @@ def enqueue_secondary(
     start: Start, *, source: str, symbols: Sequence[str] | None = None, due_or_not: bool = False
 ) -> RunResult:
     """Enqueue the assets of `source` (config or database) that are due, or all of them; `symbols`: only these."""
-    remembered, is_as_configured = entitlements.remembered(start), catalogue.is_as_configured(start.config.assets)
-    frequencies = catalogue.all_frequencies()
+    is_as_configured, frequencies = catalogue.is_as_configured(start.config.assets), catalogue.frequencies()
 
     def work(run: Run) -> RunResult:
         config, connection = run.config, run.connection
         if not is_as_configured.answer:
             catalogue.sync_with_config(connection, config.assets)
             connection.ask(frequencies)
-        api_key = config.api_key.reveal() if config.api_key else None
-        seen = Entitlements(connection, config, run.clock, api_key=api_key, remembered=remembered)
+        seen = run.entitlements
 
         def served_before(update_frequency_seconds: int, market: Market) -> datetime:
             return planner.served_before(update_frequency_seconds, market, run.clock.started_at)
@@ -60,13 +54,9 @@ def enqueue_secondary(
             max_size=config.settings.queue.max_size,
             step_seconds=step_seconds(config),
             plan=config.plan,
-            key=None if api_key is None else key_fingerprint(api_key),
+            key=key_of(config),
         )
-        return replace(
-            run.result(),
-            enqueued=enqueued,
-            warnings=tuple(_warnings(run, enqueued, symbols or (), source)),
-        )
+        return run.result(enqueued=enqueued, warnings=_warnings(run, enqueued, symbols or (), source))
 
     return perform(
         ENQUEUE_SECONDARY.name,
@@ -74,7 +64,7 @@ def enqueue_secondary(
         work,
         max_seconds=MAX_SECONDS,
         lease_seconds=LEASE_SECONDS,
-        needs=[*remembered.queries, is_as_configured, frequencies],
+        needs=[is_as_configured, frequencies],
         looks_at_queue=True,
     )
 

@@ -17,7 +17,7 @@ from assetbatch.database.bars import state as database_bars
 from assetbatch.database.entitlements import Remembered
 from assetbatch.database.queue import admin as queue_desk
 from assetbatch.database.queue import items as queue
-from assetbatch.database.rate_limit import key_fingerprint, rules_of
+from assetbatch.database.rate_limit import key_of, rules_of
 from assetbatch.database.retries import in_transaction
 from assetbatch.failures import WITHOUT_PRICE, FailureKind
 from assetbatch.jobs.claims import step_seconds
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.failures import CallError
     from assetbatch.jobs.clock import Clock
-    from assetbatch.jobs.run import Start
     from assetbatch.model import Asset, Call, Failure
+    from assetbatch.planner import Candidate
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +47,6 @@ OUTCOMES = {
 BEYOND_THE_PLAN = frozenset({FailureKind.NOT_ENTITLED, FailureKind.TIMEFRAME, FailureKind.NOT_YET})
 
 
-def remembered(start: Start) -> Remembered:
-    """Ask what is remembered as a run begins; it answers what a `Entitlements` begins with."""
-    key = start.config.api_key
-    return Remembered(
-        key="" if key is None else key_fingerprint(key.reveal()), plan=start.config.plan, now=start.started_at
-    )
-
-
 class Turn(Enum):
     """Whose turn it is to ask for a finished day."""
 
@@ -66,7 +58,7 @@ class Turn(Enum):
 
 
 class Entitlements:
-    """What one run may ask for now. `run_id` None: somebody who only looks. `remembered` has been read already."""
+    """What one run may ask for now. `run_id` None: somebody who only looks. What is `remembered` is read by then."""
 
     def __init__(
         self,
@@ -74,57 +66,68 @@ class Entitlements:
         config: Config,
         clock: Clock,
         *,
-        api_key: str | None,
         run_id: int | None = None,
         remembered: Remembered | None = None,
     ) -> None:
         self._run_id = run_id
-        self._connection = connection
-        self._config = config
-        self._clock = clock
-        self._key = "" if api_key is None else key_fingerprint(api_key)
-        self._found: dict[Access, Entitlement] = {}
+        self.connection = connection
+        self.config = config
+        self.clock = clock
+        self._key = key_of(config) or ""
         self._lease: remembering.DayLease | None = None
-        self.days: planner.Days = {}
         self.known: set[str] = set()
         """Symbols that had a row in the platform's table when their market was asked for."""
         self._believed: set[str] = set()
-        if remembered is None:
-            self.look()
-        else:
-            self._know(remembered)
+        self._remembered = remembered or self._look()
 
     def look(self) -> None:
         """Read what is remembered, of this run and of others."""
-        remembered = Remembered(key=self._key, plan=self._config.plan, now=self._clock.now())
-        self._connection.ask(*remembered.queries)
-        self._know(remembered)
+        self._remembered = self._look()
 
-    def _know(self, remembered: Remembered) -> None:
-        self._found = remembered.entitlements.answer
-        self.days = remembered.days.answer
-        self._closed = remembered.closed.answer
+    def _look(self) -> Remembered:
+        found = Remembered(key=self._key, plan=self.config.plan, now=self.clock.now())
+        self.connection.ask(*found.queries)
+        return found
+
+    @property
+    def _found(self) -> dict[Access, Entitlement]:
+        return self._remembered.entitlements.answer
+
+    @property
+    def days(self) -> planner.Days:
+        """What is known of the last days of each market."""
+        return self._remembered.days.answer
+
+    @property
+    def closed(self) -> frozenset[AssetType]:
+        """Markets that the vendor said are closed, within the last hour: a holiday that market hours do not know."""
+        return self._remembered.closed.answer
 
     @property
     def told(self) -> str:
         """Name plan and key, as whom the vendor told something."""
-        return remembering.told_to(self._config.plan, self._key)
+        return remembering.told_to(self.config.plan, self._key)
 
     @property
     def mode(self) -> Mode:
         """How prices are asked for now."""
-        config, snapshots = self._config, self._found.get(Access.SNAPSHOTS)
-        return planner.mode(config.plan, config.settings.provider.mode, snapshots, self._clock.now())
+        config, snapshots = self.config, self._found.get(Access.SNAPSHOTS)
+        return planner.mode(config.plan, config.settings.provider.mode, snapshots, self.clock.now())
 
     @property
     def contradiction(self) -> str:
         """What the key is refused though the plan's word says otherwise; empty: nothing."""
-        config = self._config
+        config = self.config
         refused = planner.contradictions(self._found, config.plan, config.settings.provider.mode, self.mode)
         if not refused:
             return ""
         words = planner.contradicted(config.plan, refused) + planner.reasons(refused)
         return f"{words}. Lapsed payment? `assetbatch probe` asks again at once"
+
+    def plan(self, candidates: Sequence[Candidate], at: datetime) -> planner.Plan:
+        """Return the fewest calls that bring what is newer at a time, for assets in their order of importance."""
+        size = self.config.settings.provider.batch_size
+        return planner.plan(candidates, mode=self.mode, batch_size=size, now=at, days=self.days, closed=self.closed)
 
     def unknown(self, failed: Sequence[Failure]) -> list[Failure]:
         """Return those failures that are about tickers which the vendor left out of each finished day so far.
@@ -145,7 +148,7 @@ class Entitlements:
     def refusal(self, access: Access) -> Trouble | None:
         """Return why it is not worth asking: it was refused within the hour; None: it is."""
         found = self._found.get(access)
-        if found is None or found.allowed or self._clock.now() - found.asked_at >= planner.ASK_AGAIN:
+        if found is None or found.allowed or self.clock.now() - found.asked_at >= planner.ASK_AGAIN:
             return None
         return Trouble(FailureKind.NOT_ENTITLED, found.reason)
 
@@ -154,45 +157,39 @@ class Entitlements:
         """Why no prices can be asked for at all."""
         return None if self.mode is Mode.LIVE else self.refusal(Access.DAILY)
 
-    @property
-    def closed(self) -> frozenset[AssetType]:
-        """Markets that the vendor said are closed, within the last hour: a holiday that market hours do not know."""
-        return self._closed
-
     def excuses(self, asset: Asset, kind: FailureKind) -> bool:
         """Return whether a live answer without a price is no failure, since the asset's market rests."""
         return kind in WITHOUT_PRICE and (
-            asset.asset_type in self._closed
-            or not market_hours.is_open(market_hours.market_of(asset), self._clock.now())
+            asset.asset_type in self.closed or not market_hours.is_open(market_hours.market_of(asset), self.clock.now())
         )
 
     def may_ask_status(self) -> bool:
         """Return whether the vendor may be asked which markets are open: once an hour at most."""
-        asked_at = remembering.last_status_at(self._connection)
-        return asked_at is None or self._clock.now() - asked_at >= planner.ASK_AGAIN
+        asked_at = remembering.last_status_at(self.connection)
+        return asked_at is None or self.clock.now() - asked_at >= planner.ASK_AGAIN
 
     def note_markets(self, found: dict[AssetType, bool]) -> None:
         """Note which markets the vendor says are open."""
-        remembering.note_markets(self._connection, found, self._clock.now())
+        remembering.note_markets(self.connection, found, self.clock.now())
         self.look()
 
     def newer_at(self, markets: Collection[AssetType]) -> datetime | None:
         """Return when newer figures of these markets can exist; None: at any time."""
         if self.mode is Mode.LIVE or not markets:
             return None
-        now = self._clock.now()
+        now = self.clock.now()
         return min(planner.newer_day_at(market, self.days, now) for market in markets)
 
     def wanted_days(self) -> dict[AssetType, date | None]:
         """Return for each market the newest finished day that can be had now."""
-        now = self._clock.now()
+        now = self.clock.now()
         return {market: planner.wanted_day(market, self.days, now) for market in AssetType}
 
     def held_seconds(self) -> dict[AssetType, float]:
         """Return for how many seconds the newest day of a market that was asked for lately is not asked for again."""
         asked = {market: self.days.get((market, day)) for market, day in self.wanted_days().items() if day}
         again_at = {market: one.asked_at + planner.ASK_AGAIN for market, one in asked.items() if one}
-        return {market: (at - self._clock.now()).total_seconds() for market, at in again_at.items()}
+        return {market: (at - self.clock.now()).total_seconds() for market, at in again_at.items()}
 
     def widened(self, call: Call) -> Call:
         """Let a call for daily figures serve all of its market: the catalogue is what config.yaml says by then.
@@ -201,7 +198,7 @@ class Entitlements:
         """
         if call.kind is not CallKind.DAILY or call.market is None:
             return call
-        found = catalogue.assets_of_market(self._connection, call.market)
+        found = catalogue.assets_of_market(self.connection, call.market)
         self.known |= found.served
         self._believed -= {asset.symbol for asset in found.assets}
         self._believed |= found.believed
@@ -211,8 +208,8 @@ class Entitlements:
 
     def take_day(self, call: Call, days: planner.Days) -> Turn:
         """Take the right to ask for a call's day, if it is our turn; `days` are those that the call was planned on."""
-        hold = rules_of(self._config).hold_seconds + self._config.window_seconds
-        self._lease = remembering.DayLease(self._connection, *call.market_day, seconds=hold, run_id=self._run_id)
+        hold = rules_of(self.config).hold_seconds + self.config.window_seconds
+        self._lease = remembering.DayLease(self.connection, *call.market_day, seconds=hold, run_id=self._run_id)
         if not self._lease.take():
             self._lease = None
             return Turn.THEIRS
@@ -226,7 +223,7 @@ class Entitlements:
         """Return until when a call may leave, as `boot_time()`: one for a day is back before its lease is over."""
         if self._lease is None or call.day is None:
             return math.inf
-        return self._lease.until - rules_of(self._config).request_seconds
+        return self._lease.until - rules_of(self.config).request_seconds
 
     def give_up_day(self) -> None:
         """Let another run ask, where the call brought nothing to note."""
@@ -244,7 +241,7 @@ class Entitlements:
         if planner.looks_back(call, self.days):
             return []
         hour = planner.ASK_AGAIN.total_seconds()
-        return queue.complete_served(self._connection, {market: day}, {market: hour})
+        return queue.complete_served(self.connection, {market: day}, {market: hour})
 
     def learn(self, call: Call, error: CallError | None) -> bool:
         """Learn from how a call went; True: there is another way now to what it was for."""
@@ -261,7 +258,7 @@ class Entitlements:
             return access is Access.SNAPSHOTS and self.barred is None and self.mode is Mode.END_OF_DAY
         if error.kind in OUTCOMES and call.kind is CallKind.DAILY:
             outcome = OUTCOMES[error.kind]
-            in_transaction(self._connection, lambda: self._note_day(*call.market_day, outcome))
+            in_transaction(self.connection, lambda: self._note_day(*call.market_day, outcome))
             self._lease = None
             self.look()
             return True
@@ -269,21 +266,21 @@ class Entitlements:
 
     def not_yet(self, market: AssetType) -> None:
         """Note that the day that is wanted of a market is not over for the vendor."""
-        day = planner.wanted_day(market, self.days, self._clock.now())
+        day = planner.wanted_day(market, self.days, self.clock.now())
         if day is not None:
-            in_transaction(self._connection, lambda: self._note_day(market, day, DayOutcome.NOT_YET))
+            in_transaction(self.connection, lambda: self._note_day(market, day, DayOutcome.NOT_YET))
             self.look()
 
     def _note_day(self, market: AssetType, day: date, outcome: DayOutcome) -> None:
-        remembering.note_day(self._connection, market, day, outcome, self._clock.now())
+        remembering.note_day(self.connection, market, day, outcome, self.clock.now())
 
     def remember(self, access: Access, *, allowed: bool, reason: str) -> None:
         """Remember what the vendor said about a kind of call."""
-        found = Entitlement(allowed, self._clock.now(), reason)
-        about = {"key": self._key, "plan": self._config.plan}
+        found = Entitlement(allowed, self.clock.now(), reason)
+        about = {"key": self._key, "plan": self.config.plan}
         in_transaction(
-            self._connection,
-            lambda: remembering.remember(self._connection, **about, access=access, found=found),
+            self.connection,
+            lambda: remembering.remember(self.connection, **about, access=access, found=found),
         )
         self._found[access] = found
 
@@ -295,17 +292,17 @@ class Entitlements:
 
         def work() -> None:
             if bars:
-                database_bars.revive(self._connection, market, kinds=[kind.value for kind in BEYOND_THE_PLAN])
+                database_bars.revive(self.connection, market, kinds=[kind.value for kind in BEYOND_THE_PLAN])
             if history:
-                bar_absences.forget_not_entitled(self._connection, market, told=self.told)
+                bar_absences.forget_not_entitled(self.connection, market, told=self.told)
 
-        in_transaction(self._connection, work)
+        in_transaction(self.connection, work)
         if prices:
-            assets = catalogue.assets_of_market(self._connection, market).assets
+            assets = catalogue.assets_of_market(self.connection, market).assets
             queue_desk.retry(
-                self._connection,
+                self.connection,
                 [asset.symbol for asset in assets],
                 kind=FailureKind.NOT_ENTITLED.value,
-                max_size=self._config.settings.queue.max_size,
-                step_seconds=step_seconds(self._config),
+                max_size=self.config.settings.queue.max_size,
+                step_seconds=step_seconds(self.config),
             )

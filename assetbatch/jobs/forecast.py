@@ -20,7 +20,7 @@ from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.markets import Market
-from assetbatch.model import Access, CallKind, Span
+from assetbatch.model import Access, CallKind
 from assetbatch.planner import Mode
 from assetbatch.schedule import DRAIN_QUEUE, ENQUEUE_SECONDARY, RUN_PRIORITY
 
@@ -90,13 +90,9 @@ class _Forecaster:
     def __init__(self, config: Config, connection: Connection, clock: Clock) -> None:
         self._config = config
         self._connection = connection
-        self._entitlements = self._sight_at(clock)
+        self._entitlements = Entitlements(connection, config, clock)
         self._now = clock.started_at
         self._days = self._entitlements.wanted_days() if self._entitlements.mode is Mode.END_OF_DAY else None
-
-    def _sight_at(self, clock: Clock) -> Entitlements:
-        api_key = self._config.api_key.reveal() if self._config.api_key else None
-        return Entitlements(self._connection, self._config, clock, api_key=api_key)
 
     def forecast(self) -> Forecast:
         batch = self._config.settings.batch
@@ -129,14 +125,8 @@ class _Forecaster:
         )
 
     def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
-        plan = planner.plan(
-            self._connection.answer(catalogue.candidates(self._config.priority_assets)),
-            mode=self._entitlements.mode,
-            batch_size=self._config.settings.provider.batch_size,
-            now=at,
-            days=self._entitlements.days,
-            closed=self._entitlements.closed,
-        )
+        known = self._connection.answer(catalogue.candidates(self._config.priority_assets))
+        plan = self._entitlements.plan(known, at)
         for kind in dict.fromkeys(call.kind for call in plan.calls):
             own = [call for call in plan.calls if call.kind is kind]
             yield ForeseenCalls(
@@ -152,7 +142,7 @@ class _Forecaster:
         """Tell what follows from what `enqueue-secondary` is going to put on the queue the next time."""
         limits = [
             (seconds, market, planner.served_before(seconds, market, at))
-            for seconds in catalogue.frequencies(self._connection)
+            for seconds in self._connection.answer(catalogue.frequencies())
             for market in Market
         ]
         yield from self._secondary(at, forecast.due(self._connection, limits, self._days))
@@ -177,28 +167,25 @@ class _Forecaster:
 
     def _bars(self, clock: Clock) -> tuple[list[ForeseenBars], int]:
         """Return the calls that bars need of which a job would find them due then; and how many were not looked at."""
-        entitlements = self._sight_at(clock)
-        wanted, connection = Wanted(self._config, entitlements, clock), self._connection
+        entitlements = Entitlements(self._connection, self._config, clock)
+        wanted, connection = Wanted(entitlements), self._connection
         if not wanted.enabled or not entitlements.may(Access.BARS):
             return [], 0
         symbols = [asset.symbol for asset in catalogue.enabled_assets(connection)]
         looked_at, now = symbols[:MOST_SCANNED], clock.now()
-        limits = wanted.limits(catalogue.frequencies(connection))
+        limits = wanted.limits(connection.answer(catalogue.frequencies()))
         due = set(bars.due(connection, limits, symbols=looked_at, now=now, limit=len(looked_at)))
         scanned = set(bar_holes.next_to_scan(connection, scanned_before=now, now=now, limit=len(symbols)))
         found = []
-        known = bars.tracks(connection, looked_at, wanted_since=wanted.since(), kept_since=wanted.kept_since(), now=now)
-        for track in known:
+        known = bars.tracks(looked_at, wanted_since=wanted.since(), kept_since=wanted.kept_since(), now=now)
+        for track in connection.answer(known):
             symbol, until = track.asset.symbol, track.asked_until
             newest = wanted.newest(track) if symbol in due else None
             if newest is None and symbol not in scanned:
                 continue
             # Behind the newest bars, which come first.
             until = newest.since if newest else until
-            holes = []
-            if until is not None and track.wanted_since < until:
-                span = Span(track.wanted_since, until)
-                holes = bar_holes.holes(connection, symbol, span, now=now, told=entitlements.told)
+            holes = wanted.holes(symbol, track.wanted_since, until)
             calls = core.calls_for(holes, market_hours.market_of(track.asset))
             if newest is not None:
                 # Whether the vendor has bars of 1 minute alone is asked by a call of its own.

@@ -15,7 +15,6 @@ from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
-from assetbatch.jobs.entitlements import Entitlements, remembered
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.wanted import Wanted
@@ -43,45 +42,33 @@ def run_priority(start: Start) -> RunResult:
     Failures of assets are in the result. Raises ConfigurationError without a key, SourceMismatchError on a database of
     another source.
     """
-    api_key = start.config.require_api_key().reveal()
-    first = _First(start)
+    start.config.require_api_key()
+    known = catalogue.candidates(start.config.priority_assets)
+    is_as_configured = catalogue.is_as_configured(start.config.assets)
     return perform(
         RUN_PRIORITY.name,
         start,
-        lambda run: _Update(run, api_key, first)(),
+        lambda run: _Update(run).work(known.answer, is_as_configured=is_as_configured.answer),
         max_seconds=start.config.settings.batch.max_cycle_seconds,
         lease_seconds=renewal_seconds(start.config),
-        needs=first.queries,
+        needs=[known, is_as_configured],
     )
-
-
-class _First:
-    """What a run has to know before it plans."""
-
-    def __init__(self, start: Start) -> None:
-        self.remembered = remembered(start)
-        self.known = catalogue.candidates(start.config.priority_assets)
-        self.is_as_configured = catalogue.is_as_configured(start.config.assets)
-        self.queries = (*self.remembered.queries, self.known, self.is_as_configured)
 
 
 class _Update:
     """One run: quotes first, or the figures of finished days; then bars, with the calls that are left."""
 
-    def __init__(self, run: Run, api_key: str, first: _First) -> None:
-        self._first = first
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._api_key = api_key
         self._assets = run.config.priority_assets
-        self._entitlements = Entitlements(
-            run.connection, run.config, run.clock, api_key=api_key, run_id=run.id, remembered=first.remembered
-        )
+        self._entitlements = run.entitlements
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
 
-    def __call__(self) -> RunResult:
+    def work(self, known: Sequence[Candidate], *, is_as_configured: bool) -> RunResult:
+        """Update the assets, of which this is known as the run begins."""
         run, config, settings = self._run, self._run.config, self._run.config.settings
-        calls = self._plan(self._first.known.answer)
+        calls = self._plan(known)
         log.info(
             "assets due: %d; calls planned on plan %s (%s): %d",
             len(self._assets) - len(self._not_due),
@@ -91,19 +78,17 @@ class _Update:
         )
         if calls:
             run.claim_source()
-        if not self._first.is_as_configured.answer:
+        if not is_as_configured:
             catalogue.sync_with_config(run.connection, config.assets)
-        requests = Calls(run, self._api_key, Lane.PRIORITY)
-        work = CatalogueBars(run, self._entitlements, symbols=[asset.symbol for asset in self._assets])
-        bars = Bars(run, requests, self._entitlements, work)
+        requests = Calls(run, Lane.PRIORITY)
+        work = CatalogueBars(run, symbols=[asset.symbol for asset in self._assets])
+        bars = Bars(run, requests, work)
         if calls or work.has_work():
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
         max_calls = None if config.calls_per_window is None else len(self._assets)
-        quotes = QuoteWork(
-            run, requests, self._entitlements, self._replan, no_call_after=no_call_after, max_calls=max_calls
-        )
+        quotes = QuoteWork(run, requests, self._replan, no_call_after=no_call_after, max_calls=max_calls)
         first = Worker(run, requests, [quotes], begin_until=no_call_after)
         if (barred := self._entitlements.barred) is not None:
             quotes.fail([asset for call in calls for asset in call.assets], barred.kind, barred.error)
@@ -128,19 +113,12 @@ class _Update:
                 may_begin=lambda: requests.left(max_calls) >= 1,
             ).work()
         deferred = work.waiting()
-        known = self._known_by_now(requests)
+        known = self._known_by_now(requests, known)
         run.leaves.append(self._foresee(requests.limiter, known))
         return self._result(bars, deferred, self._missed(known))
 
     def _plan(self, known: Sequence[Candidate]) -> list[Call]:
-        plan = planner.plan(
-            known,
-            mode=self._entitlements.mode,
-            batch_size=self._run.config.settings.provider.batch_size,
-            now=self._run.clock.started_at,
-            days=self._entitlements.days,
-            closed=self._entitlements.closed,
-        )
+        plan = self._entitlements.plan(known, self._run.clock.started_at)
         self._not_due += plan.not_due
         self._unchanged += plan.unchanged
         return list(plan.calls)
@@ -154,13 +132,13 @@ class _Update:
     def _known(self, assets: Sequence[Asset]) -> list[Candidate]:
         return self._run.connection.answer(catalogue.candidates(assets))
 
-    def _known_by_now(self, requests: Calls) -> Sequence[Candidate]:
+    def _known_by_now(self, requests: Calls, known: Sequence[Candidate]) -> Sequence[Candidate]:
         """Return what is known of the assets after all calls: of live prices, all that matters is that they came."""
         if self._entitlements.mode is Mode.LIVE:
-            return self._first.known.answer
-        known = catalogue.candidates(self._assets)
-        requests.keep_lease(known)
-        return known.answer
+            return known
+        asked = catalogue.candidates(self._assets)
+        requests.keep_lease(asked)
+        return asked.answer
 
     def _ends_run(self) -> bool:
         return any(POLICIES[failure.kind].ends_run for failure in self._run.stored.failed)
@@ -203,8 +181,7 @@ class _Update:
             return
         markets: dict[AssetType, bool] = {}
         try:
-            found = requests.ask(endpoints.markets_open(), max_wait_seconds=no_call_after - time.monotonic())
-            markets = found.markets
+            markets = requests.ask(endpoints.markets_open(), max_wait_seconds=no_call_after - time.monotonic())
         except CallError as error:
             log.info("the market's status is not known: %s", error)
         self._entitlements.note_markets(markets)
@@ -221,15 +198,8 @@ class _Update:
         every = RUN_PRIORITY.every(batch)
         due = planner.next_due(run.clock.started_at, every)
         served = [replace(candidate, served_at=run.clock.started_at) for candidate in known]
-        calls = planner.plan(
-            served,
-            mode=self._entitlements.mode,
-            batch_size=run.config.settings.provider.batch_size,
-            now=due,
-            days=self._entitlements.days,
-            closed=self._entitlements.closed,
-        ).calls
-        bars = len(self._assets) if calls and Wanted(run.config, self._entitlements, run.clock).enabled else 0
+        calls = self._entitlements.plan(served, due).calls
+        bars = len(self._assets) if calls and Wanted(self._entitlements).enabled else 0
         return limiter.foreseeing(
             calls=min(len(calls) + bars, len(self._assets)),
             due=due,
@@ -254,9 +224,9 @@ class _Update:
         updated = [symbol for symbol in own if symbol in stored.updated]
         unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
         kinds = [*(failure.kind for failure in failed), *([bars.ended_by.kind] if bars.ended_by else [])]
-        result = run.result(kinds, anything_stored=bool(updated or unchanged))
-        return replace(
-            result,
+        return run.result(
+            kinds,
+            anything_stored=bool(updated or unchanged),
             updated=tuple(updated),
             unchanged=tuple(unchanged),
             deferred=tuple(deferred),
@@ -267,7 +237,6 @@ class _Update:
             newer_at=self._entitlements.newer_at({asset.asset_type for asset in self._assets}),
             ended_by=bars.ended_by,
             warnings=(
-                *result.warnings,
                 *run.platform_warnings(),
                 *bars.work.warnings(),
                 *([self._entitlements.contradiction] if self._entitlements.contradiction else []),

@@ -12,7 +12,7 @@ from msgspec import Struct
 from assetbatch.database.rate_limit import Lane, rules_of
 from assetbatch.failures import POLICIES, CallError, FailureKind
 from assetbatch.jobs.calls import Calls
-from assetbatch.jobs.entitlements import BEYOND_THE_PLAN, Entitlements
+from assetbatch.jobs.entitlements import BEYOND_THE_PLAN
 from assetbatch.jobs.run import Start, perform
 from assetbatch.markets import TRAITS, without_prefix
 from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
@@ -79,12 +79,12 @@ class Probed(Struct, frozen=True):
 
 def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> Probed:
     """Ask what the key may see, and remember it. Raises CallError where the API gives no answer at all."""
-    api_key = config.require_api_key().reveal()
+    config.require_api_key()
     found: list[Probed] = []
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        found.append(_Probe(run, api_key).ask())
+        found.append(_Probe(run).ask())
         return run.result()
 
     perform(JOB, Start(config, connection, host, stop), work, max_seconds=longest_seconds(config))
@@ -99,10 +99,9 @@ def longest_seconds(config: Config) -> float:
 class _Probe:
     """The calls of one probe."""
 
-    def __init__(self, run: Run, api_key: str) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._entitlements = Entitlements(run.connection, run.config, run.clock, api_key=api_key)
-        self._calls = Calls(run, api_key, Lane.QUEUE)
+        self._calls = Calls(run, Lane.QUEUE)
         self._no_call_after = time.monotonic() + longest_seconds(run.config)
         self._allowed: set[Access] = set()
         self._refused: dict[Access, str] = {}
@@ -116,9 +115,11 @@ class _Probe:
         quotes = self._quotes(assets)
         markets = [self._market(asset, quotes[asset.symbol]) for asset in assets]
         for access in self._allowed | self._refused.keys():
-            self._entitlements.remember(access, allowed=access in self._allowed, reason=self._refused.get(access, ""))
+            self._run.entitlements.remember(
+                access, allowed=access in self._allowed, reason=self._refused.get(access, "")
+            )
         for one in markets:
-            self._entitlements.revive(
+            self._run.entitlements.revive(
                 one.market, prices=bool(one.quotes), bars=bool(one.todays_bars), history=bool(one.long_history)
             )
         return Probed(self._run.config.plan, tuple(markets), self._run.cost.calls_used)

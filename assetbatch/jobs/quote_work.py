@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.calls import Calls, Landed
-    from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
     from assetbatch.model import Asset, Call
     from assetbatch.planner import Days
@@ -52,7 +51,6 @@ class QuoteWork(Source):
         self,
         run: Run,
         calls: Calls,
-        entitlements: Entitlements,
         replan: Callable[[Sequence[Call]], Sequence[Call]],
         *,
         no_call_after: float,
@@ -60,7 +58,7 @@ class QuoteWork(Source):
     ) -> None:
         self._run = run
         self._calls = calls
-        self._entitlements = entitlements
+        self._entitlements = run.entitlements
         self._replan = replan
         self._no_call_after = no_call_after
         self._max_calls = max_calls

@@ -12,15 +12,17 @@ from msgspec.structs import replace
 from assetbatch import __version__
 from assetbatch.boottime import boot_time
 from assetbatch.database import ahead, retention, runs
+from assetbatch.database.entitlements import Remembered
 from assetbatch.database.leases import LEASE_SECONDS, Lease, dead_runs, release
 from assetbatch.database.prices import Stored
-from assetbatch.database.rate_limit import Rules, rules_of
+from assetbatch.database.rate_limit import Rules, key_of, rules_of
 from assetbatch.database.retries import in_transaction
 from assetbatch.database.setup import platform, schema
 from assetbatch.errors import EXIT_KEY_REFUSED, EXIT_PARTIAL, EXIT_UNAVAILABLE
 from assetbatch.events import Announcer
 from assetbatch.failures import POLICIES, FailureKind
 from assetbatch.jobs.clock import Clock
+from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.model import RunResult, RunStatus
 from assetbatch.plans import FREE
 from assetbatch.provider.addresses import source_of
@@ -28,7 +30,7 @@ from assetbatch.schedule import JOBS
 from assetbatch.words import named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from assetbatch.config import Config
@@ -78,6 +80,8 @@ class Run(Struct, frozen=True):
     stop: Stop
     lease: Lease | None
     announcer: Announcer
+    entitlements: Entitlements
+    """What it may ask for."""
     source: str | None
     """Whose prices the database had when the run began; None: nobody's yet."""
     platform: RoleView
@@ -97,8 +101,15 @@ class Run(Struct, frozen=True):
         if self.source != source:
             schema.claim_source(self.connection, source)
 
-    def result(self, failures: Sequence[FailureKind] = (), *, anything_stored: bool = False) -> RunResult:
-        """Return what every job tells of its run: how it ends with these failures, and what its calls cost."""
+    def result(
+        self,
+        failures: Sequence[FailureKind] = (),
+        *,
+        anything_stored: bool = False,
+        warnings: Iterable[str] = (),
+        **of_job: Any,
+    ) -> RunResult:
+        """Return how the run ends with these failures, what its calls cost, and what is `of_job` alone."""
         cost = self.cost
         return RunResult(
             job=self.job,
@@ -110,7 +121,8 @@ class Run(Struct, frozen=True):
             api_calls_used=cost.calls_used,
             rate_limit_waits=cost.long_waits + cost.refusals,
             waited_seconds=round(cost.waited_seconds, 3),
-            warnings=_give_way(self.config, self.connection, cost),
+            warnings=(*_give_way(self.config, self.connection, cost), *warnings),
+            **of_job,
         )
 
     def platform_warnings(self) -> tuple[str, ...]:
@@ -173,6 +185,8 @@ def perform(
         lease_seconds=lease_seconds,
     )
     dead, source, seen, asked_at = dead_runs(), schema.source(), platform.role_view(), boot_time()
+    remembered = Remembered(key=key_of(config) or "", plan=config.plan, now=start.started_at)
+    needs = (*remembered.queries, *needs)
     connection.ask(begin, dead, source, seen, *needs)
     begun, clock = begin.answer, Clock(begin.answer.started_at)
     lease = None if lease_seconds is None else Lease(connection, job, seconds=lease_seconds, holder=begun.token)
@@ -180,18 +194,19 @@ def perform(
         lease.granted(asked_at)
     announcer = Announcer(config, connection, run_id=begun.run_id)
     run = Run(
-        job,
-        begun.run_id,
-        config,
-        connection,
-        start.host,
-        clock,
-        stop,
-        lease,
-        announcer,
-        source.answer,
-        seen.answer,
-        rules,
+        job=job,
+        id=begun.run_id,
+        config=config,
+        connection=connection,
+        host=start.host,
+        clock=clock,
+        stop=stop,
+        lease=lease,
+        announcer=announcer,
+        entitlements=Entitlements(connection, config, clock, run_id=begun.run_id, remembered=remembered),
+        source=source.answer,
+        platform=seen.answer,
+        rules=rules,
     )
     try:
         if begun.is_ahead:
@@ -202,7 +217,7 @@ def perform(
         is_its_turn = lease is None or begun.has_lease
         if not is_its_turn and lease is not None:
             has_changed = is_its_turn = _take(lease, job, stop, patience_seconds)
-        if has_changed and needs:
+        if has_changed:
             connection.ask(*needs)
         result = work(run) if is_its_turn else turned_away(run)
         if begun.is_ahead:
@@ -225,7 +240,7 @@ def perform(
             result = replace(result, remaining=remaining.answer)
         announcer.announce(at_once=True, opening=opening)
         if may_prune and prunes.answer:
-            retention.prune(connection, days=config.settings.retention_days, lease=pruning)
+            retention.prune(connection, pruning, days=config.settings.retention_days)
     except BaseException as error:
         runs.abandon(connection, begun.run_id, error)
         raise

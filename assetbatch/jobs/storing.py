@@ -57,14 +57,13 @@ def write_with_records(connection: Connection, write: Callable[..., T], records:
     locked.
     """
 
-    def attempt(*, carefully: bool) -> T:
-        with connection.transaction():
-            written = write(carefully=carefully)
-            if records:
-                runs.record_calls(connection, records)
-            return written
+    def work(*, carefully: bool) -> T:
+        written = write(carefully=carefully)
+        if records:
+            connection.ask(runs.recording(records))
+        return written
 
-    return carefully(attempt)
+    return carefully(connection, work)
 
 
 def sort_out(

@@ -152,45 +152,38 @@ def read_reference(
     Raises ConfigurationError without a key, SourceMismatchError on a database of another source, and CallError when a
     call fails for good.
     """
-    api_key = config.require_api_key().reveal()
+    config.require_api_key()
     names: dict[str, str] = {}
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        calls = Calls(run, api_key, Lane.QUEUE)
+        calls = Calls(run, Lane.QUEUE)
         calls.warm_up()
-        desk = _Desk(calls, time.monotonic() + MAX_SECONDS)
+        no_call_after = time.monotonic() + MAX_SECONDS
         for market in [asset.asset_type] if asset else markets:
-            for page in desk.pages(Call(CallKind.TICKERS, (asset,) if asset else (), market=market)):
-                names.update((ticker.ticker, ticker.name) for ticker in page.tickers)
+            call = Call(CallKind.TICKERS, (asset,) if asset else (), market=market)
+            for page in _pages(calls, call, no_call_after):
+                names.update(page.names)
         return run.result()
 
     result = perform(JOB, Start(config, connection, host, stop), work, max_seconds=MAX_SECONDS)
     return Reference(names, result)
 
 
-class _Desk(Struct, frozen=True):
-    """Where pages of the reference list are asked for; a page that failed is asked for again where that may help."""
+def _pages(calls: Calls, call: Call, no_call_after: float) -> Iterator[TickerPage]:
+    """Ask for page after page; one that failed is asked for again where that may help."""
 
-    calls: Calls
-    no_call_after: float
+    def ask(call: Call) -> TickerPage:
+        return calls.ask(endpoints.tickers(call), max_wait_seconds=no_call_after - time.monotonic())
 
-    def pages(self, call: Call) -> Iterator[TickerPage]:
-        asked = set()
-        for _ in range(MOST_PAGES):
-            page = self._page(call)
-            yield page
-            if not page.next_page:
-                return
-            if page.next_page in asked:
-                break
-            asked.add(page.next_page)
-            call = Call(call.kind, call.assets, market=call.market, page=page.next_page)
-        raise CallError(FailureKind.MALFORMED, "the vendor's reference list does not come to an end", answered=True)
-
-    def _page(self, call: Call) -> TickerPage:
-        return self.calls.patiently()(self._ask, call)
-
-    def _ask(self, call: Call) -> TickerPage:
-        left = self.no_call_after - time.monotonic()
-        return self.calls.ask(endpoints.tickers(call), max_wait_seconds=left)
+    asked = set()
+    for _ in range(MOST_PAGES):
+        page: TickerPage = calls.patiently()(ask, call)
+        yield page
+        if not page.next_page:
+            return
+        if page.next_page in asked:
+            break
+        asked.add(page.next_page)
+        call = replace(call, page=page.next_page)
+    raise CallError(FailureKind.MALFORMED, "the vendor's reference list does not come to an end", answered=True)

@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch import bars, market_hours, planner
+from assetbatch.database.bars import holes as bar_holes
+from assetbatch.database.bars.holes import HELD
 from assetbatch.markets import Market
 from assetbatch.model import Span
 from assetbatch.planner import Mode
@@ -16,19 +18,17 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.bars import Track
-    from assetbatch.config import Config
-    from assetbatch.jobs.clock import Clock
     from assetbatch.jobs.entitlements import Entitlements
 
 
 class Wanted:
     """What the configuration wants of bars, as far as the key may see them now."""
 
-    def __init__(self, config: Config, entitlements: Entitlements, clock: Clock) -> None:
-        self._config = config
-        self._settings = config.settings.bars
+    def __init__(self, entitlements: Entitlements) -> None:
         self._entitlements = entitlements
-        self._clock = clock
+        self._config = entitlements.config
+        self._settings = entitlements.config.settings.bars
+        self._clock = entitlements.clock
         self.settle = timedelta(seconds=self._settings.settle_seconds)
 
     @property
@@ -72,6 +72,19 @@ class Wanted:
         # The bars that are open now come along; they are fetched again.
         until = bars.floor(now) + bars.LENGTH
         return Span(max(span.since, until - bars.ONE_PAGE), until)
+
+    def holes(
+        self, symbol: str, since: datetime, until: datetime | None, *, held: timedelta = HELD, at_once: bool = False
+    ) -> list[Span]:
+        """Return where bars are missing, as far as they are kept; the rest is as `database.bars.holes` has it."""
+        since = max(since, self.kept_since() or since)
+        if until is None or until <= since:
+            return []
+        now, told = self._clock.now(), self._entitlements.told
+        span = Span(since, until)
+        return bar_holes.holes(
+            self._entitlements.connection, symbol, span, now=now, told=told, held=held, at_once=at_once
+        )
 
     def limits(self, frequencies: Sequence[int]) -> list[tuple[int, Market, datetime, datetime]]:
         """Return for each frequency and market before when bars must have been asked for to be due, and until when."""

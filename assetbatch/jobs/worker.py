@@ -147,7 +147,7 @@ class Worker:
 
     def work(self) -> None:
         """Make calls until there is nothing more to do; whatever ends it, but a bug, nothing stays held."""
-        self._calls.wait = self._pause
+        self._calls.limiter.pause = self._pause
         try:
             # The next calls are under way while what the last ones brought is stored.
             while self._begin() or self._calls.under_way or any(source.is_behind for source in self._sources):

@@ -6,11 +6,12 @@ Nothing in them is trusted: not their size, depth or numbers, and what is shown 
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from assetbatch.failures import CallError, FailureKind
-from assetbatch.provider.documents import MAX_BYTES, Document, parse
 
-__all__ = ["MAX_BYTES", "Document", "check_status", "message", "parse", "refusal", "rows_of", "text"]
+if TYPE_CHECKING:
+    from assetbatch.provider.documents import Document
 
 GOOD_STATUSES = {"OK", "DELAYED", "success"}
 KIND_OF_STATUS = {

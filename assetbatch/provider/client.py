@@ -22,7 +22,7 @@ from msgspec import Struct, field
 from assetbatch import threads
 from assetbatch.errors import NoThreadError
 from assetbatch.failures import CallError, FailureKind
-from assetbatch.provider import answers
+from assetbatch.provider import answers, documents
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.provider.flight import Flight, HeldUpError
 from assetbatch.provider.results import Answers
@@ -196,7 +196,7 @@ class Client:
                 self._was_late = False
                 if response.status_code != 200:
                     raise self._refusal(response, asked)
-                body = self._read(response, flight, answers.MAX_BYTES)
+                body = self._read(response, flight, documents.MAX_BYTES)
                 return asked.request.parse(body, retry_after_seconds=_retry_after(response.headers))
         except HeldUpError:
             raise self._late(flight) from None
@@ -218,7 +218,7 @@ class Client:
             )
         document, call = None, asked.request.call
         with suppress(CallError, *transport.ERRORS):
-            document = answers.parse(self._read(response, asked.flight, MAX_REFUSAL_BYTES))
+            document = documents.parse(self._read(response, asked.flight, MAX_REFUSAL_BYTES))
         return answers.refusal(
             response.status_code,
             document,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from assetbatch.model import Call
     from assetbatch.provider.request import Request
-    from assetbatch.provider.results import Answers, MarketsOpen, Page, TickerPage
+    from assetbatch.provider.results import Answers
 
 PRICES: Mapping[CallKind, Callable[[Call], Request[Answers]]] = {
     CallKind.SNAPSHOT: snapshot.unified,
@@ -29,16 +29,6 @@ def prices(call: Call) -> Request[Answers]:
     return PRICES[call.kind](call)
 
 
-def bars(call: Call) -> Request[Page]:
-    """Return the request of a call for a page of bars."""
-    return aggregates.request(call)
-
-
-def markets_open() -> Request[MarketsOpen]:
-    """Return the request for which markets are open now."""
-    return market_status.request()
-
-
-def tickers(call: Call) -> Request[TickerPage]:
-    """Return the request of a call for a page of the reference list."""
-    return reference_tickers.request(call)
+bars = aggregates.request
+markets_open = market_status.request
+tickers = reference_tickers.request

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from msgspec import Struct
 
-from assetbatch.provider.answers import check_status, parse
+from assetbatch.provider.answers import check_status
+from assetbatch.provider.documents import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from assetbatch.model import Call
-    from assetbatch.provider.answers import Document
+    from assetbatch.provider.documents import Document
 
 A_co = TypeVar("A_co", covariant=True)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from assetbatch.bar_series import BarSeries
     from assetbatch.failures import FailureKind
-    from assetbatch.model import AssetType, Quote
+    from assetbatch.model import Quote
 
 
 class Answers(Struct):
@@ -34,21 +34,8 @@ class Page(Struct, frozen=True):
     contradicted: tuple[datetime, ...] = ()
 
 
-class MarketsOpen(Struct, frozen=True):
-    """Which markets the vendor says are open; one that it does not mention is not there."""
-
-    markets: dict[AssetType, bool]
-
-
-class Ticker(Struct, frozen=True):
-    """One ticker of the reference list."""
-
-    ticker: str
-    name: str
-
-
 class TickerPage(Struct, frozen=True):
-    """A page of the reference list; `next_page` is empty on the last."""
+    """A page of the reference list: the names of its tickers; `next_page` is empty on the last."""
 
-    tickers: tuple[Ticker, ...]
+    names: dict[str, str]
     next_page: str

@@ -76,7 +76,7 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
         plan=config.plan,
         enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
     )
-    dead, frequencies, source = dead_runs(), catalogue.all_frequencies(), schema.source()
+    dead, frequencies, source = dead_runs(), catalogue.frequencies(), schema.source()
     connection.ask(dead, frequencies, source, *overviewing.queries)
     # Else a run that was killed would look as if it were going on.
     if release(connection, dead.answer):

@@ -156,7 +156,7 @@ def store(connection: Connection, number: int, begin: datetime, made: BarSeries,
         )
         found = JudgedPage(made, (), (), until=span.until, whole=True)
         bar_absences.note_absences(connection, asset(number).symbol, found, span=span, closed=[], noted_at=asked_at)
-        bars.finish(connection, claimed, asked_until=span.until, asked_at=asked_at, source_minutes=5)
+        bars.finish(connection, claimed, bars.Learned(5, asked_until=span.until, asked_at=asked_at))
     assert stored is not None
     return stored.written
 

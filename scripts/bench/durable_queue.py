@@ -462,7 +462,7 @@ def measure_enqueue(bench: Bench, options: argparse.Namespace) -> None:
             max_size=10_000_000,
             step_seconds=1800,
             plan="starter",
-            frequencies=catalogue.frequencies(connection),
+            frequencies=connection.answer(catalogue.frequencies()),
             key="bench",
         ).enqueued
 

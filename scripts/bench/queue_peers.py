@@ -91,7 +91,7 @@ class Lanes:
                     prices.Times(asked_at, datetime.now(UTC)),
                     carefully=False,
                 )
-                runs.record_calls(connection, [record])
+                connection.ask(runs.recording([record]))
         finally:
             self._idle.put((connection, client))
 

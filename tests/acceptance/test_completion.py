@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ran
+
 BASH = shutil.which("bash")
 # What readline does on TAB: it calls the function that was registered for the command.
 ASK = """
@@ -37,9 +39,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def run(*command: str | Path, **environment: str) -> str:
     """Run a command without a terminal that goes well and says nothing on stderr; return its stdout."""
-    done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
-    )
+    done = ran(command, env=environment, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

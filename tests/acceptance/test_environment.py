@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ran
+
 ROOT = Path(__file__).parents[2]
 LOCKS = {"requirements/run.txt", "requirements/test.txt"}
 PYPROJECT = """
@@ -82,14 +84,8 @@ class Machine:
             "PIP_FIND_LINKS": (self.folder / "index").as_uri(),
         }
         script = 'project=$1; shift; . "$project/scripts/_environment"; ensure_environment "$@"'
-        return subprocess.run(
-            ["sh", "-euc", script, "sh", str(self.project), *arguments],
-            cwd=self.folder / "home",
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ["sh", "-euc", script, "sh", str(self.project), *arguments]
+        return ran(command, cwd=self.folder / "home", env=environment, timeout=None)
 
     def installed(self, environment: str = ".venv") -> dict[str, str]:
         """Return what pip brought into an environment, the project too."""
@@ -220,7 +216,7 @@ def test_a_clean_clone_with_an_empty_home_runs_the_tests_with_the_lock_and_nothi
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHON": sys.executable}
 
     def run(*command: str | Path) -> str:
-        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+        done = ran(command, cwd=home, env=environment, timeout=None)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -19,7 +19,7 @@ from assetbatch.database import entitlements, runs
 from assetbatch.database.leases import Lease, new_token, release_dead
 from assetbatch.model import AssetType
 from assetbatch.processes import Process, is_gone, this_process
-from tests.conftest import wait_until
+from tests.conftest import ran, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -266,9 +266,7 @@ def test_a_process_is_told_from_a_later_one_with_its_pid_and_from_one_that_only_
 
 def test_a_process_that_sees_the_pids_of_another_namespace_looks_nobody_up() -> None:
     program = "from assetbatch.processes import this_process; print(this_process())"
-    done = subprocess.run(
-        ["unshare", "--pid", "--fork", sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    done = ran(["unshare", "--pid", "--fork", sys.executable, "-c", program])
     if done.returncode:
         pytest.skip("no right to make a namespace")
     assert done.stdout == "None\n"
@@ -279,11 +277,8 @@ def test_containers_of_one_host_never_take_each_others_leases_for_dead(
 ) -> None:
     running = hanging("backfill", *DAYS)
     # The same host's name and boot; its pids are not to be seen from there.
-    done = subprocess.run(
-        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "assetbatch", "backfill", *DAYS,
-         "--wait", "1", "--json"],
-        cwd=commands.folder, env=commands._whole({}), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    alone = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "assetbatch"]
+    done = ran([*alone, "backfill", *DAYS, "--wait", "1", "--json"], cwd=commands.folder, env=commands._whole({}))
     if "unshare" in done.stderr:
         pytest.skip("no right to make a namespace")
 

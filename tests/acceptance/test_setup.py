@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from assetbatch.sandbox.server import Sandbox
-from tests.conftest import Commands
+from tests.conftest import Commands, ran
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,14 +144,11 @@ def test_quickstart_ends_with_three_fresh_prices_and_leaves_other_databases_alon
     own_embedded: Commands, empty_database: str
 ) -> None:
     environment = {key: own_embedded.environment[key] for key in ("PATH", "HOME", "XDG_DATA_HOME")}
-    done = subprocess.run(
+    done = ran(
         [str(ROOT / "scripts" / "quickstart")],
         env=environment
         | {"DATABASE_URL": empty_database, "REDIS_URL": "redis://127.0.0.1:9/0", "POLYGON_TIER": "free"},
-        capture_output=True,
-        text=True,
         timeout=300,
-        check=False,
     )
 
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from assetbatch.database.embedded import EmbeddedServer
-from tests.conftest import API_KEY, Commands
+from tests.conftest import API_KEY, Commands, ran
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -188,14 +188,10 @@ def test_with_a_home_that_became_read_only_the_embedded_server_stops_and_then_sa
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         # Only there is the folder read-only.
-        return subprocess.run(
+        return ran(
             ["unshare", "--mount", "sh", "-c", f'{mounted} "$@"', "sh", *ASSETBATCH, *words],
             env=embedded.environment | {"XDG_STATE_HOME": str(place / "state"), "POLYGON_API_KEY": API_KEY},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
         )
 
     assert run("status").returncode == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -12,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ran
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, folder: Path, **environment: str) -> str:
-    done = subprocess.run(
-        list(map(str, command)), cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
+    done = ran(list(map(str, command)), cwd=folder, env=os.environ | environment, timeout=None)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -65,9 +64,7 @@ def test_what_it_says_of_a_missing_extra_works_as_it_stands(wheel: Path, tmp_pat
         environment = {"XDG_DATA_HOME": data, "XDG_STATE_HOME": str(folder), "PATH": os.environ["PATH"]}
         program = folder / "venv/bin/assetbatch"
 
-        refused = subprocess.run(
-            [program, "init"], cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
+        refused = ran([program, "init"], cwd=folder, env=environment)
         (hint,) = re.findall(r"Next: (.*)", refused.stderr)
         run("sh", "-c", hint, folder=tmp_path)
 

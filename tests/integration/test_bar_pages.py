@@ -548,8 +548,8 @@ def test_one_run_at_a_time_asks_for_the_bars_of_an_asset(connection: Connection,
 
     # What the first run brings now is late: it must not end the other's lease.
     bars.release(market, first)
-    bars.finish(market, first, asked_until=at(9), source_minutes=1)
-    bars.fail(market, first, kind="timeout", error="", first_seconds=60, now=ASKED)
+    bars.finish(market, first, bars.Learned(1, asked_until=at(9)))
+    bars.fail(market, first, kind=FailureKind.TIMEOUT, error="", first_seconds=60, now=ASKED)
     assert claim(market) is None
     row = market.execute("select asked_until, failures, source_minutes from assetbatch.bar_state").fetchone()
     assert row == {"asked_until": None, "failures": 0, "source_minutes": 5}
@@ -582,7 +582,7 @@ def test_the_newest_bar_below_what_was_asked_for_is_final(market: Connection) ->
     claimed = claim(market)
     assert claimed.track.watermark == at(2)  # of a platform's own bars, the newest
 
-    bars.finish(market, claimed, asked_until=at(2), asked_at=ASKED, source_minutes=5)
+    bars.finish(market, claimed, bars.Learned(5, asked_until=at(2), asked_at=ASKED))
 
     track = claim(market).track
     assert (track.watermark, track.asked_until, track.minutes) == (at(1), at(2), 5)
@@ -591,14 +591,14 @@ def test_the_newest_bar_below_what_was_asked_for_is_final(market: Connection) ->
 def test_an_asset_that_fails_is_put_off_ever_longer(market: Connection) -> None:
     waits = []
     for _ in range(13):
-        bars.fail(market, claim(market), kind="timeout", error="late", first_seconds=60, now=ASKED)
+        bars.fail(market, claim(market), kind=FailureKind.TIMEOUT, error="late", first_seconds=60, now=ASKED)
         row = market.execute("select retry_at - %s as wait from assetbatch.bar_state", [ASKED]).fetchone()
         assert row is not None
         waits.append(row["wait"])
     assert waits[:3] == [timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=4)]
     assert waits[-1] == DAY
 
-    bars.finish(market, claim(market), source_minutes=5)
+    bars.finish(market, claim(market), bars.Learned(5))
     row = market.execute("select failures, retry_at, error_kind, error from assetbatch.bar_state").fetchone()
     assert row == {"failures": 0, "retry_at": None, "error_kind": None, "error": None}
 

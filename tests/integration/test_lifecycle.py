@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import time
@@ -9,6 +8,7 @@ import pytest
 
 from assetbatch.errors import Interrupted
 from assetbatch.jobs.clock import Stop
+from tests.conftest import ran
 
 
 def test_a_command_that_waits_for_what_never_comes_is_ended_by_force() -> None:
@@ -17,7 +17,7 @@ def test_a_command_that_waits_for_what_never_comes_is_ended_by_force() -> None:
         " lifecycle.end_by(0.1); time.sleep(60)"
     )
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = ran([sys.executable, "-c", program])
 
     assert done.returncode == 69
     assert "ended by force" in done.stderr
@@ -31,7 +31,7 @@ def test_a_signal_that_comes_while_the_request_itself_is_looked_at_ends_the_run_
         "except Interrupted as end: print(end.exit_code)"
     )
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = ran([sys.executable, "-c", program])
 
     assert done.stdout == "143\n", done.stderr
 
@@ -44,7 +44,7 @@ def test_a_second_signal_interrupts_at_once() -> None:
         "except Interrupted as end: print(end.exit_code)"
     )
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = ran([sys.executable, "-c", program])
 
     assert done.stdout == "143\n", done.stderr
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from assetbatch.database.connection import Connection
+    from assetbatch.model import AssetType
     from assetbatch.sandbox.server import Sandbox
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -60,9 +61,14 @@ def tickers(paths: list[str]) -> list[str]:
     return [TICKERS[ticker] for ticker in found]
 
 
+def closed_markets(world: World) -> frozenset[AssetType]:
+    """Tell which markets the vendor said are closed."""
+    return world.connection.answer(entitlements.Remembered(key="", plan="", now=world.now).closed)
+
+
 def told(world: World) -> Status:
     """Tell what `status` says at the simulated time, of assets: the rest of it is quiet."""
-    closed = world.connection.answer(entitlements.closed_markets(world.now))
+    closed = closed_markets(world)
     seen = replace(overview(world.now, job={"last_run": world.now}), closed=closed)
     config = world.configure(rate_limiting=UNLIMITED, batch=NO_SECONDARY)
     return reading.build(config, seen, judged(world.connection, config, seen), source="sandbox")
@@ -235,7 +241,7 @@ def test_one_asset_without_a_price_says_nothing_about_its_market(live: World) ->
 
     assert [failure.symbol for failure in result.failed] == ["EURUSD"]
     assert STATUS not in live.asked()
-    assert live.connection.answer(entitlements.closed_markets(live.now)) == frozenset()
+    assert closed_markets(live) == frozenset()
 
 
 def test_under_a_limit_a_status_is_asked_for_only_where_a_call_is_left(live: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +15,7 @@ from assetbatch.events.redis import RedisPublisher
 from assetbatch.report.doctor.host import RedisCheck
 from assetbatch.report.progress import ProgressBar
 from tests import world as worlds
-from tests.conftest import free_port
+from tests.conftest import free_port, ran
 from tests.world import NO_ASSETS, QUICK, UNLIMITED
 
 if TYPE_CHECKING:
@@ -86,14 +85,10 @@ def test_a_job_that_gets_no_thread_at_all_ends_in_a_sentence(
     assert commands("init").returncode == 0
     assert commands("enqueue-secondary").returncode == 0
 
-    limited = subprocess.run(
+    limited = ran(
         ["bash", "-c", f'ulimit -s 8000000; ulimit -v 4000000; exec "$0" -m assetbatch {job} --json', sys.executable],
         cwd=commands.folder,
         env=commands.environment | {"XDG_STATE_HOME": str(commands.folder / "state")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
     )
 
     assert (limited.returncode, limited.stdout) == (69, "")

@@ -240,4 +240,4 @@ def test_frequencies_of_disabled_assets_count_too(connection: Connection) -> Non
     put(connection, [One("X:BTCUSD", 77, MINUTE, None, None, None)], ())
     connection.execute("update assetbatch.assets set enabled = false")
 
-    assert catalogue.frequencies(connection) == [77]
+    assert connection.answer(catalogue.frequencies()) == [77]

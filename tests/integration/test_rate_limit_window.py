@@ -338,20 +338,6 @@ def played(connection: Connection) -> Iterator[Window]:
         window.teardown()
 
 
-def test_answers_after_their_hold_are_in_the_books_of_a_key_that_asks_after_them(connection: Connection) -> None:
-    with played(connection) as window:
-        window.acquire_several(calls=5, host="a")
-        window.rotate_key()
-        window.advance(seconds=96)
-        window.release_all()
-        window.acquire(host="a", lane=Lane.PRIORITY, calls_after=0, wait=False)
-
-        assert window.in_flight == []
-        window.advance(seconds=61)
-        window.acquire_several(calls=5, host="a")
-        assert len(window.in_flight) == 5
-
-
 def test_a_key_that_never_got_a_slot_hands_no_books_down(connection: Connection) -> None:
     with played(connection) as window:
         window.acquire_several(calls=5, host="a")
@@ -362,22 +348,5 @@ def test_a_key_that_never_got_a_slot_hands_no_books_down(connection: Connection)
         window.rotate_key()
         window.advance(seconds=10)
         window.acquire(host="a", lane=Lane.PRIORITY, calls_after=0, wait=False)
-
-        assert window.in_flight == []
-
-
-def test_a_key_whose_slots_are_gone_hands_its_books_down(connection: Connection) -> None:
-    with played(connection) as window:
-        window.acquire_several(calls=1, host="a")
-        window.rotate_key()
-        window.change_rules(host="a", max_calls=5, window=2, margin=0, spacing=0, request_seconds=25)
-        window.acquire_several(calls=4, host="a")
-        window.release_all()
-        window.advance(seconds=3)
-        window.change_rules(host="a", max_calls=1, window=2, margin=0, spacing=0, request_seconds=25)
-        window.acquire(host="a", lane=Lane.QUEUE, calls_after=0, wait=False)
-        window.rotate_key()
-        window.change_rules(host="a", max_calls=5, window=60, margin=1, spacing=0, request_seconds=25)
-        window.acquire_several(calls=5, host="a")
 
         assert window.in_flight == []

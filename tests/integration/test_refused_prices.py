@@ -40,13 +40,12 @@ def quote(price: str = "1.10", *, at: datetime = NOON) -> Quote:
 def store(connection: Connection, *symbols: str, price: str = "1.10", at: datetime = NOON) -> prices.Stored:
     """Store prices as the jobs do: carefully only where something is refused."""
 
-    def attempt(*, carefully: bool) -> prices.Stored:
+    def write(*, carefully: bool) -> prices.Stored:
         brought = [Brought(symbol, quote(price, at=at)) for symbol in symbols or ASSETS]
-        with connection.transaction():
-            connection.execute("set local lock_timeout = '1s'")
-            return prices.write(connection, brought, prices.Times(NOON, NOON), carefully=carefully)
+        connection.execute("set local lock_timeout = '1s'")
+        return prices.write(connection, brought, prices.Times(NOON, NOON), carefully=carefully)
 
-    return carefully(attempt)
+    return carefully(connection, write)
 
 
 def failures(stored: prices.Stored) -> dict[str, str]:

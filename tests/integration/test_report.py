@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from rich.console import Console
 from assetbatch.config import Config
 from assetbatch.database import catalogue
 from assetbatch.database.bars.absences import RefusedBars
-from assetbatch.database.catalogue import SyncState
 from assetbatch.database.connection import Connection
 from assetbatch.database.outbox import Refusal
 from assetbatch.database.read.overview import Overview
@@ -50,6 +50,14 @@ values (%(symbol)s, %(succeeded_at)s, %(error_kind)s, %(error)s, %(day)s)
 """
 
 
+@dataclass(frozen=True)
+class SyncState:
+    succeeded_at: datetime | None = None
+    error_kind: FailureKind | None = None
+    error: str = ""
+    day: date | None = None
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return load_config(tmp_path, DATABASE_URL=UNUSED, POLYGON_TIER="starter")
@@ -80,8 +88,7 @@ def build(connection: Connection) -> Build:
         catalogue.sync_with_config(connection, assets)
         connection.execute("update assetbatch.assets set enabled_at = 'epoch'")
         for symbol, one in ({asset.symbol: common for asset in assets} | states).items():
-            columns = {name: getattr(one, name) for name in ("succeeded_at", "error_kind", "error", "day")}
-            connection.execute(ADD_STATE, columns | {"symbol": symbol})
+            connection.execute(ADD_STATE, asdict(one) | {"symbol": symbol})
         return reading.build(config, seen, judged(connection, config, seen), source=source)
 
     return built
@@ -229,7 +236,7 @@ def test_with_end_of_day_prices_what_lacks_a_day_for_three_hours_is_stale(
 ) -> None:
     today = SyncState(succeeded_at=now, day=now.date())
 
-    report = build(config, without_live_prices(now), today, EURUSD=replace(today, day=day))
+    report = build(config, without_live_prices(now), today, EURUSD=SyncState(succeeded_at=now, day=day))
 
     assert report.assets[1].state is state
     stale = [alert for alert in report.alerts if alert.metric == "assets.EURUSD"]
@@ -563,8 +570,8 @@ OLD, YOUNG = TUESDAY - timedelta(hours=25), TUESDAY - timedelta(hours=23)
         (BarsStatus({}, 0, 7, YOUNG), {"first_run_at": OLD}, []),
         (BarsStatus({}, 0, None), {"first_run_at": OLD}, []),
         (None, {"events_refused": Refusal("no permission", TUESDAY, 3, 2)}, ["events.refused"]),
-        (None, {"role_view": RoleView("jobs", has_provider=False, guarded=())}, ["database.provider"]),
-        (None, {"role_view": RoleView("jobs", has_provider=True, guarded=("trading.symbols",))}, []),
+        (None, {"role_view": RoleView("jobs", has_provider=False, guarded=[])}, ["database.provider"]),
+        (None, {"role_view": RoleView("jobs", has_provider=True, guarded=["trading.symbols"])}, []),
     ],
 )  # fmt: skip
 def test_what_is_not_stored_or_not_published_degrades(

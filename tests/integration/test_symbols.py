@@ -357,12 +357,6 @@ def test_one_asset_is_looked_for_with_one_call(world: World) -> None:
     assert "ticker=X%3ABTCUSD" in arrival.path
 
 
-def job_ticker(ticker: str) -> Any:
-    from assetbatch.provider.results import Ticker
-
-    return Ticker(ticker, f"Name of {ticker}")
-
-
 def test_a_reference_list_without_end_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for word, expected in {"same": 2, "endless": job.MOST_PAGES}.items():
@@ -370,7 +364,7 @@ def test_a_reference_list_without_end_is_an_error(world: World, monkeypatch: pyt
 
         def ask(self: Calls, request: Any, *, word: str = word, **_: Any) -> TickerPage:
             calls.append(request.call.page)
-            return TickerPage((), "page" if word == "same" else f"page={len(calls)}")
+            return TickerPage({}, "page" if word == "same" else f"page={len(calls)}")
 
         monkeypatch.setattr(Calls, "ask", ask)
         with pytest.raises(CallError, match="does not come to an end") as caught:

@@ -69,7 +69,7 @@ def read(call: Call, document: str | bytes) -> Answers:
 
 def refused(body: bytes) -> CallError:
     with pytest.raises(CallError) as caught:
-        answers.parse(body)
+        documents.parse(body)
     assert (caught.value.sent, caught.value.answered) == (True, True)
     return caught.value
 
@@ -257,7 +257,7 @@ def test_what_would_take_too_much_memory_is_not_parsed(body: bytes) -> None:
 def test_fifty_thousand_bars_of_a_minute_are_not_too_large(more: bytes) -> None:
     bar = b'{"v":303067.65623321,"vw":987.45529,"o":955.79,"c":1009.475,"h":1042.926,"l":949,"t":1590984000000,"n":1251'
 
-    document = answers.parse(b'{"status":"OK","results":[' + b",".join([bar + more + b"}"] * 50_000) + b"]}")
+    document = documents.parse(b'{"status":"OK","results":[' + b",".join([bar + more + b"}"] * 50_000) + b"]}")
 
     assert len(document["results"]) == 50_000
     good = {"v": "303067.65623321", "vw": "987.45529", "o": "955.79", "c": "1009.475", "h": "1042.926", "l": "949"}
@@ -324,13 +324,13 @@ def test_a_number_that_nothing_can_hold_spoils_its_row_only(number: str) -> None
 
 
 def test_of_a_key_twice_the_last_counts() -> None:
-    assert answers.parse(b'{"status": "ERROR", "status": "OK"}') == {"status": "OK"}
+    assert documents.parse(b'{"status": "ERROR", "status": "OK"}') == {"status": "OK"}
     rows = unified(UNIFIED_GOLD, UNIFIED_GOLD.replace("2104.9,", "2104.8,"))
     assert read(SNAPSHOT, rows).quotes["XAUUSD"].bid == Decimal("2104.8")
 
 
 def test_lone_surrogates_reach_no_message() -> None:
-    document = answers.parse(b'{"status": "ERROR", "message": "a \\ud800 b", "x": "\xed\xa0\x80"}')
+    document = documents.parse(b'{"status": "ERROR", "message": "a \\ud800 b", "x": "\xed\xa0\x80"}')
 
     assert answers.message(document) == "a ? b"
 

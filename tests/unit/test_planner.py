@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -11,10 +11,9 @@ from assetbatch.model import Asset, AssetType, CallKind, Role
 from assetbatch.planner import Candidate, Entitlement, Mode
 
 TUESDAY = datetime(2026, 11, 17, 12, 0, tzinfo=UTC)
-MONDAY = date(2026, 11, 16)
 SATURDAY = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-FIVE_MINUTES = timedelta(minutes=5)
+INSTANT = timedelta(microseconds=1)
 
 
 def asset(symbol: str = "EURUSD", *, frequency: int = 300) -> Asset:
@@ -68,13 +67,6 @@ def test_calls_cover_each_asset_once_and_fit_into_a_request_line(names: list[str
         assert encoded <= planner.MAX_TICKERS_LENGTH or len(call.assets) == 1
 
 
-def test_end_of_day_mode_makes_one_call_a_market() -> None:
-    gold, bitcoin = plan(Candidate(GOLD), Candidate(BITCOIN), Candidate(EURO), mode=Mode.END_OF_DAY).calls
-
-    assert (gold.kind, gold.market, gold.day, gold.assets) == (CallKind.DAILY, AssetType.FOREX, MONDAY, (GOLD, EURO))
-    assert (bitcoin.market, bitcoin.day, bitcoin.assets) == (AssetType.CRYPTO, MONDAY, (BITCOIN,))
-
-
 @pytest.mark.parametrize(
     ("configured", "of_plan", "snapshots", "expected"),
     [
@@ -82,11 +74,12 @@ def test_end_of_day_mode_makes_one_call_a_market() -> None:
         ("auto", "starter", None, Mode.LIVE),
         ("live", "free", None, Mode.LIVE),
         ("end_of_day", "business", None, Mode.END_OF_DAY),
-        ("auto", "starter", Entitlement(allowed=False, asked_at=TUESDAY), Mode.END_OF_DAY),
-        ("live", "free", Entitlement(allowed=False, asked_at=TUESDAY), Mode.END_OF_DAY),
+        ("auto", "starter", Entitlement(allowed=False, asked_at=TUESDAY - HOUR + INSTANT), Mode.END_OF_DAY),
         ("auto", "starter", Entitlement(allowed=False, asked_at=TUESDAY - HOUR), Mode.LIVE),
-        ("auto", "free", Entitlement(allowed=False, asked_at=TUESDAY - HOUR), Mode.END_OF_DAY),
-        ("auto", "free", Entitlement(allowed=True, asked_at=TUESDAY - HOUR), Mode.LIVE),
+        ("live", "free", Entitlement(allowed=False, asked_at=TUESDAY - HOUR + INSTANT), Mode.END_OF_DAY),
+        ("live", "free", Entitlement(allowed=False, asked_at=TUESDAY - HOUR), Mode.LIVE),
+        ("auto", "free", Entitlement(allowed=False, asked_at=TUESDAY - 100 * HOUR), Mode.END_OF_DAY),
+        ("auto", "free", Entitlement(allowed=True, asked_at=TUESDAY - 100 * HOUR), Mode.LIVE),
         ("end_of_day", "starter", Entitlement(allowed=True, asked_at=TUESDAY), Mode.END_OF_DAY),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from assetbatch import market_hours, planner
 from assetbatch.model import Asset, AssetType, CallKind, Role
-from assetbatch.planner import AskedDay, Candidate, DayOutcome, Entitlement, Mode
+from assetbatch.planner import AskedDay, Candidate, DayOutcome, Mode
 
 NEW_YORK = ZoneInfo("America/New_York")
 FOREX, CRYPTO = AssetType.FOREX, AssetType.CRYPTO
@@ -241,28 +241,6 @@ def test_a_market_without_a_day_to_ask_for_is_left_alone() -> None:
     made = plan(Candidate(GOLD), Candidate(BITCOIN), days=days)
 
     assert (made.unchanged, [call.market for call in made.calls]) == ((GOLD,), [CRYPTO])
-
-
-@pytest.mark.parametrize(
-    ("configured", "of_plan", "found", "expected"),
-    [
-        ("auto", "free", None, Mode.END_OF_DAY),
-        ("auto", "starter", None, Mode.LIVE),
-        ("live", "free", None, Mode.LIVE),
-        ("end_of_day", "business", None, Mode.END_OF_DAY),
-        ("auto", "starter", Entitlement(allowed=False, asked_at=TUESDAY - HOUR + INSTANT), Mode.END_OF_DAY),
-        ("auto", "starter", Entitlement(allowed=False, asked_at=TUESDAY - HOUR), Mode.LIVE),
-        ("live", "free", Entitlement(allowed=False, asked_at=TUESDAY - HOUR + INSTANT), Mode.END_OF_DAY),
-        ("live", "free", Entitlement(allowed=False, asked_at=TUESDAY - HOUR), Mode.LIVE),
-        ("auto", "free", Entitlement(allowed=False, asked_at=TUESDAY - 100 * HOUR), Mode.END_OF_DAY),
-        ("auto", "free", Entitlement(allowed=True, asked_at=TUESDAY - 100 * HOUR), Mode.LIVE),
-        ("end_of_day", "starter", Entitlement(allowed=True, asked_at=TUESDAY), Mode.END_OF_DAY),
-    ],
-)
-def test_the_plan_is_believed_until_the_key_is_refused_and_again_after_an_hour(
-    configured: str, of_plan: str, found: Entitlement | None, expected: Mode
-) -> None:
-    assert planner.mode(of_plan, configured, found, TUESDAY) is expected
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from assetbatch.config import data_folder, secret
 from assetbatch.config.settings import Settings
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
 from assetbatch.jobs import enqueue
+from tests.conftest import ran
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "systemd"
 PROGRAM = "/opt/assetbatch/.venv/bin/assetbatch"
@@ -70,9 +71,7 @@ def test_the_folder_has_a_service_and_a_timer_for_each_job() -> None:
 def test_what_a_unit_starts_is_a_command_with_these_options(command: list[str]) -> None:
     program, *arguments = command
 
-    done = subprocess.run(
-        [sys.executable, "-m", "assetbatch", *arguments, "--help"], capture_output=True, text=True, check=False
-    )
+    done = ran([sys.executable, "-m", "assetbatch", *arguments, "--help"])
 
     assert (done.returncode, done.stderr) == (0, "")
     assert f" {arguments[-1]} [OPTIONS]" in done.stdout
@@ -182,9 +181,7 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
         tmp_path / JOB.replace("@", f"@{job}") for job in TIMERS.values()
     ]
 
-    done = subprocess.run(
-        ["systemd-analyze", "verify", *map(str, units)], capture_output=True, text=True, timeout=30, check=False
-    )
+    done = ran(["systemd-analyze", "verify", *map(str, units)])
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -192,12 +189,8 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
 @needs_systemd
 @pytest.mark.parametrize("unit", [JOB, SERVER])
 def test_systemd_finds_units_little_exposed(unit: str) -> None:
-    done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSED}", FOLDER / unit],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+    done = ran(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSED}", FOLDER / unit]
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

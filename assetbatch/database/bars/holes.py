@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from assetbatch.bars import TOLD_AGAIN
 from assetbatch.database.query import Query
+from assetbatch.database.rows import value
 from assetbatch.model import Span
 
 if TYPE_CHECKING:
@@ -126,8 +127,7 @@ def mark_scanned(connection: Connection, symbol: str, now: datetime) -> None:
 
 def has_finality(connection: Connection) -> bool:
     """Return whether the table of the bars has the columns that say which are final; a platform's own may lack them."""
-    row = connection.execute(HAS_FINALITY).fetchone()
-    return row is not None and bool(row["yes"])
+    return bool(value(connection.execute(HAS_FINALITY)))
 
 
 def holes(
@@ -158,7 +158,7 @@ def holes(
             "told": told,
         },
     )
-    return [Span(row["since"], row["until"]) for row in rows]
+    return [Span(**row) for row in rows]
 
 
 class Coverage(Struct, frozen=True):

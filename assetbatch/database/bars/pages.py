@@ -11,6 +11,7 @@ from assetbatch.bar_series import NUMBERS
 from assetbatch.bars import LENGTH
 from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS
+from assetbatch.database.rows import value
 from assetbatch.database.savepoints import refuses_row, refuses_table, sift
 from assetbatch.failures import FailureKind
 from assetbatch.model import Bar
@@ -183,8 +184,8 @@ def write(
 
 def _count(connection: Connection, asset: Asset, page: BarSeries) -> int:
     """Count the bars of a page that are in the table, as they are or otherwise."""
-    row = connection.execute(COUNT_BARS, {"symbol": asset.symbol, "ts": list(page.times)}).fetchone()
-    return 0 if row is None else int(row["count"])
+    count: int = value(connection.execute(COUNT_BARS, {"symbol": asset.symbol, "ts": list(page.times)}))
+    return count
 
 
 def _columns(page: BarSeries) -> dict[str, Any]:

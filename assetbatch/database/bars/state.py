@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from assetbatch.bars import ONE_PAGE, TOLD_AGAIN, Track
 from assetbatch.database.catalogue import asset_of
 from assetbatch.database.leases import new_token, release_dead
+from assetbatch.database.query import Query, command
 from assetbatch.database.retries import in_transaction
+from assetbatch.database.rows import filled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.connection import Connection
+    from assetbatch.failures import FailureKind
     from assetbatch.markets import Market
     from assetbatch.model import AssetType
 
@@ -59,38 +63,18 @@ order by a.role, case when a.role = 'priority' then a.rank end, b.watermark null
 limit %(limit)s
 """
 
-# The newest bar that is final: those before `asked_until` are; of what a platform filled itself, the newest at all.
 CLAIM = """
-with claimed as (
-  insert into assetbatch.bar_state as b (symbol, wanted_since, token, leased_until)
-  select symbol, greatest(%(wanted_since)s, %(kept_since)s), %(token)s,
-         clock_timestamp() + make_interval(secs => %(seconds)s)
-  from assetbatch.assets where symbol = %(symbol)s
-  on conflict (symbol) do update
-  set token = excluded.token, leased_until = excluded.leased_until,
-      wanted_since = greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s)
-  where coalesce(b.leased_until < clock_timestamp() or b.token = excluded.token, true)
-  returning *
-)
-select a.*, c.*, (
-  select o.ts from market_data.ohlcv_5m o
-  where o.symbol_id = s.id and o.ts < coalesce(c.asked_until, 'infinity') order by o.ts desc limit 1
-) as newest, exists (
-  select from assetbatch.sync_state y where y.symbol = c.symbol and y.served_at is not null
-) as served, (
-  select lower(range_agg(r) * tstzmultirange(tstzrange(%(page_since)s, null)))
-  from assetbatch.bar_silences i, unnest(i.ranges) r where i.symbol = c.symbol and i.told_at <= %(told_before)s
-) as silent_since, exists (
-  select from assetbatch.bar_silences i where i.symbol = c.symbol
-) or exists (
-  select from assetbatch.bar_absences o where o.symbol = c.symbol and o.reason = 'nothing' and not isempty(o.ranges)
-) as silent, exists (
-  select from assetbatch.unknown_tickers u where u.symbol = c.symbol
-) as is_unknown
-from claimed c join assetbatch.assets a using (symbol) left join trading.symbols s using (symbol)
+insert into assetbatch.bar_state as b (symbol, wanted_since, token, leased_until)
+select symbol, greatest(%(wanted_since)s, %(kept_since)s), %(token)s,
+       clock_timestamp() + make_interval(secs => %(seconds)s)
+from assetbatch.assets where symbol = any(%(symbols)s)
+on conflict (symbol) do update
+set token = excluded.token, leased_until = excluded.leased_until,
+    wanted_since = greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s)
+where coalesce(b.leased_until < clock_timestamp() or b.token = excluded.token, true)
 """
 
-# The same, for one who only looks.
+# The newest bar that is final: those before `asked_until` are; of what a platform filled itself, the newest at all.
 READ_TRACKS = """
 select a.*, greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s) as wanted_since,
        b.asked_until, b.rechecked_at, coalesce(b.source_minutes, 5) as source_minutes, b.source_told_at, (
@@ -165,6 +149,21 @@ class Claimed(Struct, frozen=True):
     track: Track
     token: UUID
 
+    @property
+    def key(self) -> dict[str, object]:
+        """By what the row is found, as long as the right is this one."""
+        return {"symbol": self.track.asset.symbol, "token": self.token}
+
+
+class Learned(Struct, frozen=True):
+    """What a call has told of an asset's bars, beside them; None: nothing new, but of `source_told_at`."""
+
+    source_minutes: int
+    source_told_at: datetime | None = None
+    asked_until: datetime | None = None
+    asked_at: datetime | None = None
+    rechecked_at: datetime | None = None
+
 
 def due(
     connection: Connection,
@@ -215,31 +214,21 @@ def claim(
     `kept_since`.
     """
     token = new_token(run_id)
-    wanted = {
-        "symbol": symbol,
-        "wanted_since": wanted_since,
-        "kept_since": kept_since,
-        "token": token,
-        "seconds": seconds,
-        "page_since": now - ONE_PAGE,
-        "told_before": now - TOLD_AGAIN,
-    }
-    row = connection.execute(CLAIM, wanted).fetchone()
-    if row is None and release_dead(connection):
-        row = connection.execute(CLAIM, wanted).fetchone()
-    return None if row is None else Claimed(_track(row), token)
+    wanted = {"symbols": [symbol], "wanted_since": wanted_since, "kept_since": kept_since}
+    claiming = command(CLAIM, wanted | {"token": token, "seconds": seconds})
+    track = tracks([symbol], wanted_since=wanted_since, kept_since=kept_since, now=now)
+    # As long as for a statement on its own: a run that was killed may hold the row until its session ends.
+    connection.ask(claiming, track, lock_timeout="0")
+    if not claiming.answer and release_dead(connection):
+        connection.ask(claiming, track, lock_timeout="0")
+    return Claimed(track.answer[0], token) if claiming.answer else None
 
 
 def tracks(
-    connection: Connection,
-    symbols: Sequence[str],
-    *,
-    wanted_since: datetime,
-    kept_since: datetime | None,
-    now: datetime,
-) -> list[Track]:
-    """Read what `claim` would find of these assets, in this order, without claiming anything."""
-    rows = connection.execute(
+    symbols: Sequence[str], *, wanted_since: datetime, kept_since: datetime | None, now: datetime
+) -> Query[list[Track]]:
+    """Ask what is known of these assets' bars, in this order."""
+    return Query(
         READ_TRACKS,
         {
             "symbols": list(symbols),
@@ -248,54 +237,29 @@ def tracks(
             "page_since": now - ONE_PAGE,
             "told_before": now - TOLD_AGAIN,
         },
-    )
-    return [_track(row) for row in rows]
-
-
-def _track(row: Row) -> Track:
-    return Track(
-        asset_of(row),
-        wanted_since=row["wanted_since"],
-        asked_until=row["asked_until"],
-        rechecked_at=row["rechecked_at"],
-        watermark=row["newest"],
-        source_minutes=row["source_minutes"],
-        source_told_at=row["source_told_at"],
-        served=row["served"],
-        is_unknown=row["is_unknown"],
-        silent=row["silent"],
-        silent_since=row["silent_since"],
+        lambda rows: [filled(Track, row, asset=asset_of(row), watermark=row["newest"]) for row in rows],
     )
 
 
 def release(connection: Connection, claimed: Claimed) -> None:
     """Let another run ask."""
-    connection.execute(RELEASE, {"symbol": claimed.track.asset.symbol, "token": claimed.token})
+    connection.execute(RELEASE, claimed.key)
 
 
 def fail(
     connection: Connection,
     claimed: Claimed,
     *,
-    kind: str,
+    kind: FailureKind,
     error: str,
     first_seconds: float,
     longest_seconds: float = LONGEST_SECONDS,
     now: datetime,
 ) -> None:
     """Note that a call failed: its asset's bars are asked for again after `first_seconds`, doubled each time."""
-    connection.execute(
-        FAIL,
-        {
-            "symbol": claimed.track.asset.symbol,
-            "token": claimed.token,
-            "kind": kind,
-            "error": error,
-            "first_seconds": first_seconds,
-            "longest_seconds": longest_seconds,
-            "now": now,
-        },
-    )
+    why = {"kind": kind.value, "error": error}
+    when = {"first_seconds": first_seconds, "longest_seconds": longest_seconds, "now": now}
+    connection.execute(FAIL, claimed.key | why | when)
 
 
 def revive(connection: Connection, market: AssetType, *, kinds: Sequence[str]) -> None:
@@ -305,33 +269,12 @@ def revive(connection: Connection, market: AssetType, *, kinds: Sequence[str]) -
 
 def hold(connection: Connection, claimed: Claimed) -> bool:
     """Keep the lease until the transaction ends; False: another run has it, or the asset is gone."""
-    given = {"symbol": claimed.track.asset.symbol, "token": claimed.token}
-    return connection.execute(HOLD, given).fetchone() is not None
+    return connection.execute(HOLD, claimed.key).fetchone() is not None
 
 
-def finish(
-    connection: Connection,
-    claimed: Claimed,
-    *,
-    asked_until: datetime | None = None,
-    asked_at: datetime | None = None,
-    rechecked_at: datetime | None = None,
-    source_minutes: int,
-    source_told_at: datetime | None = None,
-) -> None:
-    """Note what a call brought, and let another run ask."""
-    connection.execute(
-        FINISH,
-        {
-            "symbol": claimed.track.asset.symbol,
-            "token": claimed.token,
-            "asked_until": asked_until,
-            "asked_at": asked_at,
-            "rechecked_at": rechecked_at,
-            "source_minutes": source_minutes,
-            "source_told_at": source_told_at,
-        },
-    )
+def finish(connection: Connection, claimed: Claimed, learned: Learned) -> None:
+    """Note what a call has told, and let another run ask."""
+    connection.execute(FINISH, claimed.key | asdict(learned))
 
 
 def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from assetbatch.database.queue.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.queue.items import State
 from assetbatch.database.retries import in_transaction
+from assetbatch.database.rows import filled, one, value
 from assetbatch.model import Priority
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ select array(select symbol from gone order by symbol) as removed
 
 CLEAR = "delete from assetbatch.queue where state = any(%(states)s)"
 
+READ_NOW = "select clock_timestamp() as now"
+
 COUNT = "select count(*) as count from assetbatch.queue where state = any(%(states)s)"
 
 
@@ -95,22 +98,9 @@ class Listing(Struct, frozen=True):
 def listing(connection: Connection, states: Sequence[State], *, limit: int | None) -> Listing:
     """Read the items that are in one of these states."""
     rows = connection.execute(LIST, {"states": [state.value for state in states], "limit": limit}).fetchall()
-    items = tuple(
-        Listed(
-            row["symbol"],
-            Priority(row["priority"]),
-            State(row["state"]),
-            row["attempts"],
-            row["enqueued_at"],
-            row["available_at"],
-            row["error_kind"],
-            row["error"],
-        )
-        for row in rows
-    )
-    now = connection.execute("select clock_timestamp() as now").fetchone()
-    assert now is not None  # noqa: S101 - a select without from has one row
-    return Listing(items, rows[0]["total"] if rows else 0, now["now"])
+    total = rows[0]["total"] if rows else 0
+    items = tuple(filled(Listed, row, priority=Priority(row["priority"]), state=State(row["state"])) for row in rows)
+    return Listing(items, total, value(connection.execute(READ_NOW)))
 
 
 def retry(
@@ -120,29 +110,24 @@ def retry(
 
     `kind` chooses those that failed with it. Returns the symbols that are queued again, and those that do not fit.
     """
+    asked = {
+        "symbols": None if symbols is None else list(symbols),
+        "kind": kind,
+        "max_size": max_size,
+        "step_seconds": step_seconds,
+    }
 
-    def work() -> Row | None:
+    def work() -> Row:
         connection.execute(LOCK_ENTRANCE)
-        return connection.execute(
-            RETRY,
-            {
-                "symbols": None if symbols is None else list(symbols),
-                "kind": kind,
-                "max_size": max_size,
-                "step_seconds": step_seconds,
-            },
-        ).fetchone()
+        return one(connection.execute(RETRY, asked))
 
     row = in_transaction(connection, work, lock_timeout=ENTRANCE_TIMEOUT)
-    assert row is not None  # noqa: S101 - a select without from has one row
     return row["retried"], row["dropped"]
 
 
 def remove(connection: Connection, symbols: Sequence[str]) -> list[str]:
     """Take items off the queue, whatever their state; return those that were on it."""
-    row = connection.execute(REMOVE, {"symbols": list(symbols)}).fetchone()
-    assert row is not None  # noqa: S101 - a select without from has one row
-    removed: list[str] = row["removed"]
+    removed: list[str] = value(connection.execute(REMOVE, {"symbols": list(symbols)}))
     return removed
 
 
@@ -153,5 +138,5 @@ def clear(connection: Connection, states: Sequence[State]) -> int:
 
 def count(connection: Connection, states: Sequence[State]) -> int:
     """Count the items in these states."""
-    row = connection.execute(COUNT, {"states": [state.value for state in states]}).fetchone()
-    return 0 if row is None else row["count"]
+    items: int = value(connection.execute(COUNT, {"states": [state.value for state in states]}))
+    return items

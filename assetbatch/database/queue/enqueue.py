@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch.database.query import Query, command
 from assetbatch.database.retries import in_transaction
+from assetbatch.database.rows import one
 from assetbatch.markets import Market
 from assetbatch.model import Enqueued
 
@@ -129,7 +130,7 @@ def enqueue(
             "plan": plan,
             "key": key,
         },
-        lambda cursor: cursor.fetchone(),
+        one,
     )
     in_order = command(PUT_IN_ORDER, {"step_seconds": step_seconds})
     in_transaction(
@@ -138,13 +139,7 @@ def enqueue(
         lock_timeout=ENTRANCE_TIMEOUT,
     )
     counts = enqueuing.answer
-    assert counts is not None  # noqa: S101 - aggregates have one row
-    unheard_of = 0 if symbols is None else len(set(symbols)) - counts["found"]
-    return Enqueued(
-        enqueued=counts["enqueued"],
-        already_queued=counts["already_queued"],
-        fresh=counts["fresh"],
-        dead=counts["dead"],
-        dropped=counts["dropped"],
-        unmapped=counts["unmapped"] + unheard_of,
-    )
+    found = counts.pop("found")
+    if symbols is not None:
+        counts["unmapped"] += len(set(symbols)) - found
+    return Enqueued(**counts)

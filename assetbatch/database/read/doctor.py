@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from assetbatch.database.rows import filled, one, value
 from assetbatch.database.setup.platform import lacks
 
 if TYPE_CHECKING:
@@ -135,20 +136,14 @@ def server(connection: Connection) -> Server:
 
     A pooler gives each client a process id of its own making, since any backend may answer.
     """
-    row = _one(connection, READ_SERVER)
-    return Server(
-        version=row["version"],
-        version_number=row["version_number"],
-        role=row["role"],
-        superuser=row["superuser"],
-        writable=not (row["standby"] or row["read_only"]),
-        pooled=row["backend"] != connection.info.backend_pid,
-    )
+    row = one(connection.execute(READ_SERVER))
+    writable = not (row["standby"] or row["read_only"])
+    return filled(Server, row, writable=writable, pooled=row["backend"] != connection.info.backend_pid)
 
 
 def clock(connection: Connection) -> datetime:
     """Return the database's time."""
-    now: datetime = _one(connection, READ_CLOCK)["now"]
+    now: datetime = value(connection.execute(READ_CLOCK))
     return now
 
 
@@ -165,9 +160,3 @@ def platform_lacks(connection: Connection) -> list[str]:
 def rounding_columns(connection: Connection) -> list[tuple[str, str]]:
     """List columns of the bars that do not keep the vendor's digits, each with its type."""
     return [(row["name"], row["type"]) for row in connection.execute(READ_ROUNDING_COLUMNS)]
-
-
-def _one(connection: Connection, statement: str) -> dict[str, Any]:
-    row = connection.execute(statement).fetchone()
-    assert row is not None  # noqa: S101 - each of these statements has one row
-    return row

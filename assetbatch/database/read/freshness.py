@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from assetbatch.database.query import Query
+from assetbatch.database.rows import columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 JUDGE = """
 with limits as (
   select * from unnest(
-    %(frequencies)s::int[], %(markets)s::text[], %(stale_before)s::timestamptz[], %(fresh_since)s::timestamptz[],
-    %(late_before)s::timestamptz[], %(never_before)s::timestamptz[], %(closed_at)s::timestamptz[],
-    %(silent_before)s::timestamptz[], %(days)s::date[], %(rest)s::boolean[]
+    %(update_frequency_seconds)s::int[], %(market)s::text[], %(stale_before)s::timestamptz[],
+    %(fresh_since)s::timestamptz[], %(late_before)s::timestamptz[], %(never_before)s::timestamptz[],
+    %(closed_at)s::timestamptz[], %(silent_before)s::timestamptz[], %(day)s::date[], %(rests)s::boolean[]
   ) as l (
     update_frequency_seconds, market, stale_before, fresh_since, late_before, never_before, closed_at, silent_before,
     day, rests
@@ -154,17 +155,9 @@ def judge(
     """
     return Query(
         JUDGE,
-        {
-            "frequencies": [one.update_frequency_seconds for one in limits],
-            "markets": [one.market.value for one in limits],
-            "stale_before": [one.stale_before for one in limits],
-            "fresh_since": [one.fresh_since for one in limits],
-            "late_before": [one.late_before for one in limits],
-            "never_before": [one.never_before for one in limits],
-            "closed_at": [one.closed_at for one in limits],
-            "silent_before": [one.silent_before for one in limits],
-            "days": [one.day for one in limits],
-            "rest": [one.rests for one in limits],
+        columns(Limit, limits)
+        | {
+            "market": [limit.market.value for limit in limits],
             "daily": daily,
             "seen_since": seen_since,
             "named": list(named),

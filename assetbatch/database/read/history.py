@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from assetbatch.database.rows import value
+
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection, Row
 
@@ -71,10 +73,9 @@ class AssetHistory(Struct, frozen=True):
 def read(connection: Connection, symbol: str) -> AssetHistory:
     """Read what is known of an asset; the newest calls that covered it alone, as far as they are not long past."""
     asset = {"symbol": symbol}
-    price = connection.execute(READ_PRICE, asset).fetchone()
     return AssetHistory(
         catalogue=connection.execute(READ_CATALOGUE, asset).fetchone(),
-        price=None if price is None else price["last_update"],
+        price=value(connection.execute(READ_PRICE, asset)),
         item=connection.execute(READ_ITEM, asset).fetchone(),
         bars=connection.execute(READ_BARS, asset).fetchone(),
         absences=connection.execute(READ_ABSENCES, asset).fetchall(),

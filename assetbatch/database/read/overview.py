@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from assetbatch.database import entitlements, outbox
 from assetbatch.database.query import Query
+from assetbatch.database.rows import one, value
 from assetbatch.database.setup import platform
 
 if TYPE_CHECKING:
@@ -241,57 +242,32 @@ class Reading:
     def __init__(self, *, jobs: Sequence[str], key: str | None, plan: str, enqueued_every_seconds: float) -> None:
         self._key = key
         self._plan = plan
-        self._hour = _rows(READ_HOUR)
-        self._budget = _rows(READ_BUDGET, {"key": key})
-        self._before = _rows(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds})
-        self._jobs = _rows(READ_JOBS, {"jobs": list(jobs)})
-        self._queue = _rows(READ_QUEUE, {"limit": MOST_NAMED})
-        self._disagreeing_hosts = _rows(READ_DISAGREEING_HOSTS)
-        self._differing_hosts = _rows(READ_DIFFERING_HOSTS)
-        self._remembered = entitlements.Remembered(key=key or "", plan=plan, now=None)
-        self._failing_bars = _rows(READ_FAILING_BARS, {"limit": MOST_NAMED})
-        self._refusal = outbox.refusal()
-        self._role_view = platform.role_view()
-        self.queries: tuple[Query[Any], ...] = (
-            self._hour,
-            self._budget,
-            self._before,
-            self._jobs,
-            self._queue,
-            self._disagreeing_hosts,
-            self._differing_hosts,
-            *self._remembered.queries,
-            self._failing_bars,
-            self._refusal,
-            self._role_view,
-        )
+        remembered = entitlements.Remembered(key=key or "", plan=plan, now=None)
+        # By the fields of an overview.
+        self._asked: dict[str, Query[Any]] = {
+            "hour": Query(READ_HOUR, None, one),
+            "budget": Query(READ_BUDGET, {"key": key}, lambda cursor: cursor.fetchone()),
+            "queue_size_before": Query(READ_QUEUE_BEFORE, {"seconds": enqueued_every_seconds}, value),
+            "jobs": _rows(READ_JOBS, {"jobs": list(jobs)}),
+            "queue": _rows(READ_QUEUE, {"limit": MOST_NAMED}),
+            "disagreeing_hosts": _rows(READ_DISAGREEING_HOSTS),
+            "differing_hosts": _rows(READ_DIFFERING_HOSTS),
+            "entitlements": remembered.entitlements,
+            "days": remembered.days,
+            "closed": remembered.closed,
+            "failing_bars": _rows(READ_FAILING_BARS, {"limit": MOST_NAMED}),
+            "events_refused": outbox.refusal(),
+            "role_view": platform.role_view(),
+        }
+        self.queries = tuple(self._asked.values())
 
     def overview(self, connection: Connection) -> Overview:
         """Return what was read; what the key may see that was used last is asked for now."""
-        (hour,), budget = self._hour.answer, next(iter(self._budget.answer), None)
-        key, allowed = self._key, self._remembered.entitlements
-        if key is None and budget is not None:
-            key = budget["key"]
-            allowed = entitlements.entitlements(key=key, plan=self._plan)
-            connection.ask(allowed)
-        return Overview(
-            now=hour["now"],
-            jobs=self._jobs.answer,
-            hour=hour,
-            queue=self._queue.answer,
-            queue_size_before=next((row["remaining"] for row in self._before.answer), None),
-            budget=budget,
-            disagreeing_hosts=self._disagreeing_hosts.answer,
-            differing_hosts=self._differing_hosts.answer,
-            entitlements=allowed.answer,
-            days=self._remembered.days.answer,
-            closed=self._remembered.closed.answer,
-            key=key,
-            first_run_at=hour["first_run_at"],
-            failing_bars=self._failing_bars.answer,
-            events_refused=self._refusal.answer,
-            role_view=self._role_view.answer,
-        )
+        found, key = {name: query.answer for name, query in self._asked.items()}, self._key
+        if key is None and found["budget"] is not None:
+            key = found["budget"]["key"]
+            found["entitlements"] = connection.answer(entitlements.entitlements(key=key, plan=self._plan))
+        return Overview(now=found["hour"]["now"], first_run_at=found["hour"]["first_run_at"], key=key, **found)
 
 
 def _rows(statement: LiteralString, params: Mapping[str, object] | None = None) -> Query[list[Row]]:

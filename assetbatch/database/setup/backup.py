@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, TypeVar
 
 import psycopg
@@ -17,10 +17,11 @@ import tenacity
 from psycopg import sql
 
 from assetbatch.database.errors import translated_errors
+from assetbatch.database.rows import one
 from assetbatch.errors import AnswerLostError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from assetbatch.database.connection import Connection
     from assetbatch.database.embedded import EmbeddedServer
@@ -63,8 +64,8 @@ END_SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where dat
 
 def content(connection: Connection) -> str | None:
     """Return the size of the database for people; None where nobody has made anything in it."""
-    row = connection.execute(READ_CONTENT).fetchone()
-    return row["size"] if row is not None and row["filled"] else None
+    found = one(connection.execute(READ_CONTENT))
+    return found["size"] if found["filled"] else None
 
 
 def dump(server: EmbeddedServer, database: str, output: IO[bytes], *, plain: bool, watch: Callable[[], object]) -> None:
@@ -92,7 +93,10 @@ def restore(
     Raises DatabaseUnavailableError with the program's own words, and while commands of the tool use `database`.
     """
     server.start(create=True)
-    with translated_errors(server.described), _administrator(server) as connection:
+    with (
+        translated_errors(server.described),
+        psycopg.connect(server.conninfo("postgres"), autocommit=True, connect_timeout=5) as connection,
+    ):
         _require_idle(connection, database)
         # What one that was killed has left. Another that is under way is in use, and is told so.
         _drop(connection, REPLACED)
@@ -109,12 +113,6 @@ def restore(
             raise
         _drop(connection, REPLACED, force=True)
     return done
-
-
-@contextmanager
-def _administrator(server: EmbeddedServer) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(server.conninfo("postgres"), autocommit=True, connect_timeout=5) as connection:
-        yield connection
 
 
 def _require_idle(connection: psycopg.Connection, database: str) -> None:

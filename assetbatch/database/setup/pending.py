@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from assetbatch.database import catalogue
 from assetbatch.database.bars import state as bars
+from assetbatch.database.rows import one
 from assetbatch.database.setup import schema
 from assetbatch.database.setup.platform import guards, lacks
 from assetbatch.errors import SchemaError
@@ -109,8 +110,7 @@ def read(connection: Connection, assets: Sequence[Asset], *, partition_bars: boo
     """
     with connection.transaction():
         connection.execute(READ_ONLY)
-        there = connection.execute(WHAT_IS_THERE).fetchone()
-        assert there is not None  # noqa: S101 - a select without from has one row
+        there = one(connection.execute(WHAT_IS_THERE))
         rights = [row["statement"] for row in connection.execute(MISSING_RIGHTS)]
         missing = schema.missing_migrations(connection)
         owner = connection.execute(OWNER).fetchone()

@@ -9,14 +9,13 @@ from msgspec import Struct
 from psycopg import sql
 
 from assetbatch.database.query import Query
+from assetbatch.database.rows import one, value
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import psycopg
-
-    from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.connection import Connection
 
 # The row polygon is missing, and cannot be put there without values that nobody but the owner knows better.
 READ_PROVIDER_LACK = """
@@ -109,7 +108,7 @@ class RoleView(Struct, frozen=True):
 
     role: str
     has_provider: bool
-    guarded: tuple[str, ...]
+    guarded: list[str]
 
     @property
     def blind_spot(self) -> str | None:
@@ -131,13 +130,7 @@ class RoleView(Struct, frozen=True):
 
 def role_view() -> Query[RoleView]:
     """Ask what the role that asks may see of the platform's tables."""
-
-    def read(cursor: psycopg.Cursor[Row]) -> RoleView:
-        row = cursor.fetchone()
-        assert row is not None  # noqa: S101 - a select without from has one row
-        return RoleView(row["role"], row["has_provider"], tuple(row["guarded"]))
-
-    return Query(READ_ROLE_VIEW, None, read)
+    return Query(READ_ROLE_VIEW, None, lambda cursor: RoleView(**one(cursor)))
 
 
 class Guard(Struct, frozen=True):
@@ -146,7 +139,7 @@ class Guard(Struct, frozen=True):
     relation: str
     role: str
     is_active: bool
-    policies: tuple[str, ...]
+    policies: list[str]
 
     @property
     def sentence(self) -> str:
@@ -169,10 +162,7 @@ class Guard(Struct, frozen=True):
 
 def guards(connection: Connection) -> list[Guard]:
     """Return the platform's tables that have row-level security, and its policies."""
-    return [
-        Guard(row["relation"], row["role"], row["is_active"], tuple(row["policies"]))
-        for row in connection.execute(READ_GUARDS)
-    ]
+    return [Guard(**row) for row in connection.execute(READ_GUARDS)]
 
 
 def keep_provider(connection: Connection) -> None:
@@ -190,10 +180,10 @@ class Lack(Struct, frozen=True):
 def lacks(connection: Connection) -> list[Lack]:
     """Return what the platform's tables lack: tables, columns, their types, then keys over them."""
     statement = files("assetbatch.database.setup").joinpath("platform_lacks.sql").read_text("utf-8")
-    found = [Lack(row["what"], row["statement"]) for row in connection.execute(sql.SQL(statement))]
-    may_read = connection.execute(MAY_READ_PROVIDERS).fetchone()
-    if may_read and may_read["yes"] and not any(PROVIDERS in one.statement for one in found):
-        found += [Lack(row["what"], row["statement"]) for row in connection.execute(READ_PROVIDER_LACK)]
+    found = [Lack(**row) for row in connection.execute(sql.SQL(statement))]
+    may_read = value(connection.execute(MAY_READ_PROVIDERS))
+    if may_read and not any(PROVIDERS in lack.statement for lack in found):
+        found += [Lack(**row) for row in connection.execute(READ_PROVIDER_LACK)]
     return found
 
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from assetbatch.database import ahead
-from assetbatch.database.retries import repeated
+from assetbatch.database.retries import in_transaction
+from assetbatch.database.rows import value
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -81,8 +83,8 @@ FORGET_REFUSALS = "delete from assetbatch.entitlements where not allowed"
 # A key that the backup does not know takes over what it knows of the others.
 ADOPT_KEY = """
 select assetbatch.adopt_key(
-  %(key)s, %(max_calls)s::int, make_interval(secs => %(window)s), make_interval(secs => %(margin)s),
-  make_interval(secs => %(spacing)s)
+  %(key)s, %(max_calls)s::int, make_interval(secs => %(window_seconds)s), make_interval(secs => %(margin_seconds)s),
+  make_interval(secs => %(min_spacing_seconds)s)
 )
 """
 
@@ -119,35 +121,24 @@ def mend(connection: Connection, *, key: str | None, rules: Rules, max_age_minut
     """
 
     def work() -> Restored:
-        with connection.transaction():
-            items = connection.execute(RELEASE_ITEMS).rowcount
-            events = connection.execute(DROP_EVENTS, {"max_age_minutes": max_age_minutes}).rowcount
-            bars = connection.execute(RELEASE_BARS).rowcount
-            days = connection.execute(RELEASE_DAYS).rowcount
-            leases = connection.execute(RELEASE_LEASES).rowcount
-            refusals = connection.execute(FORGET_REFUSALS).rowcount
-            times = ahead.set_back(connection)
-            sequences = connection.execute(SET_SEQUENCES).fetchone()
-            blocked_until, keys = _block(connection, key, rules)
-        mended = sequences["mended"] if sequences else 0
+        items = connection.execute(RELEASE_ITEMS).rowcount
+        events = connection.execute(DROP_EVENTS, {"max_age_minutes": max_age_minutes}).rowcount
+        bars = connection.execute(RELEASE_BARS).rowcount
+        days = connection.execute(RELEASE_DAYS).rowcount
+        leases = connection.execute(RELEASE_LEASES).rowcount
+        refusals = connection.execute(FORGET_REFUSALS).rowcount
+        times = ahead.set_back(connection)
+        mended = value(connection.execute(SET_SEQUENCES))
+        blocked_until, keys = _block(connection, key, rules)
         return Restored(blocked_until, keys, events, refusals, items, bars, days, leases, mended, times)
 
-    return repeated(work)
+    return in_transaction(connection, work)
 
 
 def _block(connection: Connection, key: str | None, rules: Rules) -> tuple[datetime | None, int]:
     """Block all keys for one window; return until when, and how many they are."""
     if key is not None:
-        connection.execute(
-            ADOPT_KEY,
-            {
-                "key": key,
-                "max_calls": rules.max_calls,
-                "window": rules.window_seconds,
-                "margin": rules.margin_seconds,
-                "spacing": rules.min_spacing_seconds,
-            },
-        )
+        connection.execute(ADOPT_KEY, asdict(rules) | {"key": key})
     connection.execute(LOCK_KEYS)
     cooldown = rules.window_seconds + rules.margin_seconds
     rows = connection.execute(BLOCK_KEYS, {"cooldown": cooldown}).fetchall()

@@ -19,6 +19,7 @@ from psycopg import sql
 
 from assetbatch import __version__
 from assetbatch.database.query import Query
+from assetbatch.database.rows import one, value
 from assetbatch.database.setup.platform import PlatformTablesError, keep_provider, lacks
 from assetbatch.errors import SchemaError, SourceMismatchError
 
@@ -197,21 +198,17 @@ def missing_migrations(connection: Connection) -> list[Migration]:
 
     Raises SchemaError when the schema is too new for this program.
     """
-    row = connection.execute(IS_MADE).fetchone()
-    if row is None or not row["made"]:
+    if not value(connection.execute(IS_MADE)):
         return migrations()
-    _refuse_newer(connection.execute(READ_STATE).fetchone())
+    _refuse_newer(one(connection.execute(READ_STATE)))
     applied = {row["version"] for row in connection.execute(APPLIED_MIGRATIONS)}
     return [migration for migration in migrations() if migration.version not in applied]
 
 
 def version(connection: Connection) -> int | None:
     """Return the version of the schema, which may be newer than this program; None: there is none."""
-    row = connection.execute(IS_MADE).fetchone()
-    if row is None or not row["made"]:
-        return None
-    state = connection.execute(READ_STATE).fetchone()
-    return None if state is None else state["version"]
+    number: int | None = value(connection.execute(READ_STATE)) if value(connection.execute(IS_MADE)) else None
+    return number
 
 
 def check(connection: Connection) -> datetime:
@@ -236,11 +233,9 @@ def check(connection: Connection) -> datetime:
     return now
 
 
-def _refuse_newer(state: Row | None) -> None:
+def _refuse_newer(state: Row) -> None:
     """Raise SchemaError when the schema, whose state was read, has changed beyond what this program works with."""
-    if state is None or state["oldest_program"] is None:
-        return
-    if _numbers(state["oldest_program"]) > _numbers(__version__):
+    if state["oldest_program"] is not None and _numbers(state["oldest_program"]) > _numbers(__version__):
         raise SchemaError(
             f"the database's schema, version {state['version']}, needs assetbatch {state['oldest_program']} or newer,"
             f" this is {__version__}",
@@ -257,10 +252,10 @@ def claim_source(connection: Connection, source: str) -> None:
 
     Raises SourceMismatchError when it belongs to another one: invented prices must never mix with real ones.
     """
-    row = connection.execute(CLAIM_SOURCE, {"source": source}).fetchone()
-    if row is not None and row["value"] != source:
+    found = value(connection.execute(CLAIM_SOURCE, {"source": source}))
+    if found != source:
         raise SourceMismatchError(
-            f"this database holds prices of {row['value']}, but provider.base_url is of {source}",
+            f"this database holds prices of {found}, but provider.base_url is of {source}",
             hint="name another, empty database for the other source (`database: {embedded: true, name: ...}`, or"
             " DATABASE_URL) and run `assetbatch init` there, or set provider.base_url (POLYGON_BASE_URL) back",
         )
@@ -268,7 +263,7 @@ def claim_source(connection: Connection, source: str) -> None:
 
 def source() -> Query[str | None]:
     """Ask for the name of the source that the database belongs to; None before the first run."""
-    return Query(READ_SOURCE, None, lambda rows: next((row["value"] for row in rows), None))
+    return Query(READ_SOURCE, None, value)
 
 
 def grants(role: str) -> str:

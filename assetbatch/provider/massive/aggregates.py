@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from assetbatch.model import Call
-    from assetbatch.provider.answers import Document
+    from assetbatch.provider.documents import Document
 
 PRICES = ("o", "h", "l", "c")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from assetbatch.model import Asset, Call
-    from assetbatch.provider.answers import Document
+    from assetbatch.provider.documents import Document
 
 # A row's own time is the end of its day, or of its last trade; some days of the vendor's end with New York's.
 DAY_LASTS = timedelta(hours=30)

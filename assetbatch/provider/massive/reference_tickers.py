@@ -10,13 +10,13 @@ from assetbatch.failures import CallError, FailureKind
 from assetbatch.markets import TRAITS
 from assetbatch.provider.answers import rows_of, text
 from assetbatch.provider.request import Request
-from assetbatch.provider.results import Ticker, TickerPage
+from assetbatch.provider.results import TickerPage
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.model import Call
-    from assetbatch.provider.answers import Document
+    from assetbatch.provider.documents import Document
 
 PATH = "/v3/reference/tickers"
 # The vendor's default, 100, would make ten times the pages.
@@ -36,12 +36,12 @@ def request(call: Call) -> Request[TickerPage]:
 
 def _read(market: str, document: Document, _now: datetime) -> TickerPage:
     """Read a page of tickers; rows of other markets, and those without a ticker, are left out. Raises CallError."""
-    found = [
-        Ticker(row["ticker"], text(row["name"])[:LONGEST_NAME] if row.get("name") else "")
+    names = {
+        row["ticker"]: text(row["name"])[:LONGEST_NAME] if row.get("name") else ""
         for row in rows_of(document)
         if isinstance(row.get("ticker"), str) and row.get("market") == market
-    ]
-    return TickerPage(tuple(found), _next_page(document.get("next_url")))
+    }
+    return TickerPage(names, _next_page(document.get("next_url")))
 
 
 def _next_page(next_url: object) -> str:

@@ -27,43 +27,30 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from assetbatch.model import Asset, Call
-    from assetbatch.provider.answers import Document
+    from assetbatch.provider.documents import Document
 
 
 class Shape(Struct, frozen=True):
-    """Where a kind of snapshot keeps what a quote is made of.
+    """Where a kind of snapshot keeps what a quote is made of; by itself, the unified one.
 
     `updated` of a row is not among it: one and the same time, often in the future, for half of the vendor's rows.
     """
 
-    quote: str
-    bid: str
-    ask: str
-    quote_time: str
-    trade: str
-    price: str
-    trade_times: tuple[str, ...]
-    day: str
-    open: str
-    high: str
-    low: str
-    close: str
+    quote: str = "last_quote"
+    bid: str = "bid"
+    ask: str = "ask"
+    quote_time: str = "last_updated"
+    trade: str = "last_trade"
+    price: str = "price"
+    trade_times: tuple[str, ...] = ("participant_timestamp", "sip_timestamp", "last_updated")
+    day: str = "session"
+    open: str = "open"
+    high: str = "high"
+    low: str = "low"
+    close: str = "close"
 
 
-UNIFIED = Shape(
-    quote="last_quote",
-    bid="bid",
-    ask="ask",
-    quote_time="last_updated",
-    trade="last_trade",
-    price="price",
-    trade_times=("participant_timestamp", "sip_timestamp", "last_updated"),
-    day="session",
-    open="open",
-    high="high",
-    low="low",
-    close="close",
-)
+UNIFIED = Shape()
 SINGLE = Shape(
     quote="lastQuote",
     bid="b",
