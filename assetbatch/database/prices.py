@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from msgspec import Struct, field
-from msgspec.structs import fields, replace
+from msgspec.structs import replace
 
 from assetbatch.database.errors import words_of
 from assetbatch.database.query import Query, command
@@ -181,8 +181,9 @@ class Stored(Struct):
 
     def __iadd__(self, other: Stored) -> Self:
         """Add what became of others."""
-        for one in fields(self):
-            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        for name in ("updated", "unchanged", "deleted", "failed", "locked", "from_future"):
+            getattr(self, name).extend(getattr(other, name))
+        self.statuses_lost += other.statuses_lost
         return self
 
 
