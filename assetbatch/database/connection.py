@@ -108,6 +108,9 @@ END_SECONDS = 10.0
 # A statement's snapshot is older than a lock that it waits for, so the lock is a statement of its own.
 LOCK_ATTEMPT = "select pg_catalog.pg_advisory_xact_lock(%(attempt)s::bigint)"
 
+# A price's digits survive only as Decimal.
+_DECODER = json.JSONDecoder(parse_float=Decimal)
+
 LIMIT_TRANSACTION = "select pg_catalog.set_config(%(name)s, %(value)s, true)"
 
 
@@ -447,9 +450,12 @@ def _open(conninfo: str, application_name: str) -> Plain:
     connection.adapters.register_loader("date", _DateLoader)
     if log.isEnabledFor(logging.DEBUG):
         connection.cursor_factory = LoggingCursor
-    # A price's digits survive only as Decimal.
-    set_json_loads(partial(json.loads, parse_float=Decimal), connection)
+    set_json_loads(_json, connection)
     return connection
+
+
+def _json(text: str | bytes) -> Any:
+    return _DECODER.decode(text if isinstance(text, str) else text.decode())
 
 
 def _pass_on(notice: psycopg.errors.Diagnostic) -> None:

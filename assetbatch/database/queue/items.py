@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from assetbatch.database.leases import dead_runs, new_token, release
-from assetbatch.database.query import Query
+from assetbatch.database.query import Query, in_order_of_index
 from assetbatch.errors import EXIT_BUG
 from assetbatch.failures import FailureKind
 from assetbatch.model import Asset, AssetType, Role
@@ -328,7 +328,7 @@ def claim(
     not list any more is dropped.
     """
     token = new_token(run_id)
-    rows = connection.execute(
+    claiming = Query(
         CLAIM,
         {
             "limit": limit,
@@ -339,8 +339,11 @@ def claim(
             "run_id": run_id,
             "lease_seconds": lease_seconds,
         },
+        lambda cursor: cursor.fetchall(),
         found_by=CLAIMED,
-    ).fetchall()
+    )
+    connection.ask(in_order_of_index(), claiming)
+    rows = claiming.answer
     strays = [row["symbol"] for row in rows if row["polygon_ticker"] is None]
     if strays:
         log.warning("dropped from the queue, being no enabled secondary asset any more: %s", ", ".join(strays))
