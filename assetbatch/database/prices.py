@@ -325,14 +325,13 @@ def _write_together(
     times: Times,
     along: Callable[[Stored], Sequence[Query[Any]]] = lambda _: (),
 ) -> Stored:
-    symbols = {"symbols": [one.symbol for one in brought]}
-    locked = {row["symbol"]: row for row in connection.execute(LOCK_SYMBOLS, symbols)}
-    if new := [one.symbol for one in brought if not one.known and one.symbol not in locked]:
-        locking = Query(LOCK_SYMBOLS, symbols, lambda rows: {row["symbol"]: row for row in rows})
-        connection.ask(command(ADD_SYMBOLS, {"symbols": new}), locking)
-        locked = locking.answer
-        if not locked.keys() >= set(new):
-            raise psycopg.errors.RaiseException(why_not_there(connection, new))
+    symbols = [one.symbol for one in brought]
+    unknown = [one.symbol for one in brought if not one.known]
+    locking = Query(LOCK_SYMBOLS, {"symbols": symbols}, lambda rows: {row["symbol"]: row for row in rows})
+    connection.ask(*([command(ADD_SYMBOLS, {"symbols": unknown})] if unknown else []), locking)
+    locked = locking.answer
+    if missing := [symbol for symbol in unknown if symbol not in locked]:
+        raise psycopg.errors.RaiseException(why_not_there(connection, missing))
     deleted = [one.symbol for one in brought if one.symbol not in locked]
     brought = [_unless_damaged(one, locked[one.symbol]) for one in brought if one.symbol in locked]
     before = {symbol: row["last_update"] for symbol, row in locked.items()}

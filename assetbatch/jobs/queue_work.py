@@ -173,21 +173,17 @@ class QueueWork(Source):
         alone = self._batch_size == 1
         limit = int(min(calls if alone else self._batch_size, self.items_left))
         items = self._claims.take(limit=limit, alone=alone)
-        now = self._run.clock.now()
-        resting = {
-            item
-            for item in items
-            if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._entitlements.closed)
-        }
+        now, closed = self._run.clock.now(), self._entitlements.closed
+        resting = [item for item in items if planner.rests(planner.Candidate(item.asset, item.served_at), now, closed)]
         self._see(is_waiting=items.more)
         if not items:
             # Gone meanwhile, or another transaction has its hands on what waits.
             self._dry_until = 0.0
             self._run.stop.pause(DRY_PAUSE_SECONDS)
+        by_symbol = {item.asset.symbol: item for item in items}
         if resting:
-            self._claims.complete(list(resting))
-        self._run.stored.unchanged += [item.asset.symbol for item in resting]
-        by_symbol = {item.asset.symbol: item for item in items if item not in resting}
+            self._claims.complete(resting)
+            self._run.stored.unchanged += [by_symbol.pop(item.asset.symbol).asset.symbol for item in resting]
         return [
             Planned(endpoints.prices(call), tuple(by_symbol[symbol] for symbol in call.symbols))
             for call in planner.snapshots([item.asset for item in by_symbol.values()], self._batch_size)

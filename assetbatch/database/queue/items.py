@@ -221,11 +221,12 @@ class State(StrEnum):
     DEAD = "dead"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """A claimed item. `attempts` counts this claim; `served_at` is when the asset was last served, None: never.
+    """A claimed item; each claim makes another one.
 
-    `struck_at` is when its call last failed in what looked like an outage.
+    `attempts` counts this claim; `served_at` is when the asset was last served, None: never. `struck_at` is when its
+    call last failed in what looked like an outage.
     """
 
     asset: Asset
