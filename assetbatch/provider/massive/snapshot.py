@@ -24,8 +24,8 @@ from assetbatch.failures import FailureKind
 from assetbatch.markets import TRAITS
 from assetbatch.model import Quote
 from assetbatch.plans import MOST_TICKERS
-from assetbatch.provider.answers import GOOD_STATUSES, message, parse, rows_of, text
-from assetbatch.provider.documents import MAX_PART_BYTES
+from assetbatch.provider.answers import GOOD_STATUSES, message, rows_of, text
+from assetbatch.provider.documents import MAX_PART_BYTES, parse
 from assetbatch.provider.request import Request
 from assetbatch.provider.results import Answers
 from assetbatch.provider.values import FUTURE_TOLERANCE, PRICE, InvalidRowError, moment_of, number, time_of
