@@ -117,17 +117,13 @@ with run as materialized (
   returning r.place, q.symbol, r.polygon_ticker, r.asset_type, r.rank, r.update_frequency_seconds,
             q.attempts, q.served_at, q.struck_at
 )
-select *, (
-  select true from assetbatch.queue where state = 'queued' and symbol not in (select symbol from claimed)
-  order by (priority > 1), rank, id limit 1
-) is not null as more
-from claimed order by place
+select * from claimed order by place
 """
 
 # What a claim has brought whose answer was lost.
 CLAIMED = """
 select q.symbol, a.polygon_ticker, a.asset_type, a.rank, a.update_frequency_seconds,
-       q.attempts, q.served_at, q.struck_at, true as more
+       q.attempts, q.served_at, q.struck_at
 from assetbatch.queue q
 left join assetbatch.assets a on a.symbol = q.symbol and a.enabled and a.role = 'secondary'
 where q.token = %(token)s
@@ -237,7 +233,7 @@ class Item:
 
 
 class Batch(list[Item]):
-    """Claimed items; `more`: others waited beside them."""
+    """Claimed items; `more`: others wait beside them."""
 
     more = False
 
@@ -301,10 +297,9 @@ def bringing_back(*, retries: int) -> Query[BroughtBack]:
     )
 
 
-def is_waiting(connection: Connection) -> bool:
-    """Return whether an item waits for its turn now."""
-    row = connection.execute(IS_WAITING).fetchone()
-    return row is not None and row["waiting"]
+def waiting() -> Query[bool]:
+    """Ask whether an item waits for its turn now."""
+    return Query(IS_WAITING, None, lambda rows: any(row["waiting"] for row in rows))
 
 
 def size(connection: Connection) -> int:
@@ -343,7 +338,8 @@ def claim(
         lambda cursor: cursor.fetchall(),
         found_by=CLAIMED,
     )
-    connection.ask(in_order_of_index(), claiming)
+    more = waiting()
+    connection.ask(in_order_of_index(), claiming, more)
     rows = claiming.answer
     strays = [row["symbol"] for row in rows if row["polygon_ticker"] is None]
     if strays:
@@ -367,7 +363,7 @@ def claim(
         for row in rows
         if row["polygon_ticker"] is not None
     )
-    batch.more = any(row["more"] for row in rows)
+    batch.more = more.answer
     return batch
 
 
