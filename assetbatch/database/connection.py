@@ -27,7 +27,7 @@ from psycopg.types.json import set_json_loads
 
 from assetbatch.database import errors, sqlstates
 from assetbatch.database.embedded import EmbeddedServer
-from assetbatch.database.query import Query, Statement, command
+from assetbatch.database.query import IN_ORDER_OF_INDEX, Query, Statement, command
 from assetbatch.database.sqlstates import AwayError, Meaning
 from assetbatch.errors import DatabaseUnavailableError, SchemaError
 
@@ -107,6 +107,7 @@ END_SECONDS = 10.0
 
 # A statement's snapshot is older than a lock that it waits for, so the lock is a statement of its own.
 LOCK_ATTEMPT = "select pg_catalog.pg_advisory_xact_lock(%(attempt)s::bigint)"
+LOCK_ATTEMPT_IN_ORDER = IN_ORDER_OF_INDEX + ", pg_catalog.pg_advisory_xact_lock(%(attempt)s::bigint)"
 
 # A price's digits survive only as Decimal.
 _DECODER = json.JSONDecoder(parse_float=Decimal)
@@ -224,7 +225,8 @@ class Connection:
         lock_timeout = lock_timeout or (LOCK_TIMEOUT if len(left) > 1 else None)
         first: list[Query[Any]] = []
         if any(one.found_by for one in left):
-            first = [command(LOCK_ATTEMPT, {"attempt": random.getrandbits(63)})]
+            lock = LOCK_ATTEMPT_IN_ORDER if any(one.in_order for one in left) else LOCK_ATTEMPT
+            first = [command(lock, {"attempt": random.getrandbits(63)})]
         while left:
             self.require_open()
             try:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from assetbatch.database.leases import dead_runs, new_token, release
-from assetbatch.database.query import Query, in_order_of_index
+from assetbatch.database.query import Query
 from assetbatch.errors import EXIT_BUG
 from assetbatch.failures import FailureKind
 from assetbatch.model import Asset, AssetType, Role
@@ -117,13 +117,17 @@ with run as materialized (
   returning r.place, q.symbol, r.polygon_ticker, r.asset_type, r.rank, r.update_frequency_seconds,
             q.attempts, q.served_at, q.struck_at
 )
-select * from claimed order by place
+select *, (
+  select true from assetbatch.queue where state = 'queued' and symbol not in (select symbol from claimed)
+  order by (priority > 1), rank, id limit 1
+) is not null as more
+from claimed order by place
 """
 
 # What a claim has brought whose answer was lost.
 CLAIMED = """
 select q.symbol, a.polygon_ticker, a.asset_type, a.rank, a.update_frequency_seconds,
-       q.attempts, q.served_at, q.struck_at
+       q.attempts, q.served_at, q.struck_at, true as more
 from assetbatch.queue q
 left join assetbatch.assets a on a.symbol = q.symbol and a.enabled and a.role = 'secondary'
 where q.token = %(token)s
@@ -337,10 +341,9 @@ def claim(
         },
         lambda cursor: cursor.fetchall(),
         found_by=CLAIMED,
+        in_order=True,
     )
-    more = waiting()
-    connection.ask(in_order_of_index(), claiming, more)
-    rows = claiming.answer
+    rows = connection.answer(claiming)
     strays = [row["symbol"] for row in rows if row["polygon_ticker"] is None]
     if strays:
         log.warning("dropped from the queue, being no enabled secondary asset any more: %s", ", ".join(strays))
@@ -363,7 +366,7 @@ def claim(
         for row in rows
         if row["polygon_ticker"] is not None
     )
-    batch.more = more.answer
+    batch.more = any(row["more"] for row in rows)
     return batch
 
 
