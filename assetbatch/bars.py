@@ -8,11 +8,13 @@ comes back, and a run that was killed between two pages goes on where it was.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, localcontext
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch import market_hours, planner
 from assetbatch.bar_series import BarSeries
@@ -39,8 +41,7 @@ TOLD_AGAIN = timedelta(hours=1)
 EXACT_DIGITS = 120
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(Struct, frozen=True):
     """What is known of one asset's bars.
 
     They are wanted since `wanted_since`, and asked for until `asked_until`; the newest final one begins at `watermark`
@@ -75,8 +76,7 @@ class Track:
         return self.source_told_at is not None and now - self.source_told_at >= TOLD_AGAIN
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedPage:
+class JudgedPage(Struct, frozen=True):
     """What a page is good for: bars, and where in what it covers there is none.
 
     `until` is how far it covers: bars that end by then are final. `whole`: there is no further page; `refused`: where

@@ -19,8 +19,9 @@ What a failed call means is decided elsewhere: see `failures`.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +50,7 @@ class AssetbatchError(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """One thing that is wrong with the configuration, and where: `place` is `config.yaml:12` or an environment name.
 
     `hint`: what to do next, where the message has not said it.

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
+
+from msgspec import Struct
 
 from assetbatch.errors import (
     EXIT_KEY_REFUSED,
@@ -69,8 +70,7 @@ class Fate(StrEnum):
     """The failure says nothing about the asset: it goes back, with all its attempts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """What a kind of failure means: for the run, the call, the queue item, the asset's status, and for the reader."""
 
     hint: str = ""
@@ -239,8 +239,7 @@ class Then(Enum):
     """It is charged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What follows from a failed call. `ends_run`: no further call of the run can fare better."""
 
     then: Then

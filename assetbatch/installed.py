@@ -10,8 +10,9 @@ import site
 import sys
 import sysconfig
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from assetbatch.processes import user_name
 
@@ -19,8 +20,7 @@ from assetbatch.processes import user_name
 PIPX_GLOBAL = Path("/opt/pipx")
 
 
-@dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(Struct, frozen=True):
     """Where the program is: its interpreter, the environment's folder, and what is true of it."""
 
     python: Path

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import time
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.model import AssetType
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Hours:
+class Hours(Struct, frozen=True, eq=False):
     """Sessions by New York's clock, one for each day from Monday to Friday but the `holidays` (month, day).
 
     One that opens no earlier than it closes opens the evening before. `names` is how tickers begin, behind the prefix,
@@ -54,8 +54,7 @@ HOURS: Mapping[Market, Hours] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(Struct, frozen=True):
     """What the vendor calls the assets of one type, and what it has of them.
 
     Their tickers begin with `prefix`; `example` is one that every plan has. The reference list, the days of a whole

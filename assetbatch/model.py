@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from datetime import date, datetime
@@ -36,8 +37,7 @@ class Role(StrEnum):
     SECONDARY = "secondary"
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
+class Asset(Struct, frozen=True):
     """One asset of the catalogue.
 
     `rank` orders the priority assets (1 first); for secondary assets it is their `Priority`.
@@ -52,8 +52,7 @@ class Asset:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(Struct, frozen=True):
     """The newest price of an asset.
 
     `last_price` is the last trade's price, or for forex the bid: forex has no trades, and the vendor computes its own
@@ -71,16 +70,14 @@ class Quote:
     daily_close: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """The time from `since` to just before `until`."""
 
     since: datetime
     until: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(Struct, frozen=True):
     """What traded in one stretch of time that begins at `ts`; numbers are the vendor's digits.
 
     `volume` and `trades` are as the vendor counts them: for forex, quotes; for crypto, units of the base currency and
@@ -97,8 +94,7 @@ class Bar:
     trades: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why one asset was not updated."""
 
     symbol: str
@@ -106,8 +102,7 @@ class Failure:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(Struct, frozen=True):
     """Why no further call of a run can fare better."""
 
     kind: FailureKind
@@ -155,8 +150,7 @@ ACCESS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One request to make: what for, and which assets its answer serves.
 
     Daily figures are of a `market` and a `day`; bars are of one asset, of so many `minutes` each, within a `span`;
@@ -192,8 +186,7 @@ class RunStatus(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(Struct, frozen=True):
     """What became of the assets that were looked at for the queue; each counts once.
 
     `fresh`: not due; `dead`: a dead letter, until it is retried; `dropped`: the queue is full; `unmapped`: not in the
@@ -208,16 +201,14 @@ class Enqueued:
     unmapped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class BarsResult:
+class BarsResult(Struct, frozen=True):
     """Of how many assets bars were asked for, and how many were written."""
 
     assets: int = 0
     stored: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedBar:
+class ChangedBar(Struct, frozen=True):
     """A bar that the vendor has otherwise now than it was stored."""
 
     symbol: str
@@ -225,8 +216,7 @@ class ChangedBar:
     new: Bar
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(Struct, frozen=True):
     """What a run did, and what the operator should hear beside it (`warnings`).
 
     `unchanged`: nothing newer exists; `deferred`: bars left for spare slots; `not_due`: served already; `requeued`:

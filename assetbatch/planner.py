@@ -7,11 +7,13 @@ among them by what the key may see, so that another kind is one more function an
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch import market_hours
 from assetbatch.model import Access, AssetType, Call, CallKind
@@ -47,8 +49,7 @@ class Mode(StrEnum):
     END_OF_DAY = "end_of_day"
 
 
-@dataclass(frozen=True, slots=True)
-class Entitlement:
+class Entitlement(Struct, frozen=True):
     """What the vendor said when it was last asked whether a key may see something."""
 
     allowed: bool
@@ -66,8 +67,7 @@ class DayOutcome(StrEnum):
     """For the vendor the day is not over."""
 
 
-@dataclass(frozen=True, slots=True)
-class AskedDay:
+class AskedDay(Struct, frozen=True):
     """A day that the vendor was asked for, so many times, the last time at `asked_at`."""
 
     outcome: DayOutcome
@@ -79,8 +79,7 @@ Days = Mapping[tuple[AssetType, date], AskedDay]
 """What is known of the last days of each market."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What to do about the assets that were asked for: calls to make, and assets that need none and why."""
 
     calls: tuple[Call, ...] = ()
@@ -88,8 +87,7 @@ class Plan:
     unchanged: tuple[Asset, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """An asset, as of when it was served last (`served_as_of`), and the newest finished day that was asked for it.
 
     `failed`: what that day brought was no price. `missing`: how the vendor left it out of that day, and out of each one

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+
+class Plan(Struct, frozen=True):
     """What one plan gives; None: without limit.
 
     `is_live`: prices of this moment, by snapshots; else those of finished days alone. `history_years` is how far back

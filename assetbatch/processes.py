@@ -7,8 +7,9 @@ import os
 import pwd
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 PROC = Path("/proc")
 # Fields of /proc/PID/stat behind the command's name, which may have spaces and parentheses of its own; see proc(5).
@@ -16,8 +17,7 @@ STATE, START_TIME = 0, 19
 DEAD_STATES = frozenset("ZX")
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(Struct, frozen=True):
     """One process. Where `place` is the same, `pid` means the same; `started` tells it from a later one with its pid.
 
     `place` has the host's name, the kernel's boot and the namespace of pids: containers share a host's kernel, and may

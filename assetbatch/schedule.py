@@ -5,9 +5,10 @@ Other jobs (`backfill`, `probe`, `symbols`) are started by somebody who looks at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from assetbatch.config.settings import Batch
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A job, started `every` so often, as the configuration has it.
 
     `name` is that of its command and of its runs, `title` what `status` calls it. One that has work and no run for

@@ -8,12 +8,13 @@ import os
 import socket
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from msgspec import Struct
 
 from assetbatch import config as configuration
 from assetbatch.report.words import rfc3339
@@ -47,8 +48,7 @@ SYSLOG_PRIORITIES = {
 }
 
 
-@dataclass(slots=True)
-class Invocation:
+class Invocation(Struct):
     """The global options of this command line, and the secrets that nothing it prints may contain.
 
     `job_exit_code`: a job has done its work, and ends so whatever becomes of what it prints.

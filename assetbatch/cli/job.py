@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
+from msgspec.structs import asdict
 
 from assetbatch import pings
 from assetbatch.cli import lifecycle, trouble

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+from msgspec.structs import asdict
 
 from assetbatch.cli.invocation import current
 from assetbatch.cli.telling import cause, say, weigh

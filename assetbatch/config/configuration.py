@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from assetbatch.config.assets import asset_of, seconds_of
 from assetbatch.config.secret import ways
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from assetbatch.model import Asset
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """Everything that is configured.
 
     `settings` has exactly the names of config.yaml; `file` is the one that was read; `origins` says for each

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.config.secret import ENCODE, USERINFO, Secret
 from assetbatch.errors import Fault
@@ -28,8 +29,7 @@ _URL_FORM = "expected postgresql://user:password@host:5432/name"
 _URI = re.compile(rf"postgres(?:ql)?://{USERINFO}[^\s@/?#]*(?:/[^\s@?#]*(?:\?\S*)?|\?[^\s@]*)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
+class Database(Struct, frozen=True):
     """Where the database is.
 
     `conninfo` is libpq's connection string, password inside, and None for the embedded server; `described` is

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from assetbatch.config import assets, database, document, lookalikes, secret, sources, validation
 from assetbatch.config.configuration import Config

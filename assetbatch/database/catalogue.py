@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from assetbatch.database.connection import LOCK_TIMEOUT
 from assetbatch.database.query import Query, command
@@ -92,8 +93,7 @@ order by a.role, a.rank, a.symbol
 """
 
 
-@dataclass(frozen=True, slots=True)
-class SyncState:
+class SyncState(Struct, frozen=True):
     """What is known of an asset's updates. `served_at` is as of when it was served: `planner.served_as_of`."""
 
     served_at: datetime | None = None
@@ -141,8 +141,7 @@ def unknown_tickers(connection: Connection, symbols: Sequence[str] | None = None
     return [Failure(row["symbol"], FailureKind(row["error_kind"]), row["error"] or "") for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class OfMarket:
+class OfMarket(Struct, frozen=True):
     """All enabled assets of a market, and the symbols of some of them.
 
     `served`: secondary ones that were served before; `believed`: those that exist, or may rest on a day that lacks

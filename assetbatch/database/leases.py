@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
+from msgspec import Struct
 from psycopg import errors
 
 from assetbatch import processes
@@ -169,8 +169,7 @@ def give_back(connection: Connection, run_id: int) -> None:
     in_transaction(connection, lambda: connection.execute(GIVE_BACK, {"id": run_id}))
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """Who holds a lease: the run's host and, where it is known, its process."""
 
     host: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.database.query import Query, command
 
@@ -172,8 +173,7 @@ where id = any(%(ids)s) and published_at is not null
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One change of one asset's price; `payload` is JSON text. Overtaken: too old, and a newer one waits, too."""
 
     id: int
@@ -187,8 +187,7 @@ class Event:
         return f"asset:update:{self.symbol}"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """What carries events refuses them: its last words, since when, how many times, how many events wait now."""
 
     words: str
@@ -197,8 +196,7 @@ class Refusal:
     events: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """An event as it lies in the outbox; `dropped`: it is through without having been sent."""
 
     id: int
@@ -210,8 +208,7 @@ class Stored:
     dropped: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(Struct, frozen=True):
     """Events of some ranges of ids, in order, and the transactions that were under way when they were read."""
 
     now: datetime

@@ -7,11 +7,12 @@ newer one, whoever brings it. Where the platform's own constraints refuse an ass
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from assetbatch.database.errors import words_of
 from assetbatch.database.query import Query, command
@@ -151,8 +152,7 @@ order by v.symbol
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Brought:
+class Brought(Struct, frozen=True):
     """What a call brought for one asset: a quote, or why there is none; neither where its market rests without one.
 
     `known`: it had a row in the platform's table before. Where that is gone, the platform has deleted it, and it is not
@@ -165,8 +165,7 @@ class Brought:
     known: bool = False
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(Struct):
     """What became of it: symbols whose price changed, for which nothing newer came, that were deleted; failures.
 
     `locked` are symbols that another transaction kept locked: nothing is stored of them, and nothing is charged to
@@ -194,8 +193,7 @@ class Stored:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(Struct, frozen=True):
     """The times of an answer: `served_at` decides when its assets are due again; `day` is the finished day it is of."""
 
     served_at: datetime
@@ -381,8 +379,7 @@ def _unless_damaged(one: Brought, row: Mapping[str, Any]) -> Brought:
     return replace(one, quote=None, failure=Failure(one.symbol, FailureKind.REFUSED_BY_DATABASE, words))
 
 
-@dataclass(frozen=True, slots=True)
-class _After:
+class _After(Struct, frozen=True):
     """How many statuses were written; by symbol, the `last_update` that is there where it is not what was written."""
 
     written: int

@@ -14,12 +14,12 @@ import logging
 import math
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
+from msgspec import Struct
 
 from assetbatch.boottime import boot_time
 from assetbatch.database.query import Query, command
@@ -91,8 +91,7 @@ class Outcome(StrEnum):
         return cls.OK if error.answered else cls.UNKNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The limit as this host's configuration has it; where hosts disagree, the strictest holds."""
 
     max_calls: int | None
@@ -122,8 +121,7 @@ def rules_of(config: Config) -> Rules:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """Permission to send `calls` requests, the first one now and each other `spacing_seconds` after the one before.
 
     It is one request where there is a limit; `token` is None on an unlimited plan, as long as the server does not count

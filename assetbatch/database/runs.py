@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
+from msgspec import Struct
+from msgspec.structs import fields
 
 from assetbatch.database.errors import meaning_of
 from assetbatch.database.query import Query, command
@@ -120,8 +121,7 @@ where outcome = 'rate_limited' and at > statement_timestamp() - interval '1 hour
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(Struct, frozen=True):
     """One request as it went: `outcome` is "ok", the kind of failure, or "unknown": the run was ended meanwhile."""
 
     run_id: int
@@ -136,8 +136,7 @@ class CallRecord:
     calls_in_window: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """A run that has begun; `is_ahead`: times of the database lie in the future that cannot, see `ahead`.
 
     `token` is what it holds its lease by, if it `has_lease`.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import psycopg
+from msgspec import Struct, field
 
 from assetbatch.database.retries import repeated
 from assetbatch.database.sqlstates import OWN_SCHEMA
@@ -34,8 +34,7 @@ CHECK_CONSTRAINTS = "set constraints all immediate"
 PROBES = 8
 
 
-@dataclass(slots=True)
-class Sifted(Generic[R, T]):
+class Sifted(Struct, Generic[R, T]):
     """What became of rows: what `put` gave for those that were taken, part by part; the others, each with its error.
 
     `statements`: how often it was tried.

@@ -5,10 +5,10 @@ Rows of config.yaml are left to config.yaml; one that has left it is disabled, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
+from msgspec import Struct, field
 
 from assetbatch.database.catalogue import asset_of
 from assetbatch.database.errors import words_of
@@ -101,8 +101,7 @@ MOST_REFUSALS = 20
 MOST_STATEMENTS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """An asset of the catalogue as it stands; `origin` is config or symbols."""
 
     asset: Asset
@@ -110,16 +109,14 @@ class Listed:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """Assets, priority assets first; `total` counts those beyond the limit, too."""
 
     items: tuple[Listed, ...]
     total: int
 
 
-@dataclass(slots=True)
-class Added:
+class Added(Struct):
     """What became of assets: symbols that are new, that were there, that the platform's table refused, and why."""
 
     added: list[str] = field(default_factory=list)
@@ -127,8 +124,7 @@ class Added:
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(Struct, frozen=True):
     """What became of symbols: removed, not in the catalogue, or left alone since they come from config.yaml."""
 
     removed: list[str]

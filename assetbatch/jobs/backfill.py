@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch import bars as core
 from assetbatch import market_hours
@@ -44,8 +46,7 @@ PATIENCE = 2
 SPARE_SECONDS = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Foreseen:
+class Foreseen(Struct, frozen=True):
     """What a backfill is going to ask for: a span for each symbol, so many calls, so long at the least.
 
     `wanted` has the spans of all that it was asked for; `silences` is what of them it is not going to ask for yet,
@@ -61,8 +62,7 @@ class Foreseen:
     unknown: Sequence[Failure]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """How far a backfill is: whose bars come next, how many are stored, and what is left of what was foreseen."""
 
     symbol: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars import state as bars
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from assetbatch.model import Bar, Trouble
 
 
-@dataclass(frozen=True, slots=True)
-class BarCall:
+class BarCall(Struct, frozen=True):
     """A call for one page, and the lease on its asset's bars. `newest`: it is for the newest bars, not for a hole."""
 
     call: Call

@@ -11,10 +11,11 @@ import math
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+from msgspec import Struct
+from msgspec.structs import replace
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from assetbatch.database import runs
@@ -47,8 +48,7 @@ ATTEMPTS = 3
 PATIENCE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class InFlight:
+class InFlight(Struct, frozen=True):
     """A call under way, and the work that it is for: what its source knows it by."""
 
     call: Call
@@ -62,8 +62,7 @@ class InFlight:
     """The same as monotonic time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(Struct, frozen=True):
     """A call that came home.
 
     It has an answer and its record, to be written with what it brought; or an error, which is written down already; or

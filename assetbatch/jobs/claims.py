@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch import planner
 from assetbatch.boottime import boot_time
@@ -54,8 +55,7 @@ def verdict(item: Item, failure: Failure, settings: Queue, *, of_day: bool = Fal
     return Ending(item, State.DEAD, spent=True, failure=failure)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdicts:
+class Verdicts(Struct, frozen=True):
     """Items that are done, and how the others end; `queries` write it, fenced by their claims."""
 
     done: Sequence[Item]

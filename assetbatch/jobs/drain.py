@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch.database import catalogue
 from assetbatch.database.queue import items as queue
@@ -39,8 +41,7 @@ log = logging.getLogger(__name__)
 LAST_CALL_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """What a run may do at most."""
 
     max_seconds: float

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
@@ -33,8 +35,7 @@ if TYPE_CHECKING:
 MOST_SCANNED = 200
 
 
-@dataclass(frozen=True, slots=True)
-class ForeseenCalls:
+class ForeseenCalls(Struct, frozen=True):
     """Calls of one kind that a job is going to make at its next run, or over its next runs where one does not do."""
 
     job: str
@@ -46,8 +47,7 @@ class ForeseenCalls:
     """Whose finished day the calls bring."""
 
 
-@dataclass(frozen=True, slots=True)
-class ForeseenBars:
+class ForeseenBars(Struct, frozen=True):
     """The calls that one asset's bars need."""
 
     symbol: str
@@ -55,8 +55,7 @@ class ForeseenBars:
     calls: int
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(Struct, frozen=True):
     """What is going to be called. `fresh_at` is when every price can be there, `complete_at` every bar, too.
 
     `newer_at` is when newer finished days can exist; None: prices are live. `unscanned` assets were not looked at for

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
 
 from assetbatch.database.rate_limit import Lane, rules_of
 from assetbatch.failures import POLICIES, CallError, FailureKind
@@ -37,8 +38,7 @@ LONG_AGO = timedelta(days=YEARS * 365 + 10)
 CALLS = 1 + 2 * len(TRAITS)
 
 
-@dataclass(frozen=True, slots=True)
-class MarketAccess:
+class MarketAccess(Struct, frozen=True):
     """What a key may see of a market; None: it could not be told."""
 
     market: AssetType
@@ -57,8 +57,7 @@ class MarketAccess:
         return {True: f"over {YEARS} years", False: f"{YEARS} years at most", None: "unknown"}[self.long_history]
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(Struct, frozen=True):
     """What a key was found to see, held against the word of its plan."""
 
     plan: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from assetbatch import __version__
 from assetbatch.boottime import boot_time
@@ -43,8 +45,7 @@ LEASE_POLL_SECONDS = 0.25
 MOST_NAMED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """What a run begins with. `started_at` stands for the database's time where time is simulated."""
 
     config: Config
@@ -54,8 +55,7 @@ class Start:
     started_at: datetime | None = None
 
 
-@dataclass(slots=True)
-class Cost:
+class Cost(Struct):
     """What the calls of a run cost; grows as it goes."""
 
     calls_used: int = 0
@@ -66,8 +66,7 @@ class Cost:
     """For each refusal that our own calls do not explain: how many of them were in the window."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One run of a job under way. `lease` is None where runs of the job may go on side by side."""
 
     job: str

@@ -7,9 +7,11 @@ storing needs none.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch.config.assets import Row, read_row
 from assetbatch.config.given import printable
@@ -40,8 +42,7 @@ MAX_SECONDS = 600.0
 MOST_PAGES = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """What a pattern chose: assets to add; symbols that are there already; tickers left out, and why."""
 
     assets: list[Asset]
@@ -49,8 +50,7 @@ class Selection:
     skipped: list[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """The names of the vendor's tickers, and the run that asked for them."""
 
     names: Mapping[str, str]
@@ -169,8 +169,7 @@ def read_reference(
     return Reference(names, result)
 
 
-@dataclass(frozen=True, slots=True)
-class _Desk:
+class _Desk(Struct, frozen=True):
     """Where pages of the reference list are asked for; a page that failed is asked for again where that may help."""
 
     calls: Calls

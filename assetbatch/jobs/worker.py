@@ -11,10 +11,10 @@ import math
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from msgspec import Struct
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from assetbatch.database import leases, runs
@@ -42,8 +42,7 @@ STRIKE_PAUSE_SECONDS = 0.5
 GIVE_BACK_SECONDS = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """A call that a source wants made now, for some work of its own; past `leave_by` (`boot_time()`) it is too late."""
 
     request: Request[Any]
@@ -51,8 +50,7 @@ class Planned:
     leave_by: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Aftermath:
+class Aftermath(Struct, frozen=True):
     """What follows from a failed call for others: `calls_off` keeps them from leaving."""
 
     pause_seconds: float = 0.0

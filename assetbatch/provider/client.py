@@ -12,11 +12,12 @@ import queue
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import quote, urlsplit
+
+from msgspec import Struct, field
 
 from assetbatch import threads
 from assetbatch.errors import NoThreadError
@@ -41,8 +42,7 @@ READ_BYTES = 64 * 2**10
 MAX_REFUSAL_BYTES = 64 * 2**10
 
 
-@dataclass(frozen=True, slots=True)
-class Asked(Generic[A_co]):
+class Asked(Struct, Generic[A_co], frozen=True):
     """A request under way."""
 
     request: Request[A_co]

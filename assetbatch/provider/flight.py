@@ -6,7 +6,8 @@ import math
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from assetbatch.boottime import boot_time
 
@@ -19,8 +20,7 @@ class HeldUpError(Exception):
     """
 
 
-@dataclass(slots=True)
-class Flight:
+class Flight(Struct):
     """One request on its way, seen by who asked, by the thread that makes it and by the connection that carries it.
 
     All its times are seconds of `boot_time()`: they pass while a laptop sleeps, as those of its slot do.

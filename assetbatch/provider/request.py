@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from msgspec import Struct
 
 from assetbatch.provider.answers import check_status, parse
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 A_co = TypeVar("A_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Request(Generic[A_co]):
+class Request(Struct, Generic[A_co], frozen=True):
     """What is sent for a call: path and query; `read` makes what it is about of a good document.
 
     `read` is told the time that prices are held against, and raises CallError. `has_status`: a good document says

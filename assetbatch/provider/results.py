@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -13,16 +14,14 @@ if TYPE_CHECKING:
     from assetbatch.model import AssetType, Quote
 
 
-@dataclass(slots=True)
-class Answers:
+class Answers(Struct):
     """The prices that a call brought, by symbol, and why there is none."""
 
     quotes: dict[str, Quote] = field(default_factory=dict)
     failures: dict[str, tuple[FailureKind, str]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """What one call for bars brought, in the order of time; `more`: the vendor has further ones behind the last.
 
     `invalid` has the times of rows that were no bars, and why; `contradicted` those of which there were several, with
@@ -35,23 +34,20 @@ class Page:
     contradicted: tuple[datetime, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MarketsOpen:
+class MarketsOpen(Struct, frozen=True):
     """Which markets the vendor says are open; one that it does not mention is not there."""
 
     markets: dict[AssetType, bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Ticker:
+class Ticker(Struct, frozen=True):
     """One ticker of the reference list."""
 
     ticker: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class TickerPage:
+class TickerPage(Struct, frozen=True):
     """A page of the reference list; `next_page` is empty on the last."""
 
     tickers: tuple[Ticker, ...]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from assetbatch.model import Enqueued
 from assetbatch.schedule import ENQUEUE_SECONDARY, RUN_PRIORITY

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch import planner
 from assetbatch.events import backend
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from assetbatch.report.freshness import Outlook
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """The calls of this moment; `limit` None means unlimited. `next_free_at` is set when no call is free now.
 
     `spaced`: calls are spaced evenly, since one was refused that our own calls do not explain.
@@ -37,8 +37,7 @@ class Budget:
     spaced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStatus:
+class QueueStatus(Struct, frozen=True):
     """The queue: `total_items` and `by_priority` count all but dead letters; ages are of what waits, too.
 
     `by_state` counts all: for each state the items of each priority.
@@ -54,8 +53,7 @@ class QueueStatus:
     by_state: dict[str, dict[str, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class PricesStatus:
+class PricesStatus(Struct, frozen=True):
     """How prices are asked for, and whose they are (None: nobody's yet).
 
     Of finished days: the newest that is stored, and when a newer one can exist.
@@ -67,8 +65,7 @@ class PricesStatus:
     newer_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BarsStatus:
+class BarsStatus(Struct, frozen=True):
     """The newest final bar of each priority asset that the table has, and of all assets those whose bars fail.
 
     `holes` counts the bars that are missing in the last days of priority assets, up to where they ought to reach; None:
@@ -82,8 +79,7 @@ class BarsStatus:
     refused: Sequence[RefusedBars] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EventsStatus:
+class EventsStatus(Struct, frozen=True):
     """Events that wait to be published, for how long the oldest does, and what carries them.
 
     `dropped`: how many were overtaken before they could be published, since the database was made. `refused`: why what

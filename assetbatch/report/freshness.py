@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from assetbatch import market_hours, planner
 from assetbatch.database.read.freshness import Limit
@@ -41,8 +42,7 @@ class Freshness(StrEnum):
     NEVER = "never"
 
 
-@dataclass(frozen=True, slots=True)
-class AssetStatus:
+class AssetStatus(Struct, frozen=True):
     """One asset: its newest price (the vendor's digits), when the market made it, when it was last asked for.
 
     `ill`, `unknown`, `late`: as `database.freshness` judges it.
@@ -70,8 +70,7 @@ class AssetStatus:
         return moment(self.data_timestamp)
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(Struct, frozen=True):
     """What freshness is held against: how prices are asked for, what the vendor has of the last days, who rests."""
 
     now: datetime

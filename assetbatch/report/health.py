@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.schedule import RUN_PRIORITY
 
@@ -35,8 +36,7 @@ class Health(StrEnum):
         return list(Health).index(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(Struct, frozen=True):
     """Something is wrong: what to say, what fixes it, and the metric with its threshold, where there is a number."""
 
     level: Level

@@ -5,9 +5,11 @@ What only some questions need is imported when they are asked: `status` starts o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch import bars as core
 from assetbatch import market_hours, planner
@@ -41,8 +43,7 @@ class UnknownAssetError(LookupError):
     """Neither the catalogue nor the configuration has an asset of this name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What is told beside what always is: all assets, runs since so long ago, one asset's history."""
 
     all_assets: bool = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from assetbatch import planner
 from assetbatch.database.catalogue import asset_of
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from assetbatch.report.figures import BarsStatus, Budget, EventsStatus, PricesStatus, QueueStatus
 
 
-@dataclass(frozen=True, slots=True)
-class JobStatus:
+class JobStatus(Struct, frozen=True):
     """One job: its last run, the next that is expected, when one last went well, and the last 24 hours."""
 
     id: str
@@ -40,8 +40,7 @@ class JobStatus:
     day: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """All that `status` tells. `assets` are the priority assets; `others` those that are worst off, or all."""
 
     now: datetime

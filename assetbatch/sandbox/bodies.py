@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 from uuid import uuid4
+
+from msgspec import Struct, field
 
 Document = dict[str, Any]
 
@@ -41,8 +42,7 @@ class Delivery(Enum):
     """Headers and half the body, then the connection is torn down."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """One answer: `status` is 0 when none is sent."""
 
     status: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.bodies import Answer, Delivery

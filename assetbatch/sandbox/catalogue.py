@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType
@@ -51,8 +52,7 @@ NOT_IN_PLAN = frozenset({"AAPL", "MSFT", "NVDA", "SPY", "TSLA", "I:DJI", "I:NDX"
 """Tickers that no currencies plan includes: they have an error of their own in snapshots."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instrument:
+class Instrument(Struct, frozen=True):
     """One ticker. Prices are whole numbers of units; a unit is 10 ** -decimals of the quote currency."""
 
     ticker: str

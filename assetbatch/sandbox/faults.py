@@ -8,9 +8,10 @@ request (each row) from a seeded source.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from assetbatch.model import AssetType
 from assetbatch.sandbox.bodies import Document, raw
@@ -26,8 +27,7 @@ OTHER_TICKER = "X:OTHERUSD"
 """What `wrong-ticker` puts in the place of the ticker that was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowShape:
+class RowShape(Struct, frozen=True):
     """Where a row keeps its prices and times: container ("" for the row itself) to the keys in it."""
 
     ticker: str
@@ -114,8 +114,7 @@ DOCUMENT_KINDS = frozenset({"delayed", "minutes-only", "holiday"})
 KINDS = tuple(sorted({*BREAKDOWNS, *ROW_KINDS, *DOCUMENT_KINDS}))
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """One misbehaviour: what, where (any text: everywhere), how often."""
 
     kind: str

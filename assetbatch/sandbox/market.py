@@ -15,12 +15,13 @@ from __future__ import annotations
 import hashlib
 import random
 from array import array
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
 
 from assetbatch.markets import TRAITS
 
@@ -67,8 +68,7 @@ class Tick(NamedTuple):
     """The minute that is still open, as far as it has come."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(Struct, frozen=True):
     path: array[int]
     high: array[int]
     low: array[int]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
+
+from msgspec import Struct
 
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.bodies import Refused
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from assetbatch.sandbox.market import Market
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One request that was let in: what is asked, when, by a key of which plan, and of which market."""
 
     target: str

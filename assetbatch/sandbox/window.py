@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, replace
 from threading import Lock
 
+from msgspec import Struct
+from msgspec.structs import replace
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+
+class Arrival(Struct, frozen=True):
     """One request, as the strict server counted it.
 
     `at` is `time.monotonic()`, stamped under the lock that counts; `path` has its query (a key in it is

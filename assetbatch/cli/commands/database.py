@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace
 
 from assetbatch import config as configuration
 from assetbatch.cli.asking import require_yes

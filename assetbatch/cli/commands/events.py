@@ -9,12 +9,12 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
+from msgspec.structs import replace
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import current

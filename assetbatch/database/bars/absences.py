@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.bars import TOLD_AGAIN
 from assetbatch.database.bars.holes import HELD
@@ -158,8 +159,7 @@ where a.symbol = b.symbol and a.asset_type = %(market)s and b.reason = 'not_enti
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedBars:
+class RefusedBars(Struct, frozen=True):
     """Bars of an asset that the platform's table did not take, for what reason in PostgreSQL's words, since when."""
 
     symbol: str
@@ -180,8 +180,7 @@ def refused(symbols: Sequence[str] | None = None) -> Query[list[RefusedBars]]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
+class Silence(Struct, frozen=True):
     """How many bars of an asset, between two times, the vendor did not have at `told_at`, as it said once so far."""
 
     symbol: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.bars import TOLD_AGAIN
 from assetbatch.database.query import Query
@@ -160,8 +161,7 @@ def holes(
     return [Span(row["since"], row["until"]) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(Struct, frozen=True):
     """What the table has of an asset's bars: the open of its newest final one, how many are `missing`, the oldest."""
 
     newest: datetime | None

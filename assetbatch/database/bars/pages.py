@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from msgspec import Struct
 
 from assetbatch.bar_series import NUMBERS
 from assetbatch.bars import LENGTH
@@ -105,8 +105,7 @@ where s.symbol = %(symbol)s and b.ts = any(%(ts)b::timestamptz[])
 MOST_STATEMENTS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBars:
+class StoredBars(Struct, frozen=True):
     """How many bars a page wrote; `refused`: when those were that the platform's table did not take, and why.
 
     `kind` is whose fault the first refusal is, the asset's (refused_by_database) or the table's; `is_any_taken` is

@@ -7,10 +7,10 @@ again. What is settled is final: below `asked_until` there is no open bar.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
+from msgspec import Struct
 
 from assetbatch.bars import ONE_PAGE, TOLD_AGAIN, Track
 from assetbatch.database.catalogue import asset_of
@@ -159,8 +159,7 @@ ARE_PARTITIONED = "select from assetbatch.meta where key = 'bars' and value = 'p
 KEEP_PARTITIONS = "select assetbatch.keep_partitions(%(since)s, %(kept_since)s)"
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """The right to ask for one asset's bars, for as long as one call takes."""
 
     track: Track

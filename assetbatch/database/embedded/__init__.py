@@ -17,8 +17,9 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.database.embedded.place import DATABASE_USER, PORT, SERVICE_ACCOUNT, Place
 from assetbatch.database.embedded.process import Postmaster
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Struct, frozen=True):
     """A program that talks to the server, and the variables that lead it there; it runs as who starts it."""
 
     program: Path

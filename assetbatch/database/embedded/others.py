@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import pwd
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.config import sources
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 USUAL = Path(".local/share/assetbatch")
 
 
-@dataclass(frozen=True, slots=True)
-class Other:
+class Other(Struct, frozen=True):
     """An embedded server and the user whose it is; `folder` is its base folder."""
 
     user: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 MAJOR_VERSION = 16
 PORT = 5432  # of no network: it names the socket's file
@@ -16,8 +17,7 @@ _SOCKET_NAME = f".s.PGSQL.{PORT}"
 _SOCKET_PATH_MAX_BYTES = 107
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """The paths of one embedded server; nothing of them need exist."""
 
     base: Path

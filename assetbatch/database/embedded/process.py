@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from assetbatch.database.embedded.place import Place
@@ -15,8 +16,7 @@ _PID, _STATUS = 0, 7  # lines of postmaster.pid (PostgreSQL's miscadmin.h)
 _NAME_PREFIX = "cluster_name=assetbatch-"
 
 
-@dataclass(frozen=True, slots=True)
-class Postmaster:
+class Postmaster(Struct, frozen=True):
     """PostgreSQL's first process in one place."""
 
     place: Place

@@ -12,11 +12,11 @@ import shutil
 import stat
 import subprocess
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tenacity
+from msgspec import Struct
 
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT
 from assetbatch.errors import ConfigurationError, DatabaseUnavailableError, Fault
@@ -34,8 +34,7 @@ _ADD_ACCOUNT = (  # shadow's, then busybox's
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """Who runs the server; `switch` when that is another than who runs the tool."""
 
     uid: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.database.queue.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.queue.items import State
@@ -70,8 +71,7 @@ CLEAR = "delete from assetbatch.queue where state = any(%(states)s)"
 COUNT = "select count(*) as count from assetbatch.queue where state = any(%(states)s)"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """One item as it stands."""
 
     symbol: str
@@ -84,8 +84,7 @@ class Listed:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """Items in the order of the queue; `total` counts those beyond the limit, too."""
 
     items: tuple[Listed, ...]

@@ -11,9 +11,10 @@ half of this module: they are best read beside each other.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.database.leases import dead_runs, new_token, release
 from assetbatch.database.query import Query
@@ -221,8 +222,7 @@ class State(StrEnum):
     DEAD = "dead"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Item:
+class Item(Struct, frozen=True, eq=False):
     """A claimed item; each claim makes another one.
 
     `attempts` counts this claim; `served_at` is when the asset was last served, None: never. `struck_at` is when its
@@ -242,8 +242,7 @@ class Batch(list[Item]):
     more = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """How a claim ends that did not bring the item to its end.
 
     The attempt is `spent` or given back; `struck`: it failed in what looks like an outage. A call that covers it may
@@ -259,8 +258,7 @@ class Ending:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BroughtBack:
+class BroughtBack(Struct, frozen=True):
     """What became of items whose worker was lost, and how many delayed ones are due again.
 
     `is_waiting`: an item waits for its turn now.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from assetbatch.database.setup.platform import lacks
 
@@ -118,8 +119,7 @@ order by a.attnum
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """The server that answers, and who we are there; `pooled`: somebody stands between it and us."""
 
     version: str

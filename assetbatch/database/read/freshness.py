@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from assetbatch.database.query import Query
 
@@ -94,8 +95,7 @@ order by o.place, j.symbol
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """What assets of one frequency and market are held against; times are aware UTC.
 
     With live prices: stale is what was last updated before `stale_before`, fresh what was since `fresh_since`, late, if
@@ -117,8 +117,7 @@ class Limit:
     rests: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """So many enabled assets of a type and role that are in one state.
 
     `ill`: failing, stale, or never updated in the time that an asset has for that; `unknown`: the vendor never had it.
@@ -132,8 +131,7 @@ class Group:
     assets: int
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(Struct, frozen=True):
     """All enabled assets in groups, and a row each of those that were named and of the others that are worst off."""
 
     groups: tuple[Group, ...] = ()

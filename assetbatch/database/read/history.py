@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from assetbatch.database.connection import Connection, Row
@@ -56,8 +57,7 @@ CALLS_LOOKED_AT = 100_000
 MOST_CALLS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class AssetHistory:
+class AssetHistory(Struct, frozen=True):
     """Rows as they were read; None: there is none."""
 
     catalogue: Row | None

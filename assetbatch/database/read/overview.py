@@ -6,8 +6,9 @@ row to row, so each row would be looked at.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
+
+from msgspec import Struct, field
 
 from assetbatch.database import entitlements, outbox
 from assetbatch.database.query import Query
@@ -203,8 +204,7 @@ limit 1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(Struct, frozen=True):
     """Rows as they were read; `now` is the database's time."""
 
     now: datetime

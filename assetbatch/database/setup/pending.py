@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from assetbatch.database import catalogue
 from assetbatch.database.bars import state as bars
@@ -65,8 +66,7 @@ from pg_class where oid = to_regclass('assetbatch.migrations')
 MONTHS_AHEAD = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Struct, frozen=True):
     """What is left for `init` to do, by name. With `owner_statements`, which it needs first, it would fail.
 
     `lacks` says what of the platform's tables they are about, `row_security` which policies decide what whom is shown.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from psycopg import sql
 
 from assetbatch.database.query import Query
@@ -104,8 +104,7 @@ $$
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RoleView:
+class RoleView(Struct, frozen=True):
     """What a role may see of the platform's tables: is the provider's row, and which tables have policies for it."""
 
     role: str
@@ -141,8 +140,7 @@ def role_view() -> Query[RoleView]:
     return Query(READ_ROLE_VIEW, None, read)
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(Struct, frozen=True):
     """Row-level security of a table of the platform's; `is_active` for `role`, whose policies these are, else all."""
 
     relation: str
@@ -182,8 +180,7 @@ def keep_provider(connection: Connection) -> None:
     connection.execute(KEEP_PROVIDER)
 
 
-@dataclass(frozen=True, slots=True)
-class Lack:
+class Lack(Struct, frozen=True):
     """What is not in the platform's tables as the tool needs it, and the statement with which their owner mends it."""
 
     what: str

@@ -9,8 +9,9 @@ its way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from assetbatch.database import ahead
 from assetbatch.database.retries import repeated
@@ -96,8 +97,7 @@ returning max_calls, full_by + greatest(window_length + margin, make_interval(se
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """What was done: no call goes out before `blocked_until` (None: without a limit none has to wait); counts."""
 
     blocked_until: datetime | None

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import psycopg
+from msgspec import Struct
 from psycopg import sql
 
 from assetbatch import __version__
@@ -101,8 +101,7 @@ returning value
 READ_SOURCE = "select value from assetbatch.meta where key = 'source'"
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
+class Migration(Struct, frozen=True):
     """One numbered file of `migrations/`."""
 
     version: int

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -20,6 +19,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from assetbatch.bar_series import BarSeries
 from assetbatch.failures import CallError, FailureKind

@@ -10,7 +10,6 @@ in which nothing is odd is read by itself, and five times as fast.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from itertools import islice
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from assetbatch.failures import FailureKind
 from assetbatch.markets import TRAITS
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
     from assetbatch.provider.answers import Document
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """Where a kind of snapshot keeps what a quote is made of.
 
     `updated` of a row is not among it: one and the same time, often in the future, for half of the vendor's rows.

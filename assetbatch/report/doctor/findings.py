@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from assetbatch.errors import AssetbatchError
 
@@ -23,8 +24,7 @@ class Level(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that was looked at: what was found, and what fixes it; no hint where all is well."""
 
     level: Level
@@ -54,8 +54,7 @@ def worst(findings: Iterable[Finding]) -> Level:
     return max((finding.level for finding in findings), key=order.index, default=Level.OK)
 
 
-@dataclass(slots=True)
-class Examination:
+class Examination(Struct):
     """The findings so far."""
 
     findings: list[Finding] = field(default_factory=list)
