@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self, TypeVar
 import psycopg
 
 from assetbatch.database import errors, sqlstates
-from assetbatch.database.query import Query, Statement, command
+from assetbatch.database.query import IN_ORDER_OF_INDEX, Query, Statement, command
 from assetbatch.database.sqlstates import AwayError, Meaning
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ END_SECONDS = 10.0
 
 # A statement's snapshot is older than a lock that it waits for, so the lock is a statement of its own.
 LOCK_ATTEMPT = "select pg_catalog.pg_advisory_xact_lock(%(attempt)s::bigint)"
+LOCK_ATTEMPT_IN_ORDER = IN_ORDER_OF_INDEX + ", pg_catalog.pg_advisory_xact_lock(%(attempt)s::bigint)"
 
 LIMIT_TRANSACTION = "select pg_catalog.set_config(%(name)s, %(value)s, true)"
 
@@ -185,7 +186,8 @@ class Connection:
         lock_timeout = lock_timeout or (LOCK_TIMEOUT if len(left) > 1 else None)
         first: list[Query[Any]] = []
         if any(one.found_by for one in left):
-            first = [command(LOCK_ATTEMPT, {"attempt": random.getrandbits(63)})]
+            lock = LOCK_ATTEMPT_IN_ORDER if any(one.in_order for one in left) else LOCK_ATTEMPT
+            first = [command(lock, {"attempt": random.getrandbits(63)})]
         while left:
             self.require_open()
             try:

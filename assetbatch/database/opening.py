@@ -39,6 +39,8 @@ TCP_USER_TIMEOUT_MS = 30_000
 LONGER_SECONDS = 20.0
 # libpq tells no error code of a connection that failed, only the server's words.
 REFUSED = re.compile("authentication failed|does not exist|pg_hba.conf")
+# A price's digits survive only as Decimal.
+_DECODER = json.JSONDecoder(parse_float=Decimal)
 
 
 def connect(
@@ -127,9 +129,12 @@ def _open(conninfo: str, application_name: str) -> Plain:
     connection.adapters.register_loader("date", _DateLoader)
     if log.isEnabledFor(logging.DEBUG):
         connection.cursor_factory = LoggingCursor
-    # A price's digits survive only as Decimal.
-    set_json_loads(partial(json.loads, parse_float=Decimal), connection)
+    set_json_loads(_json, connection)
     return connection
+
+
+def _json(text: str | bytes) -> Any:
+    return _DECODER.decode(text if isinstance(text, str) else text.decode())
 
 
 def _pass_on(notice: psycopg.errors.Diagnostic) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
@@ -23,12 +22,15 @@ from assetbatch.model import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from decimal import Decimal
 
     from assetbatch.database.connection import Connection, Row
     from assetbatch.model import Quote
 
 # As far ahead as a quote of the vendor's may be: clocks differ.
 FUTURE_TOLERANCE = timedelta(minutes=5)
+# What `metadata.last_update` has of a quote beside its time, by the same names.
+FIGURES = ("bid", "ask", "last_price", "daily_open", "daily_high", "daily_low", "daily_close")
 # Our own transactions keep a row for milliseconds. Each part that is tried may meet one that is kept by others.
 LOCKED_ROW_TIMEOUT = "250ms"
 MOST_LOCK_WAITS = 40
@@ -73,45 +75,45 @@ order by symbol
 READ_LOCK_TIMEOUT = "select current_setting('lock_timeout') as lock_timeout"
 WAIT_SHORTLY = "select set_config('lock_timeout', %(lock_timeout)s, true)"
 
-# What is JSON's null is no object yet; what is neither is the platform's, and does not come here.
+# What is JSON's null is no object yet; what is neither is the platform's, and does not come here. The symbols are named
+# twice to tell the planner how few they are: else it may read the whole table.
 WRITE_PRICES = """
 update trading.symbols s
-set metadata = coalesce(nullif(s.metadata, 'null'), '{}') || jsonb_build_object('last_update', q.last_update),
+set metadata = coalesce(nullif(s.metadata, 'null'), '{}') || jsonb_build_object(
+      'last_update',
+      v.last_update::jsonb || jsonb_build_object(
+        'updated_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+      )
+    ),
     updated_at = clock_timestamp()
-from (
-  select symbol, jsonb_build_object(
-           'bid', bid, 'ask', ask, 'last_price', last_price,
-           'daily_open', daily_open, 'daily_high', daily_high, 'daily_low', daily_low, 'daily_close', daily_close,
-           'timestamp', timestamp,
-           'updated_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-         ) as last_update
-  from unnest(
-    %(symbols)b::text[], %(bid)s::numeric[], %(ask)s::numeric[], %(last_price)s::numeric[], %(daily_open)s::numeric[],
-    %(daily_high)s::numeric[], %(daily_low)s::numeric[], %(daily_close)s::numeric[], %(timestamps)b::text[]
-  ) as v (symbol, bid, ask, last_price, daily_open, daily_high, daily_low, daily_close, timestamp)
-) q
-where s.symbol = q.symbol
+from unnest(%(symbols)b::text[], %(last_updates)b::text[]) as v (symbol, last_update)
+where s.symbol = v.symbol and s.symbol = any(%(symbols)b)
 """
 
 # The time of the last sync stays what it was when this one failed. The word is cast to whatever type its column has.
-# What it returns is looked at: triggers of the platform have had their way with the prices by now, and with the status.
+# Triggers of the platform have had their way with the prices by now, and with the status: what it returns are how many
+# of those were written, and each price that is not there as it was written.
 WRITE_SYNC_STATUS = """
 with v as materialized (
-  select s.id, s.symbol, s.metadata, v.sync_status
-  from unnest(%(symbols)b::text[], %(sync_statuses)b::text[]) as v (symbol, sync_status)
-  join trading.symbols s using (symbol)
+  select s.id, v.symbol, v.sync_status, v.last_update as expected, s.metadata -> 'last_update' as last_update
+  from unnest(%(symbols)b::text[], %(sync_statuses)b::text[], %(last_updates)b::text[])
+    as v (symbol, sync_status, last_update)
+  left join trading.symbols s on s.symbol = v.symbol and s.symbol = any(%(symbols)b)
 ), written as (
   insert into data_sources.data_sync_status as d (ticker_id, provider_id, last_sync_timestamp, sync_status, updated_at)
   select v.id, p.id, case when v.sync_status = 'success' then clock_timestamp() end,
          assetbatch.as_type_of((null::data_sources.data_sync_status).sync_status, v.sync_status), clock_timestamp()
   from v cross join (select id from data_sources.api_providers where code = 'polygon') p
+  where v.id is not null
   order by v.symbol
   on conflict (ticker_id, provider_id) do update
   set last_sync_timestamp = coalesce(excluded.last_sync_timestamp, d.last_sync_timestamp),
       sync_status = excluded.sync_status, updated_at = excluded.updated_at
   returning 1
 )
-select v.symbol, v.metadata -> 'last_update' as last_update, (select count(*) from written) as written from v
+select w.written, v.symbol, v.last_update
+from (select count(*) as written from written) w
+left join v on v.expected is not null and (v.last_update @> v.expected::jsonb) is not true
 """
 
 # A symbol's seq never goes back, not even after an old backup was restored: the clock is ahead of what was given then.
@@ -201,20 +203,6 @@ def rfc3339(moment: datetime) -> str:
     return text.replace("+00:00", "Z")
 
 
-def last_update(quote: Quote) -> dict[str, Decimal | str | None]:
-    """Lay out a quote as `metadata.last_update` holds it."""
-    return {
-        "bid": quote.bid,
-        "ask": quote.ask,
-        "last_price": quote.last_price,
-        "daily_open": quote.daily_open,
-        "daily_high": quote.daily_high,
-        "daily_low": quote.daily_low,
-        "daily_close": quote.daily_close,
-        "timestamp": rfc3339(quote.timestamp),
-    }
-
-
 def supersedes(quote: Quote, stored: object, now: datetime) -> bool:
     """Return whether `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
 
@@ -244,7 +232,7 @@ def _is_there(quote: Quote, stored: object) -> bool:
     return (
         isinstance(stored, dict)
         and _time_of(stored) == quote.timestamp
-        and all(stored.get(key) == value for key, value in last_update(quote).items() if key != "timestamp")
+        and all(stored.get(name) == getattr(quote, name) for name in FIGURES)
     )
 
 
@@ -320,7 +308,7 @@ def _write_refusals(connection: Connection, reasons: Mapping[str, psycopg.Error]
     ]
     refused = [Brought(failure.symbol, failure=failure) for failure in failures]
     # The status tells of it too, unless it is this very table that refuses.
-    sift(connection, refused, lambda part: connection.answer(_statuses(part)))
+    sift(connection, refused, lambda part: connection.answer(_statuses(part, {})))
     connection.ask(_states(refused, {}, times))
     return Stored(failed=failures)
 
@@ -331,14 +319,13 @@ def _write_together(
     times: Times,
     along: Callable[[Stored], Sequence[Query[Any]]] = lambda _: (),
 ) -> Stored:
-    symbols = {"symbols": [one.symbol for one in brought]}
-    locked = {row["symbol"]: row for row in connection.execute(LOCK_SYMBOLS, symbols)}
-    if new := [one.symbol for one in brought if not one.known and one.symbol not in locked]:
-        locking = Query(LOCK_SYMBOLS, symbols, lambda rows: {row["symbol"]: row for row in rows})
-        connection.ask(command(ADD_SYMBOLS, {"symbols": new}), locking)
-        locked = locking.answer
-        if not locked.keys() >= set(new):
-            raise psycopg.errors.RaiseException(why_not_there(connection, new))
+    symbols = [one.symbol for one in brought]
+    unknown = [one.symbol for one in brought if not one.known]
+    locking = Query(LOCK_SYMBOLS, {"symbols": symbols}, lambda rows: {row["symbol"]: row for row in rows})
+    connection.ask(*([command(ADD_SYMBOLS, {"symbols": unknown})] if unknown else []), locking)
+    locked = locking.answer
+    if missing := [symbol for symbol in unknown if symbol not in locked]:
+        raise psycopg.errors.RaiseException(why_not_there(connection, missing))
     deleted = [one.symbol for one in brought if one.symbol not in locked]
     brought = [_unless_damaged(one, locked[one.symbol]) for one in brought if one.symbol in locked]
     before = {symbol: row["last_update"] for symbol, row in locked.items()}
@@ -354,17 +341,19 @@ def _write_together(
         failed=[one.failure for one in brought if one.failure is not None],
         from_future=[symbol for symbol in changed if _is_future(_time_of(before[symbol]), times.answered_at)],
     )
-    statuses = _statuses(brought)
+    texts = {symbol: _texts(symbol, quote) for symbol, quote in changed.items()}
+    last_updates = [text for text, _ in texts.values()]
+    statuses = _statuses(brought, texts)
     connection.ask(
-        *([command(WRITE_PRICES, _columns(changed))] if changed else []),
+        *([command(WRITE_PRICES, {"symbols": list(texts), "last_updates": last_updates})] if texts else []),
         statuses,
-        _states(brought, changed, times),
+        _states(brought, texts, times),
         *along(stored),
     )
-    after = statuses.answer
-    if not all(_is_there(quote, after.prices.get(symbol)) for symbol, quote in changed.items()):
+    # The same time may be written in another way there.
+    if not all(_is_there(changed[symbol], found) for symbol, found in statuses.answer.others.items()):
         raise psycopg.errors.RaiseException("a trigger or a rule of trading.symbols drops or changes the price")
-    stored.statuses_lost = len(brought) - after.written
+    stored.statuses_lost = len(brought) - statuses.answer.written
     return stored
 
 
@@ -387,22 +376,26 @@ def _unless_damaged(one: Brought, row: Mapping[str, Any]) -> Brought:
 
 
 class _After(Struct, frozen=True):
-    """What the tables hold after prices and statuses were written: each `last_update`; how many statuses were."""
+    """How many statuses were written; by symbol, the `last_update` that is there where it is not what was written."""
 
-    prices: dict[str, object]
     written: int
+    others: dict[str, object]
 
 
-def _statuses(brought: Sequence[Brought]) -> Query[_After]:
-    """Write the status of each."""
+def _statuses(brought: Sequence[Brought], texts: Mapping[str, tuple[str, str]]) -> Query[_After]:
+    """Write the status of each, and look what became of the prices that were written."""
 
     def read(cursor: psycopg.Cursor[Row]) -> _After:
         rows = cursor.fetchall()
-        return _After({row["symbol"]: row["last_update"] for row in rows}, rows[0]["written"] if rows else 0)
+        return _After(rows[0]["written"], {row["symbol"]: row["last_update"] for row in rows if row["symbol"]})
 
     return Query(
         WRITE_SYNC_STATUS,
-        {"symbols": [one.symbol for one in brought], "sync_statuses": [_sync_status(one).value for one in brought]},
+        {
+            "symbols": [one.symbol for one in brought],
+            "sync_statuses": [_sync_status(one).value for one in brought],
+            "last_updates": [texts[one.symbol][0] if one.symbol in texts else None for one in brought],
+        },
         read,
     )
 
@@ -413,7 +406,7 @@ def _sync_status(one: Brought) -> SyncStatus:
     return SyncStatus.NO_DATA if one.quote is None else SyncStatus.SUCCESS
 
 
-def _states(brought: Sequence[Brought], changed: Mapping[str, Quote], times: Times) -> Query[int]:
+def _states(brought: Sequence[Brought], texts: Mapping[str, tuple[str, str]], times: Times) -> Query[int]:
     """Write what is known of each, and the events of those whose price changed."""
     return command(
         WRITE_SYNC_STATE_AND_EVENTS,
@@ -422,8 +415,8 @@ def _states(brought: Sequence[Brought], changed: Mapping[str, Quote], times: Tim
             "error_kinds": [one.failure.kind.value if one.failure else None for one in brought],
             "errors": [one.failure.error if one.failure else None for one in brought],
             "priced_at": [None if one.quote is None else one.quote.timestamp for one in brought],
-            "changed": [one.symbol in changed for one in brought],
-            "payloads": [_event(one.symbol, changed.get(one.symbol)) for one in brought],
+            "changed": [one.symbol in texts for one in brought],
+            "payloads": [texts[one.symbol][1] if one.symbol in texts else None for one in brought],
             "served_at": times.served_at,
             "answered_at": times.answered_at,
             "day": times.day,
@@ -431,20 +424,18 @@ def _states(brought: Sequence[Brought], changed: Mapping[str, Quote], times: Tim
     )
 
 
-def _columns(quotes: Mapping[str, Quote]) -> dict[str, list[Any]]:
-    values = [last_update(quote) for quote in quotes.values()]
-    columns = {key: [value[key] for value in values] for key in values[0]}
-    return columns | {"symbols": list(quotes), "timestamps": columns["timestamp"]}
+def _texts(symbol: str, quote: Quote) -> tuple[str, str]:
+    """Write a quote as JSON, with the vendor's digits: as `metadata.last_update`, and as an event, but for its seq."""
+    now = (
+        f'"bid": {_number(quote.bid)}, "ask": {_number(quote.ask)}, "last_price": {_number(quote.last_price)},'
+        f' "timestamp": "{rfc3339(quote.timestamp)}"'
+    )
+    day = (
+        f'"daily_open": {_number(quote.daily_open)}, "daily_high": {_number(quote.daily_high)},'
+        f' "daily_low": {_number(quote.daily_low)}, "daily_close": {_number(quote.daily_close)}'
+    )
+    return f"{{{now}, {day}}}", f'{{"symbol": {json.dumps(symbol)}, {now}}}'
 
 
-def _event(symbol: str, quote: Quote | None) -> str | None:
-    """Write an event as JSON, but for its seq; numbers keep the vendor's digits."""
-    if quote is None:
-        return None
-    fields = last_update(quote)
-    numbers = ", ".join(f'"{key}": {_number(fields[key])}' for key in ("bid", "ask", "last_price"))
-    return f'{{"symbol": {json.dumps(symbol)}, {numbers}, "timestamp": "{fields["timestamp"]}"}}'
-
-
-def _number(value: object) -> str:
-    return f"{value:f}" if isinstance(value, Decimal) else "null"
+def _number(value: Decimal | None) -> str:
+    return "null" if value is None else str(value)

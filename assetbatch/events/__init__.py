@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch.database import outbox
 from assetbatch.database.leases import Lease
+from assetbatch.database.query import in_order_of_index
 from assetbatch.errors import LeaseLostError
 from assetbatch.events.delivery import DeliveryError, RefusedError
 
@@ -123,7 +124,7 @@ class Opening:
     @property
     def queries(self) -> tuple[Query[Any], ...]:
         """Return the questions, in this order: with the right granted, nobody else publishes what is read then."""
-        return self.is_granted, self.swept, self.waiting
+        return self.is_granted, self.swept, in_order_of_index(), self.waiting
 
 
 def publish_pending(
@@ -222,7 +223,7 @@ def _publish(
             # What was refused does not keep those behind it.
             after_id = events[-1].id if refusal else 0
             waiting = outbox.pending(limit=BATCH, max_age_minutes=max_age_minutes, after_id=after_id)
-            connection.ask(*([marking] if marking else []), waiting)
+            connection.ask(*([marking] if marking else []), in_order_of_index(), waiting)
             events, marking = waiting.answer, None
     except LeaseLostError:
         log.info("another run publishes now")

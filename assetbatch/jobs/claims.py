@@ -7,6 +7,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from assetbatch import planner
 from assetbatch.boottime import boot_time
 from assetbatch.database.queue import items as queue
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.config.settings import Queue
     from assetbatch.database.connection import Connection
+    from assetbatch.database.prices import Stored
     from assetbatch.database.query import Query
     from assetbatch.database.queue.items import Batch, BroughtBack, Item
 
@@ -37,8 +40,12 @@ def step_seconds(config: Config) -> float:
     return (timedelta(minutes=minutes) if minutes else STRICT_STEP).total_seconds()
 
 
-def verdict(item: Item, failure: Failure, settings: Queue) -> Ending:
-    """Return how an item ends whose asset failed alone."""
+def verdict(item: Item, failure: Failure, settings: Queue, *, of_day: bool = False) -> Ending:
+    """Return how an item ends whose asset failed alone; `of_day`: in the answer for its whole market."""
+    if of_day:
+        # No attempt is spent, and the day is asked for again in an hour.
+        hour = planner.ASK_AGAIN.total_seconds()
+        return Ending(item, State.DELAYED, delay_seconds=hour, failure=failure)
     match POLICIES[failure.kind].fate:
         case Fate.BACK:
             return Ending(item, State.DELAYED, delay_seconds=settings.retry_delay_seconds, failure=failure)
@@ -46,6 +53,24 @@ def verdict(item: Item, failure: Failure, settings: Queue) -> Ending:
             delay = backoff_seconds(item.attempts, settings.retry_delay_seconds)
             return Ending(item, State.DELAYED, spent=True, delay_seconds=delay, failure=failure)
     return Ending(item, State.DEAD, spent=True, failure=failure)
+
+
+class Verdicts(Struct, frozen=True):
+    """Items that are done, and how the others end; `queries` write it, fenced by their claims."""
+
+    done: Sequence[Item]
+    endings: Sequence[Ending]
+    queries: Sequence[Query[set[str]]]
+
+    @property
+    def failed(self) -> set[str]:
+        """Symbols of items that end by a failure."""
+        return {ending.item.asset.symbol for ending in self.endings if ending.failure is not None}
+
+    @property
+    def ended(self) -> set[str]:
+        """Symbols of items whose claim was still held, once the queries are answered."""
+        return {symbol for query in self.queries for symbol in query.answer}
 
 
 class Claims:
@@ -105,20 +130,38 @@ class Claims:
                 self._connection, lambda: queue.keep(self._connection, list(self._held), lease_seconds=seconds)
             )
 
-    def writing(self, done: Sequence[Item], endings: Sequence[Ending]) -> list[Query[set[str]]]:
-        """End claims, in the caller's transaction; the answers are the symbols of those that were still held."""
-        return [
-            *([queue.completing(done)] if done else []),
-            *([self._ending(endings)] if endings else []),
-        ]
+    def verdicts(self, items: Sequence[Item], stored: Stored, *, of_day: bool) -> Verdicts:
+        """Return how items end of which that was stored; `of_day`: it came for their whole market."""
+        failures = {failure.symbol: failure for failure in stored.failed}
+        if of_day:
+            # What the vendor has not of a day it will not have in a minute: that item is done, too.
+            failures = {symbol: one for symbol, one in failures.items() if one.kind is not FailureKind.MISSING}
+        locked = set(stored.locked)
+        done: list[Item] = []
+        endings: list[Ending] = []
+        for item in items:
+            symbol = item.asset.symbol
+            if symbol in locked:
+                # Nobody's fault: it is asked for again a little later.
+                endings.append(Ending(item, State.DELAYED, delay_seconds=self._settings.retry_delay_seconds))
+            elif symbol in failures:
+                endings.append(verdict(item, failures[symbol], self._settings, of_day=of_day))
+            else:
+                done.append(item)
+        return self._of(done, endings)
 
-    def note(self, done: Iterable[Item], endings: Sequence[Ending], ended: set[str]) -> None:
+    def _of(self, done: Sequence[Item], endings: Sequence[Ending]) -> Verdicts:
+        queries = [*([queue.completing(done)] if done else []), *([self._ending(endings)] if endings else [])]
+        return Verdicts(done, endings, queries)
+
+    def note(self, verdicts: Verdicts) -> None:
         """Hold these no longer: they have ended, or their lease was lost to another run."""
-        for item in (*done, *(ending.item for ending in endings)):
+        ended = verdicts.ended
+        for item in (*verdicts.done, *(ending.item for ending in verdicts.endings)):
             self._held.discard(item)
             if item.asset.symbol not in ended:
                 log.warning("%s is off this run's hands: removed, or held for too long", item.asset.symbol)
-        for ending in endings:
+        for ending in verdicts.endings:
             if ending.item.asset.symbol not in ended:
                 continue
             if ending.state is State.DEAD and ending.failure is not None:
@@ -133,11 +176,13 @@ class Claims:
 
     def complete(self, items: Sequence[Item]) -> None:
         """End items that need nothing stored."""
-        ended = in_transaction(self._connection, lambda: queue.complete(self._connection, items))
-        self.note(items, (), ended)
+        self._end(self._of(items, ()))
 
     def give_back(self, endings: Sequence[Ending]) -> None:
         """End claims of which nothing is to be stored."""
         if endings:
-            ended = in_transaction(self._connection, lambda: self._connection.answer(self._ending(endings)))
-            self.note((), endings, ended)
+            self._end(self._of((), endings))
+
+    def _end(self, verdicts: Verdicts) -> None:
+        in_transaction(self._connection, lambda: self._connection.ask(*verdicts.queries))
+        self.note(verdicts)

@@ -15,9 +15,8 @@ from assetbatch.database import runs
 from assetbatch.database.prices import Brought, Times
 from assetbatch.database.queue import items as queue
 from assetbatch.database.queue.items import Ending, State
-from assetbatch.failures import POLICIES, CallError, Covers, FailureKind, Then, decide
+from assetbatch.failures import POLICIES, CallError, Covers, Then, decide
 from assetbatch.jobs.calls import PATIENCE_SECONDS
-from assetbatch.jobs.claims import Claims, verdict
 from assetbatch.jobs.entitlements import Turn
 from assetbatch.jobs.storing import sort_out, write_prices
 from assetbatch.jobs.worker import Aftermath, Planned, Source
@@ -34,11 +33,9 @@ if TYPE_CHECKING:
     from assetbatch.database.queue.items import BroughtBack, Item
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.calls import Calls, Landed
+    from assetbatch.jobs.claims import Claims, Verdicts
     from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
-
-    # Items that are done, how the others end, and of which of both the lease was still held.
-    Noted = tuple[list[Item], list[Ending], set[str]]
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +137,7 @@ class QueueWork(Source):
         if self._entitlements.mode is Mode.LIVE or not self._waits:
             return self._waits
         self._complete_served()
-        return queue.is_waiting(self._run.connection)
+        return self._run.connection.answer(queue.waiting())
 
     def _see(self, *, is_waiting: bool) -> None:
         self._waits = is_waiting
@@ -173,21 +170,17 @@ class QueueWork(Source):
         alone = self._batch_size == 1
         limit = int(min(calls if alone else self._batch_size, self.items_left))
         items = self._claims.take(limit=limit, alone=alone)
-        now = self._run.clock.now()
-        resting = {
-            item
-            for item in items
-            if planner.rests(planner.Candidate(item.asset, item.served_at), now, self._entitlements.closed)
-        }
+        now, closed = self._run.clock.now(), self._entitlements.closed
+        resting = [item for item in items if planner.rests(planner.Candidate(item.asset, item.served_at), now, closed)]
         self._see(is_waiting=items.more)
         if not items:
             # Gone meanwhile, or another transaction has its hands on what waits.
             self._dry_until = 0.0
             self._run.stop.pause(DRY_PAUSE_SECONDS)
+        by_symbol = {item.asset.symbol: item for item in items}
         if resting:
-            self._claims.complete(list(resting))
-        self._run.stored.unchanged += [item.asset.symbol for item in resting]
-        by_symbol = {item.asset.symbol: item for item in items if item not in resting}
+            self._claims.complete(resting)
+            self._run.stored.unchanged += [by_symbol.pop(item.asset.symbol).asset.symbol for item in resting]
         return [
             Planned(endpoints.prices(call), tuple(by_symbol[symbol] for symbol in call.symbols))
             for call in planner.snapshots([item.asset for item in by_symbol.values()], self._batch_size)
@@ -261,56 +254,31 @@ class QueueWork(Source):
         call: Call | None = None,
     ) -> None:
         day = None if call is None else call.day
-        claimed = {item.asset.symbol for item in items}
 
-        def ending(stored: Stored) -> tuple[Sequence[Query[Any]], Callable[[], Noted]]:
-            failures = {failure.symbol: failure for failure in stored.failed}
-            if day is not None:
-                # What the vendor has not of a day it will not have in a minute: that item is done, too.
-                failures = {symbol: one for symbol, one in failures.items() if one.kind is not FailureKind.MISSING}
-            locked = set(stored.locked)
-            done = [item for item in items if item.asset.symbol not in failures.keys() | locked]
-            endings = [
-                self._verdict(item, failures[item.asset.symbol], of_day=day is not None)
-                for item in items
-                if item.asset.symbol in failures
-            ]
-            # Nobody's fault: it is asked for again a little later.
-            delay = self._settings.retry_delay_seconds
-            endings += [
-                Ending(item, State.DELAYED, delay_seconds=delay) for item in items if item.asset.symbol in locked
-            ]
-            writing = self._claims.writing(done, endings)
+        def ending(stored: Stored) -> tuple[Sequence[Query[Any]], Callable[[], Verdicts]]:
+            verdicts = self._claims.verdicts(items, stored, of_day=day is not None)
 
-            def note() -> Noted:
+            def check() -> Verdicts:
                 if call is not None and day is not None:
                     self._claims.forget(self._entitlements.note_stored(call))
-                ended = {symbol for one in writing for symbol in one.answer}
-                if lost := claimed & failures.keys() - ended:
+                if lost := verdicts.failed - verdicts.ended:
                     raise _LostError(lost)
-                return done, endings, ended
+                return verdicts
 
-            return writing, note
+            return verdicts.queries, check
 
         # A failure is told of what this run still answers for; another one may have had better luck meanwhile.
         while True:
             times = Times(served_at, self._run.clock.now(), day)
             try:
-                found, noted = write_prices(self._run.connection, brought, times, records, ending)
+                found, verdicts = write_prices(self._run.connection, brought, times, records, ending)
             except _LostError as error:
                 brought = [one for one in brought if one.symbol not in error.symbols]
             else:
                 stored = self._run.stored
                 stored += found
-                self._claims.note(*noted)
+                self._claims.note(verdicts)
                 return
-
-    def _verdict(self, item: Item, failure: Failure, *, of_day: bool) -> Ending:
-        if of_day:
-            # The answer was about the whole market: no attempt is spent, and the day is asked for again in an hour.
-            hour = planner.ASK_AGAIN.total_seconds()
-            return Ending(item, State.DELAYED, delay_seconds=hour, failure=failure)
-        return verdict(item, failure, self._settings)
 
     # --- What failed
 

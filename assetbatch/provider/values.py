@@ -17,9 +17,15 @@ SMALLEST_NUMBER = Decimal(10) ** -18
 MOST_DIGITS = 40
 # Clocks differ a little; a price of tomorrow is none.
 FUTURE_TOLERANCE = timedelta(minutes=5)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OLDEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 # (below this magnitude, units a second)
 TIME_UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
+
+
+# How a number is written that needs no second look: within these bounds, however it is read.
+FRACTION = rb"(?:\.[0-9]{1,18})?"
+PRICE = rb"[1-9][0-9]{0,17}%b|0\.(?=[0-9]*[1-9])[0-9]{1,18}|[1-9]%b[eE]-(?:0?[1-9]|1[0-8])" % (FRACTION, FRACTION)
 
 
 class InvalidRowError(Exception):
@@ -43,14 +49,21 @@ def number(part: Mapping[str, Any], key: str) -> Decimal | None:
 
 
 def time_of(value: object, now: datetime) -> datetime:
-    """Read a time in seconds, milli-, micro- or nanoseconds, told apart by magnitude. Raises InvalidRowError."""
-    if not isinstance(value, Decimal) or not value.is_finite() or value <= 0 or value >= TIME_UNITS[-1][0]:
+    """Read a time that is not of the future, as `moment_of` does. Raises InvalidRowError."""
+    if not isinstance(value, Decimal) or not value.is_finite():
         raise InvalidRowError(f"no time of its price: {text(value)}")
-    per_second = next(per_second for below, per_second in TIME_UNITS if value < below)
-    # Whole microseconds: what datetime and PostgreSQL hold; a nanosecond is cut, never rounded into the future.
-    moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(value * 10**6 / per_second))
+    moment = moment_of(value)
     if moment > now + FUTURE_TOLERANCE:
         raise InvalidRowError(f"its time {moment.isoformat()} is in the future")
-    if moment < OLDEST_TIME:
-        raise InvalidRowError(f"no time of its price: {text(value)}")
     return moment
+
+
+def moment_of(value: Decimal | int) -> datetime:
+    """Read a time in seconds, milli-, micro- or nanoseconds, told apart by magnitude. Raises InvalidRowError."""
+    if 0 < value < TIME_UNITS[-1][0]:
+        per_second = next(per_second for below, per_second in TIME_UNITS if value < below)
+        # Whole microseconds: what datetime and PostgreSQL hold; a nanosecond is cut, never rounded into the future.
+        moment = EPOCH + timedelta(microseconds=int(value * 10**6 // per_second))
+        if moment >= OLDEST_TIME:
+            return moment
+    raise InvalidRowError(f"no time of its price: {value}")

@@ -16,7 +16,6 @@ its defaults make it. Needs the extra `embedded`.
 from __future__ import annotations
 
 import os
-import re
 import statistics
 import threading
 import time
@@ -25,15 +24,15 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import harness
 import msgspec
 import psycopg
 import requests
 from bars import ADD_ASSETS, MAP
+from canned import CannedBars
 from harness import SandboxProcess, goal
 
 from assetbatch import config
@@ -56,8 +55,6 @@ batch: {{priority_assets_enabled: false, secondary_assets: []}}
 database: {{embedded: true, name: {database}}}
 """
 
-LENGTH_MS = 300_000
-SPAN = re.compile(r"/v2/aggs/ticker/([^/]+)/range/5/minute/(\d+)/(\d+)\?")
 THREADS = 8
 WAYS = ("by hand", "by hand 8", "backfill", "drain")
 
@@ -74,65 +71,6 @@ on conflict (symbol_id, ts) do update
 set open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume,
     vwap = excluded.vwap, trades = excluded.trades, is_final = excluded.is_final, fetched_at = excluded.fetched_at
 """
-
-
-class CannedVendor:
-    """A vendor that has a bar for every five minutes of so many days, the same of each ticker."""
-
-    def __init__(self, *, days: int) -> None:
-        self._last = int(time.time() * 1000) // LENGTH_MS * LENGTH_MS + 3_600_000
-        self._first = self._last - days * 86_400_000
-        self._rows = [_row(number, ts) for number, ts in enumerate(range(self._first, self._last, LENGTH_MS))]
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.arrivals: list[Any] = []
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def page(self, path: str) -> bytes:
-        asked = SPAN.match(path)
-        assert asked is not None
-        last = min(int(asked[3]), int(time.time() * 1000))
-        first, behind = (max(0, -(-(ms - self._first) // LENGTH_MS)) for ms in (int(asked[2]), last))
-        rows = self._rows[first:behind]
-        head = (
-            f'{{"ticker":"{asked[1]}","queryCount":{len(rows)},"resultsCount":{len(rows)},"adjusted":true,"results":['
-        )
-        return head.encode() + b",".join(rows) + b'],"status":"OK","request_id":"canned"}'
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        vendor = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                body = vendor.page(self.path)
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        return Handler
-
-
-def _row(number: int, ts: int) -> bytes:
-    cents = 9_650_000 + number * 37 % 9_973
-    opened, high, low, close = (one / 100 for one in (cents, cents + 1_025, cents - 950, cents + 175))
-    volume, vwap = number * 7_919 % 1_000_003 / 10_000, (cents + 6.25) / 100
-    return (
-        f'{{"v":{volume},"vw":{vwap},"o":{opened},"c":{close},"h":{high},"l":{low},"t":{ts},"n":{number % 251}}}'
-    ).encode()
 
 
 # --- by hand ---
@@ -257,7 +195,7 @@ def main() -> None:
     took: dict[str, list[Took]] = {way: [] for way in ways}
     with (
         harness.Bench.start() as bench,
-        closing(SandboxProcess(CannedVendor, days=options.days + 2)) as vendor,
+        closing(SandboxProcess(CannedBars, days=options.days + 2)) as vendor,
     ):
         for number in range(options.rounds):
             for way in ways:

@@ -6,7 +6,8 @@
 
 drain    symbols from enqueue to stored price: the real jobs, with batches and with single calls, beside the two peers,
          whose jobs make the same single call and write the same rows. Each runs in one process with eight calls at
-         once, against a sandbox without limit in a process of its own.
+         once, against a vendor without limit, in a process of its own, that has its answers ready: the making of
+         prices counts against nobody.
 claim    claim and complete of batches of 250, whatever else the table holds, beside a plain table and statements
          written by hand, and the peers with jobs that do nothing. All databases take turns: noise hits all alike.
 enqueue  many symbols at once. The job decides which are due; the peers are told.
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import harness
+from canned import CannedQuotes
 from harness import SandboxProcess, goal, in_a_process, peak_mib
 from psycopg import sql
 from queue_peers import Task, Took, by_pgqueuer, by_procrastinate
@@ -245,10 +247,10 @@ def measure_drain(bench: Bench, options: argparse.Namespace) -> None:
     for _ in range(options.repeat):
         for name, compete in competitors.items():
             database = bench.database()
-            with bench.open(database) as connection, closing(SandboxProcess(keep_arrivals=False)) as sandbox:
+            with bench.open(database) as connection, closing(SandboxProcess(CannedQuotes)) as vendor:
                 connection.execute(ADD_ASSETS, {"rows": len(items)})
                 connection.execute("vacuum analyze")
-                outcomes[name].append(compete(database, sandbox.url))
+                outcomes[name].append(compete(database, vendor.url))
                 stored = connection.execute("select count(*) from assetbatch.sync_state where succeeded_at is not null")
                 if (row := stored.fetchone()) is None or row["count"] != len(items):
                     raise SystemExit(f"{name} stored {row} of {len(items)} symbols")

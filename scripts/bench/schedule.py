@@ -61,12 +61,14 @@ MINUTE, DRAIN_SECONDS, ENQUEUE_EVERY = 60.0, 55.0, 1800.0
 DURATIONS: tuple[tuple[Any, str], ...] = (
     (drain, "LAST_CALL_SECONDS"),
     (calls, "PATIENCE_SECONDS"),
+    (queue_work, "PATIENCE_SECONDS"),
+    (worker, "PATIENCE_SECONDS"),
     (queue_work, "UPKEEP_SECONDS"),
     (queue_work, "SERVED_PAUSE_SECONDS"),
     (worker, "STRIKE_PAUSE_SECONDS"),
     (run, "LEASE_PATIENCE_SECONDS"),
     (run, "LEASE_POLL_SECONDS"),
-    (rate_limit, "DELIVERY_GRACE_SECONDS"),
+    (rate_limit, "LEAVE_SECONDS"),
     (planner, "JITTER"),
 )
 
@@ -304,7 +306,7 @@ def work(job: Callable[[Setting, Tally, Any], None], setting: Setting, begun: An
     import_module("assetbatch.provider.transport")
 
     tally = WatchedLimiter.tally = Tally()
-    with setting.scaled(), patch.object(run, "RateLimiter", WatchedLimiter):
+    with setting.scaled(), patch.object(calls, "RateLimiter", WatchedLimiter):
         job(setting, tally, begun)
     out.send(tally)
 

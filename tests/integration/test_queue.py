@@ -385,7 +385,7 @@ def test_a_dead_letter_remembers_what_it_died_of_and_is_claimed_no_more(connecti
     found = row(connection, "A")
     assert (found["state"], found["error_kind"], found["priority"]) == ("dead", "not_entitled", 3)
     assert (found["died_on_plan"], found["died_with_key"]) == (PLAN, KEY)
-    assert (queue.is_waiting(connection), queue.size(connection)) == (False, 0)
+    assert (connection.answer(queue.waiting()), queue.size(connection)) == (False, 0)
     pass_time(connection, 365 * 86400)
     assert queue.bring_back(connection, retries=RETRIES) == BroughtBack([], [], 0, is_waiting=False)
     assert claim(connection) == []
@@ -398,7 +398,7 @@ def test_delayed_items_are_due_when_their_time_has_come_and_not_before(connectio
 
     pass_time(connection, 200)
     assert queue.bring_back(connection, retries=RETRIES).promoted == 0
-    assert (queue.is_waiting(connection), queue.size(connection)) == (False, 2)
+    assert (connection.answer(queue.waiting()), queue.size(connection)) == (False, 2)
     pass_time(connection, 100)
     assert queue.bring_back(connection, retries=RETRIES).promoted == 1
     assert claimed(connection) == ["SOON"]
@@ -731,7 +731,7 @@ class Life(RuleBasedStateMachine):
             symbol: tuple(getattr(one, key) for key in keys) for symbol, one in self.books.items()
         }
         assert queue.size(self.connection) == sum(one.state is not State.DEAD for one in self.books.values())
-        assert queue.is_waiting(self.connection) == any(one.state is State.QUEUED for one in self.books.values())
+        assert self.connection.answer(queue.waiting()) == any(one.state is State.QUEUED for one in self.books.values())
 
     def teardown(self) -> None:
         self.transaction.__exit__(None, None, None)

@@ -415,7 +415,8 @@ def test_a_call_that_goes_well_takes_four_statements(connection: Connection, mon
 
     monkeypatch.setattr(connection.plain, "cursor_factory", Counted)
     with connection.transaction():
-        brought = [Brought(symbol, quote("1.20", at=NOON + timedelta(seconds=1))) for symbol in ASSETS]
+        later = quote("1.20", at=NOON + timedelta(seconds=1))
+        brought = [Brought(symbol, later, known=True) for symbol in ASSETS]
         stored = prices.write(connection, brought, prices.Times(NOON, NOON), carefully=False)
 
     assert len(stored.updated) == 3

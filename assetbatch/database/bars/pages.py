@@ -84,11 +84,13 @@ where (b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades)
 """
 )
 
-# A platform's own table may lack the last column: there, what is settled is final.
+# A platform's own table may lack the last column: there, what is settled is final. `is_final` is that of the bar where
+# it has one, else, one level further out, that of `absent`.
 READ_BARS = """
 select b.ts, b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades,
-       coalesce((to_jsonb(b) ->> 'is_final')::boolean, true) as is_final
-from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
+       coalesce((select is_final from (select b.*) own), true) as is_final
+from (values (true)) absent (is_final)
+cross join market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
 where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s
 order by b.ts
 """
@@ -197,4 +199,8 @@ def _columns(page: BarSeries) -> dict[str, Any]:
 def read(connection: Connection, symbol: str, span: Span) -> dict[datetime, tuple[Bar, bool]]:
     """Read the bars that are there, by their time, with whether they are final."""
     rows = connection.execute(READ_BARS, {"symbol": symbol, "since": span.since, "until": span.until})
-    return {row["ts"]: (Bar(**row), is_final) for row in rows if (is_final := row.pop("is_final")) is not None}
+    found = {}
+    for row in rows:
+        *bar, is_final = row.values()
+        found[row["ts"]] = (Bar(*bar), is_final)
+    return found

@@ -222,10 +222,11 @@ class State(StrEnum):
     DEAD = "dead"
 
 
-class Item(Struct, frozen=True):
-    """A claimed item. `attempts` counts this claim; `served_at` is when the asset was last served, None: never.
+class Item(Struct, frozen=True, eq=False):
+    """A claimed item; each claim makes another one.
 
-    `struck_at` is when its call last failed in what looked like an outage.
+    `attempts` counts this claim; `served_at` is when the asset was last served, None: never. `struck_at` is when its
+    call last failed in what looked like an outage.
     """
 
     asset: Asset
@@ -236,7 +237,7 @@ class Item(Struct, frozen=True):
 
 
 class Batch(list[Item]):
-    """Claimed items; `more`: others waited beside them."""
+    """Claimed items; `more`: others wait beside them."""
 
     more = False
 
@@ -298,10 +299,9 @@ def bringing_back(*, retries: int) -> Query[BroughtBack]:
     )
 
 
-def is_waiting(connection: Connection) -> bool:
-    """Return whether an item waits for its turn now."""
-    row = connection.execute(IS_WAITING).fetchone()
-    return row is not None and row["waiting"]
+def waiting() -> Query[bool]:
+    """Ask whether an item waits for its turn now."""
+    return Query(IS_WAITING, None, lambda rows: any(row["waiting"] for row in rows))
 
 
 def size(connection: Connection) -> int:
@@ -326,7 +326,7 @@ def claim(
     not list any more is dropped.
     """
     token = new_token(run_id)
-    rows = connection.execute(
+    claiming = Query(
         CLAIM,
         {
             "limit": limit,
@@ -337,8 +337,11 @@ def claim(
             "run_id": run_id,
             "lease_seconds": lease_seconds,
         },
+        lambda cursor: cursor.fetchall(),
         found_by=CLAIMED,
-    ).fetchall()
+        in_order=True,
+    )
+    rows = connection.answer(claiming)
     strays = [row["symbol"] for row in rows if row["polygon_ticker"] is None]
     if strays:
         log.warning("dropped from the queue, being no enabled secondary asset any more: %s", ", ".join(strays))

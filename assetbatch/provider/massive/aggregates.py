@@ -31,9 +31,11 @@ from assetbatch.provider.documents import MAX_ROWS
 from assetbatch.provider.request import Request
 from assetbatch.provider.results import Page
 from assetbatch.provider.values import (
+    FRACTION,
     FUTURE_TOLERANCE,
     LARGEST_NUMBER,
     MOST_DIGITS,
+    PRICE,
     InvalidRowError,
     number,
     time_of,
@@ -48,18 +50,16 @@ if TYPE_CHECKING:
 
 PRICES = ("o", "h", "l", "c")
 
-# Numbers that need no second look: within the bounds of `values`, however they are read.
-_FRACTION = rb"(?:\.[0-9]{1,18})?"
-_PRICE = rb"[1-9][0-9]{0,17}%b|0\.(?=[0-9]*[1-9])[0-9]{1,18}|[1-9]%b[eE]-(?:0?[1-9]|1[0-8])" % (_FRACTION, _FRACTION)
-_VOLUME = rb"(?:0|[1-9][0-9]{0,17})%b|[1-9]%b[eE](?:-[0-9]{1,2}|\+?0?[0-9])" % (_FRACTION, _FRACTION)
+# Likewise of what is no price.
+_VOLUME = rb"(?:0|[1-9][0-9]{0,17})%b|[1-9]%b[eE](?:-[0-9]{1,2}|\+?0?[0-9])" % (FRACTION, FRACTION)
 _TRADES = rb"0|[1-9][0-9]{0,8}|null"
 # By the vendor's name, in the order of `BarSeries.digits`: what a whole column of a page looks like.
 _COLUMNS = {
     name: re.compile(rb"(?:(?:%b)(?:,|\Z))++" % one)
     for name, one in {
-        **dict.fromkeys(PRICES, _PRICE),
+        **dict.fromkeys(PRICES, PRICE),
         "v": _VOLUME,
-        "vw": _PRICE + rb"|null",
+        "vw": PRICE + rb"|null",
         "n": _TRADES,
     }.items()
 }
