@@ -58,7 +58,8 @@ class Quote:
 
     `last_price` is the last trade's price, or for forex the bid: forex has no trades, and the vendor computes its own
     bars and changes from the bid. `timestamp` is the vendor's time of that trade or quote. Numbers are the vendor's
-    digits; what it did not send, or sent as zero, is None.
+    digits; what it did not send, or sent as zero, is None. `has_daily`: it came with the figures of its day, as a call's
+    does; a stream's has none.
     """
 
     last_price: Decimal
@@ -69,6 +70,7 @@ class Quote:
     daily_high: Decimal | None = None
     daily_low: Decimal | None = None
     daily_close: Decimal | None = None
+    has_daily: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
-"""Writing what a call brought: prices, sync status and events, inside the caller's transaction.
+"""Writing what a call or a stream brought: prices, sync status and events, inside the caller's transaction.
 
-Order of locks, the same for all who write: symbols by name, then status, then outbox. An older quote never overwrites a
-newer one, whoever brings it. Where the platform's own constraints refuse an asset, that asset fails alone.
+`last_update` is a merge of two parts: the newest quote (bid, ask, last price and their time), and the newest figures of
+a day. Each gives way to a newer one alone, whoever brings it: a stream has no figures of days, a call's quote may be
+older than a stream's. Order of locks, the same for all who write: symbols by name, then status, then outbox. Where the
+platform's own constraints refuse an asset, that asset fails alone.
 """
 
 from __future__ import annotations
@@ -43,11 +45,13 @@ on conflict (symbol) do nothing
 
 # `is_damaged`: prices were appended to what is no object, as `||` does; older versions did that.
 LOCK_SYMBOLS = """
-select symbol, metadata -> 'last_update' as last_update, coalesce(jsonb_typeof(metadata), 'null') as kind,
-       coalesce(jsonb_typeof(metadata) = 'array' and metadata -> -1 ? 'last_update', false) as is_damaged
-from trading.symbols where symbol = any(%(symbols)b)
-order by symbol
-for no key update
+select s.symbol, s.metadata -> 'last_update' as last_update, coalesce(jsonb_typeof(s.metadata), 'null') as kind,
+       coalesce(jsonb_typeof(s.metadata) = 'array' and s.metadata -> -1 ? 'last_update', false) as is_damaged,
+       k.daily_at
+from trading.symbols s left join assetbatch.sync_state k using (symbol)
+where s.symbol = any(%(symbols)b)
+order by s.symbol
+for no key update of s
 """
 
 # Locks those that are free; what it returns are the others.
@@ -72,22 +76,32 @@ order by symbol
 READ_LOCK_TIMEOUT = "select current_setting('lock_timeout') as lock_timeout"
 WAIT_SHORTLY = "select set_config('lock_timeout', %(lock_timeout)s, true)"
 
-# What is JSON's null is no object yet; what is neither is the platform's, and does not come here.
+# What is JSON's null is no object yet; what is neither is the platform's, and does not come here. Of the two parts, the
+# one that is no news stays as it is.
 WRITE_PRICES = """
 update trading.symbols s
-set metadata = coalesce(nullif(s.metadata, 'null'), '{}') || jsonb_build_object('last_update', q.last_update),
+set metadata = coalesce(nullif(s.metadata, 'null'), '{}') || jsonb_build_object('last_update', (
+      case when q.has_quote
+           then jsonb_build_object('bid', q.bid, 'ask', q.ask, 'last_price', q.last_price, 'timestamp', q.timestamp)
+           else jsonb_build_object('bid', l -> 'bid', 'ask', l -> 'ask', 'last_price', l -> 'last_price',
+                                   'timestamp', l -> 'timestamp') end
+      || case when q.has_daily
+              then jsonb_build_object('daily_open', q.daily_open, 'daily_high', q.daily_high,
+                                      'daily_low', q.daily_low, 'daily_close', q.daily_close)
+              else jsonb_build_object('daily_open', l -> 'daily_open', 'daily_high', l -> 'daily_high',
+                                      'daily_low', l -> 'daily_low', 'daily_close', l -> 'daily_close') end
+      || jsonb_build_object(
+           'updated_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+    )),
     updated_at = clock_timestamp()
 from (
-  select symbol, jsonb_build_object(
-           'bid', bid, 'ask', ask, 'last_price', last_price,
-           'daily_open', daily_open, 'daily_high', daily_high, 'daily_low', daily_low, 'daily_close', daily_close,
-           'timestamp', timestamp,
-           'updated_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-         ) as last_update
+  select v.*, t.metadata -> 'last_update' as l
   from unnest(
-    %(symbols)b::text[], %(bid)s::numeric[], %(ask)s::numeric[], %(last_price)s::numeric[], %(daily_open)s::numeric[],
-    %(daily_high)s::numeric[], %(daily_low)s::numeric[], %(daily_close)s::numeric[], %(timestamps)b::text[]
-  ) as v (symbol, bid, ask, last_price, daily_open, daily_high, daily_low, daily_close, timestamp)
+    %(symbols)b::text[], %(has_quote)s::boolean[], %(bid)s::numeric[], %(ask)s::numeric[], %(last_price)s::numeric[],
+    %(timestamps)b::text[], %(has_daily)s::boolean[], %(daily_open)s::numeric[], %(daily_high)s::numeric[],
+    %(daily_low)s::numeric[], %(daily_close)s::numeric[]
+  ) as v (symbol, has_quote, bid, ask, last_price, timestamp, has_daily, daily_open, daily_high, daily_low, daily_close)
+  join trading.symbols t using (symbol)
 ) q
 where s.symbol = q.symbol
 """
@@ -118,14 +132,15 @@ WRITE_SYNC_STATE_AND_EVENTS = """
 with v as (
   select * from unnest(
     %(symbols)b::text[], %(error_kinds)b::text[], %(errors)b::text[], %(priced_at)s::timestamptz[],
-    %(changed)s::boolean[], %(payloads)b::text[]
-  ) as v (symbol, error_kind, error, priced_at, changed, payload)
+    %(daily_at)s::timestamptz[], %(changed)s::boolean[], %(payloads)b::text[]
+  ) as v (symbol, error_kind, error, priced_at, daily_at, changed, payload)
 ), state as (
   insert into assetbatch.sync_state as s
-    (symbol, served_at, succeeded_at, priced_at, error_kind, error, day, missing_since, event_seq)
+    (symbol, served_at, succeeded_at, priced_at, daily_at, error_kind, error, day, missing_since, event_seq)
   select v.symbol,
          case when v.error_kind is null then %(served_at)s end,
          case when v.priced_at is not null then %(answered_at)s end, v.priced_at,
+         coalesce(v.daily_at, 'epoch'),
          v.error_kind, v.error, %(day)s::date, case when v.error_kind = 'missing' then %(day)s::date end,
          case when v.changed then (extract(epoch from clock_timestamp()) * 1000000)::bigint else 0 end
   from v order by v.symbol
@@ -134,6 +149,8 @@ with v as (
                        else greatest(excluded.served_at, s.served_at) end,
       succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
       priced_at = coalesce(excluded.priced_at, s.priced_at),
+      daily_at = case when s.daily_at < %(answered_at)s + interval '5 minutes'
+                      then greatest(excluded.daily_at, s.daily_at) else excluded.daily_at end,
       error_kind = excluded.error_kind, error = excluded.error, day = greatest(s.day, excluded.day),
       missing_since = case when excluded.missing_since is not null and s.error_kind = 'missing'
                            then least(excluded.missing_since, s.missing_since) else excluded.missing_since end,
@@ -207,30 +224,52 @@ def rfc3339(moment: datetime) -> str:
     return text.replace("+00:00", "Z")
 
 
-def last_update(quote: Quote) -> dict[str, Decimal | str | None]:
-    """Lay out a quote as `metadata.last_update` holds it."""
+def quote_part(quote: Quote) -> dict[str, Decimal | str | None]:
+    """Lay out a quote, without figures of its day, as `metadata.last_update` holds it."""
+    return {"bid": quote.bid, "ask": quote.ask, "last_price": quote.last_price, "timestamp": rfc3339(quote.timestamp)}
+
+
+def daily_part(quote: Quote) -> dict[str, Decimal | str | None]:
+    """Lay out the figures of its day, likewise."""
     return {
-        "bid": quote.bid,
-        "ask": quote.ask,
-        "last_price": quote.last_price,
         "daily_open": quote.daily_open,
         "daily_high": quote.daily_high,
         "daily_low": quote.daily_low,
         "daily_close": quote.daily_close,
-        "timestamp": rfc3339(quote.timestamp),
     }
 
 
-def supersedes(quote: Quote, stored: object, now: datetime) -> bool:
-    """Return whether `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
+@dataclass(frozen=True, slots=True)
+class News:
+    """What of a quote is newer than what is stored: the quote itself, the figures of its day, or both."""
 
-    It does when it is newer, or of the same time but not the same. What is stored may have been written by others: what
-    cannot be read as a time gives way, and so does a time in the future.
+    quote: Quote
+    has_quote: bool
+    has_daily: bool
+
+    def is_in(self, stored: object) -> bool:
+        """Return whether `stored`, a `metadata.last_update` or anything at all, has all of it."""
+        return (not self.has_quote or _has_quote(stored, self.quote)) and (
+            not self.has_daily or _has(stored, daily_part(self.quote))
+        )
+
+
+def news_of(quote: Quote, stored: object, daily_at: datetime | None, now: datetime) -> News | None:
+    """Return what of `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
+
+    That is what is newer, or of the same time but not the same; `daily_at` is the time of the daily figures that are
+    stored, None: not known. What is stored may have been written by others: what cannot be read as a time gives way,
+    and so does a time in the future.
     """
     stored_at = _time_of(stored)
-    if stored_at is None or _is_future(stored_at, now):
-        return True
-    return not _is_there(quote, stored) if stored_at == quote.timestamp else stored_at < quote.timestamp
+    quote_fits = _gives_way(stored_at, quote.timestamp, now) and not _has_quote(stored, quote)
+    daily_fits = quote.has_daily and _gives_way(daily_at or stored_at, quote.timestamp, now)
+    daily_fits = daily_fits and not _has(stored, daily_part(quote))
+    return News(quote, quote_fits, daily_fits) if quote_fits or daily_fits else None
+
+
+def _gives_way(stored_at: datetime | None, moment: datetime, now: datetime) -> bool:
+    return stored_at is None or _is_future(stored_at, now) or stored_at <= moment
 
 
 def _time_of(stored: object) -> datetime | None:
@@ -245,13 +284,13 @@ def _is_future(moment: datetime | None, now: datetime) -> bool:
     return moment is not None and moment - now > FUTURE_TOLERANCE
 
 
-def _is_there(quote: Quote, stored: object) -> bool:
-    """Return whether `stored`, a `metadata.last_update` or anything at all, has this quote's figures and its time."""
-    return (
-        isinstance(stored, dict)
-        and _time_of(stored) == quote.timestamp
-        and all(stored.get(key) == value for key, value in last_update(quote).items() if key != "timestamp")
-    )
+def _has_quote(stored: object, quote: Quote) -> bool:
+    figures = {key: value for key, value in quote_part(quote).items() if key != "timestamp"}
+    return _time_of(stored) == quote.timestamp and _has(stored, figures)
+
+
+def _has(stored: object, figures: Mapping[str, object]) -> bool:
+    return isinstance(stored, dict) and all(stored.get(key) == value for key, value in figures.items())
 
 
 def write(
@@ -327,7 +366,7 @@ def _write_refusals(connection: Connection, reasons: Mapping[str, psycopg.Error]
     refused = [Brought(failure.symbol, failure=failure) for failure in failures]
     # The status tells of it too, unless it is this very table that refuses.
     sift(connection, refused, lambda part: connection.answer(_statuses(part)))
-    connection.ask(_states(refused, {}, times))
+    connection.ask(_states(refused, {}, {}, times))
     return Stored(failed=failures)
 
 
@@ -349,9 +388,10 @@ def _write_together(
     brought = [_unless_damaged(one, locked[one.symbol]) for one in brought if one.symbol in locked]
     before = {symbol: row["last_update"] for symbol, row in locked.items()}
     changed = {
-        one.symbol: one.quote
+        one.symbol: news
         for one in brought
-        if one.quote is not None and supersedes(one.quote, before[one.symbol], times.answered_at)
+        if one.quote is not None
+        and (news := news_of(one.quote, before[one.symbol], locked[one.symbol]["daily_at"], times.answered_at))
     }
     stored = Stored(
         updated=list(changed),
@@ -364,11 +404,11 @@ def _write_together(
     connection.ask(
         *([command(WRITE_PRICES, _columns(changed))] if changed else []),
         statuses,
-        _states(brought, changed, times),
+        _states(brought, changed, before, times),
         *along(stored),
     )
     after = statuses.answer
-    if not all(_is_there(quote, after.prices.get(symbol)) for symbol, quote in changed.items()):
+    if not all(news.is_in(after.prices.get(symbol)) for symbol, news in changed.items()):
         raise psycopg.errors.RaiseException("a trigger or a rule of trading.symbols drops or changes the price")
     stored.statuses_lost = len(brought) - after.written
     return stored
@@ -420,8 +460,11 @@ def _sync_status(one: Brought) -> SyncStatus:
     return SyncStatus.NO_DATA if one.quote is None else SyncStatus.SUCCESS
 
 
-def _states(brought: Sequence[Brought], changed: Mapping[str, Quote], times: Times) -> Query[int]:
-    """Write what is known of each, and the events of those whose price changed."""
+def _states(
+    brought: Sequence[Brought], changed: Mapping[str, News], before: Mapping[str, object], times: Times
+) -> Query[int]:
+    """Write what is known of each, and the events of those whose price changed; `before` is what was stored of them."""
+    news = [changed.get(one.symbol) for one in brought]
     return command(
         WRITE_SYNC_STATE_AND_EVENTS,
         {
@@ -429,8 +472,14 @@ def _states(brought: Sequence[Brought], changed: Mapping[str, Quote], times: Tim
             "error_kinds": [one.failure.kind.value if one.failure else None for one in brought],
             "errors": [one.failure.error if one.failure else None for one in brought],
             "priced_at": [None if one.quote is None else one.quote.timestamp for one in brought],
-            "changed": [one.symbol in changed for one in brought],
-            "payloads": [_event(one.symbol, changed.get(one.symbol)) for one in brought],
+            "daily_at": [
+                one.quote.timestamp if one.quote is not None and one.quote.has_daily else None for one in brought
+            ],
+            "changed": [one is not None for one in news],
+            "payloads": [
+                one and _event(symbol.symbol, one, before[symbol.symbol])
+                for symbol, one in zip(brought, news, strict=True)
+            ],
             "served_at": times.served_at,
             "answered_at": times.answered_at,
             "day": times.day,
@@ -438,20 +487,26 @@ def _states(brought: Sequence[Brought], changed: Mapping[str, Quote], times: Tim
     )
 
 
-def _columns(quotes: Mapping[str, Quote]) -> dict[str, list[Any]]:
-    values = [last_update(quote) for quote in quotes.values()]
-    columns = {key: [value[key] for value in values] for key in values[0]}
-    return columns | {"symbols": list(quotes), "timestamps": columns["timestamp"]}
+def _columns(changed: Mapping[str, News]) -> dict[str, list[Any]]:
+    values = [quote_part(news.quote) | daily_part(news.quote) for news in changed.values()]
+    columns: dict[str, list[Any]] = {key: [value[key] for value in values] for key in values[0]}
+    return columns | {
+        "symbols": list(changed),
+        "timestamps": columns["timestamp"],
+        "has_quote": [news.has_quote for news in changed.values()],
+        "has_daily": [news.has_daily for news in changed.values()],
+    }
 
 
-def _event(symbol: str, quote: Quote | None) -> str | None:
+def _event(symbol: str, news: News, before: object) -> str:
     """Write an event as JSON, but for its seq; numbers keep the vendor's digits."""
-    if quote is None:
-        return None
-    fields = last_update(quote)
-    numbers = ", ".join(f'"{key}": {_number(fields[key])}' for key in ("bid", "ask", "last_price"))
-    return f'{{"symbol": {json.dumps(symbol)}, {numbers}, "timestamp": "{fields["timestamp"]}"}}'
+    part: Mapping[str, Any] = (
+        quote_part(news.quote) if news.has_quote else dict(before) if isinstance(before, dict) else {}
+    )
+    numbers = ", ".join(f'"{key}": {_number(part.get(key))}' for key in ("bid", "ask", "last_price"))
+    return f'{{"symbol": {json.dumps(symbol)}, {numbers}, "timestamp": {json.dumps(part.get("timestamp"))}}}'
 
 
 def _number(value: object) -> str:
-    return f"{value:f}" if isinstance(value, Decimal) else "null"
+    is_number = isinstance(value, Decimal | int) and not isinstance(value, bool)
+    return f"{value:f}" if isinstance(value, Decimal) else str(value) if is_number else "null"

@@ -94,8 +94,11 @@ def test_what_others_wrote_there_gives_way(connection: Connection, junk: str) ->
 
 
 @given(st.none() | st.integers() | st.text() | st.dictionaries(st.text(), st.none() | st.text() | st.integers()))
-def test_supersedes_takes_anything(stored: object) -> None:
-    assert isinstance(prices.supersedes(quote(), stored, NOON), bool)
+def test_what_is_news_is_told_of_anything_stored(stored: object) -> None:
+    news = prices.news_of(quote(), stored, None, NOON)
+
+    assert news is not None
+    assert news.has_quote
 
 
 def test_seq_grows_and_never_goes_back_after_an_old_backup(connection: Connection) -> None:

@@ -36,9 +36,10 @@ join unnest(
 ) as l (update_frequency_seconds, market, served_before) using (update_frequency_seconds, market)
 join unnest(%(markets)s::text[], %(days)s::date[]) as w (asset_type, day) using (asset_type)
 left join assetbatch.sync_state s using (symbol)
+left join assetbatch.streamed t using (symbol)
 where a.enabled and a.role = 'secondary' and not exists (select from assetbatch.queue q where q.symbol = a.symbol)
   and case when %(daily)s then coalesce(s.day, '-infinity') < w.day
-           else coalesce(s.served_at < l.served_before, true) end
+           else coalesce(greatest(s.served_at, t.served_at) < l.served_before, true) end
 group by a.asset_type
 """
 
