@@ -58,8 +58,8 @@ class Quote:
 
     `last_price` is the last trade's price, or for forex the bid: forex has no trades, and the vendor computes its own
     bars and changes from the bid. `timestamp` is the vendor's time of that trade or quote. Numbers are the vendor's
-    digits; what it did not send, or sent as zero, is None. `has_daily`: it came with the figures of its day, as a call's
-    does; a stream's has none.
+    digits; what it did not send, or sent as zero, is None. `has_daily`: it came with the figures of its day, as that of
+    a call does; that of a stream has none.
     """
 
     last_price: Decimal

@@ -37,17 +37,19 @@ def run(
     config: Config,
     work: Callable[[Start, ProgressBar | None], RunResult],
     *,
-    max_seconds: float,
+    max_seconds: float | None,
     needs_key: bool = False,
 ) -> NoReturn:
     """Do a job's work on the configured database, tell what it did, and end the command as the run ended.
 
-    `max_seconds` is the job's own limit. The hard end comes some time after that and a call that began just then.
+    `max_seconds` is the job's own limit, None: it goes on until it is asked to end. The hard end comes some time after
+    that and a call that began just then.
     Whoever monitors the job by pings is told at the end, however it ends; a run that left the work to another is none.
     """
     stop = lifecycle.stop_on_signals()
     provider = config.settings.provider
-    lifecycle.end_by(max_seconds + provider.connect_timeout_seconds + provider.timeout_seconds)
+    if max_seconds is not None:
+        lifecycle.end_by(max_seconds + provider.connect_timeout_seconds + provider.timeout_seconds)
     try:
         if needs_key:
             config.require_api_key()

@@ -54,6 +54,10 @@ returning clock_timestamp() as now
 
 READ_FRAME_AT = "select frame_at from assetbatch.streams where cluster = %(cluster)s"
 
+READ_PRICED_AT = """
+select symbol, priced_at from assetbatch.sync_state where symbol = any(%(symbols)s) and priced_at is not null
+"""
+
 # Only what differs is written.
 KEEP_FRESH = """
 with gone as (
@@ -157,6 +161,13 @@ def frame_at(connection: Connection, cluster: str) -> datetime | None:
     """Return when a cluster's stream last heard of the vendor; None: never."""
     row = connection.execute(READ_FRAME_AT, {"cluster": cluster}).fetchone()
     return None if row is None else row["frame_at"]
+
+
+def priced_at(symbols: Sequence[str]) -> Query[dict[str, datetime]]:
+    """Ask for the vendor's time of the newest price of each asset, whoever brought it."""
+    return Query(
+        READ_PRICED_AT, {"symbols": list(symbols)}, lambda rows: {row["symbol"]: row["priced_at"] for row in rows}
+    )
 
 
 def keep_fresh(cluster: str, symbols: Sequence[str]) -> Query[int]:

@@ -21,11 +21,15 @@ class Clock:
 
     def __init__(self, started_at: datetime) -> None:
         self.started_at = started_at
-        self._read_at = boot_time()
+        self._known, self._read_at = started_at, boot_time()
 
     def now(self) -> datetime:
         """Return the database's time, carried on by this host's `boot_time()`."""
-        return self.started_at + timedelta(seconds=boot_time() - self._read_at)
+        return self._known + timedelta(seconds=boot_time() - self._read_at)
+
+    def set(self, now: datetime) -> None:
+        """Go by what the database's clock has just told: two clocks drift apart in a run of days."""
+        self._known, self._read_at = now, boot_time()
 
 
 class Stop:

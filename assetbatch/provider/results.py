@@ -44,10 +44,11 @@ class MarketsOpen:
 
 @dataclass(frozen=True, slots=True)
 class Ticker:
-    """One ticker of the reference list."""
+    """One ticker of the reference list; of a pair, with what its two sides are called, base first."""
 
     ticker: str
     name: str
+    pair: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

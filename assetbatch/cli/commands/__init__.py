@@ -17,6 +17,7 @@ from assetbatch.cli.commands import (
     queue,
     sandbox,
     status,
+    stream,
     symbols,
 )
 
@@ -29,6 +30,7 @@ COMMANDS = {
     "drain-queue": queue.drain_queue,
     "enqueue-secondary": queue.enqueue_secondary,
     "backfill": bars.backfill,
+    "stream": stream.stream,
     "status": status.status,
     "metrics": metrics.metrics,
     "doctor": doctor.doctor,

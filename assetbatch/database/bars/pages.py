@@ -11,9 +11,11 @@ from assetbatch.bar_series import NUMBERS
 from assetbatch.bars import LENGTH
 from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS
+from assetbatch.database.query import Query, command
 from assetbatch.database.savepoints import refuses_row, refuses_table, sift
 from assetbatch.failures import FailureKind
 from assetbatch.model import Bar
+from assetbatch.planner import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,6 +182,12 @@ def write(
         FailureKind.REFUSED_BY_TABLE if is_tables else FailureKind.REFUSED_BY_DATABASE,
         is_any_taken=bool(found.taken),
     )
+
+
+def upserting(symbol: str, page: BarSeries, *, has_finality: bool, now: datetime) -> Query[int]:
+    """Write bars that are still open, in the caller's transaction; none takes the place of a final one."""
+    given = {"symbol": symbol, "final_until": EPOCH, "asked_at": now, "fetched_at": now}
+    return command(UPSERT if has_finality else UPSERT_BARE, _columns(page) | given)
 
 
 def _count(connection: Connection, asset: Asset, page: BarSeries) -> int:

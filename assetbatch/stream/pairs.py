@@ -1,0 +1,61 @@
+"""What the two sides of a pair are called: asked of the vendor's reference list once, since no ticker tells it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from assetbatch.database import streams
+from assetbatch.database.rate_limit import Lane
+from assetbatch.failures import CallError
+from assetbatch.jobs.calls import Calls
+from assetbatch.model import Call, CallKind
+from assetbatch.provider import endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from assetbatch.jobs.run import Run
+    from assetbatch.model import Asset
+    from assetbatch.provider.results import Ticker
+
+log = logging.getLogger(__name__)
+
+MAX_WAIT_SECONDS = 120.0
+# Of so few each is asked for by itself; else all pages of the market.
+FEW = 3
+MOST_PAGES = 50
+
+
+def ask(run: Run, api_key: str, missing: Sequence[Asset]) -> bool:
+    """Ask what the sides of these pairs are called, and note it; return whether any were found."""
+    calls = Calls(run, api_key, Lane.QUEUE)
+    wanted = {asset.polygon_ticker for asset in missing}
+    found: dict[str, tuple[str, str]] = {}
+    try:
+        for call in _calls(missing):
+            for ticker in _tickers(calls, call):
+                if ticker.pair is not None and ticker.ticker in wanted:
+                    found[ticker.ticker] = ticker.pair
+    except CallError as error:
+        log.warning("what some pairs are called is not known, and they are not streamed: %s", error)
+    if found:
+        streams.note_pairs(run.connection, found)
+    return bool(found)
+
+
+def _calls(missing: Sequence[Asset]) -> Iterator[Call]:
+    for asset_type in dict.fromkeys(asset.asset_type for asset in missing):
+        own = [asset for asset in missing if asset.asset_type is asset_type]
+        for asked in [(asset,) for asset in own] if len(own) <= FEW else [()]:
+            yield Call(CallKind.TICKERS, asked, asset_type)
+
+
+def _tickers(calls: Calls, call: Call) -> Iterator[Ticker]:
+    for _ in range(MOST_PAGES):
+        page = calls.ask(endpoints.tickers(call), max_wait_seconds=MAX_WAIT_SECONDS)
+        yield from page.tickers
+        if not page.next_page:
+            return
+        call = replace(call, page=page.next_page)
