@@ -12,6 +12,9 @@ from assetbatch.plans import PLANS
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.provider.massive.websocket import CLUSTERS
 
+# From the port of the sandbox to that of its WebSocket.
+SANDBOX_DISTANCE = 1000
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -54,14 +57,14 @@ def addresses(config: Config) -> Mapping[AssetType, str]:
 
 
 def _default(base_url: str, vendors: str) -> str | None:
-    """Return where a cluster is, next to where calls go: the vendor's, or the sandbox's at the next port."""
+    """Return where a cluster is, as calls go: the vendor's, or the sandbox's, at the port that it has of itself."""
     source = source_of(base_url)
     if source == source_of(vendors):
         return vendors
     parts = urlsplit(base_url)
     if source != SANDBOX_SOURCE or parts.port is None:
         return None
-    return f"ws://{parts.hostname}:{parts.port + 1}{urlsplit(vendors).path}"
+    return f"ws://{parts.hostname}:{parts.port + SANDBOX_DISTANCE}{urlsplit(vendors).path}"
 
 
 def _fault(config: Config, key: str, message: str, hint: str) -> ConfigurationError:

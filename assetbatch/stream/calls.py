@@ -107,8 +107,7 @@ class Aside:
         entitlements = self._entitlements(run)
         if entitlements.mode is not Mode.LIVE:
             return
-        lanes = run.config.settings.provider.concurrency if run.config.calls_per_window is None else 1
-        calls = Calls(run, self._api_key, Lane.QUEUE, clients=lanes)
+        calls = Calls(run, self._api_key, Lane.QUEUE)
         end = time.monotonic() + REFRESH_SECONDS
         work = QuoteWork(run, calls, entitlements, lambda _: [], no_call_after=end, max_calls=None)
         work.plan(planner.snapshots(assets, run.config.settings.provider.batch_size))

@@ -289,7 +289,7 @@ def test_what_is_read_part_by_part_is_what_json_says(
     tree: dict[str, Any], ascii_only: bool, indent: int | None, first_part_bytes: int
 ) -> None:
     body = json.dumps(tree, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
-    whole = json.loads(body, parse_float=documents._decimal, parse_int=documents._decimal, parse_constant=Decimal)
+    whole = json.loads(body, parse_float=documents.decimal_of, parse_int=documents.decimal_of, parse_constant=Decimal)
     with pytest.MonkeyPatch.context() as patch:
         # However the parts are cut.
         patch.setattr(documents, "FIRST_PART_BYTES", first_part_bytes)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.model import AssetType, Quote
 from assetbatch.provider.answers import text
+from assetbatch.provider.documents import NO_NUMBER, decimal_of
 from assetbatch.provider.massive.aggregates import bar_of
 from assetbatch.provider.stream import Frame, Status, Word
 from assetbatch.provider.values import InvalidRowError, number, time_of
@@ -22,6 +22,7 @@ from assetbatch.provider.values import InvalidRowError, number, time_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
+    from decimal import Decimal
 
     from assetbatch.model import Bar
 
@@ -120,8 +121,10 @@ def read(cluster: Cluster, frame: str | bytes, now: datetime) -> Frame:
     """Read a frame. What is no frame at all is one event that is dropped."""
     found = Frame()
     try:
-        events: Any = json.loads(frame, parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse)
-    except (ValueError, RecursionError, ArithmeticError):
+        events: Any = json.loads(
+            frame, parse_float=decimal_of, parse_int=decimal_of, parse_constant=lambda _: NO_NUMBER
+        )
+    except (ValueError, RecursionError):
         events = ["what came is no JSON"]
     quotes, minutes = cluster.quotes, cluster.minutes
     for event in events if isinstance(events, list) else [events]:
@@ -141,8 +144,8 @@ def read(cluster: Cluster, frame: str | bytes, now: datetime) -> Frame:
     return found
 
 
-def _refuse(constant: str) -> object:
-    raise ValueError(constant)
+def _no_number(_constant: str) -> Decimal:
+    return NO_NUMBER
 
 
 def _name(event: Mapping[str, Any], key: str) -> str:
