@@ -101,7 +101,7 @@ def _alternatives(annotation: Any, bounds: msgspec.Meta, nothing: str) -> Iterat
         yield f"text of at most {bounds.max_length} letters"
     elif annotation is type(None):
         yield nothing
-    else:
+    elif annotation is bool or get_origin(annotation) is tuple:
         yield from ("true", "false") if annotation is bool else [f"a list of {', '.join(_words(annotation))}"]
 
 
