@@ -228,6 +228,20 @@ class ChangedBar:
 
 
 @dataclass(frozen=True, slots=True)
+class Streamed:
+    """What one run streamed of a cluster: `assets` at a time at most, none where another stream had it all along.
+
+    `events` are quotes and minutes, `dropped` what was no price or not asked for; `connects` counts attempts, too.
+    """
+
+    cluster: str
+    assets: int = 0
+    events: int = 0
+    dropped: int = 0
+    connects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """What a run did, and what the operator should hear beside it (`warnings`).
 
@@ -235,6 +249,7 @@ class RunResult:
     tried and back on the queue; `dead`: became dead letters; `remaining`: items that wait in the queue now. `ended_by`
     is what ended the run before its work was done. With end-of-day prices a call serves `others_updated` assets too,
     and newer figures can exist at `newer_at`. A backfill foresees its calls; one that asks again finds `changed` bars.
+    A stream has `streamed` clusters.
     """
 
     job: str
@@ -258,6 +273,7 @@ class RunResult:
     calls_foreseen: int | None = None
     changed: tuple[ChangedBar, ...] = ()
     ended_by: Trouble | None = None
+    streamed: tuple[Streamed, ...] = ()
     api_calls_used: int = 0
     rate_limit_waits: int = 0
     waited_seconds: float = 0.0

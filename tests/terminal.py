@@ -15,9 +15,17 @@ if TYPE_CHECKING:
 
 
 def run_at_terminal(
-    command: Sequence[str], *, environment: Mapping[str, str], folder: Path | None = None
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path | None = None,
+    columns: int = 100,
+    is_whole: bool = False,
 ) -> tuple[subprocess.CompletedProcess[str], str]:
-    """Run a command; give its exit code and stdout, and what somebody at the terminal got to see."""
+    """Run a command; give its exit code and stdout, and what somebody at the terminal got to see.
+
+    `is_whole`: stdout goes to the terminal, too.
+    """
     ours, theirs = pty.openpty()
     seen: list[bytes] = []
 
@@ -32,9 +40,9 @@ def run_at_terminal(
         done = subprocess.run(
             command,
             cwd=folder,
-            env={**environment, "TERM": "xterm", "COLUMNS": "100"},
+            env={**environment, "TERM": "xterm", "COLUMNS": str(columns)},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=theirs if is_whole else subprocess.PIPE,
             stderr=theirs,
             text=True,
             timeout=60,

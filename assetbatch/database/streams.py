@@ -72,7 +72,9 @@ on conflict (symbol) do update set cluster = excluded.cluster where a.cluster <>
 COMPLETE = "delete from assetbatch.queue where symbol = any(%(symbols)s) and state in ('queued', 'delayed')"
 
 READ_ALL = """
-select s.*, r.host, s.told_at > statement_timestamp() - make_interval(secs => %(away_seconds)s) as is_told,
+select s.cluster, s.state, s.words, s.since, s.frame_at, s.asked, s.confirmed, s.unconfirmed, s.silent, s.connects,
+       s.events, s.events_a_second, s.dropped, s.lag_p50_ms, s.lag_p95_ms, s.run_id, s.told_at, r.host, r.started_at,
+       s.told_at > statement_timestamp() - make_interval(secs => %(away_seconds)s) as is_told,
        s.alive_until > statement_timestamp() as is_alive, statement_timestamp() as now
 from assetbatch.streams s left join assetbatch.runs r on r.id = s.run_id
 order by s.cluster
@@ -114,12 +116,14 @@ class Report:
 class Told:
     """What a stream last told of a cluster, and whose run and host that is; counts are of all its time.
 
-    `is_told`: not too long ago; `is_alive`: its assets need no call for their quotes.
+    `started_at`: when that run began; `is_told`: not too long ago; `is_alive`: its assets need no call for their
+    quotes.
     """
 
     report: Report
     run_id: int
     host: str | None
+    started_at: datetime | None
     told_at: datetime
     is_told: bool
     now: datetime
@@ -186,8 +190,7 @@ def all_told(*, away_seconds: float) -> Query[list[Told]]:
     def read(row: Row) -> Told:
         named = {name: row[name] for name in Report.__dataclass_fields__}
         lists = {name: tuple(named[name]) for name in ("unconfirmed", "silent")}
-        return Told(
-            Report(**named | lists), row["run_id"], row["host"], row["told_at"], is_told=row["is_told"], now=row["now"]
-        )
+        own = {name: row[name] for name in ("run_id", "host", "started_at", "told_at", "is_told", "now")}
+        return Told(Report(**named | lists), **own)
 
     return Query(READ_ALL, {"away_seconds": away_seconds}, lambda rows: [read(row) for row in rows])

@@ -73,6 +73,8 @@ class Forecast:
     complete_at: datetime
     newer_at: datetime | None
     unscanned: int
+    streamed: int
+    """Assets that a stream keeps fresh now: no call asks for their quotes."""
 
     @property
     def total(self) -> int:
@@ -93,6 +95,7 @@ class _Forecaster:
         self._connection = connection
         self._entitlements = self._sight_at(clock)
         self._now = clock.started_at
+        self._streamed = forecast.streamed(connection)
         self._days = self._entitlements.wanted_days() if self._entitlements.mode is Mode.END_OF_DAY else None
 
     def _sight_at(self, clock: Clock) -> Entitlements:
@@ -127,11 +130,16 @@ class _Forecaster:
             complete_at=max(last, drained if found else last) + timedelta(seconds=seconds_for(total, self._config)),
             newer_at=self._entitlements.newer_at({asset.asset_type for asset in self._config.assets}),
             unscanned=unscanned,
+            streamed=len(self._streamed),
         )
 
     def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
+        candidates = self._connection.answer(catalogue.candidates(self._config.priority_assets))
         plan = planner.plan(
-            self._connection.answer(catalogue.candidates(self._config.priority_assets)),
+            [
+                replace(one, served_at=at) if one.served_at and one.asset.symbol in self._streamed else one
+                for one in candidates
+            ],
             mode=self._entitlements.mode,
             batch_size=self._config.settings.provider.batch_size,
             now=at,

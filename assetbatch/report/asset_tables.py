@@ -10,6 +10,7 @@ from rich.text import Text
 
 from assetbatch.model import Priority, Role
 from assetbatch.report.status_tables import change, headline, line
+from assetbatch.report.streams import LIVE
 from assetbatch.report.tables import NARROW_WIDTH, new_table
 from assetbatch.report.words import ago, counted, duration, moment
 
@@ -55,6 +56,8 @@ def story_view(status: Status, *, width: int) -> RenderableType:
         line("Queue", _item(told.item, now)),
         line("Bars", _bars(told, now)),
     ]
+    if status.streams:
+        parts.append(line("Stream", _stream(status, one, told)))
     if told.absences:
         reasons = (f"{row['bars']} {row['reason'].replace('_', ' ')}" for row in told.absences)
         parts.append(line("Absent", ", ".join(reasons)))
@@ -110,6 +113,20 @@ def _updates(one: AssetStatus, now: datetime) -> str:
     if one.error_kind is not None:
         words.append(f"failed since: {one.error_kind}: {one.error}")
     return "; ".join(words)
+
+
+def _stream(status: Status, one: AssetStatus, told: AssetHistory) -> str:
+    cluster = one.asset.asset_type.value
+    found = next((found for found in status.streams if found.report.cluster == cluster), None)
+    if told.is_streamed:
+        return f"by {cluster}: no call asks for its quote"
+    if found is None:
+        return f"not by any: none of {cluster} ever ran"
+    if one.asset.symbol in found.report.silent:
+        return f"confirmed by {cluster}, but silent: calls ask for its quote"
+    if found.state == LIVE:
+        return f"not by {cluster}: the vendor has not confirmed it; calls ask for its quote"
+    return f"not now, {cluster} is {found.state}: calls ask for its quote"
 
 
 def _item(item: Mapping[str, Any] | None, now: datetime) -> str:

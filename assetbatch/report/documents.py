@@ -36,6 +36,8 @@ def run_document(result: RunResult) -> dict[str, Any]:
     if result.job == "backfill":
         changed = [{"symbol": one.symbol, "old": asdict(one.old), "new": asdict(one.new)} for one in result.changed]
         return document | {"calls_foreseen": result.calls_foreseen, "changed": changed}
+    if result.job == "stream":
+        return document | {"clusters": [asdict(one) for one in result.streamed]}
     if result.job == RUN_PRIORITY.name:
         return document | picked(result, "not_due", "others_updated")
     return document | picked(result, "requeued", "dead", "remaining")
@@ -64,6 +66,7 @@ def forecast_document(forecast: Forecast) -> dict[str, Any]:
         "complete_at": forecast.complete_at,
         "newer_data_at": forecast.newer_at,
         "unscanned": forecast.unscanned,
+        "streamed": forecast.streamed,
     }
 
 

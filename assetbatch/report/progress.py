@@ -33,6 +33,7 @@ class ProgressBar:
         self._words: Callable[[], str] = lambda: doing
         self._done, self._total = 0, 0
         self._more, self._ends_at = "", 0.0
+        self._standing = ""
         self._bar: Progress | None = None
         self._ended = False
         self._lock = Lock()
@@ -77,6 +78,13 @@ class ProgressBar:
         """Show more of it in the second line, and for how long it is going on at the least."""
         self._more, self._ends_at = words, time.monotonic() + seconds_left
 
+    def stand(self, words: str) -> None:
+        """Show these alone, in one line: how work stands that has no end to be measured by."""
+        self._standing = words
+
+    def _standing_words(self) -> str:
+        return self._standing
+
     def _first_words(self) -> str:
         return self._words() or self._name
 
@@ -91,10 +99,13 @@ class ProgressBar:
         from rich.table import Column
         from rich.text import Text
 
-        first, more = self._first_words, self._more_words
+        first, more, standing = self._first_words, self._more_words, self._standing_words
 
         class TwoLines(Progress):
             def get_renderables(self) -> Iterator[RenderableType]:
+                if words := standing():
+                    yield Text(words, no_wrap=True, overflow="ellipsis")
+                    return
                 for task in self.tasks:
                     task.description = first()
                 yield from super().get_renderables()

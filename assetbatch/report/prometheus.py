@@ -11,6 +11,7 @@ from assetbatch import __version__
 from assetbatch.model import Priority, RunStatus
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
+from assetbatch.report.streams import LIVE, STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,6 +50,7 @@ def exposition(status: Status, installation: str) -> str:
     _add_assets(status, add)
     add("events_pending", "Events that wait to be published.", [({}, status.events.pending)])
     add("events_dropped", "Events overtaken before they could be published, ever.", [({}, status.events.dropped)])
+    _add_stream(status, add)
     return _written(registry)
 
 
@@ -208,3 +210,46 @@ def _add_assets(status: Status, add: Add) -> None:
     )
     add("bars_failing_assets", "Assets whose bars fail.", [({}, status.bars.failing)])
     add("bars_missing", "Bars of the first priority assets that are missing in 7 days.", [({}, status.bars.holes)])
+
+
+def _add_stream(status: Status, add: Add) -> None:
+    """Tell of each cluster of the stream; figures of the moment only where one is live."""
+    every = [({"cluster": one.report.cluster}, one) for one in status.streams]
+    live = [(labels, one.report) for labels, one in every if one.state == LIVE]
+    add("stream_up", "Whether the stream of a cluster is live.", [(by, int(one.state == LIVE)) for by, one in every])
+    add(
+        "stream_state",
+        "1 for the state of a cluster's stream.",
+        [({**by, "state": word}, int(one.state == word)) for by, one in every for word in STATES],
+    )
+    add(
+        "stream_told_age_seconds",
+        "For how long a cluster's stream has told nothing of itself.",
+        [(by, (status.now - one.told.told_at).total_seconds()) for by, one in every],
+    )
+    add(
+        "stream_last_frame_timestamp_seconds",
+        "When the vendor was last heard of.",
+        [(by, _timestamp(one.report.frame_at)) for by, one in every],
+    )
+    add("stream_assets_asked", "Assets that a cluster is to stream.", [(by, one.asked) for by, one in live])
+    add("stream_assets_confirmed", "Those that the vendor confirmed.", [(by, one.confirmed) for by, one in live])
+    add("stream_names_unconfirmed", "Names it did not confirm.", [(by, len(one.unconfirmed)) for by, one in live])
+    add("stream_assets_silent", "Assets that are confirmed, and silent.", [(by, len(one.silent)) for by, one in live])
+    add("stream_events_per_second", "Quotes and minutes a second.", [(by, one.events_a_second) for by, one in live])
+    add(
+        "stream_lag_seconds",
+        "How far behind the vendor's times quotes come, by quantile.",
+        [
+            ({**by, "quantile": quantile}, None if lag is None else lag / 1000)
+            for by, one in live
+            for quantile, lag in (("0.5", one.lag_p50_ms), ("0.95", one.lag_p95_ms))
+        ],
+    )
+    add("stream_events", "Quotes and minutes, ever.", [(by, one.report.events) for by, one in every])
+    add(
+        "stream_dropped",
+        "Events that were no prices, or not asked for, ever.",
+        [(by, one.report.dropped) for by, one in every],
+    )
+    add("stream_connects", "Attempts to connect, ever.", [(by, one.report.connects) for by, one in every])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from assetbatch.database.bars.absences import sentences as refused_bars
 from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
+from assetbatch.report.streams import sentence
 from assetbatch.report.words import counted, duration
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def sentences(status: Status) -> dict[str, str]:
     """Return for each area of `status` how it stands."""
-    return {
+    told = {
         "assets": _asset_states(status),
         "prices": _prices(status),
         "calls": _budget(status),
@@ -24,6 +25,7 @@ def sentences(status: Status) -> dict[str, str]:
         "bars": _bars(status),
         "events": _events(status),
     }
+    return told | ({"stream": sentence(status.streams)} if status.streams else {})
 
 
 def _asset_states(status: Status) -> str:

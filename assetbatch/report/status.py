@@ -14,6 +14,7 @@ from assetbatch.report import figures
 from assetbatch.report.alerts import all_alerts
 from assetbatch.report.freshness import AssetStatus, Outlook, asset_status
 from assetbatch.report.health import Alert, Health, worst
+from assetbatch.report.streams import StreamStatus, stream_status
 from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Status:
     bars: BarsStatus
     events: EventsStatus
     metrics: Mapping[str, float | int | None]
+    streams: tuple[StreamStatus, ...] = ()
+    """The clusters of the stream, where one was ever used."""
     not_well: Sequence[Row] | None = None
     """Runs that were not well, where they were asked for."""
     history: AssetHistory | None = None
@@ -139,6 +142,7 @@ def build(
         bars=bars,
         events=figures.events_of(config, overview),
         metrics=metrics,
+        streams=tuple(stream_status(one) for one in overview.streams),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from assetbatch.report.streams import stream_document
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -35,6 +37,7 @@ def status_document(status: Status) -> dict[str, Any]:
         "metrics": dict(status.metrics),
         "alerts": [asdict(alert) | {"level": alert.level.name.lower()} for alert in status.alerts],
         "events": asdict(status.events),
+        "stream": [stream_document(one) for one in status.streams],
     }
     if status.not_well is not None:
         document["runs_not_well"] = [dict(row) for row in status.not_well]
@@ -70,6 +73,7 @@ def _history(status: Status, subject: AssetStatus) -> dict[str, Any]:
         "catalogue": _row(told.catalogue),
         "last_update": _prices(told.price),
         "queue_item": _row(told.item),
+        "is_streamed": told.is_streamed,
         "bars": None if told.bars is None else dict(told.bars) | {"absent": [dict(row) for row in told.absences]},
         "calls": [dict(row) for row in told.calls],
     }

@@ -14,7 +14,8 @@ from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.sentences import sentences
-from assetbatch.report.tables import NARROW_WIDTH, PLAIN_WIDTH, new_table
+from assetbatch.report.streams import LIVE
+from assetbatch.report.tables import NARROW_WIDTH, PLAIN_WIDTH, fitted_table, new_table
 from assetbatch.report.words import ago, counted, duration, until
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def status_view(status: Status, *, width: int) -> RenderableType:
     if others := [one for one in status.others if status.others_are_all or one.state in NOT_WELL]:
         title = "Other assets" if status.others_are_all else "Other assets, the worst"
         parts.append(_assets(title, status, others, width=width))
+    if status.streams:
+        parts.append(_streams(status, width=width))
     return Group(*parts, *figures(status))
 
 
@@ -113,6 +116,29 @@ def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, width:
         for one in assets
     )
     return new_table(title, columns, rows, numbers={"price", "change"}, less=less)
+
+
+def _streams(status: Status, *, width: int) -> Table:
+    """Lay out the clusters of the stream; figures of the moment only where one is live."""
+    columns = ["cluster", "state", "for", "names", "events/s", "lag", "last frame", "connects", "dropped", "host"]
+    rows = []
+    for one in status.streams:
+        report, is_live = one.report, one.state == LIVE
+        row = (
+            report.cluster,
+            one.state,
+            "-" if one.since is None else duration(status.now - one.since),
+            f"{report.confirmed} of {report.asked}" if is_live else "-",
+            f"{report.events_a_second:g}" if is_live else "-",
+            one.lag if is_live else "-",
+            ago(report.frame_at, status.now),
+            str(report.connects),
+            str(report.dropped),
+            one.told.host or "-",
+        )
+        rows.append((row, None if is_live else "yellow"))
+    less = ("host", "dropped", "connects", "lag", "last frame", "events/s")
+    return fitted_table("Stream", columns, rows, width=width, less=less, numbers=("events/s", "connects", "dropped"))
 
 
 def of_day(one: AssetStatus) -> str:

@@ -32,10 +32,10 @@ def addresses(config: Config) -> Mapping[AssetType, str]:
     if not PLANS[config.plan].has_websocket:
         ways = (
             f"set provider.plan to the paid plan that your key has ({config.settings.provider.upgrade_url}), or try"
-            " the stream with `assetbatch sandbox --plan starter`"
+            " streaming with `assetbatch sandbox --plan starter`, which needs no key of the vendor's"
         )
         raise _fault(
-            config, "provider.plan", f"the plan {config.plan} has no WebSocket: a stream needs a paid one", ways
+            config, "provider.plan", f"the {config.plan} plan has no WebSocket: streaming takes a paid one", ways
         )
     source = source_of(base_url)
     found: dict[AssetType, str] = {}
@@ -68,4 +68,5 @@ def _default(base_url: str, vendors: str) -> str | None:
 
 
 def _fault(config: Config, key: str, message: str, hint: str) -> ConfigurationError:
-    return ConfigurationError([Fault(config.origins.get(key, ""), key, message, hint)])
+    place = config.origins.get(key, "")
+    return ConfigurationError([Fault("" if place == "default" else place, key, message, hint)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch import bars, market_hours
 from assetbatch.database import streams
-from assetbatch.model import Span
+from assetbatch.model import Span, Streamed
 from assetbatch.stream.book import Book
 from assetbatch.stream.connection import Feed
 from assetbatch.stream.pacing import STEADY_SECONDS, Pacing
@@ -54,6 +54,8 @@ class ClusterStream:
         """The symbols of those that can be streamed, by what the stream calls them."""
         self.report: streams.Report | None = None
         """What was last told of it."""
+        self.did = Streamed(self.name)
+        """What was told of it in all this run."""
         self._url = url
         self._clock = clock
         self._with_bars = with_bars
@@ -156,6 +158,13 @@ class ClusterStream:
             dropped=counts.dropped,
             lag_p50_ms=counts.lag_ms(0.5),
             lag_p95_ms=counts.lag_ms(0.95),
+        )
+        self.did = Streamed(
+            self.name,
+            assets=max(self.did.assets, self.report.confirmed),
+            events=self.did.events + counts.events,
+            dropped=self.did.dropped + counts.dropped,
+            connects=self.did.connects + connects,
         )
         if counts.oddest:
             log.info("%s: %d events were dropped, the last one: %s", self.name, counts.dropped, counts.oddest)

@@ -122,7 +122,9 @@ class Feed:
             seconds = self._pacing.pause(ending)
             word = {Cause.TOO_MANY: "resting", Cause.REFUSED_KEY: "refused", Cause.REFUSED_PLAN: "refused"}
             self._set(word=word.get(ending.cause, "waiting"), since=None, ending=ending)
-            log.info("%s: %s; the next attempt in %.1f s", self._cluster.asset_type, ending.words, seconds)
+            # What somebody has to see to is told; a connection that is made anew is everyday business.
+            level = logging.WARNING if ending.cause in word else logging.INFO
+            log.log(level, "%s: %s; the next attempt in %.1f s", self._cluster.asset_type, ending.words, seconds)
             self._halt.wait(seconds)
 
     def _set(self, **changes: object) -> None:
@@ -191,6 +193,8 @@ class Feed:
                     confirmed=frozenset(session.confirmed),
                     unconfirmed=tuple(sorted(session.unconfirmed.items())),
                 )
+                names = len(session.confirmed), len(session.unconfirmed)
+                log.info("%s: connected, %d names confirmed, %d not", self._cluster.asset_type, *names)
             if is_live:
                 self.heard_at = heard_at
                 self._require_sound(heard_at, now)

@@ -168,7 +168,12 @@ class Streamer:
         run.cost.refusals += aside.refusals
         run.cost.long_waits += aside.long_waits
         result = run.result(anything_stored=True)
-        return replace(result, updated=tuple(sorted(run.stored.updated)), warnings=run.platform_warnings())
+        return replace(
+            result,
+            updated=tuple(sorted(run.stored.updated)),
+            streamed=tuple(one.did for one in self._clusters),
+            warnings=run.platform_warnings(),
+        )
 
     @contextmanager
     def _outages(self) -> Iterator[None]:

@@ -9,6 +9,9 @@ import typer
 from assetbatch.cli.invocation import current
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from assetbatch.database.streams import Report
     from assetbatch.jobs.run import Start
     from assetbatch.model import RunResult
     from assetbatch.report.progress import ProgressBar
@@ -31,12 +34,22 @@ def stream(
     from assetbatch.cli import job
     from assetbatch.stream.addresses import addresses
 
-    config.require_api_key()
     urls = addresses(config)
+    config.require_api_key()
 
-    def work(start: Start, _progress: ProgressBar | None) -> RunResult:
+    def work(start: Start, bar: ProgressBar | None) -> RunResult:
+        from assetbatch.report.streams import standing
         from assetbatch.stream import streamer
 
-        return streamer.stream(start, urls=urls, max_seconds=max_seconds, connect=lambda: current.connected(config))
+        if bar is not None:
+            bar.stand("connecting")
 
-    job.run(config, work, max_seconds=max_seconds, needs_key=True)
+        def progress(reports: Sequence[Report]) -> None:
+            if bar is not None:
+                bar.stand(standing(reports, len(urls)))
+
+        return streamer.stream(
+            start, urls=urls, max_seconds=max_seconds, connect=lambda: current.connected(config), progress=progress
+        )
+
+    job.run(config, work, max_seconds=max_seconds, needs_key=True, ended_by_signal=True)

@@ -43,6 +43,8 @@ group by reason
 order by reason
 """
 
+READ_STREAMED = "select exists (select from assetbatch.streamed where symbol = %(symbol)s) as is_streamed"
+
 # Calls are found by their time, not by their asset: looking at the newest of them bounds what that costs.
 READ_CALLS = """
 select at, kind, outcome, http_status, latency_ms
@@ -66,12 +68,15 @@ class AssetHistory:
     bars: Row | None
     absences: list[Row]
     calls: list[Row]
+    is_streamed: bool
+    """A stream keeps its price fresh now: no call asks for its quote."""
 
 
 def read(connection: Connection, symbol: str) -> AssetHistory:
     """Read what is known of an asset; the newest calls that covered it alone, as far as they are not long past."""
     asset = {"symbol": symbol}
     price = connection.execute(READ_PRICE, asset).fetchone()
+    streamed = connection.execute(READ_STREAMED, asset).fetchone()
     return AssetHistory(
         catalogue=connection.execute(READ_CATALOGUE, asset).fetchone(),
         price=None if price is None else price["last_update"],
@@ -79,4 +84,5 @@ def read(connection: Connection, symbol: str) -> AssetHistory:
         bars=connection.execute(READ_BARS, asset).fetchone(),
         absences=connection.execute(READ_ABSENCES, asset).fetchall(),
         calls=connection.execute(READ_CALLS, asset | {"looked_at": CALLS_LOOKED_AT, "limit": MOST_CALLS}).fetchall(),
+        is_streamed=streamed is not None and streamed["is_streamed"],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from assetbatch.database import entitlements, outbox
+from assetbatch.database import entitlements, outbox, streams
 from assetbatch.database.query import Query
 from assetbatch.database.setup import platform
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection, Row
     from assetbatch.database.outbox import Refusal
     from assetbatch.database.setup.platform import RoleView
+    from assetbatch.database.streams import Told
     from assetbatch.model import Access, AssetType
     from assetbatch.planner import Days, Entitlement
 
@@ -174,6 +175,8 @@ order by b.asked_at desc nulls last, symbol limit %(limit)s
 """
 
 MOST_NAMED = 5
+# A stream tells every few seconds how it is doing: one that has told nothing for so long is away.
+STREAM_AWAY_SECONDS = 120.0
 
 # The last ones first; what was killed ended when it must have.
 READ_NOT_WELL = """
@@ -226,6 +229,8 @@ class Overview:
     events_refused: Refusal | None = None
     role_view: RoleView | None = None
     """What the role may see of the platform's tables."""
+    streams: Sequence[Told] = ()
+    """What streams last told, by cluster."""
 
     def job(self, name: str) -> Row:
         """Give the row of a job; each has one, whether it ever ran or not."""
@@ -252,6 +257,7 @@ class Reading:
         self._failing_bars = _rows(READ_FAILING_BARS, {"limit": MOST_NAMED})
         self._refusal = outbox.refusal()
         self._role_view = platform.role_view()
+        self._streams = streams.all_told(away_seconds=STREAM_AWAY_SECONDS)
         self.queries: tuple[Query[Any], ...] = (
             self._hour,
             self._budget,
@@ -264,6 +270,7 @@ class Reading:
             self._failing_bars,
             self._refusal,
             self._role_view,
+            self._streams,
         )
 
     def overview(self, connection: Connection) -> Overview:
@@ -291,6 +298,7 @@ class Reading:
             failing_bars=self._failing_bars.answer,
             events_refused=self._refusal.answer,
             role_view=self._role_view.answer,
+            streams=self._streams.answer,
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from assetbatch.config.settings import Stream
 from assetbatch.database.connection import connect
 from assetbatch.database.errors import translated_errors
 from assetbatch.report.doctor import database, host, operation
@@ -45,6 +46,8 @@ def examine(
     done.look("key", partial(host.key, survey))
     if config is not None:
         done.look("plan", partial(host.plan_of, config))
+        if config.settings.stream != Stream():
+            done.look("stream addresses", partial(host.stream_of, config))
     named = survey.database
     # An embedded server that is not there, or is somebody else's, has been told of by then.
     if named is not None and (not named.embedded or done.look("embedded server", partial(host.embedded, data_folder))):
