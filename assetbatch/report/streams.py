@@ -67,8 +67,9 @@ def sentence(streams: Sequence[StreamStatus]) -> str:
     for one in streams:
         if one.state != LIVE:
             why = f": {one.report.words}" if one.report.words else ""
-            since = "" if one.since is None else f" for {duration(one.told.now - one.since)}"
-            words.append(f"{one.report.cluster} {one.state}{since}{why}")
+            ago = duration(one.told.now - one.told.told_at)
+            state = {ENDED: f"ended {ago} ago", AWAY: f"away for {ago}"}.get(one.state, one.state)
+            words.append(f"{one.report.cluster} {state}{why}")
         elif one.report.unconfirmed:
             words.append(f"{one.report.cluster} not confirmed: {first_of(one.report.unconfirmed)}")
         if one.state == LIVE and one.report.silent:

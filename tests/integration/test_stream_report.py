@@ -20,7 +20,7 @@ from assetbatch.report.prometheus import exposition
 from assetbatch.report.reading import Wanted, read
 from assetbatch.report.status_document import status_document
 from assetbatch.report.status_tables import status_view
-from assetbatch.report.streams import standing, stream_document, stream_status
+from assetbatch.report.streams import sentence, standing, stream_document, stream_status
 from tests.world import FRIDAYS_CLOSE, MINUTE, SECOND, TUESDAY, add_assets, judged, load_config, overview
 
 if TYPE_CHECKING:
@@ -195,6 +195,8 @@ def test_status_shows_each_cluster_and_what_is_in_the_way(connection: Connection
         assert ("far" in crypto) is (width > 100)
     words = "1 of 2 clusters live; crypto silent: BTCUSD; forex resting: max_connections: Maximum number of websocket"
     assert words in " ".join(" ".join(lines).split())
+    gone = built(connection, configured(tmp_path, ""), told("crypto", "ended", ago=300), told("forex", ago=600))
+    assert sentence(gone.streams) == "0 of 2 clusters live; crypto ended 5 min ago; forex away for 10 min"
     (stream,) = [one for one in operation.of_status(replace(report, alerts=())) if one.name == "stream"]
     assert stream.found.startswith("1 of 2 clusters live")
 
