@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -101,10 +103,19 @@ def test_while_it_runs_all_tell_of_it_and_a_signal_ends_it_well_and_by_its_name(
     assert {one["state"] for one in told(streaming, "status")["stream"]} == {"ended"}
 
 
-def test_at_its_limit_it_ends_with_0_and_in_a_pipe_it_says_nothing(streaming: Commands) -> None:
-    done = streaming("stream", "--max-seconds", "2")
+def test_at_its_limit_it_ends_with_0_and_says_nothing_but_to_the_service_manager(streaming: Commands) -> None:
+    address = f"assetbatch test {os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{address}")
+        manager.settimeout(1)
+        done = streaming("stream", "--max-seconds", "2", NOTIFY_SOCKET=f"@{address}")
+        heard = [manager.recv(100)]
+        while heard[-1] != b"STOPPING=1":
+            heard.append(manager.recv(100))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert heard[0] == b"READY=1"
+    assert heard.count(b"WATCHDOG=1") == len(heard) - 2 > 1
 
 
 def test_the_log_tells_of_connections_and_drops_and_an_eviction_is_told_loudly(
