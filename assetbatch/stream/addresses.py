@@ -46,12 +46,13 @@ def addresses(config: Config) -> Mapping[AssetType, str]:
         given = getattr(settings.urls, asset_type.value)
         url = given if given is not UNSET else _default(base_url, cluster.url)
         if url is None:
-            raise _fault(config, key, f"is missing: prices come from {source}, and its WebSocket may be anywhere", "")
+            words = f"is missing: prices come from {source}, and its WebSocket may be anywhere"
+            raise _fault(config, key, words, "give its address, as wss://…")
         if source_of(url) != source:
             words = f"{url} is of another source than provider.base_url, {base_url}: one database has one source"
             raise _fault(config, key, words, "give both of the vendor's, or both of the sandbox's")
         if url.startswith("ws://") and source != SANDBOX_SOURCE:
-            raise _fault(config, key, "would send the key unencrypted: give a wss:// address", "")
+            raise _fault(config, key, "would send the key unencrypted", "give a wss:// address")
         found[asset_type] = url
     return found
 
