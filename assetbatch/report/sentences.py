@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from assetbatch.database.bars.absences import sentences as refused_bars
 from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
-from assetbatch.report.streams import sentence
 from assetbatch.report.words import counted, duration
 
 if TYPE_CHECKING:
@@ -25,7 +24,11 @@ def sentences(status: Status) -> dict[str, str]:
         "bars": _bars(status),
         "events": _events(status),
     }
-    return told | ({"stream": sentence(status.streams)} if status.streams else {})
+    if status.streams:
+        from assetbatch.report.streams import sentence
+
+        told["stream"] = sentence(status.streams)
+    return told
 
 
 def _asset_states(status: Status) -> str:

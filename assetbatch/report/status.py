@@ -14,7 +14,6 @@ from assetbatch.report import figures
 from assetbatch.report.alerts import all_alerts
 from assetbatch.report.freshness import AssetStatus, Outlook, asset_status
 from assetbatch.report.health import Alert, Health, worst
-from assetbatch.report.streams import StreamStatus, stream_status
 from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from assetbatch.database.read.history import AssetHistory
     from assetbatch.database.read.overview import Overview
     from assetbatch.report.figures import BarsStatus, Budget, EventsStatus, PricesStatus, QueueStatus
+    from assetbatch.report.streams import StreamStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,16 @@ def build(
         bars=bars,
         events=figures.events_of(config, overview),
         metrics=metrics,
-        streams=tuple(stream_status(one) for one in overview.streams),
+        streams=_streams(overview),
     )
+
+
+def _streams(overview: Overview) -> tuple[StreamStatus, ...]:
+    if not overview.streams:
+        return ()
+    from assetbatch.report.streams import stream_status
+
+    return tuple(stream_status(one) for one in overview.streams)
 
 
 def _job_status(row: Mapping[str, Any], now: datetime, config: Config) -> JobStatus:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.report.streams import stream_document
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -37,7 +35,7 @@ def status_document(status: Status) -> dict[str, Any]:
         "metrics": dict(status.metrics),
         "alerts": [asdict(alert) | {"level": alert.level.name.lower()} for alert in status.alerts],
         "events": asdict(status.events),
-        "stream": [stream_document(one) for one in status.streams],
+        "stream": _streams(status),
     }
     if status.not_well is not None:
         document["runs_not_well"] = [dict(row) for row in status.not_well]
@@ -49,6 +47,14 @@ def status_document(status: Status) -> dict[str, Any]:
 def metrics_document(status: Status) -> dict[str, Any]:
     """Lay out `metrics --json`: those of `status`."""
     return {"status": status.health, "now": status.now, "metrics": dict(status.metrics)}
+
+
+def _streams(status: Status) -> list[dict[str, Any]]:
+    if not status.streams:
+        return []
+    from assetbatch.report.streams import stream_document
+
+    return [stream_document(one) for one in status.streams]
 
 
 def _asset(one: AssetStatus) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from contextlib import suppress
 
 
 def tell(*lines: str) -> None:
-    """Tell the service manager that started us, where there is one; it never fails."""
+    """Tell the service manager that started us, where there is one; it never fails, nor waits for who does not read."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as channel:
         channel.sendto("\n".join(lines).encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)

@@ -105,17 +105,28 @@ def test_while_it_runs_all_tell_of_it_and_a_signal_ends_it_well_and_by_its_name(
 
 def test_at_its_limit_it_ends_with_0_and_says_nothing_but_to_the_service_manager(streaming: Commands) -> None:
     address = f"assetbatch test {os.getpid()}"
+    heard: list[bytes] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{address}")
-        manager.settimeout(1)
-        done = streaming("stream", "--max-seconds", "2", NOTIFY_SOCKET=f"@{address}")
-        heard = [manager.recv(100)]
-        while heard[-1] != b"STOPPING=1":
+        manager.settimeout(30)
+        run = streaming.start("stream", "--max-seconds", "2", NOTIFY_SOCKET=f"@{address}")
+        while b"STOPPING=1" not in heard:
             heard.append(manager.recv(100))
+        stdout, stderr = run.communicate(timeout=10)
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (run.returncode, stdout, stderr) == (0, "", "")
     assert heard[0] == b"READY=1"
     assert heard.count(b"WATCHDOG=1") == len(heard) - 2 > 1
+
+
+def test_a_service_manager_that_does_not_read_holds_nothing_up(streaming: Commands) -> None:
+    address = f"assetbatch test {os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{address}")
+
+        done = streaming("stream", "--max-seconds", "6", NOTIFY_SOCKET=f"@{address}", timeout=30)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_log_tells_of_connections_and_drops_and_an_eviction_is_told_loudly(
