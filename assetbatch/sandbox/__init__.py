@@ -17,6 +17,7 @@ out.
     catalogue   the tickers that exist
     faults      the misbehaviours that can be asked for, and what they do to rows
     breakdowns  what they do to whole answers
+    stream_faults  what goes wrong with a connection each second, and with its events
     stream      the WebSocket: its server, in a thread of its own, and what tests can make it do
     session     one connection of it: key, subscriptions, what is answered
     feed        which events of a pair fall due in a stretch of time

@@ -102,6 +102,7 @@ class Sandbox:
             plan=self._plan_now,
             clock=lambda: self.clock(),  # noqa: PLW0108 - the one of the time being
             market=self._market,
+            faults=self._faults_now,
             rate=self._stream_rate,
         )
         if self._thread is not None:

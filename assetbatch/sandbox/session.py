@@ -36,6 +36,8 @@ TOO_SLOW = "Your connection reads too slowly."
 """The vendor's own words for it are unknown."""
 POLICY_VIOLATION = 1008
 CLOSE_SECONDS = 1.0
+SLOW_SECONDS = 2.0
+PADDING_BYTES = 2 * 1024 * 1024
 
 _RAW_TOKEN = re.compile(rb'"\\u0000raw:([^"]*)"')
 
@@ -73,6 +75,8 @@ class Session:
     account: Account
     admit: Callable[[Session], None]
     """Called once the key is good, before that is said."""
+    holds: Callable[..., bool]
+    """Whether the misbehaviour of this name is to be seen, in what is named after it."""
     events_per_frame: int
     opened_at: float = field(default_factory=time.monotonic)
     authenticated_at: float | None = None
@@ -91,6 +95,18 @@ class Session:
     """Up to when, by the sandbox's clock, events were sent."""
     wanted: list[tuple[Channel, Instrument]] = field(default_factory=list)
     """What the subscriptions come to, each once."""
+    last_of: dict[str, Event] = field(default_factory=dict)
+    """By subscription, the newest event; where events are to go wrong."""
+    revisions: list[tuple[int, Event]] = field(default_factory=list)
+    """What is to be sent again, and when by the sandbox's clock."""
+    is_mute: bool = False
+    late_seconds: float = 0.0
+    """How long each frame is on its way."""
+    draws_at: float | None = None
+    """When it is drawn next what ends or ails the connection."""
+    _mixes: bool = False
+    _waiting: list[Event] = field(default_factory=list)
+    _pads: bool = False
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -105,10 +121,14 @@ class Session:
 
     async def serve(self) -> None:
         """Greet, then answer what the client sends until one of the two ends it."""
+        self._mixes = self.holds("ws-mixed")
+        self.is_mute = self.holds("ws-mute-connected")
+        self.late_seconds = SLOW_SECONDS if self.holds("ws-slow") else 0.0
         self.tell("connected", "Connected Successfully")
-        loop = asyncio.get_running_loop()
-        patience = loop.call_later(self.account.auth_seconds, self._lose_patience)
+        patience = asyncio.get_running_loop().call_later(self.account.auth_seconds, self._lose_patience)
         try:
+            if self.holds("ws-auth-timeout"):
+                self._lose_patience()
             async for message in self.connection:
                 self._answer(message)
         except ConnectionClosed:
@@ -126,30 +146,50 @@ class Session:
         self.send([_status(status, message)])
 
     def send(self, elements: Sequence[Event]) -> None:
-        """Send statuses and events, in as few frames as `events_per_frame` allows."""
+        """Send statuses and events, in as few frames as `events_per_frame` allows; statuses that wait come first."""
+        elements, self._waiting = [*self._waiting, *elements], []
         for begin in range(0, len(elements), self.events_per_frame):
             part = elements[begin : begin + self.events_per_frame]
+            text = encoded(part)
+            if self._pads:
+                text, self._pads = text[:-1] + " " * PADDING_BYTES + "]", False
             self.events += sum(element["ev"] != "status" for element in part)
-            self.write(encoded(part))
+            self.write(text)
 
     def write(self, text: str) -> None:
         """Send a text frame as it stands, without waiting for the client to read."""
-        self.frames += 1
-        broadcast((self.connection,), text)
+        if not self.is_mute:
+            self.frames += 1
+            self._in_time(lambda: broadcast((self.connection,), text))
 
     def drop(self, reason: str) -> None:
         """End it without a close frame, what was written before first."""
         self.ended_by = self.ended_by or reason
-        self.connection.transport.close()
+        self._in_time(self.connection.transport.close)
 
     def close(self, code: int, reason: str, message: str = "") -> None:
         """End it with a close frame, after a while whether the client answers that or not."""
         self.ended_by = self.ended_by or reason
-        task = asyncio.ensure_future(self.connection.close(code, message))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # The library waits without an end for one that does not read.
-        asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.connection.transport.abort)
+        self._in_time(lambda: self._close(code, message))
+
+    def mute(self) -> None:
+        """Send nothing any more; what the client sends is read."""
+        self.is_mute = True
+
+    def play_dead(self) -> None:
+        """Neither send nor read anything any more: not even a ping is answered."""
+        self.mute()
+        self.connection.transport.pause_reading()
+
+    def pad_next(self) -> None:
+        """Let the next frame have more than two mebibytes, nearly all of them spaces."""
+        self._pads = True
+
+    def revisions_until(self, now_ms: int) -> list[Event]:
+        """Return what is to be sent again by now, and forget it."""
+        due = [event for at_ms, event in self.revisions if at_ms <= now_ms]
+        self.revisions = [(at_ms, event) for at_ms, event in self.revisions if at_ms > now_ms]
+        return due
 
     def refuse(self, status: str, message: str) -> None:
         """Say why, and end it without a close frame."""
@@ -161,8 +201,21 @@ class Session:
         self.tell(status, message)
         self.close(POLICY_VIOLATION, status)
 
+    def _in_time(self, act: Callable[[], None]) -> None:
+        if self.late_seconds:
+            asyncio.get_running_loop().call_later(self.late_seconds, act)
+        else:
+            act()
+
+    def _close(self, code: int, message: str) -> None:
+        task = asyncio.ensure_future(self.connection.close(code, message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # The library waits without an end for one that does not read.
+        asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.connection.transport.abort)
+
     def _lose_patience(self) -> None:
-        if self.authenticated_at is None:
+        if self.authenticated_at is None and not self.is_mute:
             self.refuse("auth_timeout", NO_REQUEST)
 
     def _answer(self, message: str | bytes) -> None:
@@ -177,36 +230,52 @@ class Session:
             self._authenticate(params)
         elif action in {"subscribe", "unsubscribe"} and self.authenticated_at is not None:
             names = list(dict.fromkeys(params.split(",")))
-            self.send(self._subscribe(names) if action == "subscribe" else self._unsubscribe(names))
+            if action == "subscribe":
+                self._subscribe(names)
+            else:
+                self._unsubscribe(names)
             self._count_up()
 
     def _authenticate(self, key: str) -> None:
-        if not hmac.compare_digest(key.encode(), self.account.key):
+        self.is_mute = self.is_mute or self.holds("ws-mute-auth")
+        if self.is_mute:
+            return
+        if self.holds("ws-auth-failed") or not hmac.compare_digest(key.encode(), self.account.key):
             self.refuse("auth_failed", WRONG_KEY)
-        elif not self.account.plan().has_websocket or self.cluster.name not in self.account.clusters:
+        elif self.holds("ws-no-plan") or not self._is_in_plan():
             self.refuse("auth_failed", NO_WEBSOCKET)
         else:
             self.authenticated_at = time.monotonic()
             self.admit(self)
             self.tell("auth_success", "authenticated")
 
-    def _subscribe(self, names: Iterable[str]) -> list[Event]:
+    def _is_in_plan(self) -> bool:
+        return self.account.plan().has_websocket and self.cluster.name in self.account.clusters
+
+    def _subscribe(self, names: Iterable[str]) -> None:
         # Each name that is held already, or of no channel, has no answer; one of an unknown pair is confirmed.
+        self.is_mute = self.is_mute or self.holds("ws-mute-subscribe")
         answers = []
         for name in names:
             channel = self.cluster.channel(name.partition(".")[0])
-            if channel is None or "." not in name or name in self.held:
+            if channel is None or "." not in name or name in self.held or self.holds("ws-no-answer", name):
                 continue
-            if channel.plans and self.account.plan().name not in channel.plans:
+            lacks = channel.plans and self.account.plan().name not in channel.plans
+            if lacks or self.holds("ws-not-authorized", name):
                 answers.append(_status("error", "not authorized"))
                 continue
             self.held[name] = channel
             answers.append(_status("success", f"subscribed to: {name}"))
-        return answers
+        if self._mixes:
+            self._waiting += answers
+        else:
+            self.send(answers)
+        if self.holds("ws-max-connections"):
+            self.expel("max_connections", TOO_MANY)
 
-    def _unsubscribe(self, names: Iterable[str]) -> list[Event]:
+    def _unsubscribe(self, names: Iterable[str]) -> None:
         held = [name for name in names if self.held.pop(name, None)]
-        return [_status("success", f"unsubscribed to: {name}") for name in held]
+        self.send([_status("success", f"unsubscribed to: {name}") for name in held])
 
     def _count_up(self) -> None:
         found = {

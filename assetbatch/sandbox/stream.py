@@ -18,6 +18,7 @@ from websockets.asyncio.server import serve
 from assetbatch.sandbox import feed
 from assetbatch.sandbox.clusters import SOURCES
 from assetbatch.sandbox.session import TOO_MANY, TOO_SLOW, Account, Session
+from assetbatch.sandbox.stream_faults import ail, spoiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from websockets.http11 import Request, Response
 
     from assetbatch.plans import Plan
+    from assetbatch.sandbox.faults import Faults
     from assetbatch.sandbox.feed import Event
     from assetbatch.sandbox.market import Market
 
@@ -37,6 +39,9 @@ _unheard.disabled = True
 
 STEP_SECONDS = 0.05
 MOST_UNREAD_BYTES = 16 * 1024 * 1024
+INTERNAL_ERROR = 1011
+MOST_REASON = 123
+"""Bytes of text that fit into a close frame."""
 _BACKLOG = 128
 
 
@@ -57,11 +62,13 @@ class Stream:
         plan: Callable[[], Plan],
         clock: Callable[[], datetime],
         market: Market,
+        faults: Callable[[], Faults],
         rate: float = 1.0,
     ) -> None:
         self._host = host
         self._clock = clock
         self._market = market
+        self._faults = faults
         self.rate = rate
         self.events_per_frame = 50
         self.account = Account(
@@ -110,6 +117,10 @@ class Stream:
     def close(self, code: int, message: str = "", cluster: str = "") -> int:
         """End the connections that stand now with a close frame; return how many there were."""
         return self._each(cluster, lambda session: session.close(code, "close", message))
+
+    def mute(self, cluster: str = "") -> int:
+        """Send nothing any more on the connections that stand now; return how many there were."""
+        return self._each(cluster, lambda session: session.mute())
 
     def expel(self, status: str, message: str, cluster: str = "") -> int:
         """Tell the connections that stand now a status, then close them with 1008; return how many there were."""
@@ -178,14 +189,32 @@ class Stream:
                 session.connection.transport.abort()
 
     async def _upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
-        if _path(request) not in SOURCES:
+        path = _path(request)
+        if path not in SOURCES:
             return connection.respond(HTTPStatus.NOT_FOUND, "404 page not found\n")
+        try:
+            faults = self._faults()
+        except ValueError as wrong:
+            return connection.respond(HTTPStatus.INTERNAL_SERVER_ERROR, f"sandbox: {wrong}\n")
+        if faults.holds("ws-mute-upgrade", path):
+            await self._stopping.wait()
+        for status in (HTTPStatus.FORBIDDEN, HTTPStatus.BAD_GATEWAY):
+            if faults.holds(f"ws-{status.value}", path):
+                return connection.respond(status, f"{status.phrase}\n")
         return None
 
     async def _converse(self, connection: ServerConnection) -> None:
         assert connection.request is not None  # noqa: S101 - the upgrade was one
         path = _path(connection.request)
-        session = Session(path, SOURCES[path], connection, self.account, self._admit, self.events_per_frame)
+        session = Session(
+            path,
+            SOURCES[path],
+            connection,
+            self.account,
+            self._admit,
+            holds=lambda kind, *texts: self._faults().holds(kind, path, *texts),
+            events_per_frame=self.events_per_frame,
+        )
         self.sessions.append(session)
         self._open.append(session)
         try:
@@ -211,13 +240,28 @@ class Stream:
         while True:
             await asyncio.sleep(STEP_SECONDS)
             try:
-                now_ms = self._now_ms()
-                for session in list(self._open):
-                    self._feed(session, now_ms)
+                self._step()
             except Exception:  # noqa: BLE001 - so does the next step
                 _log.exception("the sandbox failed to feed its stream")
 
-    def _feed(self, session: Session, now_ms: int) -> None:
+    def _step(self) -> None:
+        now_ms = self._now_ms()
+        try:
+            faults = self._faults()
+        except ValueError as wrong:
+            self._give_up(f"sandbox: {wrong}")
+            return
+        for session in list(self._open):
+            if faults.of_stream:
+                ail(session, faults)
+            self._feed(session, now_ms, faults)
+
+    def _give_up(self, message: str) -> None:
+        for session in self._open:
+            if not session.ended_by:
+                session.close(INTERNAL_ERROR, "close", message[:MOST_REASON])
+
+    def _feed(self, session: Session, now_ms: int, faults: Faults) -> None:
         delay_ms, begin_ms = session.source.delay_ms, session.fed_until_ms
         session.fed_until_ms = now_ms
         if not session.wanted or session.ended_by:
@@ -234,7 +278,10 @@ class Stream:
             )
         ]
         due.sort(key=itemgetter(0))
-        session.send([event for _, event in due])
+        events = [event for _, event in due]
+        sent = spoiled(session, faults, events, now_ms) if faults.of_stream else events
+        if sent:
+            session.send(sent)
 
     def _now_ms(self) -> int:
         return int(self._clock().timestamp() * 1_000)
