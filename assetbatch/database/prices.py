@@ -148,7 +148,9 @@ with v as (
   set served_at = case when excluded.day is null then coalesce(excluded.served_at, s.served_at)
                        else greatest(excluded.served_at, s.served_at) end,
       succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
-      priced_at = coalesce(excluded.priced_at, s.priced_at),
+      priced_at = case when s.priced_at < %(answered_at)s + interval '5 minutes'
+                       then greatest(excluded.priced_at, s.priced_at)
+                       else coalesce(excluded.priced_at, s.priced_at) end,
       daily_at = case when s.daily_at < %(answered_at)s + interval '5 minutes'
                       then greatest(excluded.daily_at, s.daily_at) else excluded.daily_at end,
       error_kind = excluded.error_kind, error = excluded.error, day = greatest(s.day, excluded.day),

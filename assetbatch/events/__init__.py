@@ -74,6 +74,10 @@ class Announcer:
         self._warned = False
         self._lost_seconds = 0.0
 
+    def try_again(self) -> None:
+        """Give a carrier that was too slow another chance, in a run that goes on for long."""
+        self._given_up, self._lost_seconds = False, 0.0
+
     def opening(self) -> Opening | None:
         """Return what `announce` begins with, for who has other questions beside it; None: it would do nothing."""
         if self._given_up or DELIVERY_SECONDS - self._lost_seconds < SHORTEST_SECONDS:
@@ -102,6 +106,8 @@ class Announcer:
                 else:
                     log.warning("events wait for the next run: %s", error)
             self._warned = True
+        else:
+            self._warned = False
         took = time.monotonic() - began
         slow = took > PAUSE_SECONDS / 2
         # A carrier that refuses at once may soon be back; one that keeps a run waiting would do so again.

@@ -14,6 +14,7 @@ from assetbatch.provider.massive.websocket import CLUSTERS
 
 # From the port of the sandbox to that of its WebSocket.
 SANDBOX_DISTANCE = 1000
+LAST_PORT = 65_535
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,9 +63,10 @@ def _default(base_url: str, vendors: str) -> str | None:
     if source == source_of(vendors):
         return vendors
     parts = urlsplit(base_url)
-    if source != SANDBOX_SOURCE or parts.port is None:
+    if source != SANDBOX_SOURCE or parts.hostname is None or not 0 < (parts.port or 0) <= LAST_PORT - SANDBOX_DISTANCE:
         return None
-    return f"ws://{parts.hostname}:{parts.port + SANDBOX_DISTANCE}{urlsplit(vendors).path}"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"ws://{host}:{(parts.port or 0) + SANDBOX_DISTANCE}{urlsplit(vendors).path}"
 
 
 def _fault(config: Config, key: str, message: str, hint: str) -> ConfigurationError:

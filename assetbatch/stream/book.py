@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from assetbatch import bars
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from assetbatch.bar_series import BarSeries
@@ -35,14 +35,17 @@ class Taken:
     bars: dict[tuple[str, datetime], BarSeries] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Counts:
-    """What came since the counts were last taken; `lags_ms` are those of the last quotes, in order of size."""
+    """What came in all, and what was wrong with the last event that was dropped.
+
+    `lags_ms` are those of the last quotes, in order of size.
+    """
 
     events: int = 0
     dropped: int = 0
-    lags_ms: list[int] = field(default_factory=list)
     oddest: str = ""
+    lags_ms: Sequence[int] = ()
 
     def lag_ms(self, share: float) -> int | None:
         """Return what so large a share of the lags does not exceed; None: nothing came."""
@@ -60,11 +63,22 @@ class Book:
         self._lock = threading.Lock()
         self._quotes: dict[str, Quote] = {}
         self._newest: dict[str, datetime] = {}
-        self._minutes: dict[tuple[str, datetime], dict[datetime, Bar]] = {}
+        # Of each asset those of two bars at most, whether or not they are taken out.
+        self._minutes: dict[str, dict[datetime, Bar]] = {}
         self._changed: set[tuple[str, datetime]] = set()
         self._whole_since: datetime | None = None
-        self._counts = Counts()
+        self._events = self._dropped = 0
+        self._oddest = ""
         self._lags: deque[float] = deque(maxlen=MOST_LAGS)
+
+    def relist(self, symbols: Mapping[str, str]) -> None:
+        """Let these be the assets from now on, and forget what came of others."""
+        with self._lock:
+            self._symbols, listed = symbols, set(symbols.values())
+            self._quotes = {symbol: quote for symbol, quote in self._quotes.items() if symbol in listed}
+            self._newest = {symbol: moment for symbol, moment in self._newest.items() if symbol in listed}
+            self._minutes = {symbol: minutes for symbol, minutes in self._minutes.items() if symbol in listed}
+            self._changed = {key for key in self._changed if key[0] in listed}
 
     def begin(self, now: datetime) -> None:
         """Take it that all that comes from now on comes whole: a bar is built if all of its minutes are still to come.
@@ -79,14 +93,13 @@ class Book:
     def take(self, frame: Frame, now: datetime) -> None:
         """Take in what a frame brought."""
         with self._lock:
-            counts = self._counts
-            counts.events += len(frame.quotes) + len(frame.minutes)
-            counts.dropped += frame.dropped
-            counts.oddest = frame.oddest or counts.oddest
+            self._events += len(frame.quotes) + len(frame.minutes)
+            self._dropped += frame.dropped
+            self._oddest = frame.oddest or self._oddest
             for name, quote in frame.quotes:
                 symbol = self._symbols.get(name)
                 if symbol is None:
-                    counts.dropped += 1
+                    self._dropped += 1
                     continue
                 newest = self._newest.get(symbol)
                 if newest is None or newest <= quote.timestamp:
@@ -96,7 +109,7 @@ class Book:
             for name, minute in frame.minutes:
                 symbol = self._symbols.get(name)
                 if symbol is None:
-                    counts.dropped += 1
+                    self._dropped += 1
                 else:
                     self._add(symbol, minute, now)
 
@@ -104,8 +117,11 @@ class Book:
         begins = bars.floor(minute.ts)
         if self._whole_since is None or begins < self._whole_since or begins < now - KEPT:
             return
-        minutes = self._minutes.setdefault((symbol, begins), {})
+        minutes = self._minutes.setdefault(symbol, {})
         if minutes.get(minute.ts) != minute:
+            for old in [ts for ts in minutes if bars.floor(ts) < now - KEPT]:
+                del minutes[old]
+                self._changed.discard((symbol, bars.floor(old)))
             minutes[minute.ts] = minute
             self._changed.add((symbol, begins))
 
@@ -114,29 +130,28 @@ class Book:
         with self._lock:
             quotes, self._quotes = self._quotes, {}
             changed, self._changed = self._changed, set()
-            for key in [key for key in self._minutes if key[1] < now - KEPT]:
-                del self._minutes[key]
             built = {
-                key: bars.built(self._minutes[key][ts] for ts in sorted(self._minutes[key]))
-                for key in sorted(changed)
-                if key in self._minutes
+                (symbol, begins): bars.built(minutes[ts] for ts in sorted(minutes) if bars.floor(ts) == begins)
+                for symbol, begins in sorted(changed)
+                if begins >= now - KEPT and (minutes := self._minutes.get(symbol))
             }
-        return Taken(quotes, built)
+        return Taken(quotes, {key: series for key, series in built.items() if len(series)})
 
     def put_back(self, taken: Taken) -> None:
-        """Keep what could not be stored, as far as nothing newer came."""
+        """Keep what could not be stored, as far as nothing newer came, and it is still listed."""
         with self._lock:
-            self._quotes = taken.quotes | self._quotes
-            self._changed.update(key for key in taken.bars if key in self._minutes)
+            listed = set(self._symbols.values())
+            quotes = {symbol: quote for symbol, quote in taken.quotes.items() if symbol in listed}
+            self._quotes = quotes | self._quotes
+            self._changed.update(key for key in taken.bars if key[0] in self._minutes)
 
     def counts(self) -> Counts:
-        """Return what came since the last time."""
+        """Return what came in all; lags, and what was odd, since the last time."""
         with self._lock:
-            counts, self._counts = self._counts, Counts()
-            lags = sorted(self._lags)
+            lags, oddest = sorted(self._lags), self._oddest
             self._lags.clear()
-        counts.lags_ms = [round(lag * 1000) for lag in lags]
-        return counts
+            self._oddest = ""
+            return Counts(self._events, self._dropped, oddest, [round(lag * 1000) for lag in lags])
 
     def newest(self) -> dict[str, datetime]:
         """Return the time of the newest quote of each asset that had one."""

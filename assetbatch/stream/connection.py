@@ -10,18 +10,20 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
 from assetbatch import __version__, market_hours, threads
+from assetbatch.provider.answers import text
 from assetbatch.provider.massive import websocket
+from assetbatch.provider.stream import Word
 from assetbatch.stream.pacing import Cause, Ending, Pacing
 from assetbatch.stream.session import EndedError, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
     from websockets.sync.client import ClientConnection
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.clock import Clock
     from assetbatch.markets import Market
     from assetbatch.provider.massive.websocket import Cluster
+    from assetbatch.provider.stream import Frame
     from assetbatch.stream.book import Book
 
 log = logging.getLogger(__name__)
@@ -44,18 +47,19 @@ MOST_BYTES = 16 * 2**20
 SILENT_SECONDS = 30.0
 # How often to look whether the connection is to end.
 TICK_SECONDS = 0.2
-NORMAL_CLOSURE, GOING_AWAY = 1000, 1001
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """How a feed is doing. `word` is as the column `streams.state` says; it is live `since` that time (aware UTC).
 
-    `confirmed` and `unconfirmed` are names, the latter with the reason; `ending` is how the connection before ended.
+    What came between `lost_at` and then is missing, None: nothing is. `confirmed` and `unconfirmed` are names, the
+    latter with the reason; `ending` is how the connection before ended.
     """
 
     word: str = "connecting"
     since: datetime | None = None
+    lost_at: datetime | None = None
     confirmed: frozenset[str] = frozenset()
     unconfirmed: tuple[tuple[str, str], ...] = ()
     ending: Ending | None = None
@@ -65,8 +69,8 @@ class State:
 class Feed:
     """The connections of one cluster, one after another, until it is halted.
 
-    `names` are what to subscribe to, `CHANNEL.NAME`; `markets` those at whose hours its assets trade; `heard_at` is
-    when an earlier feed last heard of the vendor.
+    `names` are what to subscribe to, `CHANNEL.NAME`; `markets` those at whose hours its assets trade; `lost_at` is
+    since when something may be missing. No connection is made while it may not; `stop`, as `halt`, ends it.
     """
 
     def __init__(
@@ -80,7 +84,9 @@ class Feed:
         book: Book,
         clock: Clock,
         pacing: Pacing,
-        heard_at: datetime | None = None,
+        stop: threading.Event,
+        may_connect: Callable[[], bool] = lambda: True,
+        lost_at: datetime | None = None,
     ) -> None:
         self._cluster = cluster
         self._url = url
@@ -90,13 +96,18 @@ class Feed:
         self._book = book
         self._clock = clock
         self._pacing = pacing
+        self._may_connect = may_connect
+        self._stop = stop
         self._halt = threading.Event()
-        self.state = State()
+        # Each of these is written by one thread alone.
+        self.state = State(lost_at=lost_at)
         """How it is doing now."""
-        self.heard_at = heard_at
+        self.heard_at = lost_at
         """When it last heard of the vendor; None: never."""
-        self.lost_at = heard_at
-        """Since when something may have been missed; None: nothing was."""
+        self.made_up_since: datetime | None = None
+        """The `since` of the connection before which nothing is missing any more, set by who has seen to that."""
+        self.error: Exception | None = None
+        """What nobody foresaw, and has ended it."""
         self._events = 0
         self._thread = threading.Thread(target=self._run, name=f"stream {cluster.asset_type}", daemon=True)
 
@@ -112,21 +123,44 @@ class Feed:
         """Wait until it is closed, for so long."""
         self._thread.join(seconds)
 
-    def _run(self) -> None:
-        while not self._halt.is_set():
-            ending = self._attempt()
-            if ending.cause is Cause.HALTED:
-                return
-            # Until a connection has lasted, all since the first of them broke may be missing.
-            self.lost_at = self.lost_at or self.heard_at
-            seconds = self._pacing.pause(ending)
-            word = {Cause.TOO_MANY: "resting", Cause.REFUSED_KEY: "refused", Cause.REFUSED_PLAN: "refused"}
-            self._set(word=word.get(ending.cause, "waiting"), since=None, ending=ending)
-            log.info("%s: %s; the next attempt in %.1f s", self._cluster.asset_type, ending.words, seconds)
-            self._halt.wait(seconds)
+    @property
+    def _is_over(self) -> bool:
+        return self._halt.is_set() or self._stop.is_set()
 
-    def _set(self, **changes: object) -> None:
-        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+    @property
+    def missing_since(self) -> datetime | None:
+        """Since when something is missing if it ends now: until a connection has lasted, since the first break."""
+        state = self.state
+        is_made_up = state.since is not None and state.since == self.made_up_since
+        return self.heard_at if is_made_up else state.lost_at or self.heard_at
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over:
+                if self._may_connect():
+                    self._connect_once()
+                else:
+                    self._halt.wait(TICK_SECONDS)
+        except Exception as error:  # noqa: BLE001 - raised again by who looks after it
+            self.error = error
+
+    def _connect_once(self) -> None:
+        ending = self._attempt()
+        if ending.cause is Cause.HALTED:
+            return
+        seconds = self._pacing.pause(ending)
+        word = {Cause.TOO_MANY: "resting", Cause.REFUSED_KEY: "refused", Cause.REFUSED_PLAN: "refused"}
+        lost_at = self.missing_since
+        self._set(word=word.get(ending.cause, "waiting"), since=None, lost_at=lost_at, ending=ending)
+        log.info("%s: %s; the next attempt in %.1f s", self._cluster.asset_type, ending.words, seconds)
+        self._halt.wait(seconds)
+
+    def _set(self, **changes: Any) -> None:
+        self.state = replace(self.state, **changes)
+
+    def _blotted(self, words: str) -> str:
+        """Return the vendor's words without the key, should it give that back."""
+        return words.replace(self._key, "***")
 
     def _attempt(self) -> Ending:
         """Make one connection, and read from it until it ends; return how."""
@@ -145,8 +179,10 @@ class Feed:
                 user_agent_header=f"assetbatch/{__version__}",
                 logger=_quiet,
             )
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, WebSocketException, ValueError) as error:
-            return Ending(Cause.UNREACHABLE, f"{self._url} cannot be reached: {error or type(error).__name__}")
+        except (OSError, WebSocketException, ValueError, EOFError, ImportError) as error:
+            # An ImportError: what a proxy of the environment takes is not installed.
+            words = text(self._blotted(str(error))) or type(error).__name__
+            return Ending(Cause.UNREACHABLE, f"{self._url} cannot be reached: {words}")
         try:
             self._read(socket, began)
             cause, words = Cause.HALTED, "halted"
@@ -158,42 +194,53 @@ class Feed:
             # Without waiting for long: the slot of the account is free once the close frame is there.
             with suppress(OSError, WebSocketException):
                 socket.close()
-        return Ending(cause, words, time.monotonic() - began, had_data=self._events > 0)
+        return Ending(cause, self._blotted(words), time.monotonic() - began, had_data=self._events > 0)
 
     def _read(self, socket: ClientConnection, began: float) -> None:
         """Read frames until the feed is halted. Raises EndedError and ConnectionClosed."""
         session = Session(self._key, self._names, began=began)
         heard_at = self._clock.now()
-        is_live = False
-        while not self._halt.is_set():
+        since: datetime | None = None
+        while not self._is_over:
             left = session.seconds_left(time.monotonic())
             try:
                 received = socket.recv(timeout=TICK_SECONDS if left is None else min(left, TICK_SECONDS))
             except TimeoutError:
                 received = None
             now = self._clock.now()
+            has_changed = False
             if received is not None:
                 heard_at = now
-                frame = websocket.read(self._cluster, received, now)
-                if frame.quotes or frame.minutes or frame.dropped:
-                    self._events += len(frame.quotes) + len(frame.minutes)
-                    self._book.take(frame, now)
+                frame = self._taken(received, now)
                 for answer in session.take(frame.statuses, time.monotonic()):
                     socket.send(answer)
+                has_changed = bool(frame.statuses)
             for question in session.look(time.monotonic()):
                 socket.send(question)
-            if not is_live and session.is_ready:
-                is_live = True
-                self._book.begin(now)
+            if session.is_ready and (has_changed or since is None):
+                if since is None:
+                    since = now
+                    self._book.begin(now)
                 self._set(
                     word="live",
-                    since=now,
+                    since=since,
                     confirmed=frozenset(session.confirmed),
                     unconfirmed=tuple(sorted(session.unconfirmed.items())),
                 )
-            if is_live:
+            if since is not None:
                 self.heard_at = heard_at
                 self._require_sound(heard_at, now)
+
+    def _taken(self, received: str | bytes, now: datetime) -> Frame:
+        """Read a frame, and let the book have what it brought."""
+        frame = websocket.read(self._cluster, received, now)
+        frame.oddest = self._blotted(frame.oddest)
+        if frame.quotes or frame.minutes or frame.dropped:
+            self._events += len(frame.quotes) + len(frame.minutes)
+            self._book.take(frame, now)
+        for odd in (status for status in frame.statuses if status.word is Word.OTHER):
+            log.info("%s: the vendor says %s", self._cluster.asset_type, self._blotted(odd.about))
+        return frame
 
     def _require_sound(self, heard_at: datetime, now: datetime) -> None:
         """Raise EndedError where nothing came for too long of a time in which a market is open."""
@@ -206,10 +253,9 @@ class Feed:
 
 
 def _closing(error: ConnectionClosed) -> tuple[Cause, str]:
-    """Return what it means that a connection was closed."""
-    if error.rcvd is None:
+    """Return what it means that a connection was closed: by the vendor, by us for what it sent, or by nobody."""
+    close, who = (error.rcvd, "the vendor") if error.rcvd is not None else (error.sent, "we")
+    if close is None:
         return Cause.DROPPED, "the connection broke off, without a word"
-    words = (
-        f"the vendor closed the connection ({error.rcvd.code}{' ' + error.rcvd.reason if error.rcvd.reason else ''})"
-    )
-    return Cause.CLOSED, words
+    reason = f" {text(close.reason)}" if close.reason else ""
+    return Cause.CLOSED, f"{who} closed the connection ({close.code}{reason})"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from assetbatch.database import streams
 from assetbatch.database.rate_limit import Lane
-from assetbatch.failures import CallError
 from assetbatch.jobs.calls import Calls
 from assetbatch.model import Call, CallKind
 from assetbatch.provider import endpoints
@@ -20,16 +18,17 @@ if TYPE_CHECKING:
     from assetbatch.model import Asset
     from assetbatch.provider.results import Ticker
 
-log = logging.getLogger(__name__)
-
 MAX_WAIT_SECONDS = 120.0
 # Of so few each is asked for by itself; else all pages of the market.
 FEW = 3
 MOST_PAGES = 50
 
 
-def ask(run: Run, api_key: str, missing: Sequence[Asset]) -> bool:
-    """Ask what the sides of these pairs are called, and note it; return whether any were found."""
+def ask(run: Run, api_key: str, missing: Sequence[Asset]) -> set[str]:
+    """Ask what the sides of these pairs are called, and note it; return the tickers that were found.
+
+    Raises CallError; what was found before is noted.
+    """
     calls = Calls(run, api_key, Lane.QUEUE)
     wanted = {asset.polygon_ticker for asset in missing}
     found: dict[str, tuple[str, str]] = {}
@@ -38,11 +37,10 @@ def ask(run: Run, api_key: str, missing: Sequence[Asset]) -> bool:
             for ticker in _tickers(calls, call):
                 if ticker.pair is not None and ticker.ticker in wanted:
                     found[ticker.ticker] = ticker.pair
-    except CallError as error:
-        log.warning("what some pairs are called is not known, and they are not streamed: %s", error)
-    if found:
-        streams.note_pairs(run.connection, found)
-    return bool(found)
+    finally:
+        if found:
+            streams.note_pairs(run.connection, found)
+    return set(found)
 
 
 def _calls(missing: Sequence[Asset]) -> Iterator[Call]:

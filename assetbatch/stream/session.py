@@ -44,7 +44,7 @@ class Session:
     def __init__(self, key: str, names: Sequence[str], *, began: float) -> None:
         self._key = key
         self._left = list(names)
-        self._asked: list[str] = []
+        self._asked: set[str] = set()
         self._waiting: set[str] = set()
         self._is_refused = False
         self._step = "a greeting"
@@ -74,7 +74,7 @@ class Session:
             elif status.word is Word.AUTHENTICATED and self._step == "an answer to the key":
                 self._step = ""
                 frames += self._subscribe(now)
-            elif status.word is Word.CONFIRMED:
+            elif status.word is Word.CONFIRMED and status.about in self._asked:
                 self.confirmed.add(status.about)
                 self.unconfirmed.pop(status.about, None)
                 self._waiting.discard(status.about)
@@ -85,10 +85,11 @@ class Session:
         return frames
 
     def _subscribe(self, now: float) -> list[str]:
-        self._asked, self._left = self._left[:MOST_NAMES], self._left[MOST_NAMES:]
-        self._waiting, self._is_refused = set(self._asked), False
+        names, self._left = self._left[:MOST_NAMES], self._left[MOST_NAMES:]
+        self._asked.update(names)
+        self._waiting, self._is_refused = set(names), False
         self._by = now + CONFIRM_SECONDS
-        return [websocket.subscription(self._asked)] if self._asked else []
+        return [websocket.subscription(names)] if names else []
 
     def look(self, now: float) -> list[str]:
         """See to it what is overdue; return the frames to send. Raises EndedError where the handshake is."""

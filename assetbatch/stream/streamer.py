@@ -16,36 +16,32 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from assetbatch.boottime import boot_time
 from assetbatch.database import streams
-from assetbatch.database.bars import holes, pages
 from assetbatch.database.bars import state as bar_state
 from assetbatch.database.errors import words_of
 from assetbatch.database.leases import Lease
-from assetbatch.database.prices import Brought, Stored, Times
 from assetbatch.database.rate_limit import key_fingerprint
-from assetbatch.database.savepoints import refuses
 from assetbatch.database.sqlstates import Meaning, meaning_of
-from assetbatch.errors import AssetbatchError, LeaseLostError
-from assetbatch.events import Announcer
+from assetbatch.errors import AssetbatchError, Interrupted, LeaseLostError
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.run import perform
-from assetbatch.jobs.storing import write_prices
 from assetbatch.provider.massive.websocket import CLUSTERS
-from assetbatch.stream import notify, pairs
-from assetbatch.stream.calls import Aside
-from assetbatch.stream.cluster import LONGEST_GAP, ClusterStream
+from assetbatch.stream import notify
+from assetbatch.stream.book import Taken
+from assetbatch.stream.calls import BackgroundCalls
+from assetbatch.stream.cluster import JOIN_SECONDS, LONGEST_GAP, ClusterStream
 from assetbatch.stream.pacing import Cause
+from assetbatch.stream.storing import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from datetime import datetime
 
-    from assetbatch.bar_series import BarSeries
     from assetbatch.database.connection import Connection
     from assetbatch.database.query import Query
     from assetbatch.jobs.run import Run, Start
-    from assetbatch.model import AssetType, Quote, RunResult
+    from assetbatch.model import AssetType, RunResult
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +49,18 @@ JOB = "stream"
 # Who was killed keeps the next one waiting for so long.
 LEASE_SECONDS = 15.0
 STANDBY_SECONDS = 1.0
-# How often to look whether there are other assets now, and what those are called that had no name.
+# How often to look whether there are other assets now.
 LOOK_SECONDS = 60.0
-PAIRS_SECONDS = 3600.0
-# A database that is away is waited for, again and again; in between, the service manager hears that we are there.
-PATIENCE_SECONDS = 10.0
+# A database that is away is tried once, again and again: in between, the service manager hears that we are there, and
+# a signal is heard.
+PATIENCE_SECONDS = 0.1
+# How often to look for events that could not be announced with those that came after them.
+ANNOUNCE_SECONDS = 5.0
 # A carrier of events that was too slow is tried again after so long.
 ANNOUNCER_SECONDS = 60.0
-# How long the table of the bars is left alone once it has refused some.
-NO_BARS_SECONDS = 3600.0
-JOIN_SECONDS = 0.8
-ASIDE_SECONDS = 0.3
+# How often to see to it that the table of the bars has its next months.
+PARTITIONS_SECONDS = 86_400.0
+LAST_CALLS_SECONDS = 0.3
 FOR_EVER = timedelta(days=3650)
 
 
@@ -87,13 +84,14 @@ def stream(
     def work(run: Run) -> RunResult:
         run.claim_source()
         end = math.inf if max_seconds is None else began + max_seconds
-        return Streamer(run, api_key, urls, connect, progress).run(end)
+        # A simulated time is not the database's.
+        return Streamer(run, api_key, urls, connect, progress, follows_database=start.started_at is None).run(end)
 
     return perform(JOB, start, work, max_seconds=max_seconds or FOR_EVER.total_seconds())
 
 
 class Streamer:
-    """One run of `stream`."""
+    """One run of `stream`. `follows_database`: its time is the database's, however long it runs."""
 
     def __init__(
         self,
@@ -102,11 +100,14 @@ class Streamer:
         urls: Mapping[AssetType, str],
         connect: Callable[[], AbstractContextManager[Connection]],
         progress: Callable[[Sequence[streams.Report]], object],
+        *,
+        follows_database: bool,
     ) -> None:
         self._run = run
         self._connection = run.connection
         self._api_key = api_key
         self._progress = progress
+        self._follows_database = follows_database
         self._with_bars = run.config.settings.stream.bars
         fingerprint = key_fingerprint(api_key)
         self._clusters = [
@@ -115,14 +116,16 @@ class Streamer:
                 url,
                 Lease(run.connection, f"{JOB} {asset_type} {fingerprint}", seconds=LEASE_SECONDS, run_id=run.id),
                 run.clock,
+                run.stop.requested,
                 with_bars=self._with_bars,
             )
             for asset_type, url in urls.items()
         ]
-        self._aside = Aside(run, api_key, connect)
-        self._announcer, self._announcer_since = run.announcer, time.monotonic()
-        self._has_finality = holes.has_finality(run.connection)
-        self._no_bars_until = self._pairs_asked_at = self._stood_by_at = -math.inf
+        self._calls = BackgroundCalls(run, api_key, connect)
+        self._storage = Storage(run.connection)
+        self._stored: set[str] = set()
+        self._announced_at = self._announcer_since = time.monotonic()
+        self._listed_at = self._stood_by_at = self._partitions_at = -math.inf
         self._is_database_away = False
 
     @property
@@ -133,42 +136,45 @@ class Streamer:
     def run(self, end: float) -> RunResult:
         """Stream until the monotonic time `end`, or until the run is asked to end."""
         stop, every = self._run.stop.requested, self._run.config.settings.stream.flush_seconds
+        self._calls.start()
         self._list_assets()
-        if self._with_bars:
-            since = self._run.clock.now() - LONGEST_GAP
-            bar_state.keep_partitions(self._connection, since=since, kept_since=None)
-        self._aside.start()
+        self._connection.be_patient(PATIENCE_SECONDS)
         notify.tell("READY=1")
-        listed_at = flushed_at = progressed_at = time.monotonic()
+        flushed_at = progressed_at = time.monotonic()
         try:
             while not stop.is_set() and (now := time.monotonic()) < end:
                 notify.tell("WATCHDOG=1")
                 with self._outages():
                     self._stand_by()
-                    if now - listed_at >= LOOK_SECONDS:
-                        listed_at = now
-                        self._list_assets()
+                    self._look_around()
                     if now - flushed_at >= every:
                         flushed_at = now
                         self._flush()
                         self._go_on()
                 self._require_key()
+                self._require_threads()
                 if now - progressed_at >= 1:
                     progressed_at = now
                     self._progress([one.report for one in self._ours if one.report is not None])
                 stop.wait(max(0.0, min(flushed_at + every, now + STANDBY_SECONDS, end) - time.monotonic()))
-        finally:
-            notify.tell("STOPPING=1")
+        except Interrupted:
+            # By force, wherever it was: the database may not answer any more.
+            self._connection.be_patient(0)
+            self._disconnect(self._ours)
+            raise
+        except BaseException:
             self._close()
+            raise
+        self._close()
         return self._result()
 
     def _result(self) -> RunResult:
-        run, aside = self._run, self._aside.cost
-        run.cost.calls_used += aside.calls_used
-        run.cost.refusals += aside.refusals
-        run.cost.long_waits += aside.long_waits
+        run, calls = self._run, self._calls.cost
+        run.cost.calls_used += calls.calls_used
+        run.cost.refusals += calls.refusals
+        run.cost.long_waits += calls.long_waits
         result = run.result(anything_stored=True)
-        return replace(result, updated=tuple(sorted(run.stored.updated)), warnings=run.platform_warnings())
+        return replace(result, updated=tuple(sorted(self._stored)), warnings=run.platform_warnings())
 
     @contextmanager
     def _outages(self) -> Iterator[None]:
@@ -188,6 +194,26 @@ class Streamer:
                 log.warning("the database is back")
             self._is_database_away = False
 
+    def _require_key(self) -> None:
+        """Raise CallError while every cluster with assets refuses the key."""
+        states = [None if one.feed is None else one.feed.state for one in self._clusters if one.names]
+        refused = [
+            state.ending.words
+            for state in states
+            if state is not None
+            and state.word == "refused"
+            and state.ending is not None
+            and state.ending.cause is Cause.REFUSED_KEY
+        ]
+        if refused and len(refused) == len(states):
+            raise CallError(FailureKind.KEY_REFUSED, f"the stream refuses the key: {refused[0]}", answered=True)
+
+    def _require_threads(self) -> None:
+        """Raise what nobody foresaw, and has ended one of the threads."""
+        for one in (self._calls, *(one.feed for one in self._ours)):
+            if one is not None and one.error is not None:
+                raise one.error
+
     # --- who streams what
 
     def _stand_by(self) -> None:
@@ -198,23 +224,33 @@ class Streamer:
         self._stood_by_at = now
         for one in self._clusters:
             if one.feed is None and one.names and one.lease.take():
-                one.connect(self._api_key, streams.frame_at(self._connection, one.name))
+                one.take_over(self._api_key, streams.frame_at(self._connection, one.name))
+
+    def _look_around(self) -> None:
+        """Look from time to time whether there are other assets, and whether the bars have their next months."""
+        now = time.monotonic()
+        if now - self._listed_at >= LOOK_SECONDS or self._calls.has_asked_pairs.is_set():
+            self._list_assets()
+        if self._with_bars and now - self._partitions_at >= PARTITIONS_SECONDS:
+            self._partitions_at = now
+            since = self._run.clock.now() - LONGEST_GAP
+            bar_state.keep_partitions(self._connection, since=since, kept_since=None)
 
     def _list_assets(self) -> None:
         """Read which assets there are; where they have changed, connect anew."""
-        types = [one.cluster.asset_type for one in self._clusters]
-        listed = self._connection.answer(streams.assets(types))
-        missing = [one.asset for one in listed if CLUSTERS[one.asset.asset_type].lacks_pair(one.pair)]
-        if missing and time.monotonic() - self._pairs_asked_at >= PAIRS_SECONDS:
-            self._pairs_asked_at = time.monotonic()
-            if pairs.ask(self._run, self._api_key, missing):
-                listed = self._connection.answer(streams.assets(types))
+        self._listed_at = time.monotonic()
+        self._calls.has_asked_pairs.clear()
+        listed = self._connection.answer(streams.assets([one.cluster.asset_type for one in self._clusters]))
+        self._calls.name_pairs([one.asset for one in listed if CLUSTERS[one.asset.asset_type].lacks_pair(one.pair)])
         for one in self._clusters:
-            if one.take_list(listed) and one.feed is not None:
-                heard_at = one.feed.heard_at
+            changes = one.take_list(listed, self._calls.pairless)
+            if not changes or one.feed is None:
+                continue
+            if one.names:
+                one.connect_anew(self._api_key)
+            else:
                 self._disconnect([one])
-                self._flush()
-                one.connect(self._api_key, heard_at)
+                self._let_go([one])
 
     def _disconnect(self, which: Sequence[ClusterStream]) -> None:
         """Close connections; what they brought stays to be stored."""
@@ -225,28 +261,27 @@ class Streamer:
         for feed in feeds:
             feed.join(max(0.0, end - time.monotonic()))
 
-    # --- storing
+    def _let_go(self, which: Sequence[ClusterStream]) -> None:
+        """Tell that these have ended, and let others have them."""
+        ended = [told for one in which if (told := one.last_telling(self._run.id)) is not None]
+        for one in which:
+            one.feed = None
+        if which:
+            giving_up = [one.lease.giving_up() for one in which]
+            self._connection.ask(*(query for told in ended for query in told.queries), *giving_up)
 
-    def _flush(self) -> None:
-        """Store what has come, and tell how the clusters are doing, in one transaction."""
-        now, ours = self._run.clock.now(), self._ours
-        telling = [query for one in ours for query in one.tellings(self._run.id)]
-        renewing = {one: query for one in ours if (query := one.lease.renewing(lasting=LEASE_SECONDS / 2))}
-        taken = {one: one.book.drain(now) for one in ours}
-        quotes = {symbol: quote for part in taken.values() for symbol, quote in part.quotes.items()}
-        bars = {key: series for part in taken.values() for key, series in part.bars.items()}
-        if time.monotonic() < self._no_bars_until:
-            bars.clear()
-        beside = [*telling, *renewing.values()]
-        try:
-            if quotes or bars:
-                self._store(quotes, bars, beside, now)
-            elif beside:
-                self._connection.ask(*beside)
-        except BaseException:
-            for one, part in taken.items():
-                one.book.put_back(part)
-            raise
+    def _require_leases(self) -> None:
+        """Ask for more time where a lease has run out, before anything is stored under it.
+
+        We were frozen, or cut off from the database: somebody else may stream by now, and what came before is old.
+        """
+        late = {one: one.lease.renewing() for one in self._ours if one.lease.until <= boot_time()}
+        if late:
+            self._connection.ask(*(query for query in late.values() if query is not None))
+            self._renewed(late)
+
+    def _renewed(self, renewing: Mapping[ClusterStream, Query[bool] | None]) -> None:
+        """Stop streaming where no more time was granted."""
         for one, query in renewing.items():
             try:
                 one.lease.require(query)
@@ -254,48 +289,50 @@ class Streamer:
                 log.warning("%s", error)
                 self._disconnect([one])
                 one.feed = None
-        if quotes:
-            self._announce()
 
-    def _store(
-        self,
-        quotes: Mapping[str, Quote],
-        bars: Mapping[tuple[str, datetime], BarSeries],
-        beside: Sequence[Query[Any]],
-        now: datetime,
-    ) -> None:
-        known = {symbol for one in self._clusters for symbol, found in one.listed.items() if found.known}
-        brought = [
-            Brought(symbol, quote, known=symbol in known or symbol in self._run.stored.updated)
-            for symbol, quote in sorted(quotes.items())
-        ]
-        writing = [
-            pages.upserting(symbol, series, has_finality=self._has_finality, now=now)
-            for (symbol, _), series in sorted(bars.items(), key=lambda item: item[0])
-        ]
+    # --- storing
+
+    def _flush(self) -> None:
+        """Store what has come, and tell how the clusters are doing, in one transaction."""
+        self._require_leases()
+        now, ours = self._run.clock.now(), self._ours
+        tellings = [(one, told) for one in ours if (told := one.telling(self._run.id)) is not None]
+        renewing = {one: query for one in ours if (query := one.lease.renewing(lasting=LEASE_SECONDS / 2))}
+        taken = {one: one.book.drain(now) for one in ours}
+        together = Taken()
+        for part in taken.values():
+            together.quotes |= part.quotes
+            together.bars |= part.bars
+        known = self._stored.union(*([s for s, found in one.listed.items() if found.known] for one in ours))
+        beside: list[Query[Any]] = [*(query for _, told in tellings for query in told.queries), *renewing.values()]
+        left = together
         try:
-            stored = self._write(brought, [*writing, *beside], now)
-        except psycopg.Error as error:
-            if not writing or not refuses(error):
-                raise
-            log.warning("open bars are refused, and left to calls for an hour: %s", words_of(error))
-            self._no_bars_until = time.monotonic() + NO_BARS_SECONDS
-            stored = self._write(brought, beside, now)
-        self._run.stored.updated[:] = sorted({*self._run.stored.updated, *stored.updated})
-        if missed := [*(one.symbol for one in stored.failed), *stored.locked, *stored.deleted]:
-            log.info("not stored: %s", ", ".join(missed))
-
-    def _write(self, brought: Sequence[Brought], beside: Sequence[Query[Any]], now: datetime) -> Stored:
-        stored, _ = write_prices(self._connection, brought, Times(now, now), [], lambda _: (beside, lambda: None))
-        return stored
+            if beside or together.quotes or together.bars:
+                updated, left = self._storage.store(together, known, beside, now)
+                self._stored.update(updated)
+        finally:
+            for one, part in taken.items():
+                one.book.put_back(
+                    Taken(
+                        {symbol: quote for symbol, quote in part.quotes.items() if symbol in left.quotes},
+                        {key: series for key, series in part.bars.items() if key in left.bars},
+                    )
+                )
+        for one, told in tellings:
+            one.was_told(told)
+            if self._follows_database:
+                self._run.clock.set(told.at.answer)
+        self._renewed(renewing)
+        if together.quotes or time.monotonic() - self._announced_at >= ANNOUNCE_SECONDS:
+            self._announce()
 
     def _announce(self) -> None:
         """Announce what was stored."""
-        now = time.monotonic()
+        self._announced_at = now = time.monotonic()
         if now - self._announcer_since >= ANNOUNCER_SECONDS:
-            self._announcer = Announcer(self._run.config, self._connection, run_id=self._run.id)
+            self._run.announcer.try_again()
             self._announcer_since = now
-        self._announcer.announce()
+        self._run.announcer.announce()
 
     # --- beside the stream
 
@@ -305,24 +342,15 @@ class Streamer:
         for one in self._ours:
             if assets := one.due_for_refresh(now):
                 one.look_for_silent(self._connection.answer(streams.priced_at(list(one.listed))))
-                self._aside.refresh(assets)
+                self._calls.refresh(assets)
             if missed := one.missed(now):
                 log.info("%s: asking for the bars of %d assets that were missed", one.name, len(missed))
-                self._aside.close_gap(missed)
-
-    def _require_key(self) -> None:
-        """Raise CallError once every cluster has refused the key."""
-        endings = [one.feed.state.ending if one.feed is not None else None for one in self._clusters]
-        refused = [one.words for one in endings if one is not None and one.cause is Cause.REFUSED_KEY]
-        if refused and len(refused) == len(endings):
-            raise CallError(FailureKind.KEY_REFUSED, f"the stream refuses the key: {refused[0]}", answered=True)
+                self._calls.close_gap(missed)
 
     def _close(self) -> None:
         """Close all connections, store what is left, and give the leases up."""
         self._disconnect(self._ours)
         with suppress(psycopg.Error, AssetbatchError):
             self._flush()
-            ours = self._ours
-            ended = [one.telling(self._run.id, ended=True) for one in ours]
-            self._connection.ask(*ended, *(one.lease.giving_up() for one in ours))
-        self._aside.end(ASIDE_SECONDS)
+            self._let_go(self._ours)
+        self._calls.end(LAST_CALLS_SECONDS)

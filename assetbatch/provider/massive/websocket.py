@@ -22,7 +22,6 @@ from assetbatch.provider.values import InvalidRowError, number, time_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
-    from decimal import Decimal
 
     from assetbatch.model import Bar
 
@@ -142,10 +141,6 @@ def read(cluster: Cluster, frame: str | bytes, now: datetime) -> Frame:
             found.dropped += 1
             found.oddest = str(error)
     return found
-
-
-def _no_number(_constant: str) -> Decimal:
-    return NO_NUMBER
 
 
 def _name(event: Mapping[str, Any], key: str) -> str:
