@@ -15,26 +15,26 @@ from assetbatch.plans import PLANS
 
 def sandbox(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
-    plan: Annotated[str, typer.Option(help=f"The plan that the key has: {', '.join(PLANS)}.")] = "starter",
-    limit: Annotated[int | None, typer.Option(min=1, help="Calls in any window; without it no limit.")] = None,
     ws_port: Annotated[
         int | None,
         typer.Option(min=0, max=65535, help="Port of the WebSocket; without it 1000 above --port, or a free one."),
     ] = None,
     ws_rate: Annotated[float, typer.Option(min=0, help="Quotes a second of each pair that it streams.")] = 1.0,
+    plan: Annotated[str, typer.Option(help=f"The plan that the key has: {', '.join(PLANS)}.")] = "starter",
+    limit: Annotated[int | None, typer.Option(min=1, help="Calls in any window; without it no limit.")] = None,
     window: Annotated[float, typer.Option(min=0.01, help="Seconds of that window.")] = 60.0,
     fail: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KIND[:MATCH][@P]",
-            help="Misbehave, e.g. 500, timeout, garbage, zero:XAU, 502@0.1; may be repeated.",
+            help="Misbehave, e.g. 500, timeout, zero:XAU, 502@0.1, ws-drop@0.1, ws-silent:EUR; may be repeated.",
         ),
     ] = None,
 ) -> None:
     """Answer as the API does, with invented prices, for trying things out without a key.
 
-    The key that it accepts is $SANDBOX_KEY, or the word sandbox. It prints its address and that of its WebSocket (with
-    the paths /forex and /crypto), and answers until it is ended.
+    The key that it accepts is $SANDBOX_KEY, or the word sandbox. It prints its address and that of its WebSocket, and
+    answers until it is ended.
 
     Example: assetbatch sandbox --plan starter --limit 5
     """
