@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -167,34 +167,34 @@ class Feed:
         began = time.monotonic()
         self._events = 0
         self._set(word="connecting", connects=self.state.connects + 1)
-        try:
-            socket = connect(
-                self._url,
-                open_timeout=OPEN_SECONDS,
-                ping_interval=PING_SECONDS,
-                ping_timeout=PING_SECONDS,
-                close_timeout=CLOSE_SECONDS,
-                max_size=MOST_BYTES,
-                compression=None,
-                user_agent_header=f"assetbatch/{__version__}",
-                logger=_quiet,
-            )
-        except (OSError, WebSocketException, ValueError, EOFError, ImportError) as error:
-            # An ImportError: what a proxy of the environment takes is not installed.
-            words = text(self._blotted(str(error))) or type(error).__name__
-            return Ending(Cause.UNREACHABLE, f"{self._url} cannot be reached: {words}")
-        try:
-            self._read(socket, began)
-            cause, words = Cause.HALTED, "halted"
-        except EndedError as error:
-            cause, words = error.cause, error.words
-        except ConnectionClosed as error:
-            cause, words = _closing(error)
-        finally:
-            # Without waiting for long: the slot of the account is free once the close frame is there.
-            with suppress(OSError, WebSocketException):
-                socket.close()
-        return Ending(cause, self._blotted(words), time.monotonic() - began, had_data=self._events > 0)
+        # At its end the close frame goes out, and is not waited for long: with it the account's slot is free.
+        with suppress(OSError, WebSocketException), ExitStack() as stack:
+            try:
+                connecting = connect(
+                    self._url,
+                    open_timeout=OPEN_SECONDS,
+                    ping_interval=PING_SECONDS,
+                    ping_timeout=PING_SECONDS,
+                    close_timeout=CLOSE_SECONDS,
+                    max_size=MOST_BYTES,
+                    compression=None,
+                    user_agent_header=f"assetbatch/{__version__}",
+                    logger=_quiet,
+                )
+                socket = stack.enter_context(connecting)
+            except (OSError, WebSocketException, ValueError, EOFError, ImportError) as error:
+                # An ImportError: what a proxy of the environment takes is not installed.
+                words = text(self._blotted(str(error))) or type(error).__name__
+                return Ending(Cause.UNREACHABLE, f"{self._url} cannot be reached: {words}")
+            try:
+                self._read(socket, began)
+                cause, words = Cause.HALTED, "halted"
+            except EndedError as error:
+                cause, words = error.cause, error.words
+            except ConnectionClosed as error:
+                cause, words = _closing(error)
+            ending = Ending(cause, self._blotted(words), time.monotonic() - began, had_data=self._events > 0)
+        return ending
 
     def _read(self, socket: ClientConnection, began: float) -> None:
         """Read frames until the feed is halted. Raises EndedError and ConnectionClosed."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from assetbatch.boottime import boot_time
-from assetbatch.database import streams
+from assetbatch.database import catalogue, streams
 from assetbatch.database.bars import state as bar_state
 from assetbatch.database.errors import words_of
 from assetbatch.database.leases import Lease
@@ -80,14 +80,18 @@ def stream(
     """
     api_key = start.config.require_api_key().reveal()
     began = time.monotonic()
+    is_as_configured = catalogue.is_as_configured(start.config.assets)
 
     def work(run: Run) -> RunResult:
         run.claim_source()
+        if not is_as_configured.answer:
+            catalogue.sync_with_config(run.connection, run.config.assets)
         end = math.inf if max_seconds is None else began + max_seconds
         # A simulated time is not the database's.
         return Streamer(run, api_key, urls, connect, progress, follows_database=start.started_at is None).run(end)
 
-    return perform(JOB, start, work, max_seconds=max_seconds or FOR_EVER.total_seconds())
+    seconds = FOR_EVER.total_seconds() if max_seconds is None else max_seconds
+    return perform(JOB, start, work, max_seconds=seconds, needs=[is_as_configured])
 
 
 class Streamer:
