@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.jobs.run import Start
@@ -17,7 +22,7 @@ from tests.world import World, no_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from subprocess import Popen
+    from pathlib import Path
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
@@ -31,17 +36,19 @@ BOTH = (
     "priority_assets: [{symbol: EURUSD, polygon_ticker: 'C:EURUSD', asset_type: forex},"
     " {symbol: BTCUSD, polygon_ticker: 'X:BTCUSD', asset_type: crypto}]"
 )
+_numbers = count()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A command whose waits are others, by their place: `module.NAME`.
+# A command on a host of its own, whose waits are others, by their place: `module.NAME=SECONDS`.
 SCALED = """
-import importlib, sys
-for word in sys.argv.pop(1).split(","):
-    if word:
-        name, value = word.split("=")
-        module, _, constant = name.rpartition(".")
-        found = importlib.import_module(f"assetbatch.{module}")
-        assert hasattr(found, constant), name
-        setattr(found, constant, float(value))
+import importlib, socket, sys
+host = sys.argv.pop(1)
+socket.gethostname = lambda: host
+for word in sys.argv.pop(1).split():
+    name, value = word.split("=")
+    module, _, constant = name.rpartition(".")
+    found = importlib.import_module(f"assetbatch.{module}")
+    assert hasattr(found, constant), name
+    setattr(found, constant, float(value))
 from assetbatch.cli.main import main
 sys.argv[0] = "assetbatch"
 main()
@@ -68,10 +75,10 @@ class Running:
 class StreamWorld(World):
     """A world whose sandbox speaks the stream, on the paid plan; its time goes on, from a busy Thursday."""
 
-    time: Clock = field(default_factory=Clock)
+    market: Clock = field(default_factory=Clock)
 
     def clock(self) -> datetime:
-        return self.time()
+        return self.market()
 
     def settings(self, assets: str = BOTH, **sections: str) -> Config:
         urls = ", ".join(f'{one}: "{self.sandbox.stream.url}/{one}"' for one in ("forex", "crypto"))
@@ -97,7 +104,7 @@ class StreamWorld(World):
 
     def goes_on(self, *symbols: str, seconds: float = 30) -> None:
         """Wait until prices come of times after now."""
-        since = self.time()
+        since = self.market()
         for symbol in symbols or ("EURUSD", "BTCUSD"):
             wait_for_price(self.connection, symbol, after=since, seconds=seconds)
 
@@ -113,7 +120,7 @@ class StreamWorld(World):
             try:
                 with open_database(conninfo, patience_seconds=patience_seconds) as connection:
                     running.result = streamer.stream(
-                        Start(config, connection, "test", stop, self.time()),
+                        Start(config, connection, "test", stop, self.market()),
                         urls=addresses(config),
                         max_seconds=max_seconds,
                         connect=lambda: open_database(conninfo),
@@ -130,37 +137,46 @@ class StreamWorld(World):
             running.end()
 
 
+@dataclass
+class Process:
+    """`assetbatch stream` as a process; `log` is what it has written to stderr."""
+
+    process: subprocess.Popen[bytes]
+    file: Path
+
+    @property
+    def log(self) -> str:
+        return self.file.read_text()
+
+    def end(self, signum: int = signal.SIGTERM, seconds: float = 10) -> float:
+        """Send it a signal; return how many seconds it took to end."""
+        began = time.monotonic()
+        self.process.send_signal(signum)
+        self.process.wait(seconds)
+        return time.monotonic() - began
+
+
 @contextmanager
 def command(
-    commands: Commands, *arguments: str, scaled: str = "", options: tuple[str, ...] = ("-v",), **environment: str
-) -> Iterator[Popen[str]]:
-    """Run `assetbatch stream` as a process, with waits that are scaled; it is ended with the block."""
-    import signal
-    import subprocess
-    import sys
-
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCALED, scaled, *options, "stream", *arguments],
-        cwd=commands.folder,
-        env={"XDG_STATE_HOME": str(commands.folder / "state")} | commands.environment | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=(commands.folder / f"stderr.{id(arguments)}").open("w"),
-        text=True,
-    )
+    commands: Commands, *arguments: str, host: str = "host-a", scaled: str = "", level: str = "-v", **environment: str
+) -> Iterator[Process]:
+    """Run `assetbatch stream` on a host; it is killed at the end of the block, if it still runs."""
+    file = commands.folder / f"stderr-{next(_numbers)}"
+    with file.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCALED, host, scaled, level, "stream", *arguments],
+            cwd=commands.folder,
+            env={"XDG_STATE_HOME": str(commands.folder / f"state-{host}")} | commands.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
     try:
-        yield process
+        yield Process(process, file)
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+            process.kill()
+            process.wait()
 
 
 def told(connection: Connection, cluster: str = "crypto") -> dict[str, Any]:

@@ -24,6 +24,8 @@ class Clock:
 
     def __init__(self, begin: datetime = BUSY) -> None:
         self._lock = Lock()
+        self.forwarded = 0.0
+        """By how many seconds in all."""
         self.set(begin)
 
     def __call__(self) -> datetime:
@@ -37,6 +39,7 @@ class Clock:
     def forward(self, **by: float) -> None:
         with self._lock:
             self._ahead += timedelta(**by)
+            self.forwarded += timedelta(**by).total_seconds()
 
 
 class Client:

@@ -39,7 +39,7 @@ insert into assetbatch.streams as s
   (cluster, run_id, state, words, told_at, alive_until, since, frame_at, asked, confirmed, unconfirmed, silent,
    connects, events, events_a_second, dropped, lag_p50_ms, lag_p95_ms)
 values (%(cluster)s, %(run_id)s, %(state)s, %(words)s, clock_timestamp(),
-        case when %(is_alive)s then clock_timestamp() + make_interval(secs => %(alive_seconds)s) else '-infinity' end,
+        case when %(is_alive)s then clock_timestamp() + make_interval(secs => %(alive_seconds)s) else 'epoch' end,
         %(since)s, %(frame_at)s, %(asked)s, %(confirmed)s, %(unconfirmed)s, %(silent)s, %(connects)s, %(events)s,
         %(events_a_second)s, %(dropped)s, %(lag_p50_ms)s, %(lag_p95_ms)s)
 on conflict (cluster) do update

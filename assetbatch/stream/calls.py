@@ -24,6 +24,7 @@ from assetbatch.database.prices import Stored
 from assetbatch.database.rate_limit import Lane
 from assetbatch.errors import AssetbatchError, Interrupted
 from assetbatch.events import Announcer
+from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.bar_spans import SpanBars
 from assetbatch.jobs.bars import MOST_AT_ONCE, Bars
 from assetbatch.jobs.calls import Calls
@@ -78,6 +79,8 @@ class BackgroundCalls:
         """Tickers of which the vendor's reference list has no pair."""
         self.has_asked_pairs = threading.Event()
         """Set once more is known of pairs."""
+        self.refusal: CallError | None = None
+        """What says that the key is wrong."""
         self.error: Exception | None = None
         """What nobody foresaw, and has ended it."""
 
@@ -149,7 +152,9 @@ class BackgroundCalls:
         tickers = {asset.polygon_ticker for asset in missing}
         try:
             found = pairs.ask(run, self._api_key, missing)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, CallError) and error.kind is FailureKind.KEY_REFUSED:
+                self.refusal = error
             self._pairs_asked.update(dict.fromkeys(tickers, time.monotonic() + AGAIN_SECONDS))
             raise
         lacking = tickers - found

@@ -199,18 +199,18 @@ class Streamer:
             self._is_database_away = False
 
     def _require_key(self) -> None:
-        """Raise CallError while every cluster with assets refuses the key."""
+        """Raise CallError while every cluster with assets refuses the key, or calls do before any has connected."""
         states = [None if one.feed is None else one.feed.state for one in self._clusters if one.names]
         refused = [
             state.ending.words
             for state in states
-            if state is not None
-            and state.word == "refused"
-            and state.ending is not None
-            and state.ending.cause is Cause.REFUSED_KEY
+            if state is not None and state.word == "refused" and state.ending is not None
+            if state.ending.cause is Cause.REFUSED_KEY
         ]
         if refused and len(refused) == len(states):
             raise CallError(FailureKind.KEY_REFUSED, f"the stream refuses the key: {refused[0]}", answered=True)
+        if self._calls.refusal is not None and not self._ours:
+            raise self._calls.refusal
 
     def _require_threads(self) -> None:
         """Raise what nobody foresaw, and has ended one of the threads."""

@@ -19,7 +19,7 @@ create table assetbatch.streams (
   state         text not null,
   words         text not null default '',
   told_at       timestamptz not null,
-  alive_until   timestamptz not null default '-infinity',
+  alive_until   timestamptz not null default 'epoch',
   since         timestamptz,
   frame_at      timestamptz,
   asked         int not null default 0,
