@@ -96,7 +96,8 @@ class Announcer:
             return
         failed = False
         try:
-            publish_pending(self._config, self._connection, seconds=left, run_id=self._run_id, opening=opening)
+            if publish_pending(self._config, self._connection, seconds=left, run_id=self._run_id, opening=opening):
+                self._warned = False
         except DeliveryError as error:
             failed = True
             if not self._warned:
@@ -106,8 +107,6 @@ class Announcer:
                 else:
                     log.warning("events wait for the next run: %s", error)
             self._warned = True
-        else:
-            self._warned = False
         took = time.monotonic() - began
         slow = took > PAUSE_SECONDS / 2
         # A carrier that refuses at once may soon be back; one that keeps a run waiting would do so again.

@@ -144,7 +144,6 @@ class BackgroundCalls:
                     leaves=[],
                 )
                 task(run)
-                run.announcer.announce(at_once=True)
         except (AssetbatchError, psycopg.Error) as error:
             log.warning("a call beside the stream came to nothing, and is left to the jobs: %s", error)
 
