@@ -49,8 +49,8 @@ class Stream:
     """Serves every path of `clusters.SOURCES` at `url`, between `start` and `stop`, from `market` by `clock`.
 
     Each pair has `rate` quotes and trades a second. Up to `events_per_frame` events go into one frame. `account`
-    is whose key it is. `sessions` are all connections that there were; methods may be called from any thread.
-    Raises OSError when the address is taken.
+    is whose key it is. `sessions` are all connections that there were, without `keep_sessions` those that stand.
+    Methods may be called from any thread. Raises OSError when the address is taken.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Stream:
         market: Market,
         faults: Callable[[], Faults],
         rate: float = 1.0,
+        keep_sessions: bool = True,
     ) -> None:
         self._host = host
         self._clock = clock
@@ -74,6 +75,7 @@ class Stream:
         self.account = Account(
             key, plan, {one.cluster.name for one in SOURCES.values() if one.cluster.asset_type is not None}
         )
+        self._keep_sessions = keep_sessions
         self.sessions: list[Session] = []
         self._open: list[Session] = []
         self._thread: Thread | None = None
@@ -224,6 +226,8 @@ class Stream:
         finally:
             session.closed()
             self._open.remove(session)
+            if not self._keep_sessions:
+                self.sessions.remove(session)
 
     def _admit(self, newcomer: Session) -> None:
         # The older ones go, whichever feed of the cluster they have.
