@@ -133,13 +133,8 @@ class Stream:
         return self._each(cluster, lambda session: session.write(frame))
 
     def publish(self, *events: Event, cluster: str = "") -> int:
-        """Send events, as they stand, in one frame to the connections that hold a subscription; return how many."""
-
-        def publish(session: Session) -> None:
-            if session.held:
-                session.send(events)
-
-        return self._each(cluster, publish)
+        """Send events, as they stand, in one frame to the connections that hold any subscription; return how many."""
+        return self._each(cluster, lambda session: session.send(events), where=lambda session: bool(session.held))
 
     def overlap_seconds(self, cluster: str) -> float:
         """Return for how long at most two connections of a cluster stood side by side, each with a good key."""
@@ -156,9 +151,11 @@ class Stream:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         return socket.create_server((self._host, port), family=family, backlog=_BACKLOG)
 
-    def _each(self, cluster: str, act: Callable[[Session], None]) -> int:
+    def _each(
+        self, cluster: str, act: Callable[[Session], None], where: Callable[[Session], bool] = lambda _: True
+    ) -> int:
         async def act_on_all() -> int:
-            sessions = self.open(cluster)
+            sessions = [session for session in self.open(cluster) if where(session)]
             for session in sessions:
                 act(session)
             return len(sessions)
@@ -188,6 +185,7 @@ class Stream:
             pump.cancel()
             server.close(close_connections=False)
             for session in self._open:
+                session.ended_by = session.ended_by or "stop"
                 session.connection.transport.abort()
 
     async def _upgrade(self, connection: ServerConnection, request: Request) -> Response | None:

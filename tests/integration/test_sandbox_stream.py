@@ -169,14 +169,12 @@ def test_five_minutes_make_the_bar_that_is_served_later(
     assert [[one[key] for key in "ohlcv"] for one in ones] == [[one[key] for key in "ohlcv"] for one in five]
 
 
-def test_bars_come_within_four_seconds_of_their_end_and_seconds_lie_in_their_minute(
-    sandbox: Sandbox, clock: Clock
-) -> None:
+def test_bars_come_a_while_after_their_end_and_seconds_lie_in_their_minute(sandbox: Sandbox, clock: Clock) -> None:
     clock.set(BUSY.replace(second=57))
     with streaming(sandbox, "CA.EUR/USD", "CAS.EUR/USD") as client:
         minute = client.event("CA")
         late = clock().timestamp() * 1000 - minute["e"]
-        assert 1_000 <= late < 4_000
+        assert 1_000 <= late < 15_000
     seconds = [event for frame in client.frames for event in frame if event["ev"] == "CAS"]
     assert list(seconds[0]) == ["ev", "pair", "o", "c", "h", "l", "v", "s", "e"]
     assert all(one["e"] - one["s"] == 1_000 for one in seconds)
@@ -257,6 +255,9 @@ def test_stocks_split_at_the_first_dot_and_what_a_test_publishes_arrives(sandbox
         assert sandbox.stream.publish({"ev": "AM", "sym": "BRK.B", "v": 9099.618093}, cluster="stocks") == 1
         assert client.event("AM") == {"ev": "AM", "sym": "BRK.B", "v": 9099.618093}
         assert sandbox.stream.publish({"ev": "C"}, cluster="forex") == 0
+        client.send("unsubscribe", "AM.BRK.B,T.*")
+        assert client.status() == ("success", "unsubscribed to: AM.BRK.B")
+        assert sandbox.stream.publish({"ev": "AM", "sym": "BRK.B"}) == 0
 
 
 def test_a_cluster_is_a_row_of_a_table(sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +276,7 @@ def test_a_cluster_is_a_row_of_a_table(sandbox: Sandbox, clock: Clock, monkeypat
 
     assert list(minute) == ["ev", "sym", *fields]
     assert (minute["sym"], trade["sym"]) == ("X:BTCUSD", "X:BTCUSD")
-    assert 0 <= clock().timestamp() * 1000 - trade["t"] - 900_000 < 15_000
+    assert 0 <= clock().timestamp() * 1000 - trade["t"] - 900_000 < 30_000
 
 
 def test_who_sends_no_key_is_sent_away(sandbox: Sandbox) -> None:
@@ -288,7 +289,7 @@ def test_who_sends_no_key_is_sent_away(sandbox: Sandbox) -> None:
 
 
 def test_auth_may_be_sent_before_the_greeting(sandbox: Sandbox) -> None:
-    sandbox.stream.account.auth_seconds = 0.3
+    sandbox.stream.account.auth_seconds = 1.0
     with connected(sandbox) as client:
         client.send("auth", "sandbox")
         assert client.status()[0] == "connected"
@@ -377,6 +378,7 @@ def test_what_a_client_closes_with_is_noted_and_a_client_that_is_killed_too(sand
     with connected(sandbox) as client:
         client.connection.close(3001, "enough")
     with connected(sandbox) as client:
+        client.receive()
         client.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.connection.socket.close()
     wait_until(lambda: not sandbox.stream.open())
@@ -397,6 +399,7 @@ def test_it_stops_with_the_sandbox_and_starts_again_at_the_same_address(clock: C
             with streaming(sandbox, "C.EUR/USD") as client:
                 sandbox.stop()
                 assert client.end() == (1006, "")
+            assert sandbox.stream.sessions[-1].ended_by == "stop"
             sandbox.start()
             assert sandbox.stream.url == url
     sandbox.stop()
