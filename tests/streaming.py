@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from assetbatch.sandbox.server import Sandbox
 
 Event = dict[str, Any]
-SECONDS = 10.0
+SECONDS = 30.0
 BUSY = datetime(2026, 9, 3, 12, 0, 30, tzinfo=UTC)  # a Thursday
 
 

@@ -46,7 +46,11 @@ class Channel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cluster:
-    """What one connection serves. A stream name is `base + separator + quote`; the `other` separator is taken, too."""
+    """What one connection serves.
+
+    A stream name is `base + separator + quote`, or the ticker as it is where there is no separator; the `other`
+    separator is taken, too.
+    """
 
     name: str
     channels: tuple[Channel, ...]
@@ -78,10 +82,7 @@ _CRYPTO_QUOTE = {
 _CRYPTO_TRADE = {
     "p": "price", "s": "size", "c": "conditions", "i": "id", "x": "exchange", "t": "at_ms", "r": "received_ms",
 }  # fmt: skip
-# Fair market value: of all channels of currencies the only one whose times are nanoseconds.
-_FAIR_VALUE = Channel(
-    "FMV", Content.TICK, "sym", {"fmv": "price", "t": "at_ns"}, times=("t",), plans=frozenset({"business"})
-)
+_FAIR_VALUE = Channel("FMV", Content.NEVER_SENT, plans=frozenset({"business"}))
 
 FOREX = Cluster(
     "forex",
@@ -106,7 +107,6 @@ CRYPTO = Cluster(
     ),
     AssetType.CRYPTO,
     separator="-",
-    other="-",
 )
 STOCKS = Cluster("stocks", tuple(Channel(name, Content.NEVER_SENT) for name in ("A", "AM", "T", "Q", "LULD", "NOI")))
 INDICES = Cluster("indices", tuple(Channel(name, Content.NEVER_SENT) for name in ("A", "AM", "V")))

@@ -37,7 +37,7 @@ _BOUGHT = 2
 
 def stream_name(cluster: Cluster, instrument: Instrument) -> str:
     """Return what the cluster calls an instrument in its events."""
-    return instrument.base + cluster.separator + instrument.quote
+    return instrument.base + cluster.separator + instrument.quote if cluster.separator else instrument.ticker
 
 
 @lru_cache(maxsize=10_000)
@@ -47,12 +47,13 @@ def instruments(cluster: Cluster, name: str) -> tuple[Instrument, ...]:
         return ()
     if name == ALL:
         return tuple(known for known in KNOWN.values() if known.market is cluster.asset_type)
-    for separator in (cluster.separator, cluster.other):
+    for separator in filter(None, (cluster.separator, cluster.other)):
         base, _, quote = name.partition(separator)
         instrument = find(TRAITS[cluster.asset_type].prefix + base + quote)
         if instrument is not None and (instrument.base, instrument.quote) == (base, quote):
             return (instrument,)
-    return ()
+    instrument = None if cluster.separator else find(name)
+    return (instrument,) if instrument is not None and instrument.market is cluster.asset_type else ()
 
 
 def events(
@@ -85,7 +86,6 @@ def tick_values(market: Market, instrument: Instrument, at_ms: int) -> Values:
         "id": str(at_ms),
         "exchange": _CRYPTO_EXCHANGE if instrument.traits.has_trades else _FOREX_EXCHANGE,
         "at_ms": at_ms,
-        "at_ns": at_ms * 1_000_000,
         "received_ms": at_ms + 4,
     }
 

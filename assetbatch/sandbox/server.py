@@ -43,7 +43,8 @@ class Sandbox:
     `with`), or as long as `serve_forever` runs. At most `limit` requests (None: any number) are let in in any
     `window_seconds`; the others get a 429. `plan` is a name of `plans.PLANS`. `fail` lists words of
     `sandbox.faults`. `clock` tells the time that prices and plans go by, and may be set at any time; the limit
-    goes by the monotonic clock. `keep_arrivals` False keeps no list of requests, for a server that runs for days.
+    goes by the monotonic clock. `keep_arrivals` False keeps no list of requests and connections, for a server that runs
+    for days.
     `stream` is its WebSocket, on `stream_port`, with `stream_rate` quotes a second of each pair.
 
     Quotes move at weekends too, unlike the vendor's, so that it can be tried at any hour; bars keep market
@@ -71,6 +72,7 @@ class Sandbox:
     ) -> None:
         self._host = host
         self._key = key.encode()
+        self._keep_arrivals = keep_arrivals
         self._stream_port = stream_port
         self._stream_rate = stream_rate
         self.plan = plan
@@ -104,6 +106,7 @@ class Sandbox:
             market=self._market,
             faults=self._faults_now,
             rate=self._stream_rate,
+            keep_sessions=self._keep_arrivals,
         )
         if self._thread is not None:
             stream.start()

@@ -84,7 +84,7 @@ class Session:
     close_code: int | None = None
     """What the close frame said, 1006 without one; None as long as it is open."""
     ended_by: str = ""
-    """What the server ended it for: a status, `drop`, `close`; empty when the client did."""
+    """What the server ended it for: a status, `drop`, `close`, `stop`; empty when the client did."""
     asked: list[Asked] = field(default_factory=list)
     held: dict[str, Channel] = field(default_factory=dict)
     """The subscriptions that were confirmed, as they were asked for."""

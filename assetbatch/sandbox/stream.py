@@ -49,8 +49,8 @@ class Stream:
     """Serves every path of `clusters.SOURCES` at `url`, between `start` and `stop`, from `market` by `clock`.
 
     Each pair has `rate` quotes and trades a second. Up to `events_per_frame` events go into one frame. `account`
-    is whose key it is. `sessions` are all connections that there were; methods may be called from any thread.
-    Raises OSError when the address is taken.
+    is whose key it is. `sessions` are all connections that there were, without `keep_sessions` those that stand.
+    Methods may be called from any thread. Raises OSError when the address is taken.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Stream:
         market: Market,
         faults: Callable[[], Faults],
         rate: float = 1.0,
+        keep_sessions: bool = True,
     ) -> None:
         self._host = host
         self._clock = clock
@@ -74,6 +75,7 @@ class Stream:
         self.account = Account(
             key, plan, {one.cluster.name for one in SOURCES.values() if one.cluster.asset_type is not None}
         )
+        self._keep_sessions = keep_sessions
         self.sessions: list[Session] = []
         self._open: list[Session] = []
         self._thread: Thread | None = None
@@ -131,13 +133,8 @@ class Stream:
         return self._each(cluster, lambda session: session.write(frame))
 
     def publish(self, *events: Event, cluster: str = "") -> int:
-        """Send events, as they stand, in one frame to the connections that hold a subscription; return how many."""
-
-        def publish(session: Session) -> None:
-            if session.held:
-                session.send(events)
-
-        return self._each(cluster, publish)
+        """Send events, as they stand, in one frame to the connections that hold any subscription; return how many."""
+        return self._each(cluster, lambda session: session.send(events), where=lambda session: bool(session.held))
 
     def overlap_seconds(self, cluster: str) -> float:
         """Return for how long at most two connections of a cluster stood side by side, each with a good key."""
@@ -154,9 +151,11 @@ class Stream:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         return socket.create_server((self._host, port), family=family, backlog=_BACKLOG)
 
-    def _each(self, cluster: str, act: Callable[[Session], None]) -> int:
+    def _each(
+        self, cluster: str, act: Callable[[Session], None], where: Callable[[Session], bool] = lambda _: True
+    ) -> int:
         async def act_on_all() -> int:
-            sessions = self.open(cluster)
+            sessions = [session for session in self.open(cluster) if where(session)]
             for session in sessions:
                 act(session)
             return len(sessions)
@@ -186,6 +185,7 @@ class Stream:
             pump.cancel()
             server.close(close_connections=False)
             for session in self._open:
+                session.ended_by = session.ended_by or "stop"
                 session.connection.transport.abort()
 
     async def _upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
@@ -224,6 +224,8 @@ class Stream:
         finally:
             session.closed()
             self._open.remove(session)
+            if not self._keep_sessions:
+                self.sessions.remove(session)
 
     def _admit(self, newcomer: Session) -> None:
         # The older ones go, whichever feed of the cluster they have.

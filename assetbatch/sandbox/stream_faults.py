@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 REVISED_AFTER_MS = 2_000
 GARBAGE = "upstream connect error or disconnect/reset before headers"
 _HOUR_MS = 3_600_000
-_NANOSECONDS = 1_000_000
 _PRICES = frozenset({"bid", "ask", "price", "open", "high", "low", "close", "vwap"})
 
 
@@ -129,5 +128,4 @@ def _provisional(event: Event) -> Event:
 
 def _shape(channel: Channel) -> RowShape:
     prices = tuple(name for name, source in channel.fields.items() if source in _PRICES)
-    hour = _HOUR_MS * (_NANOSECONDS if "at_ns" in channel.fields.values() else 1)
-    return RowShape(channel.symbol, {"": prices}, {"": channel.times}, hour)
+    return RowShape(channel.symbol, {"": prices}, {"": channel.times}, _HOUR_MS)

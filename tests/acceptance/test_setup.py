@@ -184,6 +184,18 @@ def test_the_sandbox_prints_its_addresses_answers_and_ends_by_a_signal(
     assert "Traceback" not in stderr
 
 
+def test_no_key_that_is_streamed_to_the_sandbox_is_in_its_log(commands: Commands) -> None:
+    server = commands.start("-vv", "sandbox", "--port", "0", "--json", SANDBOX_KEY="key-of-mine")
+    assert server.stdout is not None
+    with connect(json.loads(server.stdout.readline())["stream_url"] + "/forex", proxy=None) as connection:
+        connection.recv(timeout=10)
+        connection.send('{"action":"auth","params":"key-of-mine"}')
+        assert "auth_success" in str(connection.recv(timeout=10))
+        server.send_signal(signal.SIGTERM)
+        stdout, stderr = server.communicate(timeout=10)
+    assert "key-of-mine" not in stdout + stderr
+
+
 @pytest.mark.parametrize("option", ["--port", "--ws-port"])
 def test_a_port_that_is_taken_is_told(commands: Commands, sandbox: Sandbox, option: str) -> None:
     done = commands("sandbox", "--port", "0", option, sandbox.url.rpartition(":")[2])

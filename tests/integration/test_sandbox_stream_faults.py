@@ -17,7 +17,7 @@ from assetbatch.sandbox.faults import KINDS, OTHER_TICKER, STREAM_KINDS
 from assetbatch.sandbox.server import Sandbox
 from assetbatch.sandbox.session import NO_REQUEST, NO_WEBSOCKET, TOO_MANY, WRONG_KEY
 from tests.conftest import wait_until
-from tests.streaming import Client, Clock, connected, streaming
+from tests.streaming import SECONDS, Client, Clock, connected, streaming
 
 HOUR_MS = 3_600_000
 
@@ -37,7 +37,9 @@ def lag_ms(clock: Clock, event: dict[str, Any]) -> float:
     return clock().timestamp() * 1000 - float(event["t"])
 
 
-def falls_silent(client: Client) -> None:
+def falls_silent(sandbox: Sandbox, client: Client) -> None:
+    (session,) = sandbox.stream.open()
+    wait_until(lambda: session.is_mute)
     wait_until(lambda: client.silent(0.8))
 
 
@@ -101,16 +103,17 @@ def test_a_connection_that_falls_silent_still_answers_pings_and_one_that_is_dead
         with streaming(sandbox, "C.EUR/USD", close_timeout=0.1) as client:
             client.event("C")
             sandbox.fail = [word]
-            falls_silent(client)
-            assert client.connection.ping().wait(0.5) is answers
+            falls_silent(sandbox, client)
+            assert client.connection.ping().wait(SECONDS if answers else 0.5) is answers
             sandbox.stream.drop()
+        wait_until(lambda: not sandbox.stream.open())
 
 
 def test_mute_now(sandbox: Sandbox) -> None:
     with streaming(sandbox, "C.EUR/USD") as client:
         client.event("C")
         assert sandbox.stream.mute("forex") == 1
-        falls_silent(client)
+        falls_silent(sandbox, client)
 
 
 def test_a_wrong_key(sandbox: Sandbox) -> None:
