@@ -16,47 +16,21 @@ import pytest
 import requests
 
 from assetbatch.boottime import boot_time
+from assetbatch.database import streams
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs import clock
 from assetbatch.provider.massive import websocket
-from assetbatch.stream import cluster, pacing, session, storing, streamer
+from assetbatch.stream import cluster, pacing, session, storing
 from assetbatch.stream import connection as connections
 from tests.conftest import API_KEY, wait_until
-from tests.stream_runs import FOREX, StreamWorld
+from tests.stream_runs import FOREX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from assetbatch.database.connection import Connection
-    from assetbatch.sandbox.server import Sandbox
+    from tests.stream_runs import StreamWorld
 
 TOLD = "assetbatch.stream"
-
-
-@pytest.fixture(autouse=True)
-def _scaled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no trouble take its whole time."""
-    for module, name, seconds in [
-        (session, "STEP_SECONDS", 1.0),
-        (session, "CONFIRM_SECONDS", 0.5),
-        (connections, "OPEN_SECONDS", 1.0),
-        (connections, "SILENT_SECONDS", 2.0),
-        (connections, "PING_SECONDS", 1.0),
-        (pacing, "FIRST_SECONDS", 0.1),
-        (pacing, "LONGEST_SECONDS", 0.5),
-        (pacing, "REST_SECONDS", 2.0),
-        (pacing, "REFUSED_SECONDS", 1.0),
-        (cluster, "TELL_SECONDS", 0.3),
-        (streamer, "LOOK_SECONDS", 0.5),
-    ]:
-        monkeypatch.setattr(module, name, seconds)
-
-
-@pytest.fixture
-def world(connection: Connection, database: str, sandbox: Sandbox, tmp_path: Path) -> StreamWorld:
-    sandbox.stream.rate = 5
-    return StreamWorld(connection, database, sandbox, tmp_path)
 
 
 def test_prices_come_and_what_is_there_is_told(world: StreamWorld) -> None:
@@ -73,6 +47,9 @@ def test_prices_come_and_what_is_there_is_told(world: StreamWorld) -> None:
     assert {one.close_code for one in world.sandbox.stream.sessions} == {1000}
     leases = world.connection.execute("select name from assetbatch.leases where name like 'stream%'").fetchall()
     assert leases == []
+    (crypto, forex) = world.connection.answer(streams.all_told(away_seconds=60))
+    assert (crypto.report.cluster, forex.report.cluster) == ("crypto", "forex")
+    assert not forex.report.is_alive
 
 
 @pytest.mark.parametrize(
@@ -140,6 +117,28 @@ def test_a_name_that_is_not_in_the_plan_is_told_by_name_and_the_others_stream(wo
         assert world.wait_for(state="live")["unconfirmed"] == ["CA.EUR/USD: not in the plan"]
         (told,) = world.wait_for("crypto", state="live")["unconfirmed"]
         assert told == "XA.BTC-USD: no answer: the vendor knows no such channel"
+
+
+def test_a_pair_that_is_confirmed_and_silent_is_told_and_left_to_calls_until_it_speaks(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "SILENT", timedelta(seconds=1))
+    monkeypatch.setattr(cluster, "REFRESH_SECONDS", 1.0)
+    monkeypatch.setattr(connections, "SILENT_SECONDS", 60.0)
+    world.sandbox.fail = ["ws-silent:C.EUR/USD"]
+    with world.streaming(world.settings()) as running:
+        world.wait_for(state="live", silent=["EURUSD"])
+        assert "EURUSD is confirmed, but silent" in caplog.text
+        wait_until(lambda: streamed(world) == {"BTCUSD"})
+        world.sandbox.fail = []
+        world.wait_for(silent=[])
+        wait_until(lambda: streamed(world) == {"BTCUSD", "EURUSD"})
+    assert running.error is None
+
+
+def streamed(world: StreamWorld) -> set[str]:
+    """What needs no call for its quote now."""
+    return {row["symbol"] for row in world.connection.execute("select symbol from assetbatch.streamed")}
 
 
 def test_a_wrong_key_ends_it_with_77_once_all_clusters_say_so(world: StreamWorld) -> None:
