@@ -22,6 +22,7 @@ from assetbatch.database.bars import state as bar_state
 from assetbatch.database.errors import words_of
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.database.savepoints import refuses
 from assetbatch.database.sqlstates import Meaning, meaning_of
 from assetbatch.errors import AssetbatchError, Interrupted, LeaseLostError
 from assetbatch.failures import CallError, FailureKind
@@ -128,6 +129,7 @@ class Streamer:
         self._calls = BackgroundCalls(run, api_key, connect)
         self._storage = Storage(run.connection)
         self._stored: set[str] = set()
+        self._standing_by: set[str] = set()
         self._announced_at = self._announcer_since = time.monotonic()
         self._listed_at = self._stood_by_at = self._partitions_at = -math.inf
         self._is_database_away = False
@@ -227,8 +229,14 @@ class Streamer:
             return
         self._stood_by_at = now
         for one in self._clusters:
-            if one.feed is None and one.names and one.lease.take():
+            if one.feed is not None or not one.names:
+                continue
+            if one.lease.take():
                 one.take_over(self._api_key, streams.frame_at(self._connection, one.name))
+                self._standing_by.discard(one.name)
+            elif one.name not in self._standing_by:
+                log.info("%s: another stream has it, and this one stands by", one.name)
+                self._standing_by.add(one.name)
 
     def _look_around(self) -> None:
         """Look from time to time whether there are other assets, and whether the bars have their next months."""
@@ -238,7 +246,12 @@ class Streamer:
         if self._with_bars and now - self._partitions_at >= PARTITIONS_SECONDS:
             self._partitions_at = now
             since = self._run.clock.now() - LONGEST_GAP
-            bar_state.keep_partitions(self._connection, since=since, kept_since=None)
+            try:
+                bar_state.keep_partitions(self._connection, since=since, kept_since=None)
+            except psycopg.Error as error:
+                if not refuses(error):
+                    raise
+                log.warning("the table of the bars does not get its next months: %s", words_of(error))
 
     def _list_assets(self) -> None:
         """Read which assets there are; where they have changed, connect anew."""

@@ -103,6 +103,28 @@ def test_a_server_that_is_away_for_a_while_is_waited_for_and_has_the_newest_pric
     assert "Traceback" not in stream.log
 
 
+def test_without_its_lease_no_connection_is_made_until_the_database_has_told_whose_turn_it_is(
+    commands: Commands, own: str, server: EmbeddedServer, sandbox: Sandbox
+) -> None:
+    with command(commands, scaled="stream.streamer.LEASE_SECONDS=2") as stream:
+        goes_on(own)
+        server.stop()
+        wait_until(lambda: "the database is away" in stream.log)
+        end = time.monotonic() + 2.5
+        wait_until(lambda: time.monotonic() > end)
+        sandbox.stream.drop()
+        wait_until(lambda: "the next attempt in" in stream.log)
+        # Longer than that attempt is waited for.
+        end = time.monotonic() + 1.5
+        wait_until(lambda: time.monotonic() > end)
+        assert len(sandbox.stream.sessions) == 1
+        server.start()
+        goes_on(own)
+        assert len(sandbox.stream.sessions) == 2
+        assert stream.end() < END_SECONDS
+    assert "Traceback" not in stream.log
+
+
 def test_a_server_that_is_killed_under_it_is_followed_by_another(
     commands: Commands, own: str, server: EmbeddedServer
 ) -> None:

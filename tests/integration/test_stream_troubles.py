@@ -24,6 +24,7 @@ from assetbatch.stream import cluster, pacing, session, storing
 from assetbatch.stream import connection as connections
 from tests.conftest import API_KEY, wait_until
 from tests.stream_runs import FOREX
+from tests.streaming import connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,24 +195,39 @@ def test_a_key_that_is_refused_on_one_cluster_after_another_was_mended_ends_noth
     assert running.error is None
 
 
-def test_who_is_evicted_rests_and_tells_it_once(world: StreamWorld, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_is_evicted_by_a_foreign_connection_rests_and_tells_it_once(
+    world: StreamWorld, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, TOLD)
     with world.streaming(world.settings()) as running:
         world.goes_on()
         (ours,) = world.sandbox.stream.open("forex")
-        foreign = world.sandbox.stream.expel(
-            "max_connections", "Maximum number of websocket connections exceeded.", "forex"
-        )
-        began = time.monotonic()
-        assert foreign == 1
-        world.wait_for(state="resting", words="Maximum number of websocket connections exceeded.")
-        world.goes_on("BTCUSD")
-        wait_until(lambda: world.sandbox.stream.open("forex"))
-        assert time.monotonic() - began >= pacing.REST_SECONDS
-        world.goes_on("EURUSD")
+        with connected(world.sandbox) as foreign:
+            foreign.authenticate(API_KEY)
+            began = time.monotonic()
+            world.wait_for(state="resting", words="Maximum number of websocket connections exceeded.")
+            assert ours.ended_by == "max_connections"
+            world.goes_on("BTCUSD")
+            wait_until(lambda: len(world.sandbox.stream.sessions) > 3)
+            assert time.monotonic() - began >= pacing.REST_SECONDS
+            world.goes_on("EURUSD")
     assert running.error is None
     assert caplog.text.count("max_connections") == 1
-    assert not ours.is_open
+    assert world.sandbox.stream.overlap_seconds("forex") < 1
+
+
+def test_a_server_that_is_not_there_is_tried_again_until_it_is(world: StreamWorld) -> None:
+    config = world.settings()
+    world.sandbox.stream.stop()
+    with world.streaming(config) as running:
+        world.wait_for(state="waiting", words="cannot be reached")
+        world.sandbox.stream.start()
+        world.goes_on()
+        world.sandbox.stream.stop()
+        world.wait_for(state="waiting", words="Connection refused")
+        world.sandbox.stream.start()
+        world.goes_on()
+    assert running.error is None
 
 
 def test_two_hundred_drops_in_a_row_make_no_hot_loop_and_leave_no_gap(
@@ -432,6 +448,29 @@ def test_it_ends_at_once_while_it_connects_to_who_says_nothing(
             began = time.monotonic()
             running.end()
             assert time.monotonic() - began < 2
+    assert running.error is None
+
+
+def test_it_ends_at_once_while_a_name_is_looked_up_for_ever(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks_up, ends = threading.Event(), threading.Event()
+
+    def look_up(*_: object, **__: object) -> list[object]:
+        looks_up.set()
+        ends.wait(30)
+        raise OSError("no such name")
+
+    with world.streaming(world.settings()) as running:
+        world.goes_on()
+        world.wait_for(state="live")
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        world.sandbox.stream.drop()
+        assert looks_up.wait(10)
+        began = time.monotonic()
+        running.end()
+        assert time.monotonic() - began < 2
+        ends.set()
     assert running.error is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -163,6 +164,20 @@ def test_deep_nesting_does_no_harm_at_whatever_depth() -> None:
             forex(f'{{"ev":"ZZ","x":{nested}}}', GOOD)
             forex(f'{{"ev":"C","p":{nested},"b":1,"t":{MS}}}')
             forex(f'{{"ev":"status","status":{nested},"message":{nested}}}')
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_frame_of_more_values_than_any_has_is_one_event_and_no_memory(*, as_bytes: bool) -> None:
+    frame = "[" + "0," * 8_000_000 + "0]"
+    tracemalloc.start()
+    try:
+        found = read(FOREX, frame.encode() if as_bytes else frame, NOW)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (found.dropped, found.quotes) == (1, [])
+    assert peak < 40 * 2**20
 
 
 def test_what_is_told_of_an_odd_event_is_short_and_one_line() -> None:

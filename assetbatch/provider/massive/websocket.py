@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from assetbatch.model import Bar
 
 HOST = "wss://socket.massive.com"
+# In all of a frame, at any depth: all pairs of a cluster may come in one.
+MOST_VALUES = 1_000_000
 CONFIRMED = "subscribed to: "
 # Both kinds of refusal have the same status, and differ in their words.
 NO_SUCH_KEY = "authentication failed"
@@ -120,11 +122,9 @@ def read(cluster: Cluster, frame: str | bytes, now: datetime) -> Frame:
     """Read a frame. What is no frame at all is one event that is dropped."""
     found = Frame()
     try:
-        events: Any = json.loads(
-            frame, parse_float=decimal_of, parse_int=decimal_of, parse_constant=lambda _: NO_NUMBER
-        )
+        events: Any = _parsed(frame)
     except (ValueError, RecursionError):
-        events = ["what came is no JSON"]
+        events = ["what came is no JSON, or more than any frame has"]
     quotes, minutes = cluster.quotes, cluster.minutes
     for event in events if isinstance(events, list) else [events]:
         try:
@@ -141,6 +141,15 @@ def read(cluster: Cluster, frame: str | bytes, now: datetime) -> Frame:
             found.dropped += 1
             found.oddest = str(error)
     return found
+
+
+def _parsed(frame: str | bytes) -> Any:
+    # Each value has one of these before it, and becomes many times its size.
+    if len(frame) > MOST_VALUES:
+        characters = frame if isinstance(frame, str) else frame.decode()
+        if sum(characters.count(mark) for mark in ",[{") > MOST_VALUES:
+            raise ValueError
+    return json.loads(frame, parse_float=decimal_of, parse_int=decimal_of, parse_constant=lambda _: NO_NUMBER)
 
 
 def _name(event: Mapping[str, Any], key: str) -> str:
