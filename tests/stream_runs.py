@@ -123,7 +123,7 @@ class StreamWorld(World):
                         Start(config, connection, "test", stop, self.market()),
                         urls=addresses(config),
                         max_seconds=max_seconds,
-                        connect=lambda: open_database(conninfo),
+                        connect=lambda: open_database(self.database),
                         progress=lambda reports: running.reports.update({one.cluster: one for one in reports}),
                     )
             except BaseException as error:  # noqa: BLE001 - the test looks at it

@@ -156,6 +156,7 @@ class BackgroundCalls:
                 self.refusal = error
             self._pairs_asked.update(dict.fromkeys(tickers, time.monotonic() + AGAIN_SECONDS))
             raise
+        self.refusal = None
         lacking = tickers - found
         if news := sorted(lacking - self.pairless):
             log.warning("not streamed, since the vendor's reference list has no such pairs: %s", ", ".join(news))

@@ -50,6 +50,8 @@ JOB = "stream"
 # Who was killed keeps the next one waiting for so long.
 LEASE_SECONDS = 15.0
 STANDBY_SECONDS = 1.0
+# How often leases are looked after at least, should prices be stored less often.
+KEEP_SECONDS = 3.0
 # How often to look whether there are other assets now.
 LOOK_SECONDS = 60.0
 # A database that is away is tried once, again and again: in between, the service manager hears that we are there, and
@@ -146,16 +148,18 @@ class Streamer:
         self._list_assets()
         self._connection.be_patient(PATIENCE_SECONDS)
         notify.tell("READY=1")
-        flushed_at = progressed_at = time.monotonic()
+        flushed_at = kept_at = progressed_at = time.monotonic()
         try:
             while not stop.is_set() and (now := time.monotonic()) < end:
                 notify.tell("WATCHDOG=1")
                 with self._outages():
                     self._stand_by()
                     self._look_around()
-                    if now - flushed_at >= every:
+                    if is_due := now - flushed_at >= every:
                         flushed_at = now
-                        self._flush()
+                    if is_due or now - kept_at >= KEEP_SECONDS:
+                        kept_at = now
+                        self._flush(stores=is_due)
                         self._go_on()
                 self._require_key()
                 self._require_threads()
@@ -309,13 +313,13 @@ class Streamer:
 
     # --- storing
 
-    def _flush(self) -> None:
-        """Store what has come, and tell how the clusters are doing, in one transaction."""
+    def _flush(self, *, stores: bool = True) -> None:
+        """Store what has come, tell how the clusters are doing, and keep their leases, in one transaction."""
         self._require_leases()
         now, ours = self._run.clock.now(), self._ours
         tellings = [(one, told) for one in ours if (told := one.telling(self._run.id)) is not None]
         renewing = {one: query for one in ours if (query := one.lease.renewing(lasting=LEASE_SECONDS / 2))}
-        taken = {one: one.book.drain(now) for one in ours}
+        taken = {one: one.book.drain(now) for one in ours} if stores else {}
         together = Taken()
         for part in taken.values():
             together.quotes |= part.quotes

@@ -20,11 +20,13 @@ from assetbatch.database import streams
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs import clock
 from assetbatch.provider.massive import websocket
-from assetbatch.stream import cluster, pacing, session, storing
+from assetbatch.stream import cluster, pacing, session, storing, streamer
 from assetbatch.stream import connection as connections
 from tests.conftest import API_KEY, wait_until
-from tests.stream_runs import FOREX
+from tests.relay import Relay
+from tests.stream_runs import FOREX, last_price
 from tests.streaming import connected
+from tests.world import add_assets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -327,6 +329,49 @@ def test_a_frozen_database_row_or_one_that_is_refused_keeps_no_other_price(
         world.goes_on("EURUSD")
     assert running.error is None
     assert caplog.text.count("EURUSD is not stored") == 1
+
+
+def test_a_flush_takes_few_round_trips_however_many_assets_there_are(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickers = [f"X:T{number}USD" for number in range(100)]
+    add_assets(world.connection, *tickers)
+    world.connection.execute(
+        "insert into assetbatch.pairs select t, substr(t, 3, length(t) - 5), 'USD' from unnest(%s::text[]) t", [tickers]
+    )
+    flush, counts = streamer.Streamer._flush, list[int]()
+
+    def counting(self: streamer.Streamer, *, stores: bool = True) -> None:
+        before = relay.round_trips
+        flush(self, stores=stores)
+        counts.append(relay.round_trips - before)
+
+    monkeypatch.setattr(streamer.Streamer, "_flush", counting)
+    urls = ", ".join(f"{one}: '{world.sandbox.stream.url}/{one}'" for one in ("forex", "crypto"))
+    config = world.settings(stream=f"{{flush_seconds: 1, urls: {{{urls}}}}}")
+    with Relay(world.database) as relay, world.streaming(config, database=relay.conninfo) as running:
+        world.wait_for("crypto", state="live")
+        wait_until(lambda: len(world.connection.execute("select from assetbatch.sync_state").fetchall()) == 102)
+        counts.clear()
+        since = world.told("crypto")["events"]
+        wait_until(lambda: len(counts) > 5 and world.told("crypto")["events"] > since, seconds=30)
+    assert running.error is None
+    assert max(counts) <= 6, counts
+
+
+def test_a_lease_is_kept_however_seldom_prices_are_stored(world: StreamWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamer, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(streamer, "KEEP_SECONDS", 0.5)
+    urls = f"{{crypto: '{world.sandbox.stream.url}/crypto'}}"
+    held = "select count(*) as n from assetbatch.leases where name like 'stream %' and held_until > clock_timestamp()"
+    with world.streaming(world.settings(stream=f"{{flush_seconds: 60, clusters: [crypto], urls: {urls}}}")) as running:
+        world.wait_for("crypto", state="live")
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            assert world.connection.execute(held).fetchone() == {"n": 1}
+    # At its end it stores what has come.
+    assert last_price(world.connection, "BTCUSD") is not None
+    assert running.error is None
 
 
 REFUSING = {
