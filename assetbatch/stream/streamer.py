@@ -134,7 +134,7 @@ class Streamer:
         self._standing_by: set[str] = set()
         self._announced_at = self._announcer_since = time.monotonic()
         self._listed_at = self._stood_by_at = self._partitions_at = -math.inf
-        self._is_database_away = False
+        self._is_database_away = self._is_idle = False
 
     @property
     def _ours(self) -> list[ClusterStream]:
@@ -169,6 +169,7 @@ class Streamer:
                 stop.wait(max(0.0, min(flushed_at + every, now + STANDBY_SECONDS, end) - time.monotonic()))
         except Interrupted:
             # By force, wherever it was: the database may not answer any more.
+            notify.tell("STOPPING=1")
             self._connection.be_patient(0)
             self._disconnect(self._ours)
             raise
@@ -262,6 +263,10 @@ class Streamer:
         self._listed_at = time.monotonic()
         self._calls.has_asked_pairs.clear()
         listed = self._connection.answer(streams.assets([one.cluster.asset_type for one in self._clusters]))
+        if not listed and not self._is_idle:
+            names = " or ".join(one.name for one in self._clusters)
+            log.warning("there is nothing to stream: no asset of %s is enabled", names)
+        self._is_idle = not listed
         self._calls.name_pairs([one.asset for one in listed if CLUSTERS[one.asset.asset_type].lacks_pair(one.pair)])
         for one in self._clusters:
             changes = one.take_list(listed, self._calls.pairless)
@@ -370,6 +375,7 @@ class Streamer:
 
     def _close(self) -> None:
         """Close all connections, store what is left, and give the leases up."""
+        notify.tell("STOPPING=1")
         self._disconnect(self._ours)
         with suppress(psycopg.Error, AssetbatchError):
             self._flush()

@@ -30,6 +30,7 @@ from tests.world import add_assets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.stream_runs import StreamWorld
 
@@ -472,6 +473,38 @@ def test_an_error_of_a_call_beside_it_ends_neither_lease_nor_run(
         ]
         held = world.connection.execute("select name from assetbatch.leases where name like 'stream %'").fetchall()
         assert len(held) == 2
+    assert running.error is None
+
+
+def test_what_has_no_assets_says_so_once_and_waits_for_some(
+    world: StreamWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    with world.streaming(world.settings("priority_assets: []")) as running:
+        wait_until(lambda: "there is nothing to stream" in caplog.text)
+        add_assets(world.connection, "C:EURUSD")
+        world.goes_on("EURUSD")
+        world.connection.execute("delete from assetbatch.assets")
+        wait_until(lambda: not world.sandbox.stream.open())
+        world.wait_for(state="ended")
+        wait_until(lambda: caplog.text.count("there is nothing to stream") == 2)
+    assert running.error is None
+
+
+def test_the_service_manager_hears_when_it_is_ready_alive_and_stopping(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch, short_folder: Path
+) -> None:
+    address = str(short_folder / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(address)
+        channel.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        with world.streaming(world.settings()) as running:
+            assert channel.recv(100) == b"READY=1"
+            assert channel.recv(100) == b"WATCHDOG=1"
+            running.stop.requested.set()
+            while (word := channel.recv(100)) == b"WATCHDOG=1":
+                pass
+            assert word == b"STOPPING=1"
     assert running.error is None
 
 
