@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import API_KEY, wait_until
+from tests.relay import Relay, Where
 from tests.stream_runs import CRYPTO, Process, command, told, wait_for_price
 
 if TYPE_CHECKING:
@@ -149,6 +151,35 @@ def test_one_that_was_frozen_gives_way_and_stores_nothing_older(
     moments = [row["payload"]["timestamp"] for row in payloads]
     assert moments == sorted(moments)
     assert traces(first, second) == []
+
+
+def test_one_that_is_cut_off_from_the_database_makes_no_war_for_the_place(
+    commands: Commands, connection: Connection, database: str, sandbox: Sandbox
+) -> None:
+    cut_off = threading.Event()
+    scaled = "stream.streamer.LEASE_SECONDS=3 stream.pacing.REST_SECONDS=0.5"
+    with (
+        Relay(database, lambda _number, _request: Where.BEFORE if cut_off.is_set() else None) as relay,
+        command(commands, host="host-a", scaled=scaled, DATABASE_URL=relay.conninfo) as first,
+    ):
+        goes_on(connection)
+        with command(commands, host="host-b", scaled=scaled):
+            wait_until(lambda: len(running(connection)) == 2, seconds=30)
+            cut_off.set()
+            wait_until(lambda: host_of(connection, told(connection)["run_id"]) == "host-b", seconds=30)
+            goes_on(connection)
+            wait_until(lambda: "max_connections" in first.log)
+            # Its rest is over soon, and its lease all along.
+            end = time.monotonic() + 3
+            wait_until(lambda: time.monotonic() > end)
+            assert len(sandbox.stream.sessions) == 2
+            cut_off.clear()
+            wait_until(lambda: "stood still for too long" in first.log)
+            goes_on(connection)
+            assert len(sandbox.stream.sessions) == 2
+            assert first.end() < 2.5
+    assert sandbox.stream.overlap_seconds("crypto") < 1
+    assert traces(first) == []
 
 
 def test_the_key_is_nowhere(commands: Commands, connection: Connection, sandbox: Sandbox) -> None:
