@@ -11,13 +11,12 @@ import math
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from assetbatch.boottime import boot_time
-from assetbatch.database import catalogue, streams
+from assetbatch.database import catalogue, runs, streams
 from assetbatch.database.bars import state as bar_state
 from assetbatch.database.errors import words_of
 from assetbatch.database.leases import Lease
@@ -61,10 +60,10 @@ PATIENCE_SECONDS = 0.1
 ANNOUNCE_SECONDS = 5.0
 # A carrier of events that was too slow is tried again after so long.
 ANNOUNCER_SECONDS = 60.0
-# How often to see to it that the table of the bars has its next months.
-PARTITIONS_SECONDS = 86_400.0
+DAY_SECONDS = 86_400.0
 LAST_CALLS_SECONDS = 0.3
-FOR_EVER = timedelta(days=3650)
+# For how long one without an end counts as under way, should it be killed.
+ENDLESS_SECONDS = 2 * DAY_SECONDS
 
 
 def stream(
@@ -93,7 +92,7 @@ def stream(
         # A simulated time is not the database's.
         return Streamer(run, api_key, urls, connect, progress, follows_database=start.started_at is None).run(end)
 
-    seconds = FOR_EVER.total_seconds() if max_seconds is None else max_seconds
+    seconds = ENDLESS_SECONDS if max_seconds is None else max_seconds
     return perform(JOB, start, work, max_seconds=seconds, needs=[is_as_configured])
 
 
@@ -133,8 +132,8 @@ class Streamer:
         self._stored: set[str] = set()
         self._standing_by: set[str] = set()
         self._announced_at = self._announcer_since = time.monotonic()
-        self._listed_at = self._stood_by_at = self._partitions_at = -math.inf
-        self._is_database_away = self._is_idle = False
+        self._listed_at = self._stood_by_at = self._day_began_at = -math.inf
+        self._is_database_away = self._is_idle = self._is_endless = False
 
     @property
     def _ours(self) -> list[ClusterStream]:
@@ -144,6 +143,7 @@ class Streamer:
     def run(self, end: float) -> RunResult:
         """Stream until the monotonic time `end`, or until the run is asked to end."""
         stop, every = self._run.stop.requested, self._run.config.settings.stream.flush_seconds
+        self._is_endless = math.isinf(end)
         self._calls.start()
         self._list_assets()
         self._connection.be_patient(PATIENCE_SECONDS)
@@ -244,19 +244,25 @@ class Streamer:
                 self._standing_by.add(one.name)
 
     def _look_around(self) -> None:
-        """Look from time to time whether there are other assets, and whether the bars have their next months."""
+        """Look from time to time whether there are other assets, and once a day after what must not run out."""
         now = time.monotonic()
         if now - self._listed_at >= LOOK_SECONDS or self._calls.has_asked_pairs.is_set():
             self._list_assets()
-        if self._with_bars and now - self._partitions_at >= PARTITIONS_SECONDS:
-            self._partitions_at = now
+        if now - self._day_began_at >= DAY_SECONDS:
+            self._day_began_at = now
+            if self._is_endless:
+                self._connection.answer(runs.go_on(self._run.id, seconds=ENDLESS_SECONDS))
+            if self._with_bars:
+                self._keep_partitions()
+
+    def _keep_partitions(self) -> None:
+        try:
             since = self._run.clock.now() - LONGEST_GAP
-            try:
-                bar_state.keep_partitions(self._connection, since=since, kept_since=None)
-            except psycopg.Error as error:
-                if not refuses(error):
-                    raise
-                log.warning("the table of the bars does not get its next months: %s", words_of(error))
+            bar_state.keep_partitions(self._connection, since=since, kept_since=None)
+        except psycopg.Error as error:
+            if not refuses(error):
+                raise
+            log.warning("the table of the bars does not get its next months: %s", words_of(error))
 
     def _list_assets(self) -> None:
         """Read which assets there are; where they have changed, connect anew."""
