@@ -142,42 +142,46 @@ class Streamer:
 
     def run(self, end: float) -> RunResult:
         """Stream until the monotonic time `end`, or until the run is asked to end."""
-        stop, every = self._run.stop.requested, self._run.config.settings.stream.flush_seconds
         self._is_endless = math.isinf(end)
         self._calls.start()
         self._list_assets()
         self._connection.be_patient(PATIENCE_SECONDS)
         notify.tell("READY=1")
-        flushed_at = kept_at = progressed_at = time.monotonic()
         try:
-            while not stop.is_set() and (now := time.monotonic()) < end:
-                notify.tell("WATCHDOG=1")
-                with self._outages():
-                    self._stand_by()
-                    self._look_around()
-                    if is_due := now - flushed_at >= every:
-                        flushed_at = now
-                    if is_due or now - kept_at >= KEEP_SECONDS:
-                        kept_at = now
-                        self._flush(stores=is_due)
-                        self._go_on()
-                self._require_key()
-                self._require_threads()
-                if now - progressed_at >= 1:
-                    progressed_at = now
-                    self._progress([one.report for one in self._ours if one.report is not None])
-                stop.wait(max(0.0, min(flushed_at + every, now + STANDBY_SECONDS, end) - time.monotonic()))
+            try:
+                self._stream(end)
+            except Exception:
+                self._close()
+                raise
+            self._close()
         except Interrupted:
             # By force, wherever it was: the database may not answer any more.
             notify.tell("STOPPING=1")
             self._connection.be_patient(0)
             self._disconnect(self._ours)
             raise
-        except BaseException:
-            self._close()
-            raise
-        self._close()
         return self._result()
+
+    def _stream(self, end: float) -> None:
+        stop, every = self._run.stop.requested, self._run.config.settings.stream.flush_seconds
+        flushed_at = kept_at = progressed_at = time.monotonic()
+        while not stop.is_set() and (now := time.monotonic()) < end:
+            notify.tell("WATCHDOG=1")
+            with self._outages():
+                self._stand_by()
+                self._look_around()
+                if is_due := now - flushed_at >= every:
+                    flushed_at = now
+                if is_due or now - kept_at >= KEEP_SECONDS:
+                    kept_at = now
+                    self._flush(stores=is_due)
+                    self._go_on()
+            self._require_key()
+            self._require_threads()
+            if now - progressed_at >= 1:
+                progressed_at = now
+                self._progress([one.report for one in self._ours if one.report is not None])
+            stop.wait(max(0.0, min(flushed_at + every, now + STANDBY_SECONDS, end) - time.monotonic()))
 
     def _result(self) -> RunResult:
         run, calls = self._run, self._calls.cost

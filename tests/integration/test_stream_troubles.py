@@ -248,9 +248,7 @@ def test_two_hundred_drops_in_a_row_make_no_hot_loop_and_leave_no_gap(
         world.wait_for(state="live")
         began, first = time.monotonic(), len(sessions)
         for _ in range(200):
-            wait_until(lambda: world.sandbox.stream.open("forex"))
-            world.sandbox.stream.drop("forex")
-            wait_until(lambda: not world.sandbox.stream.open("forex"))
+            drop_one(world)
             # Twenty minutes of market time pass in all.
             world.market.forward(seconds=6)
         took = time.monotonic() - began
@@ -268,6 +266,13 @@ def test_two_hundred_drops_in_a_row_make_no_hot_loop_and_leave_no_gap(
         assert len(final) >= len(wanted) - 1
         assert {at: final[at] for at in wanted if at in final} == {at: wanted[at] for at in wanted if at in final}
     assert running.error is None
+
+
+def drop_one(world: StreamWorld) -> None:
+    """Wait for a connection, drop it, and wait until it is gone, whether or not there is another one by then."""
+    found = wait_until(lambda: world.sandbox.stream.open("forex"))[0]
+    world.sandbox.stream.drop("forex")
+    wait_until(lambda: not found.is_open)
 
 
 def bars_by_call(world: StreamWorld, ticker: str, since: datetime, until: datetime) -> dict[datetime, list[Decimal]]:
