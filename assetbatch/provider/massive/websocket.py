@@ -107,6 +107,14 @@ CLUSTERS: Mapping[AssetType, Cluster] = {
 }
 
 
+def _no_number(_constant: str) -> Decimal:
+    return NO_NUMBER
+
+
+# One for all: with frames of one event it would take longer to make it than to read them.
+_DECODER = json.JSONDecoder(parse_float=decimal_of, parse_int=decimal_of, parse_constant=_no_number)
+
+
 def authentication(key: str) -> str:
     """Return the frame that tells who we are. It is never to be written down."""
     return json.dumps({"action": "auth", "params": key})
@@ -121,9 +129,7 @@ def read(cluster: Cluster, frame: str | bytes, now: datetime) -> Frame:
     """Read a frame. What is no frame at all is one event that is dropped."""
     found = Frame()
     try:
-        events: Any = json.loads(
-            frame, parse_float=decimal_of, parse_int=decimal_of, parse_constant=lambda _: NO_NUMBER
-        )
+        events: Any = _DECODER.decode(frame if isinstance(frame, str) else frame.decode())
     except (ValueError, RecursionError):
         events = ["what came is no JSON"]
     quotes, minutes = cluster.quotes, cluster.minutes
@@ -144,10 +150,6 @@ def read(cluster: Cluster, frame: str | bytes, now: datetime) -> Frame:
     return found
 
 
-def _no_number(_constant: str) -> Decimal:
-    return NO_NUMBER
-
-
 def _name(event: Mapping[str, Any], key: str) -> str:
     name = event.get(key)
     if not isinstance(name, str):
@@ -159,13 +161,9 @@ def _quote(fields: QuoteFields, event: Mapping[str, Any], now: datetime) -> tupl
     price = number(event, fields.price)
     if price is None:
         raise InvalidRowError(f"no price (zero or absent): {text(event)}")
-    quote = Quote(
-        last_price=price,
-        timestamp=time_of(event.get(fields.time), now),
-        bid=number(event, fields.bid) if fields.bid else None,
-        ask=number(event, fields.ask) if fields.ask else None,
-        has_daily=False,
-    )
+    bid = price if fields.bid == fields.price else number(event, fields.bid) if fields.bid else None
+    ask = number(event, fields.ask) if fields.ask else None
+    quote = Quote(price, time_of(event.get(fields.time), now), bid, ask, has_daily=False)
     return _name(event, fields.name), quote
 
 
