@@ -269,10 +269,8 @@ class Streamer:
             Brought(symbol, quote, known=symbol in known or symbol in self._run.stored.updated)
             for symbol, quote in sorted(quotes.items())
         ]
-        writing = [
-            pages.upserting(symbol, series, has_finality=self._has_finality, now=now)
-            for (symbol, _), series in sorted(bars.items(), key=lambda item: item[0])
-        ]
+        open_bars = [(symbol, bars[symbol, begins]) for symbol, begins in sorted(bars)]
+        writing = [pages.upserting(open_bars, has_finality=self._has_finality, now=now)] if open_bars else []
         try:
             stored = self._write(brought, [*writing, *beside], now)
         except psycopg.Error as error:

@@ -18,7 +18,7 @@ from assetbatch.model import Bar
 from assetbatch.planner import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from assetbatch.bar_series import BarSeries
@@ -38,11 +38,10 @@ insert into market_data.ohlcv_5m as b
 select s.id, v.ts, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trades,
        v.ts + interval '5 minutes' <= %(final_until)s, %(fetched_at)s
 from unnest(
-  %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[], %(close)s::numeric[],
-  %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
-) as v (ts, open, high, low, close, volume, vwap, trades)
-cross join trading.symbols s
-where s.symbol = %(symbol)s
+  %(symbols)b::text[], %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[],
+  %(close)s::numeric[], %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
+) as v (symbol, ts, open, high, low, close, volume, vwap, trades)
+join trading.symbols s using (symbol)
 """
 
 # An older fetch never overwrites a newer one, an open bar never a final one, and what does not change is not written. A
@@ -66,11 +65,10 @@ INSERT_BARE = """
 insert into market_data.ohlcv_5m as b (symbol_id, ts, open, high, low, close, volume, vwap, trades)
 select s.id, v.ts, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trades
 from unnest(
-  %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[], %(close)s::numeric[],
-  %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
-) as v (ts, open, high, low, close, volume, vwap, trades)
-cross join trading.symbols s
-where s.symbol = %(symbol)s
+  %(symbols)b::text[], %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[],
+  %(close)s::numeric[], %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
+) as v (symbol, ts, open, high, low, close, volume, vwap, trades)
+join trading.symbols s using (symbol)
 """
 
 UPSERT_BARE = (
@@ -150,12 +148,12 @@ def write(
     is_empty = not carefully and (row is None or not row["has_bars"])
     insert, upsert = (INSERT, UPSERT) if has_finality else (INSERT_BARE, UPSERT_BARE)
     statement = insert if is_empty else upsert
-    given = {"symbol": asset.symbol, "final_until": final_until, "asked_at": asked_at, "fetched_at": fetched_at}
+    given = {"final_until": final_until, "asked_at": asked_at, "fetched_at": fetched_at}
 
     def put(part: BarSeries) -> int:
         if row is None:
             connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
-        written = connection.execute(statement, _columns(part) | given).rowcount
+        written = connection.execute(statement, _columns([(asset.symbol, part)]) | given).rowcount
         if written < len(part) and _count(connection, asset, part) < len(part):
             raise psycopg.errors.RaiseException("a trigger, a rule or row-level security keeps it out of the table")
         return written
@@ -184,10 +182,10 @@ def write(
     )
 
 
-def upserting(symbol: str, page: BarSeries, *, has_finality: bool, now: datetime) -> Query[int]:
-    """Write bars that are still open, in the caller's transaction; none takes the place of a final one."""
-    given = {"symbol": symbol, "final_until": EPOCH, "asked_at": now, "fetched_at": now}
-    return command(UPSERT if has_finality else UPSERT_BARE, _columns(page) | given)
+def upserting(series: Sequence[tuple[str, BarSeries]], *, has_finality: bool, now: datetime) -> Query[int]:
+    """Write bars that are still open, of each symbol, in the caller's transaction; none takes a final one's place."""
+    given = {"final_until": EPOCH, "asked_at": now, "fetched_at": now}
+    return command(UPSERT if has_finality else UPSERT_BARE, _columns(series) | given)
 
 
 def _count(connection: Connection, asset: Asset, page: BarSeries) -> int:
@@ -196,10 +194,12 @@ def _count(connection: Connection, asset: Asset, page: BarSeries) -> int:
     return 0 if row is None else int(row["count"])
 
 
-def _columns(page: BarSeries) -> dict[str, Any]:
+def _columns(series: Sequence[tuple[str, BarSeries]]) -> dict[str, Any]:
     """Return the arrays of the columns, whose numbers the server alone reads."""
-    texts = {name: f"{{{column}}}" for name, column in zip(NUMBERS, page.digits, strict=True)}
-    return {"ts": list(page.times), **texts}
+    columns = zip(*(page.digits for _, page in series), strict=True)
+    texts = {name: f"{{{','.join(column)}}}" for name, column in zip(NUMBERS, columns, strict=True)}
+    symbols = [symbol for symbol, page in series for _ in page.times]
+    return {"symbols": symbols, "ts": [ts for _, page in series for ts in page.times], **texts}
 
 
 def read(connection: Connection, symbol: str, span: Span) -> dict[datetime, tuple[Bar, bool]]:
