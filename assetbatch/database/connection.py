@@ -111,6 +111,10 @@ LOCK_ATTEMPT = "select pg_catalog.pg_advisory_xact_lock(%(attempt)s::bigint)"
 LIMIT_TRANSACTION = "select pg_catalog.set_config(%(name)s, %(value)s, true)"
 
 
+# A price's digits survive only as Decimal. One for all: to make it takes longer than to read a price.
+_DECODER = json.JSONDecoder(parse_float=Decimal)
+
+
 class _TimeLoader(Loader):
     """Reads a time as SETTINGS makes the server write it; psycopg's own goes by what a pool last told of DateStyle."""
 
@@ -451,9 +455,12 @@ def _open(conninfo: str, application_name: str) -> Plain:
     connection.adapters.register_loader("date", _DateLoader)
     if log.isEnabledFor(logging.DEBUG):
         connection.cursor_factory = LoggingCursor
-    # A price's digits survive only as Decimal.
-    set_json_loads(partial(json.loads, parse_float=Decimal), connection)
+    set_json_loads(_json_of, connection)
     return connection
+
+
+def _json_of(data: str | bytes) -> Any:
+    return _DECODER.decode(data if isinstance(data, str) else data.decode())
 
 
 def _pass_on(notice: psycopg.errors.Diagnostic) -> None:
