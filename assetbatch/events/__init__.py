@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
+# More than a stream of all pairs of a market changes between two announcements.
+BATCH = 5000
 DELIVERY_SECONDS = 2.0
 # With less time than this no batch is begun: its answer would come too late, and it would be sent twice.
 SHORTEST_SECONDS = 0.2
@@ -217,12 +218,11 @@ def _publish(
                 refusal = refused or refusal
             if len(events) < BATCH:
                 break
-            # Before they are read: with the lease lost in between, another one may have published some of them.
-            lease.keep(lasting=LEASE_SECONDS * 0.9)
             # What was refused does not keep those behind it.
             after_id = events[-1].id if refusal else 0
             waiting = outbox.pending(limit=BATCH, max_age_minutes=max_age_minutes, after_id=after_id)
-            connection.ask(*([marking] if marking else []), waiting)
+            # Before they are read: with the lease lost in between, another one may have published some of them.
+            lease.keep(*([marking] if marking else []), waiting, lasting=LEASE_SECONDS * 0.9)
             events, marking = waiting.answer, None
     except LeaseLostError:
         log.info("another run publishes now")
