@@ -41,6 +41,8 @@ PING_SECONDS = 20.0
 CLOSE_SECONDS = 0.5
 # Data that is pushed may come in one frame with all that is subscribed to.
 MOST_BYTES = 16 * 2**20
+# Frames of one event each come by thousands a second: the fewer wait, the more often two threads take turns.
+MOST_FRAMES = 128
 SILENT_SECONDS = 30.0
 # How often to look whether the connection is to end.
 TICK_SECONDS = 0.2
@@ -141,6 +143,7 @@ class Feed:
                 ping_timeout=PING_SECONDS,
                 close_timeout=CLOSE_SECONDS,
                 max_size=MOST_BYTES,
+                max_queue=MOST_FRAMES,
                 compression=None,
                 user_agent_header=f"assetbatch/{__version__}",
                 logger=_quiet,
