@@ -57,7 +57,8 @@ class Quote(Struct, frozen=True):
 
     `last_price` is the last trade's price, or for forex the bid: forex has no trades, and the vendor computes its own
     bars and changes from the bid. `timestamp` is the vendor's time of that trade or quote. Numbers are the vendor's
-    digits; what it did not send, or sent as zero, is None.
+    digits; what it did not send, or sent as zero, is None. `has_daily`: it came with the figures of its day, as that of
+    a call does; that of a stream has none.
     """
 
     last_price: Decimal
@@ -68,6 +69,7 @@ class Quote(Struct, frozen=True):
     daily_high: Decimal | None = None
     daily_low: Decimal | None = None
     daily_close: Decimal | None = None
+    has_daily: bool = True
 
 
 class Span(Struct, frozen=True):
@@ -216,6 +218,19 @@ class ChangedBar(Struct, frozen=True):
     new: Bar
 
 
+class Streamed(Struct, frozen=True):
+    """What one run streamed of a cluster: `assets` at a time at most, none where another stream had it all along.
+
+    `events` are quotes and minutes, `dropped` what was no price or not asked for; `connects` counts attempts, too.
+    """
+
+    cluster: str
+    assets: int = 0
+    events: int = 0
+    dropped: int = 0
+    connects: int = 0
+
+
 class RunResult(Struct, frozen=True):
     """What a run did, and what the operator should hear beside it (`warnings`).
 
@@ -223,6 +238,7 @@ class RunResult(Struct, frozen=True):
     tried and back on the queue; `dead`: became dead letters; `remaining`: items that wait in the queue now. `ended_by`
     is what ended the run before its work was done. With end-of-day prices a call serves `others_updated` assets too,
     and newer figures can exist at `newer_at`. A backfill foresees its calls; one that asks again finds `changed` bars.
+    A stream has `streamed` clusters.
     """
 
     job: str
@@ -246,6 +262,7 @@ class RunResult(Struct, frozen=True):
     calls_foreseen: int | None = None
     changed: tuple[ChangedBar, ...] = ()
     ended_by: Trouble | None = None
+    streamed: tuple[Streamed, ...] = ()
     api_calls_used: int = 0
     rate_limit_waits: int = 0
     waited_seconds: float = 0.0

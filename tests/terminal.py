@@ -48,16 +48,24 @@ def terminal() -> Iterator[Terminal]:
 
 
 def run_at_terminal(
-    command: Sequence[str], *, environment: Mapping[str, str], folder: Path | None = None
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path | None = None,
+    columns: int = 100,
+    is_whole: bool = False,
 ) -> tuple[subprocess.CompletedProcess[str], str]:
-    """Run a command whose stderr is a terminal; give its exit code and stdout, and what somebody got to see."""
+    """Run a command; give its exit code and stdout, and what somebody at the terminal got to see.
+
+    `is_whole`: stdout goes to the terminal, too.
+    """
     with terminal() as shown:
         done = subprocess.run(
             command,
             cwd=folder,
-            env={**environment, "TERM": "xterm", "COLUMNS": "100"},
+            env={**environment, "TERM": "xterm", "COLUMNS": str(columns)},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=shown.theirs if is_whole else subprocess.PIPE,
             stderr=shown.theirs,
             text=True,
             timeout=60,

@@ -36,17 +36,21 @@ def run(
     config: Config,
     work: Callable[[Start, ProgressBar | None], RunResult],
     *,
-    max_seconds: float,
+    max_seconds: float | None,
     needs_key: bool = False,
+    ended_by_signal: bool = False,
 ) -> NoReturn:
     """Do a job's work on the configured database, tell what it did, and end the command as the run ended.
 
-    `max_seconds` is the job's own limit. The hard end comes some time after that and a call that began just then.
+    `max_seconds` is the job's own limit, None: it goes on until it is asked to end. The hard end comes some time after
+    that and a call that began just then. `ended_by_signal`: a signal ends the work well; the exit code names it all the
+    same.
     Whoever monitors the job by pings is told at the end, however it ends; a run that left the work to another is none.
     """
     stop = lifecycle.stop_on_signals()
     provider = config.settings.provider
-    lifecycle.end_by(max_seconds + provider.connect_timeout_seconds + provider.timeout_seconds)
+    if max_seconds is not None:
+        lifecycle.end_by(max_seconds + provider.connect_timeout_seconds + provider.timeout_seconds)
     try:
         if needs_key:
             config.require_api_key()
@@ -57,6 +61,8 @@ def run(
             result = work(Start(config, connection, host(), stop), progress)
         current.job_exit_code = result.exit_code
         _tell(result)
+        if ended_by_signal:
+            stop.check()
     except BaseException as error:
         seconds = LAST_PING_SECONDS if isinstance(error, Interrupted) else pings.PING_SECONDS
         failed = bool(current.job_exit_code) or not isinstance(error, AnswerLostError)
@@ -92,6 +98,12 @@ def _summary(result: RunResult) -> str:
         counts = (f"{count} {word.replace('_', ' ')}" for word, count in asdict(result.enqueued).items() if count)
         return f"{result.job}: {', '.join(counts) or 'nothing to do'}; {result.remaining} on the queue"
     parts = [
+        f"{one.cluster} {counted(one.events, 'event')} of {counted(one.assets, 'asset')}"
+        if one.connects
+        else f"{one.cluster} left to another stream"
+        for one in result.streamed
+    ]
+    parts += [
         f"{len(symbols)} {word} ({named(symbols)})"
         for word, symbols in (
             ("updated", result.updated),

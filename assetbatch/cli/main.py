@@ -65,6 +65,8 @@ def main() -> None:
     """Run the command line; the exit code says how it went."""
     current.log_format = format_for_stderr()
     exit_code = _run()
+    # What would end it by force has nothing to end any more; and while Python itself ends, it would kill.
+    signal.setitimer(signal.ITIMER_REAL, 0)
     with suppress(AnswerLostError):
         sys.stdout.flush()
     sys.exit(exit_code)

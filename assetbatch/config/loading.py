@@ -149,11 +149,14 @@ def _secret(secrets: Mapping[str, Given], name: str) -> secret.Secret | None:
 def _settings(values: Values) -> Settings:
     tree: dict[str, Any] = {}
     for key, given in values.items():
-        section, _, name = key.rpartition(".")
+        *sections, name = key.split(".")
         value = given.value
         if isinstance(value, list):
             value = [{column: cell.value for column, cell in row.items()} for row in value]
-        (tree.setdefault(section, {}) if section else tree)[name] = value
+        section = tree
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
     settings = msgspec.convert(tree, Settings)
     if "batch.secondary_assets" in values:
         return settings

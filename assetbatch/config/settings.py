@@ -17,9 +17,11 @@ from assetbatch.plans import ALIASES, FREE, MOST_TICKERS, PLANS
 if TYPE_CHECKING:
     PlanWord: TypeAlias = str
     TypeWord: TypeAlias = str
+    ClusterWord: TypeAlias = str
 else:  # no type checker reads a table
     PlanWord = Literal[(*PLANS, *ALIASES)]
     TypeWord = Literal[tuple(asset_type.value for asset_type in TRAITS)]
+    ClusterWord = TypeWord
 PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
 
 
@@ -32,6 +34,14 @@ def about(description: str, *, expected: str = "", example: object = None) -> Me
 # A scheme, a host, and perhaps a path: user, password and query would put secrets into log lines.
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/[^\s?#@]*)?$", max_length=500)]
 _PLAIN_URL = "an http:// or https:// address without user, password or query"
+StreamUrl: TypeAlias = Annotated[
+    Annotated[str, Meta(pattern=r"^wss?://[A-Za-z0-9._:\[\]-]+(/[^\s?#@]*)?$", max_length=500)] | UnsetType,
+    about(
+        "absent: where the vendor has it",
+        expected="a wss:// or ws:// address without user, password or query",
+        example="wss://socket.massive.com/…",
+    ),
+]
 PingUrl: TypeAlias = Annotated[
     Annotated[str, Meta(pattern=rf"^https?://{USERINFO}({HOST}([/?#]\S*)?|[^\s@]*)$", max_length=2000)] | None,
     about("URL in the manner of healthchecks.io; a secret", expected=f"an http:// or https:// URL, or null; {ENCODE}"),
@@ -254,6 +264,28 @@ class Events(Section, frozen=True, kw_only=True):
     stream: Annotated[bool, about("true: also XADD to a capped Redis stream")] = False
 
 
+class StreamUrls(Section, frozen=True, kw_only=True):
+    """Where each cluster of the WebSocket is; absent: where the vendor has it."""
+
+    forex: StreamUrl = UNSET
+    crypto: StreamUrl = UNSET
+
+
+class Stream(Section, frozen=True, kw_only=True):
+    """Live prices over the vendor's WebSocket, on paid plans."""
+
+    enabled: Annotated[bool, about("true: a stream is meant to run; one that is away is an alert")] = False
+    flush_seconds: Annotated[
+        float, Meta(ge=0.1, le=60, description="the newest price of each asset is stored so often")
+    ] = 1.0
+    clusters: Annotated[
+        Literal["auto"] | tuple[ClusterWord, ...],
+        about("auto: those of all enabled assets | a list, as [forex, crypto]"),
+    ] = "auto"
+    urls: StreamUrls = StreamUrls()
+    bars: Annotated[bool, about("true: minutes build the open 5-minute bar, gaps are asked for")] = True
+
+
 class Alerts(Section, frozen=True, kw_only=True):
     """Thresholds of status and its --check."""
 
@@ -291,6 +323,7 @@ class Settings(Section, frozen=True, kw_only=True):
     bars: Bars = Bars()
     database: DatabaseSection = DatabaseSection()
     events: Events = Events()
+    stream: Stream = Stream()
     alerts: Alerts = Alerts()
     pings: Pings = Pings()
     instance: Annotated[

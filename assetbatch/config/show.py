@@ -38,6 +38,8 @@ def effective(config: Config) -> list[tuple[str, Any, str]]:
         value, origin = attrgetter(key)(config.settings), config.origins[key]
         if key.startswith("pings."):
             value = value and MASK
+        elif key.startswith("stream.urls."):
+            value = None if value is UNSET else value
         elif value is UNSET:  # calls_per_minute: the one key whose default is another key's matter
             value, origin = config.calls_per_window, f"the plan, {config.plan}"
         value = msgspec.to_builtins(value)
@@ -106,13 +108,13 @@ class _Line(NamedTuple):
 
 
 def _section(section: type[Section], prefix: str, line: Callable[[str, FieldInfo], _Line]) -> Iterator[str]:
-    indent = "  " if prefix else ""
+    indent = "  " * prefix.count(".")
     for name, field in fields(section).items():
         if section is Settings:
             yield ""
         if (inner := section_of(field.type)) is not None:
-            yield f"{name}:   # {(inner.__doc__ or '').rstrip('.')}"
-            yield from _section(inner, f"{name}.", line)
+            yield f"{indent}{name}:   # {(inner.__doc__ or '').rstrip('.')}"
+            yield from _section(inner, f"{prefix}{name}.", line)
             continue
         value, comment, is_comment = line(prefix + name, field)
         if item_of(field.type) is not None:

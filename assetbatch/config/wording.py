@@ -27,7 +27,7 @@ def typed(annotation: Any, given: Given, *, hidden: bool, variable: bool = False
 
     A `variable` is text, which may stand for a number, a truth or nothing.
     """
-    readings = [given.value]
+    readings = [[item.value for item in given.value] if isinstance(given.value, list) else given.value]
     if variable:
         readings.append(_VARIABLE_WORDS.get(given.value.lower(), given.value))
     for reading in readings:
@@ -93,8 +93,6 @@ def _alternatives(annotation: Any, bounds: msgspec.Meta, nothing: str) -> Iterat
     elif get_origin(annotation) is Literal:
         words = list(_words(annotation))
         yield words[0] if len(words) == 1 else "one of " + ", ".join(words)
-    elif annotation is bool:
-        yield from ("true", "false")
     elif annotation is int:
         yield "a whole number" + _range(bounds)
     elif annotation is float:
@@ -103,6 +101,8 @@ def _alternatives(annotation: Any, bounds: msgspec.Meta, nothing: str) -> Iterat
         yield f"text of at most {bounds.max_length} letters"
     elif annotation is type(None):
         yield nothing
+    elif annotation is bool or get_origin(annotation) is tuple:
+        yield from ("true", "false") if annotation is bool else [f"a list of {', '.join(_words(annotation))}"]
 
 
 def _range(bounds: msgspec.Meta) -> str:

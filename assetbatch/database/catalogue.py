@@ -63,9 +63,10 @@ select not exists (
 """
 
 READ_SYNC_STATE = """
-select symbol, served_at, succeeded_at, error_kind, error, day, missing_since
-from assetbatch.sync_state
-where symbol = any(%(symbols)s)
+select s.symbol, greatest(s.served_at, t.served_at) as served_at, s.succeeded_at, s.error_kind, s.error, s.day,
+       s.missing_since
+from assetbatch.sync_state s left join assetbatch.streamed t using (symbol)
+where s.symbol = any(%(symbols)s)
 """
 
 READ_UNKNOWN = """

@@ -142,6 +142,10 @@ class Connection:
         self._patience_seconds = 0
         self._plain.close()
 
+    def be_patient(self, seconds: float) -> None:
+        """Let it be made anew after all, though the server stayed away before."""
+        self._patience_seconds = seconds
+
     def execute(
         self, query: Statement, params: Params | None = None, *, found_by: LiteralString | None = None
     ) -> psycopg.Cursor[Row]:

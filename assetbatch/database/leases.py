@@ -103,7 +103,7 @@ select array(
 # may not know all: the answer to a claim may have been lost with the connection.
 GIVE_BACK = """
 with leases as (
-  delete from assetbatch.leases l where assetbatch.run_of(l.holder) = %(id)s
+  delete from assetbatch.leases l where %(has_ended)s and assetbatch.run_of(l.holder) = %(id)s
 ), bars as (
   update assetbatch.bar_state b set token = null, leased_until = null
   where b.token is not null and assetbatch.run_of(b.token) = %(id)s
@@ -163,9 +163,12 @@ def release(connection: Connection, dead: Sequence[int]) -> bool:
     return bool(released)
 
 
-def give_back(connection: Connection, run_id: int) -> None:
-    """Give back all that a run holds that ends, items with their attempts, whether or not it has heard of it."""
-    in_transaction(connection, lambda: connection.execute(GIVE_BACK, {"id": run_id}))
+def give_back(connection: Connection, run_id: int, *, has_ended: bool = True) -> None:
+    """Give back all that a run holds, items with their attempts, whether or not it has heard of it.
+
+    A run that has not ended keeps its leases, and gives back what its calls were for.
+    """
+    in_transaction(connection, lambda: connection.execute(GIVE_BACK, {"id": run_id, "has_ended": has_ended}))
 
 
 class Lease:

@@ -1,13 +1,16 @@
-"""Writing what a call brought: prices, sync status and events, inside the caller's transaction.
+"""Writing what a call or a stream brought: prices, sync status and events, inside the caller's transaction.
 
-Order of locks, the same for all who write: symbols by name, then status, then outbox. An older quote never overwrites a
-newer one, whoever brings it. Where the platform's own constraints refuse an asset, that asset fails alone.
+`last_update` is a merge of two parts: the newest quote (bid, ask, last price and their time), and the newest figures of
+a day. Each gives way to a newer one alone, whoever brings it: a stream has no figures of days, a call's quote may be
+older than a stream's. Order of locks, the same for all who write: symbols by name, then status, then outbox. Where the
+platform's own constraints refuse an asset, that asset fails alone.
 """
 
 from __future__ import annotations
 
 import json
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
@@ -21,8 +24,7 @@ from assetbatch.failures import POLICIES, FailureKind, SyncStatus
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from decimal import Decimal
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from assetbatch.database.connection import Connection, Row
     from assetbatch.model import Quote
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 # As far ahead as a quote of the vendor's may be: clocks differ.
 FUTURE_TOLERANCE = timedelta(minutes=5)
 # What `metadata.last_update` has of a quote beside its time, by the same names.
-FIGURES = ("bid", "ask", "last_price", "daily_open", "daily_high", "daily_low", "daily_close")
+QUOTE_FIGURES = ("bid", "ask", "last_price")
+DAILY_FIGURES = ("daily_open", "daily_high", "daily_low", "daily_close")
 # Our own transactions keep a row for milliseconds. Each part that is tried may meet one that is kept by others.
 LOCKED_ROW_TIMEOUT = "250ms"
 MOST_LOCK_WAITS = 40
@@ -46,11 +49,13 @@ on conflict (symbol) do nothing
 
 # `is_damaged`: prices were appended to what is no object, as `||` does; older versions did that.
 LOCK_SYMBOLS = """
-select symbol, metadata -> 'last_update' as last_update, coalesce(jsonb_typeof(metadata), 'null') as kind,
-       coalesce(jsonb_typeof(metadata) = 'array' and metadata -> -1 ? 'last_update', false) as is_damaged
-from trading.symbols where symbol = any(%(symbols)b)
-order by symbol
-for no key update
+select s.symbol, s.metadata -> 'last_update' as last_update, coalesce(jsonb_typeof(s.metadata), 'null') as kind,
+       coalesce(jsonb_typeof(s.metadata) = 'array' and s.metadata -> -1 ? 'last_update', false) as is_damaged,
+       k.daily_at
+from trading.symbols s left join assetbatch.sync_state k using (symbol)
+where s.symbol = any(%(symbols)b)
+order by s.symbol
+for no key update of s
 """
 
 # Locks those that are free; what it returns are the others.
@@ -75,18 +80,24 @@ order by symbol
 READ_LOCK_TIMEOUT = "select current_setting('lock_timeout') as lock_timeout"
 WAIT_SHORTLY = "select set_config('lock_timeout', %(lock_timeout)s, true)"
 
-# What is JSON's null is no object yet; what is neither is the platform's, and does not come here. The symbols are named
-# twice to tell the planner how few they are: else it may read the whole table.
+# What is JSON's null is no object yet; what is neither is the platform's, and does not come here. Of the two parts, the
+# one that is no news stays as it is. The symbols are named twice to tell the planner how few they are: else it may read
+# the whole table.
 WRITE_PRICES = """
 update trading.symbols s
 set metadata = coalesce(nullif(s.metadata, 'null'), '{}') || jsonb_build_object(
       'last_update',
-      v.last_update::jsonb || jsonb_build_object(
+      case when v.is_whole then '{}' else jsonb_build_object(
+        'bid', s.metadata #> '{last_update,bid}', 'ask', s.metadata #> '{last_update,ask}',
+        'last_price', s.metadata #> '{last_update,last_price}', 'timestamp', s.metadata #> '{last_update,timestamp}',
+        'daily_open', s.metadata #> '{last_update,daily_open}', 'daily_high', s.metadata #> '{last_update,daily_high}',
+        'daily_low', s.metadata #> '{last_update,daily_low}', 'daily_close', s.metadata #> '{last_update,daily_close}'
+      ) end || v.news::jsonb || jsonb_build_object(
         'updated_at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
       )
     ),
     updated_at = clock_timestamp()
-from unnest(%(symbols)b::text[], %(last_updates)b::text[]) as v (symbol, last_update)
+from unnest(%(symbols)b::text[], %(news)b::text[], %(whole)s::boolean[]) as v (symbol, news, is_whole)
 where s.symbol = v.symbol and s.symbol = any(%(symbols)b)
 """
 
@@ -121,14 +132,15 @@ WRITE_SYNC_STATE_AND_EVENTS = """
 with v as (
   select * from unnest(
     %(symbols)b::text[], %(error_kinds)b::text[], %(errors)b::text[], %(priced_at)s::timestamptz[],
-    %(changed)s::boolean[], %(payloads)b::text[]
-  ) as v (symbol, error_kind, error, priced_at, changed, payload)
+    %(daily_at)s::timestamptz[], %(changed)s::boolean[], %(payloads)b::text[]
+  ) as v (symbol, error_kind, error, priced_at, daily_at, changed, payload)
 ), state as (
   insert into assetbatch.sync_state as s
-    (symbol, served_at, succeeded_at, priced_at, error_kind, error, day, missing_since, event_seq)
+    (symbol, served_at, succeeded_at, priced_at, daily_at, error_kind, error, day, missing_since, event_seq)
   select v.symbol,
          case when v.error_kind is null then %(served_at)s end,
          case when v.priced_at is not null then %(answered_at)s end, v.priced_at,
+         coalesce(v.daily_at, 'epoch'),
          v.error_kind, v.error, %(day)s::date, case when v.error_kind = 'missing' then %(day)s::date end,
          case when v.changed then (extract(epoch from clock_timestamp()) * 1000000)::bigint else 0 end
   from v order by v.symbol
@@ -136,7 +148,11 @@ with v as (
   set served_at = case when excluded.day is null then coalesce(excluded.served_at, s.served_at)
                        else greatest(excluded.served_at, s.served_at) end,
       succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
-      priced_at = coalesce(excluded.priced_at, s.priced_at),
+      priced_at = case when s.priced_at < %(answered_at)s + interval '5 minutes'
+                       then greatest(excluded.priced_at, s.priced_at)
+                       else coalesce(excluded.priced_at, s.priced_at) end,
+      daily_at = case when s.daily_at < %(answered_at)s + interval '5 minutes'
+                      then greatest(excluded.daily_at, s.daily_at) else excluded.daily_at end,
       error_kind = excluded.error_kind, error = excluded.error, day = greatest(s.day, excluded.day),
       missing_since = case when excluded.missing_since is not null and s.error_kind = 'missing'
                            then least(excluded.missing_since, s.missing_since) else excluded.missing_since end,
@@ -203,16 +219,36 @@ def rfc3339(moment: datetime) -> str:
     return text.replace("+00:00", "Z")
 
 
-def supersedes(quote: Quote, stored: object, now: datetime) -> bool:
-    """Return whether `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
+class News(Struct, frozen=True):
+    """What of a quote is newer than what is stored: the quote itself, the figures of its day, or both."""
 
-    It does when it is newer, or of the same time but not the same. What is stored may have been written by others: what
-    cannot be read as a time gives way, and so does a time in the future.
+    quote: Quote
+    has_quote: bool
+    has_daily: bool
+
+    def is_in(self, stored: object) -> bool:
+        """Return whether `stored`, a `metadata.last_update` or anything at all, has all of it."""
+        return (not self.has_quote or _has_quote(stored, self.quote)) and (
+            not self.has_daily or _has(stored, self.quote, DAILY_FIGURES)
+        )
+
+
+def news_of(quote: Quote, stored: object, daily_at: datetime | None, now: datetime) -> News | None:
+    """Return what of `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
+
+    That is what is newer, or of the same time but not the same; `daily_at` is the time of the daily figures that are
+    stored, None: not known. What is stored may have been written by others: what cannot be read as a time gives way,
+    and so does a time in the future.
     """
     stored_at = _time_of(stored)
-    if stored_at is None or _is_future(stored_at, now):
-        return True
-    return not _is_there(quote, stored) if stored_at == quote.timestamp else stored_at < quote.timestamp
+    quote_fits = _gives_way(stored_at, quote.timestamp, now) and not _has_quote(stored, quote)
+    daily_fits = quote.has_daily and _gives_way(daily_at or stored_at, quote.timestamp, now)
+    daily_fits = daily_fits and not _has(stored, quote, DAILY_FIGURES)
+    return News(quote, quote_fits, daily_fits) if quote_fits or daily_fits else None
+
+
+def _gives_way(stored_at: datetime | None, moment: datetime, now: datetime) -> bool:
+    return stored_at is None or _is_future(stored_at, now) or stored_at <= moment
 
 
 def _time_of(stored: object) -> datetime | None:
@@ -227,13 +263,12 @@ def _is_future(moment: datetime | None, now: datetime) -> bool:
     return moment is not None and moment - now > FUTURE_TOLERANCE
 
 
-def _is_there(quote: Quote, stored: object) -> bool:
-    """Return whether `stored`, a `metadata.last_update` or anything at all, has this quote's figures and its time."""
-    return (
-        isinstance(stored, dict)
-        and _time_of(stored) == quote.timestamp
-        and all(stored.get(name) == getattr(quote, name) for name in FIGURES)
-    )
+def _has_quote(stored: object, quote: Quote) -> bool:
+    return _has(stored, quote, QUOTE_FIGURES) and _time_of(stored) == quote.timestamp
+
+
+def _has(stored: object, quote: Quote, figures: Sequence[str]) -> bool:
+    return isinstance(stored, dict) and all(stored.get(name) == getattr(quote, name) for name in figures)
 
 
 def write(
@@ -330,9 +365,10 @@ def _write_together(
     brought = [_unless_damaged(one, locked[one.symbol]) for one in brought if one.symbol in locked]
     before = {symbol: row["last_update"] for symbol, row in locked.items()}
     changed = {
-        one.symbol: one.quote
+        one.symbol: news
         for one in brought
-        if one.quote is not None and supersedes(one.quote, before[one.symbol], times.answered_at)
+        if one.quote is not None
+        and (news := news_of(one.quote, before[one.symbol], locked[one.symbol]["daily_at"], times.answered_at))
     }
     stored = Stored(
         updated=list(changed),
@@ -341,17 +377,21 @@ def _write_together(
         failed=[one.failure for one in brought if one.failure is not None],
         from_future=[symbol for symbol in changed if _is_future(_time_of(before[symbol]), times.answered_at)],
     )
-    texts = {symbol: _texts(symbol, quote) for symbol, quote in changed.items()}
-    last_updates = [text for text, _ in texts.values()]
+    texts = {symbol: _texts(symbol, news, before[symbol]) for symbol, news in changed.items()}
+    writing = {
+        "symbols": list(texts),
+        "news": [text for text, _ in texts.values()],
+        "whole": _array(news.has_quote and news.has_daily for news in changed.values()),
+    }
     statuses = _statuses(brought, texts)
     connection.ask(
-        *([command(WRITE_PRICES, {"symbols": list(texts), "last_updates": last_updates})] if texts else []),
+        *([command(WRITE_PRICES, writing)] if texts else []),
         statuses,
         _states(brought, texts, times),
         *along(stored),
     )
     # The same time may be written in another way there.
-    if not all(_is_there(changed[symbol], found) for symbol, found in statuses.answer.others.items()):
+    if not all(changed[symbol].is_in(found) for symbol, found in statuses.answer.others.items()):
         raise psycopg.errors.RaiseException("a trigger or a rule of trading.symbols drops or changes the price")
     stored.statuses_lost = len(brought) - statuses.answer.written
     return stored
@@ -414,8 +454,11 @@ def _states(brought: Sequence[Brought], texts: Mapping[str, tuple[str, str]], ti
             "symbols": [one.symbol for one in brought],
             "error_kinds": [one.failure.kind.value if one.failure else None for one in brought],
             "errors": [one.failure.error if one.failure else None for one in brought],
-            "priced_at": [None if one.quote is None else one.quote.timestamp for one in brought],
-            "changed": [one.symbol in texts for one in brought],
+            "priced_at": _array(None if one.quote is None else one.quote.timestamp for one in brought),
+            "daily_at": _array(
+                one.quote.timestamp if one.quote is not None and one.quote.has_daily else None for one in brought
+            ),
+            "changed": _array(one.symbol in texts for one in brought),
             "payloads": [texts[one.symbol][1] if one.symbol in texts else None for one in brought],
             "served_at": times.served_at,
             "answered_at": times.answered_at,
@@ -424,18 +467,35 @@ def _states(brought: Sequence[Brought], texts: Mapping[str, tuple[str, str]], ti
     )
 
 
-def _texts(symbol: str, quote: Quote) -> tuple[str, str]:
-    """Write a quote as JSON, with the vendor's digits: as `metadata.last_update`, and as an event, but for its seq."""
-    now = (
-        f'"bid": {_number(quote.bid)}, "ask": {_number(quote.ask)}, "last_price": {_number(quote.last_price)},'
-        f' "timestamp": "{rfc3339(quote.timestamp)}"'
-    )
-    day = (
-        f'"daily_open": {_number(quote.daily_open)}, "daily_high": {_number(quote.daily_high)},'
-        f' "daily_low": {_number(quote.daily_low)}, "daily_close": {_number(quote.daily_close)}'
-    )
-    return f"{{{now}, {day}}}", f'{{"symbol": {json.dumps(symbol)}, {now}}}'
+def _texts(symbol: str, news: News, before: object) -> tuple[str, str]:
+    """Write news as JSON, with the vendor's digits: for `metadata.last_update`, and as an event, but for its seq.
+
+    An event tells the quote that there is then: that of `before`, where only the figures of the day are news.
+    """
+    quote = news.quote
+    daily = _figures({name: getattr(quote, name) for name in DAILY_FIGURES})
+    if news.has_quote:
+        told = _figures({name: getattr(quote, name) for name in QUOTE_FIGURES})
+        told += f', "timestamp": "{rfc3339(quote.timestamp)}"'
+        written = f"{told}, {daily}" if news.has_daily else told
+    else:
+        kept = before if isinstance(before, dict) else {}
+        told = _figures({name: kept.get(name) for name in QUOTE_FIGURES})
+        told += f', "timestamp": {json.dumps(kept.get("timestamp"))}'
+        written = daily
+    return f"{{{written}}}", f'{{"symbol": {json.dumps(symbol)}, {told}}}'
 
 
-def _number(value: Decimal | None) -> str:
-    return "null" if value is None else str(value)
+def _array(values: Iterable[object]) -> str:
+    """Write times or truths, or None, as PostgreSQL writes an array: a tenth of what the driver takes."""
+    return f"{{{','.join('null' if value is None else str(value) for value in values)}}}"
+
+
+def _figures(values: Mapping[str, object]) -> str:
+    return ", ".join(f'"{name}": {_number(value)}' for name, value in values.items())
+
+
+def _number(value: object) -> str:
+    """Write a number; what others wrote may be none."""
+    is_number = isinstance(value, Decimal | int) and not isinstance(value, bool)
+    return str(value) if is_number else "null"

@@ -88,6 +88,10 @@ set finished_at = clock_timestamp(), status = 'failed', exit_code = %(exit_code)
 where id = %(id)s and finished_at is null
 """
 
+GO_ON = """
+update assetbatch.runs set ends_by = clock_timestamp() + make_interval(secs => %(seconds)s) where id = %(id)s
+"""
+
 RECORD_CALLS = """
 insert into assetbatch.api_calls
   (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets, symbol, calls_in_window)
@@ -217,6 +221,11 @@ def finish(result: RunResult) -> Query[int]:
             "error": cause.error if cause else None,
         },
     )
+
+
+def go_on(run_id: int, *, seconds: float) -> Query[int]:
+    """Let a run that has no end of its own count as under way for so long from now."""
+    return command(GO_ON, {"id": run_id, "seconds": seconds})
 
 
 def abandon(connection: Connection, run_id: int, error: BaseException) -> None:

@@ -71,18 +71,18 @@ def refuses_table(error: psycopg.Error) -> bool:
     return is_there and refuses(error) and not refuses_row(error)
 
 
-def carefully(connection: Connection, work: Callable[..., T]) -> T:
+def carefully(connection: Connection, work: Callable[..., T], *, lock_timeout: str | None = None) -> T:
     """Do some work in a transaction of its own; where something was refused in it, or at its end, do it carefully.
 
     `work` is told which by `carefully`. So what is careful costs nothing where nothing is refused. Deadlocks and
     serialisation failures repeat either. A row that another transaction holds is refused, too.
     """
     try:
-        return in_transaction(connection, lambda: work(carefully=False))
+        return in_transaction(connection, lambda: work(carefully=False), lock_timeout=lock_timeout)
     except psycopg.Error as error:
         if not (refuses(error) or isinstance(error, psycopg.errors.LockNotAvailable)):
             raise
-        return in_transaction(connection, lambda: work(carefully=True))
+        return in_transaction(connection, lambda: work(carefully=True), lock_timeout=lock_timeout)
 
 
 def sift(

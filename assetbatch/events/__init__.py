@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
+# More than a stream of all pairs of a market changes between two announcements.
+BATCH = 5000
 DELIVERY_SECONDS = 2.0
 # With less time than this no batch is begun: its answer would come too late, and it would be sent twice.
 SHORTEST_SECONDS = 0.2
@@ -75,6 +76,10 @@ class Announcer:
         self._warned = False
         self._lost_seconds = 0.0
 
+    def try_again(self) -> None:
+        """Give a carrier that was too slow another chance, in a run that goes on for long."""
+        self._given_up, self._lost_seconds = False, 0.0
+
     def opening(self) -> Opening | None:
         """Return what `announce` begins with, for who has other questions beside it; None: it would do nothing."""
         if self._given_up or DELIVERY_SECONDS - self._lost_seconds < SHORTEST_SECONDS:
@@ -93,7 +98,8 @@ class Announcer:
             return
         failed = False
         try:
-            publish_pending(self._config, self._connection, seconds=left, run_id=self._run_id, opening=opening)
+            if publish_pending(self._config, self._connection, seconds=left, run_id=self._run_id, opening=opening):
+                self._warned = False
         except DeliveryError as error:
             failed = True
             if not self._warned:
@@ -218,12 +224,12 @@ def _publish(
                 refusal = refused or refusal
             if len(events) < BATCH:
                 break
-            # Before they are read: with the lease lost in between, another one may have published some of them.
-            lease.keep(lasting=LEASE_SECONDS * 0.9)
             # What was refused does not keep those behind it.
             after_id = events[-1].id if refusal else 0
             waiting = outbox.pending(limit=BATCH, max_age_minutes=max_age_minutes, after_id=after_id)
-            connection.ask(*([marking] if marking else []), in_order_of_index(), waiting)
+            # Before they are read: with the lease lost in between, another one may have published some of them.
+            marked = [marking] if marking else []
+            lease.keep(*marked, in_order_of_index(), waiting, lasting=LEASE_SECONDS * 0.9)
             events, marking = waiting.answer, None
     except LeaseLostError:
         log.info("another run publishes now")

@@ -21,11 +21,17 @@ class Clock:
 
     def __init__(self, started_at: datetime) -> None:
         self.started_at = started_at
-        self._read_at = boot_time()
+        # One value, so that a thread that reads it meanwhile has both of the same moment.
+        self._basis = started_at, boot_time()
 
     def now(self) -> datetime:
         """Return the database's time, carried on by this host's `boot_time()`."""
-        return self.started_at + timedelta(seconds=boot_time() - self._read_at)
+        known, read_at = self._basis
+        return known + timedelta(seconds=boot_time() - read_at)
+
+    def set(self, now: datetime) -> None:
+        """Go by what the database's clock has just told: two clocks drift apart in a run of days."""
+        self._basis = now, boot_time()
 
 
 class Stop:

@@ -72,6 +72,8 @@ class Forecast(Struct, frozen=True):
     complete_at: datetime
     newer_at: datetime | None
     unscanned: int
+    streamed: int
+    """Assets that a stream keeps fresh now: no call asks for their quotes."""
 
     @property
     def total(self) -> int:
@@ -92,6 +94,7 @@ class _Forecaster:
         self._connection = connection
         self._entitlements = Entitlements(connection, config, clock)
         self._now = clock.started_at
+        self._streamed = forecast.streamed(connection)
         self._days = self._entitlements.wanted_days() if self._entitlements.mode is Mode.END_OF_DAY else None
 
     def forecast(self) -> Forecast:
@@ -122,11 +125,15 @@ class _Forecaster:
             complete_at=max(last, drained if found else last) + timedelta(seconds=seconds_for(total, self._config)),
             newer_at=self._entitlements.newer_at({asset.asset_type for asset in self._config.assets}),
             unscanned=unscanned,
+            streamed=len(self._streamed),
         )
 
     def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
         known = self._connection.answer(catalogue.candidates(self._config.priority_assets))
-        plan = self._entitlements.plan(known, at)
+        served = [
+            replace(one, served_at=at) if one.served_at and one.asset.symbol in self._streamed else one for one in known
+        ]
+        plan = self._entitlements.plan(served, at)
         for kind in dict.fromkeys(call.kind for call in plan.calls):
             own = [call for call in plan.calls if call.kind is kind]
             yield ForeseenCalls(

@@ -29,11 +29,14 @@ def write_prices(
     times: prices.Times,
     records: Sequence[runs.CallRecord],
     ending: Callable[[prices.Stored], tuple[Sequence[Query[Any]], Callable[[], T]]],
+    *,
+    lock_timeout: str | None = None,
 ) -> tuple[prices.Stored, T]:
     """Store what calls brought, with their records and what `ending` writes; return what became of it, and of that.
 
     `ending` is told what becomes of the assets; it returns what is written with that, and what follows from it, before
-    the transaction ends. A deadlock repeats it.
+    the transaction ends. A deadlock repeats it. Rows that others keep locked are waited for, `lock_timeout` at most,
+    before the other ones are stored without them.
     """
 
     def write(*, carefully: bool) -> tuple[prices.Stored, T]:
@@ -47,10 +50,16 @@ def write_prices(
         stored = prices.write(connection, brought, times, carefully=carefully, along=along)
         return stored, follows[-1]()
 
-    return write_with_records(connection, write, [])
+    return write_with_records(connection, write, [], lock_timeout=lock_timeout)
 
 
-def write_with_records(connection: Connection, write: Callable[..., T], records: Sequence[runs.CallRecord]) -> T:
+def write_with_records(
+    connection: Connection,
+    write: Callable[..., T],
+    records: Sequence[runs.CallRecord],
+    *,
+    lock_timeout: str | None = None,
+) -> T:
     """Write something with the records of its calls, in one transaction; what gets in its way repeats it.
 
     `write` is told whether to go about it `carefully`: the platform's tables refused something before, or a row was
@@ -63,7 +72,7 @@ def write_with_records(connection: Connection, write: Callable[..., T], records:
             connection.ask(runs.recording(records))
         return written
 
-    return carefully(connection, work)
+    return carefully(connection, work, lock_timeout=lock_timeout)
 
 
 def sort_out(

@@ -162,7 +162,7 @@ def read_reference(
         no_call_after = time.monotonic() + MAX_SECONDS
         for market in [asset.asset_type] if asset else markets:
             call = Call(CallKind.TICKERS, (asset,) if asset else (), market=market)
-            for page in _pages(calls, call, no_call_after):
+            for page in pages(calls, call, no_call_after):
                 names.update(page.names)
         return run.result()
 
@@ -170,7 +170,7 @@ def read_reference(
     return Reference(names, result)
 
 
-def _pages(calls: Calls, call: Call, no_call_after: float) -> Iterator[TickerPage]:
+def pages(calls: Calls, call: Call, no_call_after: float) -> Iterator[TickerPage]:
     """Ask for page after page; one that failed is asked for again where that may help."""
 
     def ask(call: Call) -> TickerPage:

@@ -118,7 +118,8 @@ class Worker:
     """Makes the calls of one run, from its sources in their order.
 
     No call begins after the monotonic time `begin_until`, or once `may_begin` says no. `reconnect` opens another
-    connection, to give back what is held when the run's own is lost for good.
+    connection, to give back what is held when the run's own is lost for good. `is_all`: what ends these calls ends
+    the run.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Worker:
         begin_until: float,
         may_begin: Callable[[], bool] = lambda: True,
         reconnect: Callable[[], AbstractContextManager[Connection]] | None = None,
+        is_all: bool = True,
     ) -> None:
         self._run = run
         self._calls = calls
@@ -137,6 +139,7 @@ class Worker:
         self._begin_until = begin_until
         self._may_begin = may_begin
         self._reconnect = reconnect
+        self._is_all = is_all
         # A call has begun, and another one may begin at once.
         self._goes_on = False
 
@@ -304,5 +307,6 @@ class Worker:
 
     def _give_all_back(self, connection: Connection, error: BaseException) -> None:
         # The end first: from then on, no claim of this run that is still on its way comes to anything.
-        runs.abandon(connection, self._run.id, error)
-        leases.give_back(connection, self._run.id)
+        if self._is_all:
+            runs.abandon(connection, self._run.id, error)
+        leases.give_back(connection, self._run.id, has_ended=self._is_all)

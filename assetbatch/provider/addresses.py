@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
-# One vendor, renamed: both names answer with the same data.
-SAME_SOURCE = {"api.polygon.io": "api.massive.com"}
+# One vendor, renamed: all its names answer with the same data.
+SAME_SOURCE = dict.fromkeys(
+    ("api.polygon.io", "socket.massive.com", "delayed.massive.com", "socket.polygon.io", "delayed.polygon.io"),
+    "api.massive.com",
+)
 SANDBOX_SOURCE = "sandbox"
 
 

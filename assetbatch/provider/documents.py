@@ -41,6 +41,7 @@ KNOWN = {
     name: name
     for name in (
         *("status", "message", "error", "results", "resultsCount", "next_url", "ticker", "name", "market"),
+        *("base_currency_symbol", "currency_symbol"),
         *("currencies", *(traits.reference_name for traits in TRAITS.values())),
         *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p"),
         *("last_quote", "last_trade", "session", "lastQuote", "lastTrade", "day", "bid", "ask", "price"),
@@ -70,7 +71,7 @@ def parse(body: bytes | bytearray) -> Document:
     raise CallError(FailureKind.MALFORMED, reason, answered=True)
 
 
-def _decimal(digits: str) -> Decimal:
+def decimal_of(digits: str) -> Decimal:
     """Read a number; one that no price has, of endless digits or exponent, fails its row only."""
     try:
         return Decimal(digits) if len(digits) <= LONGEST_NUMBER else NO_NUMBER
@@ -94,7 +95,7 @@ class _Reader:
         self._kept_bytes = 0
         self._part_bytes = FIRST_PART_BYTES
         # What `json` itself calls at a place in a text; it returns the value there, and where it ends.
-        decoder = json.JSONDecoder(parse_float=_decimal, parse_int=_decimal, parse_constant=Decimal)
+        decoder = json.JSONDecoder(parse_float=decimal_of, parse_int=decimal_of, parse_constant=Decimal)
         self._scan = decoder.scan_once  # type: ignore[attr-defined]
 
     def document(self) -> Document:

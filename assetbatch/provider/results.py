@@ -35,7 +35,11 @@ class Page(Struct, frozen=True):
 
 
 class TickerPage(Struct, frozen=True):
-    """A page of the reference list: the names of its tickers; `next_page` is empty on the last."""
+    """A page of the reference list: the names of its tickers, and of pairs what the sides are called, base first.
+
+    `next_page` is empty on the last.
+    """
 
     names: dict[str, str]
+    pairs: dict[str, tuple[str, str]]
     next_page: str

@@ -19,8 +19,13 @@ MOST_DIGITS = 40
 FUTURE_TOLERANCE = timedelta(minutes=5)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OLDEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
-# (below this magnitude, units a second)
-TIME_UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
+# (below this magnitude, microseconds a unit)
+TIME_UNITS = (
+    (Decimal(10) ** 11, Decimal(10) ** 6),
+    (Decimal(10) ** 14, Decimal(1000)),
+    (Decimal(10) ** 17, Decimal(1)),
+    (Decimal(10) ** 20, Decimal("0.001")),
+)
 
 
 # How a number is written that needs no second look: within these bounds, however it is read.
@@ -61,9 +66,9 @@ def time_of(value: object, now: datetime) -> datetime:
 def moment_of(value: Decimal | int) -> datetime:
     """Read a time in seconds, milli-, micro- or nanoseconds, told apart by magnitude. Raises InvalidRowError."""
     if 0 < value < TIME_UNITS[-1][0]:
-        per_second = next(per_second for below, per_second in TIME_UNITS if value < below)
+        microseconds = next(microseconds for below, microseconds in TIME_UNITS if value < below)
         # Whole microseconds: what datetime and PostgreSQL hold; a nanosecond is cut, never rounded into the future.
-        moment = EPOCH + timedelta(microseconds=int(value * 10**6 // per_second))
+        moment = EPOCH + timedelta(microseconds=int(value * microseconds))
         if moment >= OLDEST_TIME:
             return moment
     raise InvalidRowError(f"no time of its price: {value}")

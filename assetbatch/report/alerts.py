@@ -53,6 +53,7 @@ def all_alerts(
         *job_alerts.of_failures(config, overview),
         *_of_plan(config, overview, outlook, assets),
         *_of_markets(groups, assets, others),
+        *_of_stream(config, overview, groups),
         *_of_priority_assets(config, overview, outlook, assets),
         *_of_other_assets(config, groups, others),
         *_of_limit(overview, status.budget),
@@ -112,6 +113,13 @@ def _of_markets(
             message = f"every {market} asset is stale or failing: {_states(ill)}{why}"
             hint = hint_of(first.error_kind if first else None) or "`assetbatch status --all-assets` tells why"
             yield Alert(Level.CRITICAL, f"assets.{market}", message, hint, total, 0)
+
+
+def _of_stream(config: Config, overview: Overview, groups: Sequence[Group]) -> Iterator[Alert]:
+    if overview.streams or config.settings.stream.enabled:
+        from assetbatch.report import stream_alerts
+
+        yield from stream_alerts.of_stream(config, overview, {AssetType(group.asset_type) for group in groups})
 
 
 def _of_priority_assets(

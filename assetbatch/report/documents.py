@@ -49,6 +49,8 @@ def run_document(result: RunResult) -> dict[str, Any]:
     if result.job == "backfill":
         changed = [{"symbol": one.symbol, "old": asdict(one.old), "new": asdict(one.new)} for one in result.changed]
         return document | {"calls_foreseen": result.calls_foreseen, "changed": changed}
+    if result.job == "stream":
+        return document | {"clusters": [asdict(one) for one in result.streamed]}
     if result.job == RUN_PRIORITY.name:
         return document | picked(result, "not_due", "others_updated")
     return document | picked(result, "requeued", "dead", "remaining")
@@ -77,6 +79,7 @@ def forecast_document(forecast: Forecast) -> dict[str, Any]:
         "complete_at": forecast.complete_at,
         "newer_data_at": forecast.newer_at,
         "unscanned": forecast.unscanned,
+        "streamed": forecast.streamed,
     }
 
 
@@ -140,6 +143,7 @@ def status_document(status: Status) -> dict[str, Any]:
         "asset_states": dict(status.asset_states),
         "bars": asdict(status.bars) | {"refused": [asdict(one) for one in status.bars.refused]},
         "metrics": dict(status.metrics),
+        "stream": _streams(status),
         "alerts": [asdict(alert) | {"level": alert.level.name.lower()} for alert in status.alerts],
         "events": asdict(status.events),
     }
@@ -153,6 +157,14 @@ def status_document(status: Status) -> dict[str, Any]:
 def metrics_document(status: Status) -> dict[str, Any]:
     """Lay out `metrics --json`: those of `status`."""
     return {"status": status.health, "now": status.now, "metrics": dict(status.metrics)}
+
+
+def _streams(status: Status) -> list[dict[str, Any]]:
+    if not status.streams:
+        return []
+    from assetbatch.report.streams import stream_document
+
+    return [stream_document(one) for one in status.streams]
 
 
 def _asset(one: AssetStatus) -> dict[str, Any]:
@@ -176,6 +188,7 @@ def _history(status: Status, subject: AssetStatus) -> dict[str, Any]:
         "queue_item": told.item,
         "bars": told.bars and told.bars | {"absent": told.absences},
         "calls": told.calls,
+        "is_streamed": told.is_streamed,
     }
 
 

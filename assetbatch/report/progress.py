@@ -33,6 +33,7 @@ class ProgressBar:
         self._words: Callable[[], str] = lambda: doing
         self._done, self._total = 0, 0
         self._more, self._ends_at = "", 0.0
+        self._standing = ""
         self._bar: Progress | None = None
         self._ended = False
         self._lock = Lock()
@@ -52,6 +53,10 @@ class ProgressBar:
             return
         shown, level = cls(doing), package.level
         listener = _Listener(shown, mask)
+        clearing = _Clearing(shown)
+        handlers = [*package.handlers]
+        for handler in handlers:
+            handler.addFilter(clearing)
         package.addHandler(listener)
         package.setLevel(logging.INFO)
         # Where no thread is left, it never appears.
@@ -61,6 +66,8 @@ class ProgressBar:
             yield shown
         finally:
             package.removeHandler(listener)
+            for handler in handlers:
+                handler.removeFilter(clearing)
             package.setLevel(level)
             shown._vanish()
 
@@ -77,6 +84,19 @@ class ProgressBar:
         """Show more of it in the second line, and for how long it is going on at the least."""
         self._more, self._ends_at = words, time.monotonic() + seconds_left
 
+    def stand(self, words: str) -> None:
+        """Show these alone, in one line: how work stands that has no end to be measured by."""
+        self._standing = words
+
+    def clear_line(self) -> None:
+        """Wipe the line that it is in, where it is shown: it comes again below what is written there."""
+        # Past sys.stderr: the bar has put itself there.
+        if self._bar is not None and sys.__stderr__ is not None:
+            sys.__stderr__.write("\r\x1b[2K")
+
+    def _standing_words(self) -> str:
+        return self._standing
+
     def _first_words(self) -> str:
         return self._words() or self._name
 
@@ -91,10 +111,13 @@ class ProgressBar:
         from rich.table import Column
         from rich.text import Text
 
-        first, more = self._first_words, self._more_words
+        first, more, standing = self._first_words, self._more_words, self._standing_words
 
         class TwoLines(Progress):
             def get_renderables(self) -> Iterator[RenderableType]:
+                if words := standing():
+                    yield Text(words, no_wrap=True, overflow="ellipsis")
+                    return
                 for task in self.tasks:
                     task.description = first()
                 yield from super().get_renderables()
@@ -138,6 +161,20 @@ class ProgressBar:
             self._ended = True
             if self._bar is not None:
                 self._bar.stop()
+
+
+class _Clearing(logging.Filter):
+    """Lets what the log prints begin on a line of its own, and not behind the bar."""
+
+    def __init__(self, bar: ProgressBar) -> None:
+        super().__init__()
+        self._bar = bar
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Pass everything."""
+        del record
+        self._bar.clear_line()
+        return True
 
 
 class _Listener(logging.Handler):

@@ -13,6 +13,7 @@ from assetbatch import __version__
 from assetbatch.model import Priority, RunStatus
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
+from assetbatch.report.streams import LIVE, STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,6 +51,7 @@ def exposition(status: Status, installation: str) -> str:
         *_of_calls(status),
         *_of_queue(status),
         *_of_assets(status),
+        *_of_stream(status),
         Metric("events_pending", "Events that wait to be published.", events.pending),
         Metric("events_dropped", "Events overtaken before they could be published, ever.", events.dropped),
     ]
@@ -139,3 +141,42 @@ def _of_assets(status: Status) -> Iterator[Metric]:
     yield Metric("bars_newest_timestamp_seconds", text, newest, ("symbol",))
     yield Metric("bars_failing_assets", "Assets whose bars fail.", bars.failing)
     yield Metric("bars_missing", "Bars of the first priority assets that are missing in 7 days.", bars.holes)
+
+
+def _of_stream(status: Status) -> Iterator[Metric]:
+    """Yield what is told of each cluster of the stream; figures of the moment only of one that is live."""
+    every = {one.report.cluster: one for one in status.streams}
+    live = {name: one.report for name, one in every.items() if one.state == LIVE}
+    by = ("cluster",)
+    up = {name: float(one.state == LIVE) for name, one in every.items()}
+    yield Metric("stream_up", "Whether the stream of a cluster is live.", up, by)
+    states = {(name, word): float(one.state == word) for name, one in every.items() for word in STATES}
+    yield Metric("stream_state", "1 for the state of a cluster's stream.", states, ("cluster", "state"))
+    ages = {name: (status.now - one.told.told_at).total_seconds() for name, one in every.items()}
+    yield Metric("stream_told_age_seconds", "For how long a cluster's stream has told nothing of itself.", ages, by)
+    heard = {name: _timestamp(one.report.frame_at) for name, one in every.items()}
+    yield Metric("stream_last_frame_timestamp_seconds", "When the vendor was last heard of.", heard, by)
+    asked = {name: float(one.asked) for name, one in live.items()}
+    yield Metric("stream_assets_asked", "Assets that a cluster is to stream.", asked, by)
+    confirmed = {name: float(one.confirmed) for name, one in live.items()}
+    yield Metric("stream_assets_confirmed", "Those that the vendor confirmed.", confirmed, by)
+    unconfirmed = {name: float(len(one.unconfirmed)) for name, one in live.items()}
+    yield Metric("stream_names_unconfirmed", "Names it did not confirm.", unconfirmed, by)
+    silent = {name: float(len(one.silent)) for name, one in live.items()}
+    yield Metric("stream_assets_silent", "Assets that are confirmed, and silent.", silent, by)
+    rates = {name: one.events_a_second for name, one in live.items()}
+    yield Metric("stream_events_per_second", "Quotes and minutes a second.", rates, by)
+    lags = {
+        (name, quantile): lag / 1000
+        for name, one in live.items()
+        for quantile, lag in (("0.5", one.lag_p50_ms), ("0.95", one.lag_p95_ms))
+        if lag is not None
+    }
+    text = "How far behind the vendor's times quotes come, by quantile."
+    yield Metric("stream_lag_seconds", text, lags, ("cluster", "quantile"))
+    events = {name: float(one.report.events) for name, one in every.items()}
+    yield Metric("stream_events", "Quotes and minutes, ever.", events, by)
+    dropped = {name: float(one.report.dropped) for name, one in every.items()}
+    yield Metric("stream_dropped", "Events that were no prices, or not asked for, ever.", dropped, by)
+    connects = {name: float(one.report.connects) for name, one in every.items()}
+    yield Metric("stream_connects", "Attempts to connect, ever.", connects, by)

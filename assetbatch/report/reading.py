@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection, Row
     from assetbatch.database.read.freshness import Judged
     from assetbatch.database.read.overview import Overview
+    from assetbatch.report.streams import StreamStatus
 
 WORST_SHOWN = 20
 MOST_RUNS = 50
@@ -200,8 +201,17 @@ def build(
         bars=bars,
         events=events_of(config, overview),
         metrics=metrics,
+        streams=_streams(overview),
     )
     return replace(status, alerts=all_alerts(config, overview, outlook, judged.groups, status))
+
+
+def _streams(overview: Overview) -> tuple[StreamStatus, ...]:
+    if not overview.streams:
+        return ()
+    from assetbatch.report.streams import stream_status
+
+    return tuple(stream_status(one) for one in overview.streams)
 
 
 def _job_status(row: Mapping[str, Any], now: datetime, config: Config) -> JobStatus:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def sentences(status: Status) -> dict[str, str]:
     """Return for each area of `status` how it stands."""
-    return {
+    told = {
         "assets": _asset_states(status),
         "prices": _prices(status),
         "calls": _budget(status),
@@ -24,6 +24,11 @@ def sentences(status: Status) -> dict[str, str]:
         "bars": _bars(status),
         "events": _events(status),
     }
+    if status.streams:
+        from assetbatch.report.streams import sentence
+
+        told["stream"] = sentence(status.streams)
+    return told
 
 
 def _asset_states(status: Status) -> str:

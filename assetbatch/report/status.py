@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from assetbatch.database.read.overview import Overview
     from assetbatch.model import AssetType
     from assetbatch.report.freshness import AssetStatus, Outlook
+    from assetbatch.report.streams import StreamStatus
 
 WAITING = ("queued", "leased", "delayed")
 
@@ -127,6 +128,8 @@ class Status(Struct, frozen=True):
     bars: BarsStatus
     events: EventsStatus
     metrics: Mapping[str, float | int | None]
+    streams: tuple[StreamStatus, ...] = ()
+    """The clusters of the stream, where one was ever used."""
     not_well: Sequence[Row] | None = None
     """Runs that were not well, where they were asked for."""
     history: AssetHistory | None = None

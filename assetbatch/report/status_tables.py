@@ -16,7 +16,8 @@ from assetbatch.report.documents import priority_name
 from assetbatch.report.freshness import Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.sentences import sentences
-from assetbatch.report.tables import NARROW_WIDTH, PLAIN_WIDTH, new_table
+from assetbatch.report.streams import LIVE
+from assetbatch.report.tables import NARROW_WIDTH, PLAIN_WIDTH, fitted_table, new_table
 from assetbatch.words import ago, counted, duration, moment, until
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def _whole_view(status: Status, *, width: int) -> RenderableType:
     if others := [one for one in status.others if status.others_are_all or one.state in NOT_WELL]:
         title = "Other assets" if status.others_are_all else "Other assets, the worst"
         parts.append(_assets(title, status, others, width=width))
+    if status.streams:
+        parts.append(_streams(status, width=width))
     figures = ({"data": status.database} if status.alerts else {}) | sentences(status)
     return Group(*parts, *(_line(label.capitalize(), words) for label, words in figures.items()))
 
@@ -120,6 +123,29 @@ def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, width:
     return new_table(title, columns, rows, numbers={"price", "change"}, less=less)
 
 
+def _streams(status: Status, *, width: int) -> Table:
+    """Lay out the clusters of the stream; figures of the moment only where one is live."""
+    columns = ["cluster", "state", "for", "names", "events/s", "lag", "last frame", "connects", "dropped", "host"]
+    rows = []
+    for one in status.streams:
+        report, is_live = one.report, one.state == LIVE
+        row = (
+            report.cluster,
+            one.state,
+            "-" if one.since is None else duration(status.now - one.since),
+            f"{report.confirmed} of {report.asked}" if is_live else "-",
+            f"{report.events_a_second:g}" if is_live else "-",
+            one.lag if is_live else "-",
+            ago(report.frame_at, status.now),
+            str(report.connects),
+            str(report.dropped),
+            one.told.host or "-",
+        )
+        rows.append((row, None if is_live else "yellow"))
+    less = ("host", "dropped", "connects", "lag", "last frame", "events/s")
+    return fitted_table("Stream", columns, rows, width=width, less=less, numbers=("events/s", "connects", "dropped"))
+
+
 def _day(one: AssetStatus) -> str | None:
     """Return the day that a price is of, by UTC."""
     return None if one.priced_at is None else f"{one.priced_at.astimezone(UTC):%Y-%m-%d}"
@@ -168,6 +194,8 @@ def _history_view(status: Status, one: AssetStatus, *, width: int) -> Renderable
         _line("Queue", _item(told.item, now)),
         _line("Bars", _bars(told, now)),
     ]
+    if status.streams:
+        parts.append(_line("Stream", _stream(status, one, told)))
     if told.absences:
         reasons = (f"{row['bars']} {row['reason'].replace('_', ' ')}" for row in told.absences)
         parts.append(_line("Absent", ", ".join(reasons)))
@@ -220,6 +248,20 @@ def _updates(one: AssetStatus, now: datetime) -> str:
     if one.error_kind is not None:
         words.append(f"failed since: {one.error_kind}: {one.error}")
     return "; ".join(words)
+
+
+def _stream(status: Status, one: AssetStatus, told: AssetHistory) -> str:
+    cluster = one.asset.asset_type.value
+    found = next((found for found in status.streams if found.report.cluster == cluster), None)
+    if told.is_streamed:
+        return f"by {cluster}: no call asks for its quote"
+    if found is None:
+        return f"not by any: none of {cluster} ever ran"
+    if one.asset.symbol in found.report.silent:
+        return f"confirmed by {cluster}, but silent: calls ask for its quote"
+    if found.state == LIVE:
+        return f"not by {cluster}: the vendor has not confirmed it; calls ask for its quote"
+    return f"not now, {cluster} is {found.state}: calls ask for its quote"
 
 
 def _item(item: Mapping[str, Any] | None, now: datetime) -> str:

@@ -187,6 +187,8 @@ def forecast_view(forecast: Forecast) -> RenderableType:
         words.append(f"everything is there {until(forecast.complete_at, now)}")
     if forecast.newer_at is not None:
         words.append(f"newer prices can exist from {forecast.newer_at:%Y-%m-%d %H:%M} UTC on")
+    if forecast.streamed:
+        words.append(f"{counted(forecast.streamed, 'asset')} streamed: while that lasts, no call asks for the quotes")
     if forecast.unscanned:
         words.append(f"{forecast.unscanned} more assets were not looked at for holes")
     return Group(*parts, Text.assemble(("In all  ", "bold"), "; ".join(words)))

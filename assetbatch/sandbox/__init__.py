@@ -1,4 +1,4 @@
-"""The stand-in for the vendor: a local HTTP server that answers as the API does, with invented prices.
+"""The stand-in for the vendor: a local server that answers as the API does and streams, with invented prices.
 
 For trying out cron set-ups without a key, for this project's tests and for its benchmarks. It knows nothing of
 the tool but the names of the markets: it is written from the vendor's side of the wire, so that it can catch the tool
@@ -17,4 +17,9 @@ out.
     catalogue   the tickers that exist
     faults      the misbehaviours that can be asked for, and what they do to rows
     breakdowns  what they do to whole answers
+    stream_faults  what goes wrong with a connection each second, and with its events
+    stream      the WebSocket: its server, in a thread of its own, and what tests can make it do
+    session     one connection of it: key, subscriptions, what is answered
+    feed        which events of a pair fall due in a stretch of time
+    clusters    what the vendor streams, as data: addresses, channels, fields
 """

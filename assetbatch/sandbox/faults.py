@@ -2,7 +2,7 @@
 
 A word is `KIND`, `KIND:MATCH`, `KIND@P` or `KIND:MATCH@P`. MATCH is looked for in path and query (for kinds
 of rows: in the row's ticker, of a whole market's day in `C:XAUUSD 2026-04-03`); P is a probability, drawn for each
-request (each row) from a seeded source.
+request (each row) from a seeded source. Words with `ws-` are of the stream: see `stream_faults`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from assetbatch.sandbox.bodies import Document, raw
 from assetbatch.sandbox.breakdowns import BREAKDOWNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from assetbatch.sandbox.bodies import Answer
 
@@ -93,7 +93,7 @@ def _strings(row: Document, shape: RowShape) -> None:
             row[key] = repr(value)
 
 
-_ROW_CHANGES: dict[str, Callable[[Document, RowShape], None]] = {
+ROW_CHANGES: Mapping[str, Callable[[Document, RowShape], None]] = {
     "zero": _set(0),
     "nan": _set(raw("NaN")),
     "negative": lambda row, shape: _each(row, shape.prices, lambda price: -price),
@@ -104,9 +104,18 @@ _ROW_CHANGES: dict[str, Callable[[Document, RowShape], None]] = {
     "strings": _strings,
     "exponent": lambda row, shape: _each(row, shape.prices, _scientific),
 }
-ROW_KINDS = frozenset({*_ROW_CHANGES, "stale", "drop", "duplicate"})
+ROW_KINDS = frozenset({*ROW_CHANGES, "stale", "drop", "duplicate"})
 DOCUMENT_KINDS = frozenset({"delayed", "minutes-only", "holiday"})
-KINDS = tuple(sorted({*BREAKDOWNS, *ROW_KINDS, *DOCUMENT_KINDS}))
+# Of a connection's upgrade, greeting, key and subscriptions; of each second of it; of its events.
+_STREAM_WORDS = """
+ws-403 ws-502 ws-mute-upgrade ws-mute-connected ws-auth-timeout ws-slow ws-mixed
+ws-mute-auth ws-auth-failed ws-no-plan ws-mute-subscribe ws-not-authorized ws-no-answer ws-max-connections
+ws-drop ws-close-1000 ws-close-1001 ws-close-1008 ws-close-1012 ws-slow-consumer ws-force-disconnect ws-mute ws-dead
+ws-big ws-garbage
+ws-silent ws-past ws-off-schema ws-float ws-duplicate ws-unordered ws-revised ws-unknown-event
+"""
+STREAM_KINDS = frozenset({*_STREAM_WORDS.split(), *(f"ws-{kind}" for kind in ROW_CHANGES)})
+KINDS = tuple(sorted({*BREAKDOWNS, *ROW_KINDS, *DOCUMENT_KINDS, *STREAM_KINDS}))
 
 
 class Fault(Struct, frozen=True):
@@ -141,7 +150,9 @@ class Faults:
     def __init__(self, words: Sequence[str], seed: int) -> None:
         read = [read_word(word) for word in words]
         self._breakdowns = [fault for fault in read if fault.kind in BREAKDOWNS]
-        self._documents = [fault for fault in read if fault.kind in DOCUMENT_KINDS]
+        self._held = [fault for fault in read if fault.kind in DOCUMENT_KINDS | STREAM_KINDS]
+        self.of_stream = any(fault.kind in STREAM_KINDS for fault in read)
+        """Whether anything is to go wrong with the stream."""
         self._stale = [fault for fault in read if fault.kind == "stale"]
         self._rows = [fault for fault in read if fault.kind in ROW_KINDS and fault.kind != "stale"]
         self._chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
@@ -154,9 +165,13 @@ class Faults:
                 return BREAKDOWNS[fault.kind](path, answer)
         return None
 
+    def holds(self, kind: str, *texts: str) -> bool:
+        """Whether a misbehaviour is to be seen in what any of the texts names; drawn anew each time."""
+        return any(fault.kind == kind and self._fires(fault, *texts) for fault in self._held)
+
     def document(self, kind: str, path: str) -> bool:
         """Whether a misbehaviour of whole documents holds for this request."""
-        return any(fault.kind == kind and self._fires(fault, path, unquote(path)) for fault in self._documents)
+        return self.holds(kind, path, unquote(path))
 
     def holiday(self, market: AssetType, path: str) -> bool:
         """Whether a market rests, for this request, though its hours say otherwise: forex does, crypto never."""
@@ -194,7 +209,7 @@ class Faults:
             if fault.kind == "duplicate":
                 copies.append(row)
             else:
-                _ROW_CHANGES[fault.kind](row, shape)
+                ROW_CHANGES[fault.kind](row, shape)
         return copies
 
     def _fires(self, fault: Fault, *texts: str) -> bool:

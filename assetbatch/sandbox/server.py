@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 from datetime import UTC, datetime
+from functools import cached_property
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, unquote
@@ -20,7 +21,9 @@ from assetbatch.sandbox.window import Arrival, Window
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from assetbatch.plans import Plan
     from assetbatch.sandbox.bodies import Answer
+    from assetbatch.sandbox.stream import Stream
 
 __all__ = ["Arrival", "Sandbox"]
 
@@ -40,7 +43,9 @@ class Sandbox:
     `with`), or as long as `serve_forever` runs. At most `limit` requests (None: any number) are let in in any
     `window_seconds`; the others get a 429. `plan` is a name of `plans.PLANS`. `fail` lists words of
     `sandbox.faults`. `clock` tells the time that prices and plans go by, and may be set at any time; the limit
-    goes by the monotonic clock. `keep_arrivals` False keeps no list of requests, for a server that runs for days.
+    goes by the monotonic clock. `keep_arrivals` False keeps no list of requests and connections, for a server that runs
+    for days.
+    `stream` is its WebSocket, on `stream_port`, with `stream_rate` quotes a second of each pair.
 
     Quotes move at weekends too, unlike the vendor's, so that it can be tried at any hour; bars keep market
     hours.
@@ -62,9 +67,14 @@ class Sandbox:
         seed: int = 0,
         clock: Callable[[], datetime] = utc_now,
         keep_arrivals: bool = True,
+        stream_port: int = 0,
+        stream_rate: float = 1.0,
     ) -> None:
         self._host = host
         self._key = key.encode()
+        self._keep_arrivals = keep_arrivals
+        self._stream_port = stream_port
+        self._stream_rate = stream_rate
         self.plan = plan
         self._seed = seed
         self.clock = clock
@@ -78,6 +88,29 @@ class Sandbox:
         self._port = self._server.server_port
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._port}"
+
+    @cached_property
+    def stream(self) -> Stream:
+        """The vendor's WebSocket, which serves whenever the sandbox does; there is none until it is asked for.
+
+        Raises OSError when its address is taken.
+        """
+        from assetbatch.sandbox.stream import Stream
+
+        stream = Stream(
+            host=self._host,
+            port=self._stream_port,
+            key=self._key,
+            plan=self._plan_now,
+            clock=lambda: self.clock(),  # noqa: PLW0108 - the one of the time being
+            market=self._market,
+            faults=self._faults_now,
+            rate=self._stream_rate,
+            keep_sessions=self._keep_arrivals,
+        )
+        if self._thread is not None:
+            stream.start()
+        return stream
 
     @property
     def arrivals(self) -> list[Arrival]:
@@ -116,10 +149,14 @@ class Sandbox:
             self._server = wire.Server(self._host, self._port, self._respond, self._stopping)
         self._thread = Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="sandbox", daemon=True)
         self._thread.start()
+        if "stream" in vars(self):
+            self.stream.start()
 
     def stop(self) -> None:
         """Stop listening, give up what is being answered, end every connection; at once, safe to repeat."""
         self._stopping.set()
+        if "stream" in vars(self):
+            self.stream.stop()
         server, thread = self._server, self._thread
         self._server = self._thread = None
         if server is None:
@@ -172,7 +209,7 @@ class Sandbox:
                     path=unquote(path),
                     query=read_query(query),
                     now=self.clock(),
-                    plan=PLANS[ALIASES.get(self._plan, self._plan)],
+                    plan=self._plan_now(),
                     url=self.url,
                     market=self._market,
                     faults=faults,
@@ -182,6 +219,9 @@ class Sandbox:
             return routes.answer(request)
 
         return faults.breakdown(target, good) or good()
+
+    def _plan_now(self) -> Plan:
+        return PLANS[ALIASES.get(self._plan, self._plan)]
 
     def _faults_now(self) -> Faults:
         # The list may have been changed in place; what has begun (a stale time, a seeded draw) goes on while

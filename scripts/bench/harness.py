@@ -39,7 +39,7 @@ T = TypeVar("T")
 STATUS = [str(Path(sys.executable).with_name("assetbatch")), "status", "--json"]
 
 # A forked process would begin with its parent's memory and connections.
-_SPAWN = multiprocessing.get_context("spawn")
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class SandboxProcess:
     """A sandbox of this kind in a process of its own, until it is closed."""
 
     def __init__(self, kind: Callable[..., Any] = Sandbox, **options: Any) -> None:
-        self._control, other = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(kind, options, other), daemon=True)
+        self._control, other = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=_serve, args=(kind, options, other), daemon=True)
         self._process.start()
         # Held open here, its end of the pipe would hide its death.
         other.close()
@@ -145,7 +145,7 @@ def _serve(kind: Callable[..., Any], options: dict[str, Any], control: Pipe) -> 
 
 def in_a_process(work: Callable[..., T], *arguments: object) -> T:
     """Do it in a fresh process, whose memory is its own; return what it returns."""
-    with ProcessPoolExecutor(1, mp_context=_SPAWN) as pool:
+    with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         return pool.submit(work, *arguments).result()
 
 

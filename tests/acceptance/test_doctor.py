@@ -211,6 +211,32 @@ def test_a_limit_above_that_of_the_free_plan_and_a_key_in_the_clear_are_told(pat
     assert patient.one("plan", POLYGON_RATE_LIMIT="unlimited").level is Level.OK  # the sandbox
 
 
+@pytest.mark.parametrize(
+    ("text", "environ", "level", "told"),
+    [
+        ("{enabled: true}", {}, Level.OK, "forex at ws://127.0.0.1:1009/forex, crypto at ws://127.0.0.1:1009/crypto"),
+        ("{clusters: [crypto]}", {}, Level.OK, "stream.enabled is false: nobody is told when none runs"),
+        ("{enabled: true}", {"POLYGON_TIER": "free"}, Level.FAIL, "the free plan has no WebSocket"),
+        ("{clusters: [crypto]}", {"POLYGON_TIER": "free"}, Level.WARN, "the free plan has no WebSocket"),
+        ("{enabled: true, urls: {forex: 'wss://socket.massive.com/forex'}}", {}, Level.FAIL, "is of another source"),
+        ("{enabled: true}", {"POLYGON_BASE_URL": "https://proxy.example"}, Level.FAIL, "stream.urls.forex: is missing"),
+    ],
+)
+def test_a_stream_that_is_configured_has_a_plan_and_addresses(
+    patient: Patient, text: str, environ: dict[str, str], level: Level, told: str
+) -> None:
+    patient.file.write_text(f"stream: {text}\n")
+
+    patient.environ |= environ
+    found = patient.one("stream addresses")
+
+    assert (found.level, told in found.found) == (level, True)
+
+
+def test_where_no_stream_is_configured_its_addresses_are_not_looked_at(patient: Patient) -> None:
+    assert "stream addresses" not in patient.examine(POLYGON_TIER="free")
+
+
 def embedded_folder(base: Path, mode: int) -> Path:
     home = Place.below(base).home
     home.mkdir()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from assetbatch.bars import LENGTH, floor
+from tests.asking import utc_now
+from tests.conftest import wait_until
 from tests.relay import Relay
 from tests.world import add_assets
 
@@ -13,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from assetbatch.database.connection import Connection
+    from assetbatch.sandbox.server import Sandbox
     from tests.conftest import Commands
 
 # Everything is due again.
@@ -95,6 +103,71 @@ def test_a_drain_with_one_call_and_with_more(counted: Counted, connection: Conne
     # How often a run announces is a matter of time.
     announcing = 3 * (found["announced", 3] - found["announced", 1])
     assert found[3] - found[1] - announcing <= 2 * (5 if counted.limit is None else 6)
+
+
+NOTE_PAIRS = """
+insert into assetbatch.pairs (polygon_ticker, base, quote)
+select polygon_ticker, substr(polygon_ticker, 3, length(polygon_ticker) - 5), 'USD' from assetbatch.assets
+where polygon_ticker like 'X:T%'
+"""
+READ_LIVE = "select 1 from assetbatch.streams where state = 'live' and confirmed = asked"
+COUNT_STORED = """
+select count(*) as n from trading.symbols s join market_data.ohlcv_5m b on b.symbol_id = s.id
+where s.metadata -> 'last_update' ->> 'last_price' = %(price)s and b.close = %(price)s::numeric
+"""
+
+
+@pytest.mark.parametrize("assets", [3, 700])
+def test_a_flush_of_the_stream_however_many_assets(
+    assets: int, commands: Commands, connection: Connection, database: str, sandbox: Sandbox
+) -> None:
+    (commands.folder / "config.yaml").write_text(
+        "batch: {priority_assets_enabled: false, secondary_assets: []}\n"
+        f"stream: {{flush_seconds: 0.2, clusters: [crypto], urls: {{crypto: '{sandbox.stream.url}/crypto'}}}}\n"
+    )
+    add_assets(connection, *TICKERS[:assets])
+    connection.execute(NOTE_PAIRS)
+    # It sends what it is told to, and nothing of itself but a minute's bars.
+    sandbox.stream.rate = 0
+    begins = int((floor(utc_now()) + LENGTH).timestamp() * 1000)
+    found = []
+    with Relay(database) as relay:
+        streaming = commands.start("stream", DATABASE_URL=relay.conninfo)
+        wait_until(lambda: connection.execute(READ_LIVE).fetchone(), seconds=30)
+        for price in ("1.25", "1.5", "1.75"):
+            before = at_rest(relay)
+            # In one frame, and so in one flush: a price of each, and a minute of each.
+            sandbox.stream.send(json.dumps([event for n in range(assets) for event in events(n, price, begins)]))
+            wait_until(partial(stored, connection, price, assets))
+            found.append(at_rest(relay) - before)
+        streaming.send_signal(signal.SIGTERM)
+        streaming.communicate(timeout=20)
+    # What it tells of itself every few seconds may come in between.
+    assert min(found) <= 6, found
+
+
+def at_rest(relay: Relay) -> int:
+    """Return how many round trips there were, once there are no more for a while."""
+    seen = -1
+    while seen != relay.round_trips:
+        seen = relay.round_trips
+        time.sleep(0.6)
+    return seen
+
+
+def events(number: int, price: str, begins: int) -> list[dict[str, object]]:
+    pair, now = f"T{number}-USD", int(utc_now().timestamp() * 1000)
+    bar = dict.fromkeys("ohlc", float(price))
+    return [
+        {"ev": "XT", "pair": pair, "p": float(price), "t": now},
+        {"ev": "XA", "pair": pair, **bar, "v": 1, "s": begins, "e": begins + 60_000},
+    ]
+
+
+def stored(connection: Connection, price: str, assets: int) -> bool:
+    row = connection.execute(COUNT_STORED, {"price": price}).fetchone()
+    assert row is not None
+    return bool(row["n"] == assets)
 
 
 def updated(connection: Connection, job: str) -> int:

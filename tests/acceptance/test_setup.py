@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
 
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import Commands, ran
@@ -160,14 +161,16 @@ def test_quickstart_ends_with_three_fresh_prices_and_leaves_other_databases_alon
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_sandbox_prints_its_address_answers_and_ends_by_a_signal(
+def test_the_sandbox_prints_its_addresses_answers_and_ends_by_a_signal(
     commands: Commands, signum: signal.Signals, code: int
 ) -> None:
     server = commands.start("sandbox", "--port", "0", "--plan", "starter", SANDBOX_KEY="key-of-mine")
     assert server.stdout is not None
-    url = server.stdout.readline().strip()
+    url, stream_url = server.stdout.readline().strip(), server.stdout.readline().strip()
     try:
         assert url.startswith("http://127.0.0.1:")
+        with connect(f"{stream_url}/crypto", proxy=None) as connection:
+            assert "Connected Successfully" in str(connection.recv(timeout=10))
         done = commands("run-priority", POLYGON_BASE_URL=url, POLYGON_API_KEY="key-of-mine")
         assert (done.returncode, done.stderr) == (0, "")
     finally:
@@ -177,11 +180,24 @@ def test_the_sandbox_prints_its_address_answers_and_ends_by_a_signal(
     assert "Traceback" not in stderr
 
 
-def test_a_port_that_is_taken_is_told(commands: Commands, sandbox: Sandbox) -> None:
-    done = commands("sandbox", "--port", sandbox.url.rpartition(":")[2])
+def test_no_key_that_is_streamed_to_the_sandbox_is_in_its_log(commands: Commands) -> None:
+    server = commands.start("-vv", "sandbox", "--port", "0", "--json", SANDBOX_KEY="key-of-mine")
+    assert server.stdout is not None
+    with connect(json.loads(server.stdout.readline())["stream_url"] + "/forex", proxy=None) as connection:
+        connection.recv(timeout=10)
+        connection.send('{"action":"auth","params":"key-of-mine"}')
+        assert "auth_success" in str(connection.recv(timeout=10))
+        server.send_signal(signal.SIGTERM)
+        stdout, stderr = server.communicate(timeout=10)
+    assert "key-of-mine" not in stdout + stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--ws-port"])
+def test_a_port_that_is_taken_is_told(commands: Commands, sandbox: Sandbox, option: str) -> None:
+    done = commands("sandbox", "--port", "0", option, sandbox.url.rpartition(":")[2])
 
     assert done.returncode == 2
-    assert "--port 0" in done.stderr
+    assert f"{option} 0" in done.stderr
     assert "Traceback" not in done.stderr
 
 

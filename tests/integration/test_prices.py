@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assetbatch.database import prices
@@ -94,8 +94,105 @@ def test_what_others_wrote_there_gives_way(connection: Connection, junk: str) ->
 
 
 @given(st.none() | st.integers() | st.text() | st.dictionaries(st.text(), st.none() | st.text() | st.integers()))
-def test_supersedes_takes_anything(stored: object) -> None:
-    assert isinstance(prices.supersedes(quote(), stored, NOON), bool)
+def test_what_is_news_is_told_of_anything_stored(stored: object) -> None:
+    news = prices.news_of(quote(), stored, None, NOON)
+
+    assert news is not None
+    assert news.has_quote
+
+
+# What comes in some order: who brings it, of which second, and which figure.
+STREAM, CALL = "stream", "call"
+arrivals = st.lists(
+    st.tuples(st.sampled_from([STREAM, CALL]), st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=6
+)
+
+
+def brought(who: str, second: int, figure: int) -> Brought:
+    at, price = NOON - timedelta(minutes=1) + timedelta(seconds=second), Decimal(figure)
+    daily = dict.fromkeys(("daily_open", "daily_high", "daily_low", "daily_close"), price) if who == CALL else {}
+    return Brought("EURUSD", Quote(price, at, bid=price, has_daily=who == CALL, **daily))
+
+
+def merged(came: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
+    """What is to be stored, by a simple model: each part is the newest of its kind, of one time the last."""
+    found: dict[str, Any] = {"last_price": None, "timestamp": None, "daily_close": None}
+    quote_at = daily_at = 0
+    for who, second, figure in came:
+        if second >= quote_at:
+            quote_at, found["last_price"] = second, Decimal(figure)
+            found["timestamp"] = prices.rfc3339(NOON - timedelta(minutes=1) + timedelta(seconds=second))
+        if who == CALL and second >= daily_at:
+            daily_at, found["daily_close"] = second, Decimal(figure)
+    return found
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrivals)
+def test_calls_and_stream_in_any_order_leave_the_newest_quote_and_the_newest_figures_of_a_day(
+    connection: Connection, came: list[tuple[str, int, int]]
+) -> None:
+    connection.execute("truncate trading.symbols cascade; truncate assetbatch.sync_state, assetbatch.outbox")
+    for one in came:
+        store(connection, brought(*one))
+
+    stored = last_update(connection)
+    assert {key: stored[key] for key in ("last_price", "timestamp", "daily_close")} == merged(came)
+    # Each change is an event, and no event is of an older quote than the one before.
+    payloads = [row["payload"] for row in connection.execute("select payload from assetbatch.outbox order by seq")]
+    times = [payload["timestamp"] for payload in payloads]
+    assert times == sorted(times)
+    assert payloads[-1]["last_price"] == stored["last_price"]
+    known = connection.execute("select priced_at from assetbatch.sync_state").fetchone()
+    assert known is not None
+    assert prices.rfc3339(known["priced_at"]) == stored["timestamp"]
+
+
+def test_a_quote_of_a_call_that_is_older_than_the_streams_is_fenced_and_its_daily_figures_are_taken(
+    connection: Connection,
+) -> None:
+    store(connection, brought(STREAM, 5, 2))
+    stored = store(connection, brought(CALL, 4, 3))
+
+    assert stored.updated == ["EURUSD"]
+    found = last_update(connection)
+    assert (found["last_price"], found["daily_close"], found["timestamp"][-7:]) == (2, 3, "05.000Z")
+    assert store(connection, brought(CALL, 3, 7)).updated == []
+    assert last_update(connection)["daily_close"] == 3
+
+
+def test_the_same_figures_of_a_later_time_fence_what_lies_between(connection: Connection) -> None:
+    store(connection, brought(CALL, 2, 3))
+    store(connection, brought(STREAM, 6, 3))
+    store(connection, brought(CALL, 5, 3))
+
+    store(connection, brought(CALL, 4, 7))
+    assert last_update(connection)["daily_close"] == 3
+
+
+OTHERS = [
+    "null", "7", "[]", '"text"', "{}", '{"timestamp": 5}', '{"timestamp": "yesterday"}',
+    '{"timestamp": "2026-11-17T11:00:00"}', '{"timestamp": "2099-01-01T00:00:00Z", "last_price": 9}',
+    '{"last_price": "1.5", "timestamp": null, "daily_close": {"a": 1}}', '{"bid": [1], "daily_open": "x"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("junk", OTHERS)
+@pytest.mark.parametrize("order", [(STREAM, CALL), (CALL, STREAM)])
+def test_whatever_others_wrote_there_gives_way_to_both_parts(
+    connection: Connection, junk: str, order: tuple[str, str]
+) -> None:
+    connection.execute(
+        "insert into trading.symbols (symbol, metadata)"
+        " values ('EURUSD', jsonb_build_object('last_update', %s::jsonb))",
+        [junk],
+    )
+    for second, who in enumerate(order, start=1):
+        store(connection, brought(who, second, second))
+
+    found = last_update(connection)
+    assert found["last_price"] == 2
+    assert found["daily_close"] == order.index(CALL) + 1
 
 
 def test_seq_grows_and_never_goes_back_after_an_old_backup(connection: Connection) -> None:

@@ -50,6 +50,17 @@ with progress.ProgressBar.for_terminal("assets", mask=lambda text: text.replace(
     logging.getLogger("assetbatch.somewhere").info("%s: waiting %.0f s", "secret", 3.4, extra={"counts_down": True})
     time.sleep(4.5)
 """
+WARNING = """
+import logging, sys, time
+from assetbatch.report import progress
+progress.PATIENCE_SECONDS = 0.1
+logging.getLogger("assetbatch").addHandler(logging.StreamHandler())
+with progress.ProgressBar.for_terminal("assets") as shown:
+    shown.stand("12 events a second")
+    time.sleep(0.5)
+    logging.getLogger("assetbatch.somewhere").warning("evicted")
+    time.sleep(0.5)
+"""
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
@@ -73,6 +84,16 @@ def test_a_wait_is_counted_down_and_no_longer_shown_when_it_is_over() -> None:
     shown = [place for word in ("***: waiting 3 s", "***: waiting 1 s", "assets") if (place := seen.rfind(word)) > -1]
     assert len(shown) == 3
     assert shown == sorted(shown)
+
+
+def test_what_stands_is_one_line_and_a_warning_has_a_line_of_its_own() -> None:
+    _, seen = at_terminal(WARNING)
+
+    assert "━" not in seen
+    assert "assets" not in seen
+    before, after = seen.split("evicted")
+    assert before.endswith("12 events a second\r\x1b[2K")
+    assert after.startswith("\r\n\r\x1b[2K12 events a second")
 
 
 def test_work_that_takes_but_a_moment_shows_none() -> None:

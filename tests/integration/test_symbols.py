@@ -83,7 +83,7 @@ EMPTY = """
 do $$ declare name text; begin
   for name in select format('%I.%I', table_schema, table_name) from information_schema.tables
               where table_schema in ('assetbatch', 'trading', 'data_sources', 'market_data')
-                and table_name not in ('migrations', 'api_providers', 'meta')
+                and table_type = 'BASE TABLE' and table_name not in ('migrations', 'api_providers', 'meta')
   loop execute 'delete from ' || name; end loop;
   delete from data_sources.api_providers where code <> 'polygon';
   delete from assetbatch.meta where key = 'source';
@@ -364,7 +364,7 @@ def test_a_reference_list_without_end_is_an_error(world: World, monkeypatch: pyt
 
         def ask(self: Calls, request: Any, *, word: str = word, **_: Any) -> TickerPage:
             calls.append(request.call.page)
-            return TickerPage({}, "page" if word == "same" else f"page={len(calls)}")
+            return TickerPage({}, {}, "page" if word == "same" else f"page={len(calls)}")
 
         monkeypatch.setattr(Calls, "ask", ask)
         with pytest.raises(CallError, match="does not come to an end") as caught:

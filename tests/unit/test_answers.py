@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.model import Asset, AssetType, Call, CallKind, Quote, Role
@@ -294,7 +294,7 @@ def test_what_is_read_part_by_part_is_what_json_says(
     tree: dict[str, Any], ascii_only: bool, indent: int | None, first_part_bytes: int
 ) -> None:
     body = json.dumps(tree, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
-    whole = json.loads(body, parse_float=documents._decimal, parse_int=documents._decimal, parse_constant=Decimal)
+    whole = json.loads(body, parse_float=documents.decimal_of, parse_int=documents.decimal_of, parse_constant=Decimal)
     with pytest.MonkeyPatch.context() as patch:
         # However the parts are cut.
         patch.setattr(documents, "FIRST_PART_BYTES", first_part_bytes)

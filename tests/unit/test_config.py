@@ -61,6 +61,7 @@ bars:
   retention_months: null
 database: {embedded: true}
 events: {backend: auto, max_age_minutes: 60, stream: false}
+stream: {enabled: false, flush_seconds: 1.0, clusters: auto, bars: true}
 alerts: {priority_success_rate_min: 0.90, priority_latency_ms_max: 30000, queue_size_max: 500, rate_limit_waits_per_hour_max: 10, assets_not_well_max: 0}
 pings: {run_priority: null, drain_queue: null, enqueue_secondary: null}
 retention_days: 30
@@ -81,7 +82,15 @@ def test_keys_and_defaults_are_those_of_the_specification(tmp_path: Path) -> Non
         "retention_days",
         "instance",
     }
-    extra = {"rate_limiting.tier", "database.host", "database.port", "database.name", "database.user"}
+    extra = {
+        "stream.urls.forex",
+        "stream.urls.crypto",
+        "rate_limiting.tier",
+        "database.host",
+        "database.port",
+        "database.name",
+        "database.user",
+    }
     assert {key for key, _ in keys.leaves()} == named | extra
 
 

@@ -17,7 +17,8 @@ ROOMS = """
 __main__
 cli
 report
-jobs stream
+stream
+jobs
 events pings sandbox
 database
 schedule

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -14,17 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from assetbatch.cli.lifecycle import HARD_END_SECONDS
+from assetbatch.cli.lifecycle import FORCED_AFTER_SECONDS, HARD_END_SECONDS
 from assetbatch.config import data_folder, secret
 from assetbatch.config.settings import Settings
 from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
+from assetbatch.errors import EXIT_CONFIGURATION, EXIT_KEY_REFUSED
 from assetbatch.jobs import enqueue
+from assetbatch.stream import pairs
 from tests.conftest import ran
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "systemd"
 PROGRAM = "/opt/assetbatch/.venv/bin/assetbatch"
 CONFIG = "/etc/assetbatch/config.yaml"
-JOB, SERVER = "assetbatch@.service", "assetbatch-postgresql.service"
+JOB, SERVER, STREAM = "assetbatch@.service", "assetbatch-postgresql.service", "assetbatch-stream.service"
 TIMERS = {f"assetbatch-{job}.timer": job for job in ("run-priority", "drain-queue", "enqueue-secondary")}
 # In tenths, as `systemd-analyze security --threshold` has them.
 MOST_EXPOSED = 15
@@ -59,14 +62,16 @@ def environment(unit: str) -> dict[str, str]:
 
 
 def test_the_folder_has_a_service_and_a_timer_for_each_job() -> None:
-    assert {file.name for file in FOLDER.iterdir()} == {JOB, SERVER, *TIMERS}
+    assert {file.name for file in FOLDER.iterdir()} == {JOB, SERVER, STREAM, *TIMERS}
     assert {unit: settings(unit)["Unit"] for unit in TIMERS} == {
         unit: [f"assetbatch@{job}.service"] for unit, job in TIMERS.items()
     }
 
 
 @pytest.mark.parametrize(
-    "command", [words(JOB, "ExecStart", job) for job in TIMERS.values()] + [words(SERVER, "ExecStart")], ids=" ".join
+    "command",
+    [words(JOB, "ExecStart", job) for job in TIMERS.values()] + [words(unit, "ExecStart") for unit in (SERVER, STREAM)],
+    ids=" ".join,
 )
 def test_what_a_unit_starts_is_a_command_with_these_options(command: list[str]) -> None:
     program, *arguments = command
@@ -153,15 +158,36 @@ def test_a_run_ends_itself_before_systemd_does() -> None:
     assert "SuccessExitStatus" not in settings(JOB)
 
 
-def test_every_secret_can_be_a_credential() -> None:
-    credentials = dict(line.split(":", 1) for line in settings(JOB)["LoadCredential"])
+def test_the_stream_is_started_again_but_where_that_mends_nothing() -> None:
+    found = settings(STREAM)
+
+    assert (found["Type"], found["NotifyAccess"], found["Restart"]) == (["notify"], ["main"], ["always"])
+    assert found["StartLimitIntervalSec"] == ["0"]
+    assert found["SuccessExitStatus"] == [str(128 + signal.SIGTERM)]
+    assert found["RestartPreventExitStatus"] == [f"{EXIT_KEY_REFUSED} {EXIT_CONFIGURATION}"]
+    assert float(found["TimeoutStopSec"][0]) > FORCED_AFTER_SECONDS
+    # It tells nothing while it waits for a call.
+    provider = Settings().provider
+    longest = pairs.MAX_SECONDS + provider.connect_timeout_seconds + provider.timeout_seconds
+    assert float(found["WatchdogSec"][0]) > longest
+    assert float(found["TimeoutStartSec"][0]) > longest
+
+
+@pytest.mark.parametrize("key", ["Environment", "EnvironmentFile", "SystemCallFilter", "RestrictAddressFamilies"])
+def test_the_stream_may_what_a_job_may(key: str) -> None:
+    assert settings(STREAM)[key] == settings(JOB)[key]
+
+
+@pytest.mark.parametrize("unit", [JOB, STREAM])
+def test_every_secret_can_be_a_credential(unit: str) -> None:
+    credentials = dict(line.split(":", 1) for line in settings(unit)["LoadCredential"])
 
     assert set(credentials) == set(secret.NAMES)
     # Without the key no job runs: a file that is missing is an error; of the others it is none.
     assert {name for name, path in credentials.items() if path.startswith("/")} == {"POLYGON_API_KEY"}
 
 
-@pytest.mark.parametrize("unit", [JOB, SERVER])
+@pytest.mark.parametrize("unit", [JOB, SERVER, STREAM])
 def test_units_find_the_embedded_server_where_it_is_and_leave_it_its_memory(unit: str) -> None:
     found = settings(unit)
     folder = Path("/var/lib") / found["StateDirectory"][0]
@@ -177,7 +203,7 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
     for file in FOLDER.iterdir():
         # verify wants a program that is there.
         (tmp_path / file.name).write_text(file.read_text().replace(PROGRAM, sys.executable))
-    units = [tmp_path / unit for unit in (SERVER, *TIMERS)] + [
+    units = [tmp_path / unit for unit in (SERVER, STREAM, *TIMERS)] + [
         tmp_path / JOB.replace("@", f"@{job}") for job in TIMERS.values()
     ]
 
@@ -187,7 +213,7 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [JOB, SERVER])
+@pytest.mark.parametrize("unit", [JOB, SERVER, STREAM])
 def test_systemd_finds_units_little_exposed(unit: str) -> None:
     done = ran(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSED}", FOLDER / unit]

@@ -16,6 +16,7 @@ COMMANDS = {
     "drain-queue": "queue:drain_queue",
     "enqueue-secondary": "queue:enqueue_secondary",
     "backfill": "bars:backfill",
+    "stream": "stream:stream",
     "status": "status:status",
     "metrics": "metrics:metrics",
     "doctor": "doctor:doctor",

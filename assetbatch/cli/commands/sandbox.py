@@ -15,6 +15,11 @@ from assetbatch.plans import PLANS
 
 def sandbox(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
+    ws_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the WebSocket; without it 1000 above --port, or a free one."),
+    ] = None,
+    ws_rate: Annotated[float, typer.Option(min=0, help="Quotes a second of each pair that it streams.")] = 1.0,
     plan: Annotated[str, typer.Option(help=f"The plan that the key has: {', '.join(PLANS)}.")] = "starter",
     limit: Annotated[int | None, typer.Option(min=1, help="Calls in any window; without it no limit.")] = None,
     window: Annotated[float, typer.Option(min=0.01, help="Seconds of that window.")] = 60.0,
@@ -22,13 +27,14 @@ def sandbox(
         list[str] | None,
         typer.Option(
             metavar="KIND[:MATCH][@P]",
-            help="Misbehave, e.g. 500, timeout, garbage, zero:XAU, 502@0.1; may be repeated.",
+            help="Misbehave, e.g. 500, timeout, zero:XAU, 502@0.1, ws-drop@0.1, ws-silent:EUR; may be repeated.",
         ),
     ] = None,
 ) -> None:
     """Answer as the API does, with invented prices, for trying things out without a key.
 
-    The key that it accepts is $SANDBOX_KEY, or the word sandbox. It prints its address and answers until it is ended.
+    The key that it accepts is $SANDBOX_KEY, or the word sandbox. It prints its address and that of its WebSocket, and
+    answers until it is ended.
 
     Example: assetbatch sandbox --plan starter --limit 5
     """
@@ -43,12 +49,23 @@ def sandbox(
             window_seconds=window,
             fail=fail or (),
             keep_arrivals=False,
+            stream_port=_stream_port(port) if ws_port is None else ws_port,
+            stream_rate=ws_rate,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except OSError as error:
         hint = "another sandbox may have it; --port 0 takes a free one"
         raise typer.BadParameter(f"port {port}: {error.strerror} ({hint})") from None
-    answer({"url": server.url, "plan": plan, "limit": limit, "window_seconds": window}, server.url)
+    try:
+        stream_url = server.stream.url
+    except OSError as error:
+        raise typer.BadParameter(f"the WebSocket's port: {error.strerror} (--ws-port 0 takes a free one)") from None
+    document = {"url": server.url, "stream_url": stream_url, "plan": plan, "limit": limit}
+    answer({**document, "window_seconds": window, "ws_rate": ws_rate}, f"{server.url}\n{stream_url}")
     sys.stdout.flush()
     server.serve_forever()
+
+
+def _stream_port(port: int) -> int:
+    return port + 1_000 if 0 < port <= 64_535 else 0

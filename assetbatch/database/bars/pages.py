@@ -11,13 +11,15 @@ from assetbatch.bar_series import NUMBERS
 from assetbatch.bars import LENGTH
 from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS
+from assetbatch.database.query import Query, command
 from assetbatch.database.rows import value
 from assetbatch.database.savepoints import refuses_row, refuses_table, sift
 from assetbatch.failures import FailureKind
 from assetbatch.model import Bar
+from assetbatch.planner import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from assetbatch.bar_series import BarSeries
@@ -31,17 +33,18 @@ select exists (
 from trading.symbols s where s.symbol = %(symbol)s for no key update of s
 """
 
+# The symbols are named apart, to tell the planner how few they are: else it may read the whole table.
 INSERT = """
 insert into market_data.ohlcv_5m as b
   (symbol_id, ts, open, high, low, close, volume, vwap, trades, is_final, fetched_at)
 select s.id, v.ts, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trades,
        v.ts + interval '5 minutes' <= %(final_until)s, %(fetched_at)s
 from unnest(
-  %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[], %(close)s::numeric[],
-  %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
-) as v (ts, open, high, low, close, volume, vwap, trades)
-cross join trading.symbols s
-where s.symbol = %(symbol)s
+  %(symbols)b::text[], %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[],
+  %(close)s::numeric[], %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
+) as v (symbol, ts, open, high, low, close, volume, vwap, trades)
+join trading.symbols s using (symbol)
+where s.symbol = any(%(names)b)
 """
 
 # An older fetch never overwrites a newer one, an open bar never a final one, and what does not change is not written. A
@@ -65,11 +68,11 @@ INSERT_BARE = """
 insert into market_data.ohlcv_5m as b (symbol_id, ts, open, high, low, close, volume, vwap, trades)
 select s.id, v.ts, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trades
 from unnest(
-  %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[], %(close)s::numeric[],
-  %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
-) as v (ts, open, high, low, close, volume, vwap, trades)
-cross join trading.symbols s
-where s.symbol = %(symbol)s
+  %(symbols)b::text[], %(ts)b::timestamptz[], %(open)s::numeric[], %(high)s::numeric[], %(low)s::numeric[],
+  %(close)s::numeric[], %(volume)s::numeric[], %(vwap)s::numeric[], %(trades)s::int[]
+) as v (symbol, ts, open, high, low, close, volume, vwap, trades)
+join trading.symbols s using (symbol)
+where s.symbol = any(%(names)b)
 """
 
 UPSERT_BARE = (
@@ -150,12 +153,12 @@ def write(
     is_empty = not carefully and (row is None or not row["has_bars"])
     insert, upsert = (INSERT, UPSERT) if has_finality else (INSERT_BARE, UPSERT_BARE)
     statement = insert if is_empty else upsert
-    given = {"symbol": asset.symbol, "final_until": final_until, "asked_at": asked_at, "fetched_at": fetched_at}
+    given = {"final_until": final_until, "asked_at": asked_at, "fetched_at": fetched_at}
 
     def put(part: BarSeries) -> int:
         if row is None:
             connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
-        written = connection.execute(statement, _columns(part) | given).rowcount
+        written = connection.execute(statement, _columns([(asset.symbol, part)]) | given).rowcount
         if written < len(part) and _count(connection, asset, part) < len(part):
             raise psycopg.errors.RaiseException("a trigger, a rule or row-level security keeps it out of the table")
         return written
@@ -184,16 +187,25 @@ def write(
     )
 
 
+def upserting(series: Sequence[tuple[str, BarSeries]], *, has_finality: bool, now: datetime) -> Query[int]:
+    """Write bars that are still open, of each symbol, in the caller's transaction; none takes a final one's place."""
+    given = {"final_until": EPOCH, "asked_at": now, "fetched_at": now}
+    return command(UPSERT if has_finality else UPSERT_BARE, _columns(series) | given)
+
+
 def _count(connection: Connection, asset: Asset, page: BarSeries) -> int:
     """Count the bars of a page that are in the table, as they are or otherwise."""
     count: int = value(connection.execute(COUNT_BARS, {"symbol": asset.symbol, "ts": list(page.times)}))
     return count
 
 
-def _columns(page: BarSeries) -> dict[str, Any]:
+def _columns(series: Sequence[tuple[str, BarSeries]]) -> dict[str, Any]:
     """Return the arrays of the columns, whose numbers the server alone reads."""
-    texts = {name: f"{{{column}}}" for name, column in zip(NUMBERS, page.digits, strict=True)}
-    return {"ts": list(page.times), **texts}
+    columns = zip(*(page.digits for _, page in series), strict=True)
+    texts = {name: f"{{{','.join(column)}}}" for name, column in zip(NUMBERS, columns, strict=True)}
+    symbols = [symbol for symbol, page in series for _ in page.times]
+    names = [symbol for symbol, _ in series]
+    return {"names": names, "symbols": symbols, "ts": [ts for _, page in series for ts in page.times], **texts}
 
 
 def read(connection: Connection, symbol: str, span: Span) -> dict[datetime, tuple[Bar, bool]]:

@@ -42,15 +42,17 @@ with limits as (
          coalesce(q.state <> 'dead', false) as queued,
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
          %(all)s or case when %(daily)s then coalesce(coalesce(s.day, '-infinity') < l.day, false)
-                         else s.served_at is null or coalesce(s.served_at < l.served_before, false)
-                              or s.served_at > clock_timestamp() + interval '1 minute' end as due,
+                         else v.served_at is null or coalesce(v.served_at < l.served_before, false)
+                              or v.served_at > clock_timestamp() + interval '1 minute' end as due,
          s.served_at, s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
   from assetbatch.assets a
   left join limits l
     on l.update_frequency_seconds = a.update_frequency_seconds
    and l.market = a.market
   left join assetbatch.sync_state s on s.symbol = a.symbol
+  left join assetbatch.streamed t on t.symbol = a.symbol
   left join assetbatch.queue q on q.symbol = a.symbol
+  cross join lateral (select greatest(s.served_at, t.served_at) as served_at) v
   where a.enabled and a.role = 'secondary' and a.origin = any(coalesce(%(origins)s, array[a.origin]))
     and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
 ), wanted as materialized (

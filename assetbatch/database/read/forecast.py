@@ -28,6 +28,7 @@ where q.state <> 'dead'
 group by a.asset_type
 """
 
+# What is streamed now is taken to be streamed then.
 DUE = """
 select a.asset_type, count(*) as items
 from assetbatch.assets a
@@ -36,11 +37,19 @@ join unnest(
 ) as l (update_frequency_seconds, market, served_before) using (update_frequency_seconds, market)
 join unnest(%(markets)s::text[], %(days)s::date[]) as w (asset_type, day) using (asset_type)
 left join assetbatch.sync_state s using (symbol)
+left join assetbatch.streamed t using (symbol)
 where a.enabled and a.role = 'secondary' and not exists (select from assetbatch.queue q where q.symbol = a.symbol)
   and case when %(daily)s then coalesce(s.day, '-infinity') < w.day
-           else coalesce(s.served_at < l.served_before, true) end
+           else t.symbol is null and coalesce(s.served_at < l.served_before, true) end
 group by a.asset_type
 """
+
+STREAMED = "select symbol from assetbatch.streamed join assetbatch.assets using (symbol) where enabled"
+
+
+def streamed(connection: Connection) -> set[str]:
+    """Return the assets that a stream keeps fresh now, so that no call has to ask for their quotes."""
+    return {row["symbol"] for row in connection.execute(STREAMED)}
 
 
 def _days(days: Mapping[AssetType, date | None] | None) -> dict[str, object]:

@@ -46,6 +46,8 @@ group by reason
 order by reason
 """
 
+READ_STREAMED = "select exists (select from assetbatch.streamed where symbol = %(symbol)s) as is_streamed"
+
 # Calls are found by their time, not by their asset: looking at the newest of them bounds what that costs.
 READ_CALLS = """
 select at, kind, outcome, http_status, latency_ms
@@ -68,6 +70,8 @@ class AssetHistory(Struct, frozen=True):
     bars: Row | None
     absences: list[Row]
     calls: list[Row]
+    is_streamed: bool
+    """A stream keeps its price fresh now: no call asks for its quote."""
 
 
 def read(connection: Connection, symbol: str) -> AssetHistory:
@@ -80,4 +84,5 @@ def read(connection: Connection, symbol: str) -> AssetHistory:
         bars=connection.execute(READ_BARS, asset).fetchone(),
         absences=connection.execute(READ_ABSENCES, asset).fetchall(),
         calls=connection.execute(READ_CALLS, asset | {"looked_at": CALLS_LOOKED_AT, "limit": MOST_CALLS}).fetchall(),
+        is_streamed=bool(value(connection.execute(READ_STREAMED, asset))),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from msgspec import Struct, field
 
-from assetbatch.database import entitlements, outbox
+from assetbatch.database import entitlements, outbox, streams
 from assetbatch.database.query import Query
 from assetbatch.database.rows import one, value
 from assetbatch.database.setup import platform
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection, Row
     from assetbatch.database.outbox import Refusal
     from assetbatch.database.setup.platform import RoleView
+    from assetbatch.database.streams import Told
     from assetbatch.model import Access, AssetType
     from assetbatch.planner import Days, Entitlement
 
@@ -176,6 +177,8 @@ order by b.asked_at desc nulls last, symbol limit %(limit)s
 """
 
 MOST_NAMED = 5
+# A stream tells every few seconds how it is doing: one that has told nothing for so long is away.
+STREAM_AWAY_SECONDS = 120.0
 
 # The last ones first; what was killed ended when it must have.
 READ_NOT_WELL = """
@@ -227,6 +230,8 @@ class Overview(Struct, frozen=True):
     events_refused: Refusal | None = None
     role_view: RoleView | None = None
     """What the role may see of the platform's tables."""
+    streams: Sequence[Told] = ()
+    """What streams last told, by cluster."""
 
     def job(self, name: str) -> Row:
         """Give the row of a job; each has one, whether it ever ran or not."""
@@ -258,6 +263,7 @@ class Reading:
             "failing_bars": _rows(READ_FAILING_BARS, {"limit": MOST_NAMED}),
             "events_refused": outbox.refusal(),
             "role_view": platform.role_view(),
+            "streams": streams.all_told(away_seconds=STREAM_AWAY_SECONDS),
         }
         self.queries = tuple(self._asked.values())
 

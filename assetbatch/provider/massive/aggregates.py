@@ -179,7 +179,7 @@ def _read(call: Call, document: Document, now: datetime) -> Page:
         if not call.span.since <= ts < call.span.until or (ts - EPOCH) % length:
             continue
         try:
-            bar = _bar(ts, row)
+            bar = bar_of(ts, row)
         except InvalidRowError as error:
             invalid[ts] = str(error)
             continue
@@ -203,7 +203,8 @@ def _weight(bar: Bar) -> tuple[int, Decimal]:
     return (-1 if bar.trades is None else bar.trades, bar.volume)
 
 
-def _bar(ts: datetime, row: Mapping[str, Any]) -> Bar:
+def bar_of(ts: datetime, row: Mapping[str, Any]) -> Bar:
+    """Read a bar that begins at `ts`, by the vendor's short names. Raises InvalidRowError."""
     prices = [number(row, key) for key in PRICES]
     if None in prices:
         raise InvalidRowError(f"no `{PRICES[prices.index(None)]}` (zero or absent)")

@@ -36,12 +36,15 @@ def request(call: Call) -> Request[TickerPage]:
 
 def _read(market: str, document: Document, _now: datetime) -> TickerPage:
     """Read a page of tickers; rows of other markets, and those without a ticker, are left out. Raises CallError."""
-    names = {
-        row["ticker"]: text(row["name"])[:LONGEST_NAME] if row.get("name") else ""
-        for row in rows_of(document)
-        if isinstance(row.get("ticker"), str) and row.get("market") == market
-    }
-    return TickerPage(names, _next_page(document.get("next_url")))
+    rows = [row for row in rows_of(document) if isinstance(row.get("ticker"), str) and row.get("market") == market]
+    names = {row["ticker"]: text(row["name"])[:LONGEST_NAME] if row.get("name") else "" for row in rows}
+    pairs = {row["ticker"]: pair for row in rows if (pair := _pair(row)) is not None}
+    return TickerPage(names, pairs, _next_page(document.get("next_url")))
+
+
+def _pair(row: Document) -> tuple[str, str] | None:
+    base, quote = row.get("base_currency_symbol"), row.get("currency_symbol")
+    return (base, quote) if isinstance(base, str) and isinstance(quote, str) and base and quote else None
 
 
 def _next_page(next_url: object) -> str:

@@ -237,8 +237,9 @@ def _read_plain(call: Call, document: _Document) -> Answers:
     numbers = iter([None if digits == "null" else Decimal(digits) or None for digits in column.decode().split(",")])
     answers = Answers()
     for asset, at in zip(call.assets, times, strict=True):
-        last_price, *others = islice(numbers, 7)
+        last_price, bid, ask, *daily = islice(numbers, 7)
         if last_price is None:
             raise InvalidRowError("no price")
-        answers.quotes[asset.symbol] = Quote(last_price, moment_of(at), *others)
+        opened, high, low, close = daily
+        answers.quotes[asset.symbol] = Quote(last_price, moment_of(at), bid, ask, opened, high, low, close)
     return answers

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
+from assetbatch.config.settings import Stream
 from assetbatch.database.errors import translated_errors
 from assetbatch.database.opening import connect
 from assetbatch.report import health, reading
@@ -52,6 +53,8 @@ def examine(
     done.look("key", partial(host.key, survey))
     if config is not None:
         done.look("plan", partial(host.plan_of, config))
+        if config.settings.stream != Stream():
+            done.look("stream addresses", partial(host.stream_of, config))
     named = survey.database
     # An embedded server that is not there, or is somebody else's, has been told of by then.
     if named is not None and (not named.embedded or done.look("embedded server", partial(host.embedded, data_folder))):

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 from assetbatch import __version__, threads
 from assetbatch.config.secret import ways
 from assetbatch.database.rate_limit import key_fingerprint
-from assetbatch.errors import NoThreadError
+from assetbatch.errors import ConfigurationError, NoThreadError
 from assetbatch.plans import PLANS
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
+from assetbatch.stream.addresses import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,20 @@ def plan_of(config: Config) -> Iterator[Finding]:
         yield warn("address", found, "set provider.base_url (POLYGON_BASE_URL) to https://…")
     if not config.assets and config.settings.batch.secondary_source == "config":
         yield warn("assets", "the configuration names no enabled asset", "see batch.priority_assets in config.yaml")
+
+
+def stream_of(config: Config) -> Iterator[Finding]:
+    """Report where the stream of each cluster is. Raises ConfigurationError where one is meant to run and cannot."""
+    try:
+        found = addresses(config)
+    except ConfigurationError as error:
+        if config.settings.stream.enabled:
+            raise
+        yield warn("stream addresses", error.reason, error.hint)
+        return
+    urls = ", ".join(f"{asset_type} at {url}" for asset_type, url in found.items())
+    meant = "" if config.settings.stream.enabled else "; stream.enabled is false: nobody is told when none runs"
+    yield ok("stream addresses", f"{urls or 'no cluster is named'}{meant}")
 
 
 def embedded(folder: Path) -> Iterator[Finding]:

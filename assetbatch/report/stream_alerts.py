@@ -1,0 +1,129 @@
+"""Alerts about the stream: one that is meant to run and does not, and what keeps a cluster from bringing prices."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch import market_hours
+from assetbatch.database.read.overview import STREAM_AWAY_SECONDS
+from assetbatch.markets import TRAITS
+from assetbatch.plans import PLANS
+from assetbatch.report.health import Alert, Level
+from assetbatch.report.streams import ENDED, LIVE, first_of, stream_status
+from assetbatch.schedule import RUN_PRIORITY
+from assetbatch.words import counted, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from assetbatch.config import Config
+    from assetbatch.database.read.overview import Overview
+    from assetbatch.model import AssetType
+    from assetbatch.report.streams import StreamStatus
+
+# A connection is made anew within a minute: one that is not there for longer will not come by itself.
+UNREACHABLE_AT_MOST = timedelta(seconds=STREAM_AWAY_SECONDS)
+START = "start it: `systemctl enable --now assetbatch-stream`, or its line of crontab.example"
+
+
+def of_stream(config: Config, overview: Overview, types: Collection[AssetType]) -> Iterator[Alert]:
+    """Report what is wrong with the stream; `types` are those of all enabled assets.
+
+    Only one that is meant to run (`stream.enabled`) can be missed; one that runs is told of in any case.
+    """
+    found = [stream_status(one) for one in overview.streams]
+    if config.settings.stream.enabled:
+        yield from _of_absence(config, overview, types, found)
+    for one in found:
+        if one.told.is_told:
+            yield from _of_cluster(config, overview, one)
+
+
+def _of_absence(
+    config: Config, overview: Overview, types: Collection[AssetType], found: Sequence[StreamStatus]
+) -> Iterator[Alert]:
+    if not PLANS[config.plan].has_websocket:
+        message = f"stream.enabled is true, but the {config.plan} plan has no WebSocket"
+        hint = f"set provider.plan to what the key has ({config.settings.provider.upgrade_url}), or stream.enabled back"
+        yield Alert(Level.WARNING, "stream.plan", message, hint)
+        return
+    clusters = config.settings.stream.clusters
+    wanted = sorted(one.value for one in types if clusters == "auto" or one.value in clusters)
+    known = {one.report.cluster: one for one in found}
+    away = [name for name in wanted if name not in known or not known[name].told.is_told]
+    if not away:
+        return
+    level = Level.CRITICAL if _stands_alone(config, overview) else Level.WARNING
+    told = [known[name] for name in away if name in known]
+    if not told:
+        yield Alert(level, "stream.away", f"stream.enabled is true, but no stream of {_list(away)} ever ran", START)
+        return
+    last = max(told, key=lambda one: one.told.told_at)
+    silent = overview.now - last.told.told_at
+    did = "ended" if last.state == ENDED else "fell silent"
+    why = f": {last.report.words}" if last.report.words else ""
+    yield Alert(
+        level,
+        "stream.away",
+        f"the stream of {_list(away)} is away: it {did} {duration(silent)} ago{why}",
+        f"does `assetbatch stream` run on {last.told.host or 'its host'}? See journalctl -u assetbatch-stream",
+        round(silent.total_seconds()),
+        STREAM_AWAY_SECONDS,
+    )
+
+
+def _stands_alone(config: Config, overview: Overview) -> bool:
+    """Return whether nothing else keeps the priority assets fresh."""
+    last_run = overview.job(RUN_PRIORITY.name)["last_run"]
+    at_most = RUN_PRIORITY.intervals_silent * RUN_PRIORITY.every(config.settings.batch)
+    return bool(config.priority_assets) and (last_run is None or overview.now - last_run > at_most)
+
+
+def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterator[Alert]:
+    report, cluster = one.report, one.report.cluster
+    match one.state:
+        case "refused":
+            message = f"plan says {config.plan}, the stream of {cluster} is refused: {report.words}"
+            hint = "lapsed payment, or a plan for another market? It asks again hourly, and when it is started anew"
+            yield Alert(Level.CRITICAL, "stream.refused", message, hint)
+        case "resting":
+            message = f"the stream of {cluster} rests: another connection of this account took its place"
+            hint = (
+                f"an account has one connection of {cluster}, whatever the key: end the other program that streams, or"
+                " leave this one out of stream.clusters; until then the jobs ask for its quotes"
+            )
+            yield Alert(Level.WARNING, "stream.resting", message, hint)
+        case "connecting" | "waiting":
+            yield from _of_connection(overview, one)
+    if report.unconfirmed and one.state == LIVE:
+        message = (
+            f"{counted(len(report.unconfirmed), 'name')} of {cluster} not streamed: {first_of(report.unconfirmed)}"
+        )
+        hint = "is the ticker right, and the channel in the plan? The jobs ask for these quotes"
+        yield Alert(Level.WARNING, "stream.unconfirmed", message, hint, len(report.unconfirmed), 0)
+    if report.silent and one.state == LIVE:
+        message = f"confirmed by the stream, but silent, while calls bring newer quotes: {first_of(report.silent)}"
+        hint = "misspelt, or delisted? See polygon_ticker; the jobs ask for these quotes"
+        yield Alert(Level.WARNING, "stream.silent", message, hint, len(report.silent), 0)
+
+
+def _of_connection(overview: Overview, one: StreamStatus) -> Iterator[Alert]:
+    """Report a cluster that has no connection though its market trades."""
+    traits = next((traits for kind, traits in TRAITS.items() if kind.value == one.report.cluster), None)
+    known = [at for at in (one.report.frame_at, one.told.started_at) if at is not None]
+    if not known or traits is None:
+        return
+    since = max(known)
+    missed = max(market_hours.open_time(market, since, overview.now) for market in traits.markets)
+    if missed > UNREACHABLE_AT_MOST:
+        message = f"the stream of {one.report.cluster} has no connection for {duration(missed)}"
+        message += f": {one.report.words}" if one.report.words else ""
+        hint = "is the vendor reachable from there, and the address right (stream.urls)? The jobs ask for its quotes"
+        yield Alert(
+            Level.WARNING, "stream.unreachable", message, hint, round(missed.total_seconds()), STREAM_AWAY_SECONDS
+        )
+
+
+def _list(names: Sequence[str]) -> str:
+    return " and ".join(names)

@@ -1,0 +1,59 @@
+"""A weekend of the stream, in simulated time: silence of a closed market is no trouble, that of an open one is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from assetbatch.boottime import boot_time
+from assetbatch.jobs import clock
+from assetbatch.stream import connection as connections
+from tests.conftest import wait_until
+from tests.stream_runs import FOREX
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.stream_runs import StreamWorld
+
+SATURDAY = datetime(2026, 9, 5, 12, tzinfo=UTC)
+SUNDAYS_OPEN = datetime(2026, 9, 6, 21, tzinfo=UTC)
+
+
+def test_over_the_weekend_forex_is_silent_and_stays_connected_and_crypto_goes_on(
+    world: StreamWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "assetbatch")
+    world.market.set(SATURDAY)
+    with world.streaming(world.settings()) as running:
+        world.wait_for(state="live")
+        end = time.monotonic() + 3 * connections.SILENT_SECONDS
+        while time.monotonic() < end:
+            world.goes_on("BTCUSD")
+        row = world.wait_for(state="live", silent=[], events=0)
+        assert row["since"] < SATURDAY + timedelta(seconds=30)
+        assert len(world.sandbox.stream.sessions) == 2
+    assert running.error is None
+    assert caplog.text == ""
+
+
+def test_the_silence_of_an_open_market_counts_from_its_opening(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "boot_time", lambda: boot_time() + world.market.forwarded)
+    world.sandbox.fail = ["ws-silent"]
+    world.market.set(SATURDAY)
+    with world.streaming(world.settings(FOREX)) as running:
+        world.wait_for(state="live")
+        (session,) = world.sandbox.stream.open("forex")
+        # Over a day of silence lies behind it when trade begins.
+        world.market.forward(seconds=(SUNDAYS_OPEN - world.market()).total_seconds() - 1)
+        wait_until(lambda: not session.is_open)
+        assert world.market() - SUNDAYS_OPEN >= timedelta(seconds=connections.SILENT_SECONDS - 0.5)
+        world.wait_for(words="nothing came for")
+        world.sandbox.fail = []
+        world.goes_on("EURUSD")
+        world.wait_for(state="live")
+    assert running.error is None
