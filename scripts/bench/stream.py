@@ -94,10 +94,10 @@ def cpu_seconds(self):
     with open(f"/proc/{self._connection.info.backend_pid}/schedstat") as file:
         return time.thread_time() + int(file.read().split()[0]) / 1e9
 
-def timed_flush(self):
+def timed_flush(self, **options):
     found[:] = 0.0, 0.0, 0, 0
     began, cpu = time.monotonic(), cpu_seconds(self)
-    flush(self)
+    flush(self, **options)
     found[1] = cpu_seconds(self) - cpu
     print(began, time.monotonic() - began, *found, file=log, flush=True)
 
