@@ -44,7 +44,7 @@ class QuoteWork(Source):
     """The calls for prices that one run has planned; failures are in what the run stored, they are not raised.
 
     `max_calls` bounds the requests of the run, None: no bound. `replan` makes other calls out of some that are of no
-    use as they are.
+    use as they are. `is_aside`: others bring the quotes, so that a call that fails is no failure of its assets.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class QuoteWork(Source):
         *,
         no_call_after: float,
         max_calls: int | None,
+        is_aside: bool = False,
     ) -> None:
         self._run = run
         self._calls = calls
@@ -62,6 +63,7 @@ class QuoteWork(Source):
         self._replan = replan
         self._no_call_after = no_call_after
         self._max_calls = max_calls
+        self._is_aside = is_aside
         self._waiting: deque[Call] = deque()
         # What was known of finished days when the calls that wait were planned.
         self._days: Days = {}
@@ -216,7 +218,9 @@ class QuoteWork(Source):
     def fail(self, assets: Sequence[Asset], kind: FailureKind, reason: str) -> None:
         """Write down that these assets were not updated, and why; others that a call covers beside them were no aim."""
         assets = [asset for asset in assets if asset.role is Role.PRIORITY]
-        if assets:
+        if self._is_aside:
+            log.info("calls for figures of the day came to nothing: %s: %s", kind, reason)
+        elif assets:
             # Another run that has taken over may have had better luck.
             self._calls.keep_lease()
             brought = [Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in assets]

@@ -53,12 +53,12 @@ def number(part: Mapping[str, Any], key: str) -> Decimal | None:
     return value
 
 
-def time_of(value: object, now: datetime) -> datetime:
-    """Read a time that is not of the future, as `moment_of` does. Raises InvalidRowError."""
+def time_of(value: object, now: datetime, *, ahead: timedelta = FUTURE_TOLERANCE) -> datetime:
+    """Read a time that is not of the future, or so little, as `moment_of` does. Raises InvalidRowError."""
     if not isinstance(value, Decimal) or not value.is_finite():
         raise InvalidRowError(f"no time of its price: {text(value)}")
     moment = moment_of(value)
-    if moment > now + FUTURE_TOLERANCE:
+    if moment > now + ahead:
         raise InvalidRowError(f"its time {moment.isoformat()} is in the future")
     return moment
 

@@ -82,12 +82,10 @@ class Book:
     def begin(self, now: datetime) -> None:
         """Take it that all that comes from now on comes whole: a bar is built if all of its minutes are still to come.
 
-        One that had begun before is left to a call: some of its minutes may have been missed.
+        One that had begun before is left as it was, and to a call: some of its minutes may have been missed.
         """
         with self._lock:
             self._whole_since = now - (now - bars.floor(now)) % MINUTE
-            self._minutes.clear()
-            self._changed.clear()
 
     def take(self, frame: Frame, now: datetime) -> None:
         """Take in what a frame brought."""

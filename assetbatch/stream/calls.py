@@ -22,7 +22,7 @@ from assetbatch.database import streams
 from assetbatch.database.bars import absences
 from assetbatch.database.prices import Stored
 from assetbatch.database.rate_limit import Lane
-from assetbatch.errors import AssetbatchError, Interrupted
+from assetbatch.errors import AssetbatchError, DatabaseUnavailableError, Interrupted
 from assetbatch.events import Announcer
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.bar_spans import SpanBars
@@ -36,9 +36,10 @@ from assetbatch.jobs.worker import Worker
 from assetbatch.model import Access
 from assetbatch.planner import Mode
 from assetbatch.stream import pairs
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from assetbatch.database.connection import Connection
@@ -55,6 +56,8 @@ GAP_SECONDS = 3600.0
 # When to ask again what a pair is called: that the list has not, and that could not be asked.
 NO_PAIR_SECONDS = 3600.0
 AGAIN_SECONDS = 60.0
+# Between two attempts at a gap that the database kept from being closed.
+OUTAGE_SECONDS = 5.0
 
 
 class BackgroundCalls:
@@ -106,9 +109,12 @@ class BackgroundCalls:
             self._pairs_asked.update((asset.polygon_ticker, now + NO_PAIR_SECONDS) for asset in missing)
             self._add(self._urgent, partial(self._name_pairs, missing))
 
-    def refresh(self, assets: Sequence[Asset]) -> None:
-        """Ask for the quotes of these assets, and with them for the figures of their day."""
-        self._add(self._urgent, partial(self._refresh, assets))
+    def refresh(self, assets: Sequence[Asset], known: Collection[str]) -> None:
+        """Ask for the quotes of these assets, and with them for the figures of their day.
+
+        Those that are `known` had a row in the platform's table before: one that it has deleted is not put there again.
+        """
+        self._add(self._urgent, partial(self._refresh, assets, known))
 
     def close_gap(self, spans: Mapping[str, Span]) -> None:
         """Ask for the bars of these spans, by symbol, once more."""
@@ -125,13 +131,13 @@ class BackgroundCalls:
                 self._has_task.clear()
                 while (tasks := self._gaps if self._urgent.empty() else self._urgent) and not tasks.empty():
                     self._stop.check()
-                    self._do(tasks.get())
+                    self._do(tasks.get(), tasks)
         except Interrupted:
             return
         except Exception as error:  # noqa: BLE001 - raised again by who looks after it
             self.error = error
 
-    def _do(self, task: Task) -> None:
+    def _do(self, task: Task, tasks: queue.SimpleQueue[Task]) -> None:
         try:
             with self._connect() as connection:
                 clock = Clock(self._run.clock.now())
@@ -146,7 +152,13 @@ class BackgroundCalls:
                 )
                 task(run)
         except (AssetbatchError, psycopg.Error) as error:
-            log.warning("a call beside the stream came to nothing, and is left to the jobs: %s", error)
+            is_outage = isinstance(error, psycopg.Error | DatabaseUnavailableError)
+            if is_outage and tasks is self._gaps:
+                log.info("a gap waits for the database: %s", error)
+                self._stop.pause(OUTAGE_SECONDS)
+                self._add(tasks, task)
+            else:
+                log.warning("a call beside the stream came to nothing, and is left to the jobs: %s", error)
 
     def _name_pairs(self, missing: Sequence[Asset], run: Run) -> None:
         tickers = {asset.polygon_ticker for asset in missing}
@@ -164,25 +176,29 @@ class BackgroundCalls:
         self.pairless = self.pairless - found | lacking
         self.has_asked_pairs.set()
 
-    def _refresh(self, assets: Sequence[Asset], run: Run) -> None:
+    def _refresh(self, assets: Sequence[Asset], known: Collection[str], run: Run) -> None:
         if run.entitlements.mode is not Mode.LIVE:
             return
+        run.entitlements.known |= set(known)
         calls = Calls(run, Lane.QUEUE)
         end = time.monotonic() + REFRESH_SECONDS
-        work = QuoteWork(run, calls, lambda _: [], no_call_after=end, max_calls=None)
+        work = QuoteWork(run, calls, lambda _: [], no_call_after=end, max_calls=None, is_aside=True)
         work.plan(planner.snapshots(assets, run.config.settings.provider.batch_size))
         Worker(run, calls, [work], begin_until=end, is_all=False).work()
         run.connection.answer(streams.complete([*run.stored.updated, *run.stored.unchanged]))
 
     def _close_gap(self, spans: Mapping[str, Span], until: float, run: Run) -> None:
-        if not run.entitlements.may(Access.BARS):
+        if not run.entitlements.may(Access.BARS) or time.monotonic() >= until:
             return
         calls = Calls(run, Lane.QUEUE, clients=MOST_AT_ONCE if run.config.calls_per_window is None else 1)
         known = absences.release(run.connection, list(spans), now=run.clock.now())
         work = SpanBars(run, calls, spans, refetch=True, known_refused=known)
         bars = Bars(run, calls, work)
         Worker(run, calls, [bars], begin_until=until, may_begin=self._urgent.empty, is_all=False).work()
-        if work.ended_by is None and time.monotonic() < until and (left := {one: spans[one] for one in work.todo}):
+        left = {one: spans[one] for one in work.todo}
+        if left and work.ended_by is None and not self._urgent.empty():
+            # It has made way.
             self._add(self._gaps, partial(self._close_gap, left, until))
-        else:
-            log.info("the gap is closed: %d bars of %d assets", bars.stored, len(bars.assets))
+            return
+        words = f"; {counted(len(left), 'asset')} left to the jobs" if left else ""
+        log.info("the gap is closed: %d bars of %d assets%s", bars.stored, len(bars.assets), words)

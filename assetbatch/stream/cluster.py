@@ -154,6 +154,7 @@ class ClusterStream:
             # Who was cut off from the database, or frozen, may have been taken over from.
             may_connect=lambda: self.lease.until > boot_time(),
             lost_at=lost_at,
+            before=None if self.feed is None else self.feed.state,
         )
         self._kept, self._refreshed_at = None, -math.inf
         log.info("%s: streaming %d assets from %s", self.name, len(self.names), self._url)

@@ -15,8 +15,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
+from websockets.uri import parse_uri
 
 from assetbatch import __version__, market_hours, threads
+from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.provider.answers import text
 from assetbatch.provider.massive import websocket
 from assetbatch.provider.stream import Word
@@ -72,7 +74,8 @@ class Feed:
     """The connections of one cluster, one after another, until it is halted.
 
     `names` are what to subscribe to, `CHANNEL.NAME`; `markets` those at whose hours its assets trade; `lost_at` is
-    since when something may be missing. No connection is made while it may not; `stop`, as `halt`, ends it.
+    since when something may be missing, and `before` how the feed before this one was doing, whose pause goes on. No
+    connection is made while it may not; `stop`, as `halt`, ends it.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Feed:
         stop: threading.Event,
         may_connect: Callable[[], bool] = lambda: True,
         lost_at: datetime | None = None,
+        before: State | None = None,
     ) -> None:
         self._cluster = cluster
         self._url = url
@@ -103,6 +107,8 @@ class Feed:
         self._halt = threading.Event()
         # Each of these is written by one thread alone.
         self.state = State(lost_at=lost_at)
+        if before is not None and before.since is None:
+            self.state = replace(self.state, word=before.word, ending=before.ending)
         """How it is doing now."""
         self.heard_at = lost_at
         """When it last heard of the vendor; None: never."""
@@ -139,7 +145,9 @@ class Feed:
     def _run(self) -> None:
         try:
             while not self._is_over:
-                if self._may_connect():
+                if (seconds := self._pacing.not_before - time.monotonic()) > 0:
+                    self._halt.wait(seconds)
+                elif self._may_connect():
                     self._connect_once()
                 else:
                     self._halt.wait(TICK_SECONDS)
@@ -157,7 +165,6 @@ class Feed:
         # What somebody has to see to is told; a connection that is made anew is everyday business.
         level = logging.WARNING if ending.cause in word else logging.INFO
         log.log(level, "%s: %s; the next attempt in %.1f s", self._cluster.asset_type, ending.words, seconds)
-        self._halt.wait(seconds)
 
     def _set(self, **changes: Any) -> None:
         self.state = replace(self.state, **changes)
@@ -182,6 +189,8 @@ class Feed:
                     close_timeout=CLOSE_SECONDS,
                     max_size=MOST_BYTES,
                     max_queue=MOST_FRAMES,
+                    # No proxy of the environment leads to this machine itself.
+                    proxy=None if source_of(self._url) == SANDBOX_SOURCE else True,
                     compression=None,
                     user_agent_header=f"assetbatch/{__version__}",
                     logger=_quiet,
@@ -192,6 +201,7 @@ class Feed:
                 words = text(self._blotted(str(error))) or type(error).__name__
                 return Ending(Cause.UNREACHABLE, f"{self._url} cannot be reached: {words}")
             try:
+                self._require_no_redirect(socket)
                 self._read(socket, began)
                 cause, words = Cause.HALTED, "halted"
             except EndedError as error:
@@ -200,6 +210,13 @@ class Feed:
                 cause, words = _closing(error)
             ending = Ending(cause, self._blotted(words), time.monotonic() - began, had_data=self._events > 0)
         return ending
+
+    def _require_no_redirect(self, socket: ClientConnection) -> None:
+        """Raise EndedError where the library has followed a redirect: no other address is to have the key."""
+        there = socket.protocol.uri
+        if there != parse_uri(self._url):
+            words = f"{self._url} redirects to {text(there.host)}:{there.port}, which is not followed: see stream.urls"
+            raise EndedError(Cause.UNREACHABLE, words)
 
     def _read(self, socket: ClientConnection, began: float) -> None:
         """Read frames until the feed is halted. Raises EndedError and ConnectionClosed."""

@@ -1,8 +1,10 @@
-"""How a connection ends, and how long to wait before the next one. Pure."""
+"""How a connection ends, and how long to wait before the next one."""
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from enum import StrEnum
 
 from msgspec import Struct
@@ -56,14 +58,21 @@ class Ending(Struct, frozen=True):
 
 
 class Pacing:
-    """The pauses between the connections of one cluster."""
+    """The pauses between the connections of one cluster, whichever feed makes them."""
 
     def __init__(self) -> None:
+        self.not_before = -math.inf
+        """Until then (monotonic) no connection is to be made."""
         self._failures = 0
         self._evictions = 0
 
     def pause(self, ending: Ending) -> float:
-        """Return how many seconds to wait after a connection that ended so."""
+        """Return how many seconds to wait after a connection that ended so; `not_before` goes by that."""
+        seconds = self._pause(ending)
+        self.not_before = time.monotonic() + seconds
+        return seconds
+
+    def _pause(self, ending: Ending) -> float:
         if ending.cause in REFUSED:
             return REFUSED_SECONDS
         if ending.cause is Cause.TOO_MANY:

@@ -136,6 +136,11 @@ class Streamer:
         self._is_database_away = self._is_idle = self._is_endless = False
 
     @property
+    def _known(self) -> set[str]:
+        """The symbols that had a row in the platform's table before."""
+        return self._stored.union(*([s for s, found in one.listed.items() if found.known] for one in self._ours))
+
+    @property
     def _ours(self) -> list[ClusterStream]:
         """The clusters that this run streams."""
         return [one for one in self._clusters if one.feed is not None]
@@ -346,12 +351,11 @@ class Streamer:
         for part in taken.values():
             together.quotes |= part.quotes
             together.bars |= part.bars
-        known = self._stored.union(*([s for s, found in one.listed.items() if found.known] for one in ours))
         beside: list[Query[Any]] = [*(query for _, told in tellings for query in told.queries), *renewing.values()]
         left = together
         try:
             if beside or together.quotes or together.bars:
-                updated, left = self._storage.store(together, known, beside, now)
+                updated, left = self._storage.store(together, self._known, beside, now)
                 self._stored.update(updated)
         finally:
             for one, part in taken.items():
@@ -385,7 +389,7 @@ class Streamer:
         for one in self._ours:
             if assets := one.due_for_refresh(now):
                 one.look_for_silent(self._connection.answer(streams.priced_at(list(one.listed))))
-                self._calls.refresh(assets)
+                self._calls.refresh(assets, self._known)
             if missed := one.missed(now):
                 log.info("%s: asking for the bars of %d assets that were missed", one.name, len(missed))
                 self._calls.close_gap(missed)

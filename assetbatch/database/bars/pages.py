@@ -73,6 +73,9 @@ from unnest(
 ) as v (symbol, ts, open, high, low, close, volume, vwap, trades)
 join trading.symbols s using (symbol)
 where s.symbol = any(%(names)b)
+  and not (%(is_open)s and exists (
+    select from assetbatch.bar_state k where k.symbol = v.symbol and k.asked_until > v.ts
+  ))
 """
 
 UPSERT_BARE = (
@@ -153,7 +156,7 @@ def write(
     is_empty = not carefully and (row is None or not row["has_bars"])
     insert, upsert = (INSERT, UPSERT) if has_finality else (INSERT_BARE, UPSERT_BARE)
     statement = insert if is_empty else upsert
-    given = {"final_until": final_until, "asked_at": asked_at, "fetched_at": fetched_at}
+    given = {"final_until": final_until, "asked_at": asked_at, "fetched_at": fetched_at, "is_open": False}
 
     def put(part: BarSeries) -> int:
         if row is None:
@@ -189,7 +192,7 @@ def write(
 
 def upserting(series: Sequence[tuple[str, BarSeries]], *, has_finality: bool, now: datetime) -> Query[int]:
     """Write bars that are still open, of each symbol, in the caller's transaction; none takes a final one's place."""
-    given = {"final_until": EPOCH, "asked_at": now, "fetched_at": now}
+    given = {"final_until": EPOCH, "asked_at": now, "fetched_at": now, "is_open": True}
     return command(UPSERT if has_finality else UPSERT_BARE, _columns(series) | given)
 
 

@@ -9,6 +9,7 @@ off its schema costs that event. Times are Unix milliseconds, whatever a page sa
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -33,6 +34,8 @@ MOST_VALUES = 1_000_000
 CONFIRMED = "subscribed to: "
 # Both kinds of refusal have the same status, and differ in their words.
 NO_SUCH_KEY = "authentication failed"
+# Clocks differ. A quote that is ahead keeps all from being stored that come until its time.
+MOST_AHEAD = timedelta(seconds=30)
 WORDS = {
     "connected": Word.CONNECTED,
     "auth_success": Word.AUTHENTICATED,
@@ -171,7 +174,7 @@ def _quote(fields: QuoteFields, event: Mapping[str, Any], now: datetime) -> tupl
         raise InvalidRowError(f"no price (zero or absent): {text(event)}")
     bid = price if fields.bid == fields.price else number(event, fields.bid) if fields.bid else None
     ask = number(event, fields.ask) if fields.ask else None
-    quote = Quote(price, time_of(event.get(fields.time), now), bid, ask, has_daily=False)
+    quote = Quote(price, time_of(event.get(fields.time), now, ahead=MOST_AHEAD), bid, ask, has_daily=False)
     return _name(event, fields.name), quote
 
 
