@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
@@ -15,7 +16,7 @@ TICKER = re.compile(r"/v2/snapshot/locale/global/markets/crypto/tickers/([^/?]+)
 SPAN = re.compile(r"/v2/aggs/ticker/([^/]+)/range/5/minute/(\d+)/(\d+)\?")
 
 
-class Canned:
+class Canned(ABC):
     """A server in a thread, with or without a key; its kinds say what it answers to a path."""
 
     def __init__(self) -> None:
@@ -32,8 +33,8 @@ class Canned:
         self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, path: str) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def answer(self, path: str) -> bytes: ...
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         vendor = self

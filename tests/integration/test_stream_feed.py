@@ -76,6 +76,8 @@ def test_the_sandbox_is_reached_past_a_proxy_of_the_environment(
     wait_until(lambda: one.state.word == "live", seconds=20)
     one.halt()
     one.join(5)
+    (session,) = sandbox.stream.sessions
+    assert session.asked
 
 
 def test_a_feed_that_takes_over_keeps_to_the_pause_of_the_one_before(sandbox: Sandbox) -> None:

@@ -158,10 +158,17 @@ def test_any_events_do_no_harm_and_each_counts_once(events: list[dict[str, Any]]
         assert quote.timestamp <= NOW + timedelta(minutes=5)
 
 
+def test_a_quote_that_is_ahead_of_the_clock_is_dropped_before_it_keeps_others_out() -> None:
+    for ahead_ms, taken in ((29_000, 1), (31_000, 0)):
+        found = forex(f'{{"ev":"C","p":"EUR/USD","a":1.1,"b":1.09,"t":{MS + ahead_ms}}}')
+        assert (len(found.quotes), found.dropped) == (taken, 1 - taken)
+
+
 def test_deep_nesting_does_no_harm_at_whatever_depth() -> None:
     for depth in (*range(800, 1010), 5_000, 200_000):
         for nested in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
-            forex(f'{{"ev":"ZZ","x":{nested}}}', GOOD)
+            found = forex(f'{{"ev":"ZZ","x":{nested}}}', GOOD)
+            assert (len(found.quotes), found.dropped) in {(1, 1), (0, 1)}
             forex(f'{{"ev":"C","p":{nested},"b":1,"t":{MS}}}')
             forex(f'{{"ev":"status","status":{nested},"message":{nested}}}')
 
