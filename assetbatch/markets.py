@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from assetbatch.model import AssetType
+from assetbatch.model import AssetType, Product
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,8 @@ class Market(Enum):
     FOREX = "forex"
     METALS = "metals"
     CRYPTO = "crypto"
+    STOCKS = "stocks"
+    INDICES = "indices"
 
     @property
     def asset_type(self) -> AssetType:
@@ -51,16 +53,27 @@ class Market(Enum):
 HOURS: Mapping[Market, Hours] = {
     Market.FOREX: Hours(opens=time(17), closes=time(17)),
     Market.METALS: Hours(opens=time(18), closes=time(17), names=("XAU", "XAG", "XPT", "XPD"), has_own_holidays=True),
+    Market.STOCKS: Hours(opens=time(9, 30), closes=time(16)),
+    Market.INDICES: Hours(opens=time(9, 30), closes=time(16)),
 }
+
+
+class Price(Struct, frozen=True):
+    """Where a snapshot has a price: a figure of one of its parts, as the unified one calls them; "" is the row itself."""
+
+    part: str
+    figure: str
 
 
 class Traits(Struct, frozen=True):
     """What the vendor calls the assets of one type, and what it has of them.
 
-    Their tickers begin with `prefix`; `example` is one that every plan has. The reference list, the days of a whole
-    market and the market's status call them `reference_name`, snapshots of one ticker `snapshot_name`; paths have the
-    `locale` before that. `has_trades`: their price is that of the last trade; else it is the bid. `markets` are the
-    hours at which they trade: those of the first, but for tickers that others name.
+    Their tickers are `prefix` and a name that `names` (a regular expression) describes, case and all; `example` is one
+    that every plan has. The reference list, the days of a whole market and the market's status call them
+    `reference_name`, snapshots of one ticker `snapshot_name`; paths have the `locale` before that. `prices` are where
+    the price is, the first one that is there. `markets` are the hours at which they trade: those of the first, but for
+    tickers that others name. They are sold as the `product`. `has_whole_days`: one call brings a finished day of all of
+    them; else it takes a call each. `has_volume`: their bars tell what was traded.
     """
 
     prefix: str
@@ -68,8 +81,17 @@ class Traits(Struct, frozen=True):
     reference_name: str
     snapshot_name: str
     markets: tuple[Market, ...]
-    has_trades: bool
+    prices: tuple[Price, ...]
+    product: Product
+    names: str = "[A-Z0-9]+"
     locale: str = "global"
+    has_whole_days: bool = True
+    has_volume: bool = True
+
+    @property
+    def has_trades(self) -> bool:
+        """Whether they are traded at prices that are told; else there are quotes alone, or computed values."""
+        return any(price.part == TRADE.part for price in self.prices)
 
     @property
     def main_market(self) -> Market:
@@ -82,14 +104,19 @@ class Traits(Struct, frozen=True):
         return tuple(market.value for market in self.markets)
 
 
+BID, TRADE = Price("last_quote", "bid"), Price("last_trade", "price")
+MINUTE, VALUE = Price("last_minute", "close"), Price("", "value")
+
 TRAITS: Mapping[AssetType, Traits] = {
+    # Forex has no trades: the bid is its price, of which the vendor makes its own bars and changes.
     AssetType.FOREX: Traits(
         prefix="C:",
         example="C:EURUSD",
         reference_name="fx",
         snapshot_name="forex",
         markets=(Market.FOREX, Market.METALS),
-        has_trades=False,
+        prices=(BID,),
+        product=Product.CURRENCIES,
     ),
     AssetType.CRYPTO: Traits(
         prefix="X:",
@@ -97,20 +124,51 @@ TRAITS: Mapping[AssetType, Traits] = {
         reference_name="crypto",
         snapshot_name="crypto",
         markets=(Market.CRYPTO,),
-        has_trades=True,
+        prices=(TRADE,),
+        product=Product.CURRENCIES,
+    ),
+    # Smaller plans have no trades, but the last minute made of them. Lower case marks preferred shares (KIMpL), a dot
+    # a class (BRK.B).
+    AssetType.STOCKS: Traits(
+        prefix="",
+        example="AAPL",
+        reference_name="stocks",
+        snapshot_name="stocks",
+        markets=(Market.STOCKS,),
+        prices=(TRADE, MINUTE),
+        product=Product.STOCKS,
+        names="[A-Z][A-Za-z0-9.]*",
+        locale="us",
+    ),
+    AssetType.INDICES: Traits(
+        prefix="I:",
+        example="I:SPX",
+        reference_name="indices",
+        snapshot_name="indices",
+        markets=(Market.INDICES,),
+        prices=(VALUE,),
+        product=Product.INDICES,
+        names="[A-Z0-9.]+",
+        locale="us",
+        has_whole_days=False,
+        has_volume=False,
     ),
 }
 
-TICKER_PATTERN = rf"^({'|'.join(re.escape(traits.prefix) for traits in TRAITS.values())})[A-Z0-9]+$"
-TICKERS_DESCRIBED = ", ".join(f"{traits.prefix}… for {' and '.join(traits.included)}" for traits in TRAITS.values())
+TICKER_PATTERN = rf"^({'|'.join(re.escape(traits.prefix) + traits.names for traits in TRAITS.values())})$"
+TICKERS_DESCRIBED = ", ".join(
+    f"{traits.prefix}… for {' and '.join(traits.included)}" if traits.prefix else f"{traits.example} for {kind}"
+    for kind, traits in TRAITS.items()
+)
+# The longest prefix first: one that is empty begins every ticker.
+_BY_PREFIX = sorted(TRAITS.items(), key=lambda item: -len(item[1].prefix))
 
 
 def type_of(ticker: str) -> AssetType:
     """Return the type of asset that a well-formed ticker of the vendor's is of."""
-    return next(asset_type for asset_type, traits in TRAITS.items() if ticker.startswith(traits.prefix))
+    return next(asset_type for asset_type, traits in _BY_PREFIX if ticker.startswith(traits.prefix))
 
 
 def without_prefix(ticker: str) -> str:
     """Return a ticker without what tells its type, if it has that."""
-    prefix = next((traits.prefix for traits in TRAITS.values() if ticker.startswith(traits.prefix)), "")
-    return ticker.removeprefix(prefix)
+    return ticker.removeprefix(TRAITS[type_of(ticker)].prefix)

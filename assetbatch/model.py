@@ -19,6 +19,17 @@ class AssetType(StrEnum):
 
     FOREX = "forex"
     CRYPTO = "crypto"
+    STOCKS = "stocks"
+    INDICES = "indices"
+
+
+class Product(StrEnum):
+    """What the vendor sells by itself, each with plans of its own: a key is on one of each."""
+
+    CURRENCIES = "currencies"
+    """Forex and crypto, together."""
+    STOCKS = "stocks"
+    INDICES = "indices"
 
 
 class Priority(IntEnum):

@@ -10,18 +10,20 @@ from msgspec import UNSET, Struct
 from assetbatch.config.assets import asset_of, seconds_of
 from assetbatch.config.secret import ways
 from assetbatch.errors import ConfigurationError, Fault
-from assetbatch.model import Priority, Role
+from assetbatch.markets import TRAITS
+from assetbatch.model import Priority, Product, Role
 from assetbatch.plans import ALIASES, PLANS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from assetbatch.config.database import Database
     from assetbatch.config.lookalikes import Doubt
     from assetbatch.config.secret import Secret
     from assetbatch.config.settings import Settings
-    from assetbatch.model import Asset
+    from assetbatch.model import Asset, AssetType
+    from assetbatch.plans import Plan
 
 
 class Config(Struct, frozen=True, dict=True):
@@ -45,18 +47,29 @@ class Config(Struct, frozen=True, dict=True):
         return f"Config({self.file})"
 
     @cached_property
-    def plan(self) -> str:
-        """The plan's word; basic is free."""
-        word = self.settings.provider.plan
-        return ALIASES.get(word, word)
+    def plans(self) -> Mapping[Product, Plan]:
+        """The plan of each product; basic is free."""
+        provider = self.settings.provider
+        words = {
+            Product.CURRENCIES: provider.plan,
+            Product.STOCKS: provider.plans.stocks,
+            Product.INDICES: provider.plans.indices,
+        }
+        return {product: PLANS[product][ALIASES.get(word, word)] for product, word in words.items()}
 
-    @cached_property
-    def calls_per_window(self) -> int | None:
-        """Calls that any window of `window_seconds` allows; None: unlimited."""
+    def plan_of(self, asset_type: AssetType) -> Plan:
+        """Return the plan by which assets of a type are seen."""
+        return self.plans[TRAITS[asset_type].product]
+
+    def limit_of(self, product: Product) -> int | None:
+        """Return how many calls for a product any window of `window_seconds` allows; None: unlimited."""
         given = self.settings.rate_limiting.calls_per_minute
-        if given is not UNSET:
-            return given
-        return PLANS[self.plan].calls_per_minute
+        return self.plans[product].calls_per_minute if given is UNSET else given
+
+    def calls_per_window(self, products: Iterable[Product]) -> int | None:
+        """Return the strictest limit of these products, which those of them share that have one; None: unlimited."""
+        limits = [limit for product in products if (limit := self.limit_of(product)) is not None]
+        return min(limits, default=None)
 
     @property
     def window_seconds(self) -> float:

@@ -12,14 +12,19 @@ from msgspec import UNSET, Meta, UnsetType
 
 from assetbatch.config.secret import ENCODE, HOST, USERINFO
 from assetbatch.markets import TICKER_PATTERN, TICKERS_DESCRIBED, TRAITS
+from assetbatch.model import Product
 from assetbatch.plans import ALIASES, FREE, MOST_TICKERS, PLANS
 
 if TYPE_CHECKING:
     PlanWord: TypeAlias = str
+    StocksPlanWord: TypeAlias = str
+    IndicesPlanWord: TypeAlias = str
     TypeWord: TypeAlias = str
     ClusterWord: TypeAlias = str
 else:  # no type checker reads a table
-    PlanWord = Literal[(*PLANS, *ALIASES)]
+    PlanWord = Literal[(*PLANS[Product.CURRENCIES], *ALIASES)]
+    StocksPlanWord = Literal[(*PLANS[Product.STOCKS], *ALIASES)]
+    IndicesPlanWord = Literal[(*PLANS[Product.INDICES], *ALIASES)]
     TypeWord = Literal[tuple(asset_type.value for asset_type in TRAITS)]
     ClusterWord = TypeWord
 PriorityWord: TypeAlias = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW"]
@@ -52,13 +57,23 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A mapping in config.yaml that knows all its keys."""
 
 
+class Plans(Section, frozen=True, kw_only=True):
+    """The plans of what is sold by itself: a paid currencies key is a free stocks key."""
+
+    stocks: Annotated[StocksPlanWord, about(" | ".join(PLANS[Product.STOCKS]))] = FREE.name
+    indices: Annotated[IndicesPlanWord, about(" | ".join(PLANS[Product.INDICES]))] = FREE.name
+
+
 class Provider(Section, frozen=True, kw_only=True):
     """Where prices come from, and what the plan gives."""
 
     base_url: Annotated[Url, about("https://api.polygon.io, its old name, works too", expected=_PLAIN_URL)] = (
         "https://api.massive.com"
     )
-    plan: Annotated[PlanWord, about(" | ".join(PLANS))] = FREE.name
+    plan: Annotated[
+        PlanWord, about(f"of forex and crypto: {' | '.join(PLANS[Product.CURRENCIES])}")
+    ] = FREE.name
+    plans: Plans = Plans()
     upgrade_url: Annotated[Url, about("shown where a plan stands in the way", expected=_PLAIN_URL)] = (
         "https://massive.com/pricing"
     )
@@ -99,7 +114,10 @@ class RateLimiting(Section, frozen=True, kw_only=True):
     ] = UNSET
 
 
-_TICKERS = " or ".join(f"{traits.prefix}… ({', '.join(traits.included)})" for traits in TRAITS.values())
+_TICKERS = " or ".join(
+    f"{traits.prefix}… ({', '.join(traits.included)})" if traits.prefix else f"{traits.example} ({kind})"
+    for kind, traits in TRAITS.items()
+)
 _TYPES = [
     f"{name} ({', '.join(others)} included)" if others else name
     for name, *others in (traits.included for traits in TRAITS.values())
@@ -120,12 +138,12 @@ class AssetSection(Section, frozen=True, kw_only=True):
         Annotated[str, Meta(pattern=TICKER_PATTERN, max_length=50)],
         about(
             f"the vendor's name: {TICKERS_DESCRIBED}",
-            expected=f"{_TICKERS}, in capitals; {' and '.join(TRAITS)} are what this version does",
+            expected=f"{_TICKERS}, as the vendor writes it: case matters",
         ),
     ]
     asset_type: Annotated[
         TypeWord,
-        about(" | ".join(_TYPES), expected=f"{' or '.join(_TYPES)}, which are what this version does"),
+        about(" | ".join(_TYPES), expected=" or ".join(_TYPES)),
     ]
     name: Annotated[str, Meta(max_length=200, description="for people")] = ""
     update_frequency_seconds: Annotated[

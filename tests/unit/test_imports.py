@@ -32,7 +32,7 @@ markets
 model
 failures
 processes threads words
-errors
+errors calendars
 boottime version
 """
 
