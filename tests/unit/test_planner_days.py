@@ -207,7 +207,9 @@ GOLD, EURO, BITCOIN = asset("XAUUSD"), asset("EURUSD"), asset("BTCUSD", CRYPTO)
 
 
 def plan(*candidates: Candidate, days: planner.Days | None = None, now: datetime = TUESDAY) -> planner.Plan:
-    return planner.plan(candidates, mode=Mode.END_OF_DAY, batch_size=250, now=now, days=days or {})
+    return planner.plan(
+        candidates, modes=dict.fromkeys(AssetType, Mode.END_OF_DAY), batch_size=250, now=now, days=days or {}
+    )
 
 
 def test_one_call_a_market_in_the_order_of_its_first_asset() -> None:
