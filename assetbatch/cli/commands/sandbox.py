@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import answer
-from assetbatch.plans import PLANS
+from assetbatch.model import Product
+from assetbatch.plans import FREE, PLANS
+
+
+def _plan_help(what: str, product: Product) -> str:
+    return f"The plan that the key has for {what}: {', '.join(PLANS[product])}."
 
 
 def sandbox(
@@ -20,9 +26,15 @@ def sandbox(
         typer.Option(min=0, max=65535, help="Port of the WebSocket; without it 1000 above --port, or a free one."),
     ] = None,
     ws_rate: Annotated[float, typer.Option(min=0, help="Quotes a second of each pair that it streams.")] = 1.0,
-    plan: Annotated[str, typer.Option(help=f"The plan that the key has: {', '.join(PLANS)}.")] = "starter",
+    plan: Annotated[str, typer.Option(help=_plan_help("forex and crypto", Product.CURRENCIES))] = "starter",
+    stocks_plan: Annotated[str, typer.Option(help=_plan_help("stocks", Product.STOCKS))] = FREE.name,
+    indices_plan: Annotated[str, typer.Option(help=_plan_help("indices", Product.INDICES))] = FREE.name,
     limit: Annotated[int | None, typer.Option(min=1, help="Calls in any window; without it no limit.")] = None,
     window: Annotated[float, typer.Option(min=0.01, help="Seconds of that window.")] = 60.0,
+    holiday: Annotated[
+        list[datetime] | None,
+        typer.Option(formats=["%Y-%m-%d"], help="A day on which stocks and indices rest, too; may be repeated."),
+    ] = None,
     fail: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,6 +57,9 @@ def sandbox(
             port=port,
             key=configuration.sandbox_key(os.environ),
             plan=plan,
+            stocks_plan=stocks_plan,
+            indices_plan=indices_plan,
+            holidays=[day.date() for day in holiday or ()],
             limit=limit,
             window_seconds=window,
             fail=fail or (),
@@ -61,7 +76,8 @@ def sandbox(
         stream_url = server.stream.url
     except OSError as error:
         raise typer.BadParameter(f"the WebSocket's port: {error.strerror} (--ws-port 0 takes a free one)") from None
-    document = {"url": server.url, "stream_url": stream_url, "plan": plan, "limit": limit}
+    plans = {"plan": plan, "stocks_plan": stocks_plan, "indices_plan": indices_plan}
+    document = {"url": server.url, "stream_url": stream_url, **plans, "limit": limit}
     answer({**document, "window_seconds": window, "ws_rate": ws_rate}, f"{server.url}\n{stream_url}")
     sys.stdout.flush()
     server.serve_forever()
