@@ -132,7 +132,7 @@ class Market:
             session, midnight = self.hours.session(market, day), midnight_ms(market, day)
             begin = max((begin_ms - midnight) // MINUTE_MS, session.begins)
             end = min((end_ms - midnight) // MINUTE_MS, session.ends)
-            parts.append(self._minutes(instrument, day, begin, end, now_ms))
+            parts += self._minutes(instrument, day, begin, end, now_ms)
         return merge(parts)
 
     def day(self, instrument: Instrument, day: int, now_ms: int) -> Bar | None:
@@ -170,28 +170,28 @@ class Market:
             count, shape.busy[end] - shape.busy[begin],
         )  # fmt: skip
 
-    def _minutes(self, instrument: Instrument, day: int, begin: int, end: int, now_ms: int) -> Bar | None:
-        # The minute that is still open as far as it has come.
+    def _minutes(self, instrument: Instrument, day: int, begin: int, end: int, now_ms: int) -> list[Bar | None]:
+        # What is finished of these minutes of a day, and the one that is still open as far as it has come.
         today, rest = moment(instrument.market, now_ms)
         minute = rest // MINUTE_MS
         if day < today:
-            return self.stretch(instrument, day, begin, end)
+            return [self.stretch(instrument, day, begin, end)]
         finished = self.stretch(instrument, day, begin, min(end, minute))
         if begin <= minute < end:
             tick = self.tick(instrument, now_ms)
             if tick.at_ms // MINUTE_MS == now_ms // MINUTE_MS:
-                return merge([finished, tick.bar])
-        return finished
+                return [finished, tick.bar]
+        return [finished]
 
     def _whole_day(self, instrument: Instrument, day: int) -> Bar | None:
         return self._day_at(instrument, day, midnight_ms(instrument.market, day + 1))
 
     def _day_at(self, instrument: Instrument, day: int, now_ms: int) -> Bar | None:
         session = self.hours.session(instrument.market, day)
-        bar = self._minutes(instrument, day, session.opens, session.closes, now_ms)
+        bar = merge(self._minutes(instrument, day, session.opens, session.closes, now_ms))
         if bar is None or session[:2] == session[2:]:
             return bar
-        traded = self._minutes(instrument, day, session.begins, session.ends, now_ms) or bar
+        traded = merge(self._minutes(instrument, day, session.begins, session.ends, now_ms)) or bar
         return bar._replace(transactions=traded.transactions)
 
     def _last_minute(self, instrument: Instrument, day: int, minute: int) -> tuple[int, int]:
