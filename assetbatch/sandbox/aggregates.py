@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from assetbatch.markets import TRAITS, type_of
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.bodies import Document, Refused
-from assetbatch.sandbox.catalogue import KNOWN, find
 from assetbatch.sandbox.faults import BAR
 from assetbatch.sandbox.hours import (
     DAY_MINUTES,
@@ -42,7 +41,7 @@ def previous_day(request: Request, ticker: str) -> Document:
     Of stocks and indices a day is finished when its session is.
     """
     market = type_of(ticker)
-    instrument = find(ticker)
+    instrument = request.find(ticker)
     _require_free(request, instrument)
     if instrument is not None and request.faults.holiday(market, request.target):
         instrument = None
@@ -74,8 +73,8 @@ def grouped_day(request: Request, locale: str, name: str, day_text: str) -> Docu
     rests = request.faults.holiday(market, request.target)
     number, now_ms = (day - EPOCH).days, request.now_ms_of(market)
     rows = []
-    for instrument in KNOWN.values():
-        if instrument.market is market and not rests and request.wants(instrument):
+    for instrument in [] if rests else request.known(market):
+        if request.wants(instrument):
             bar = request.market.day(instrument, number, now_ms)
             if bar is not None:
                 row = {"T": instrument.ticker, **_row(instrument, bar, _end_ms(request, market, number))}
@@ -100,7 +99,7 @@ def custom_range(request: Request, ticker: str, step: str, begin: str, end: str)
         raise Refused(bodies.error(400, "The path parameter `to` is invalid: before `from`"))
     limit = request.number("limit", DEFAULT_BASE_BARS, MOST_BASE_BARS)
     descending = request.descending("sort")
-    instrument = find(ticker)
+    instrument = request.lately(ticker)
     _require_free(request, instrument)
     first_day, last_day = moment(market, first_ms)[0], moment(market, last_ms)[0]
     request.require_timeframe(market, date_of(first_day), date_of(last_day))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from enum import Enum
+from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch.markets import TRAITS, type_of
 from assetbatch.model import AssetType
@@ -52,6 +54,7 @@ _CURRENCIES = {
 
 MILLION = 1_000_000
 """Heights of prices are millionths of an instrument's level."""
+SPLIT_DECIMALS = 2
 
 
 class Pace(Enum):
@@ -90,6 +93,13 @@ class Instrument(Struct, frozen=True):
     """The exchange of a stock, the feed of an index."""
     is_free: bool = True
     """Whether every plan of its market has it."""
+    since: int = 0
+    until: int = 10**6
+    """From which day of its market to which (exclusive) there is such a ticker."""
+    before: str = ""
+    """The ticker that it had at first, if another one."""
+    shares: Fraction = Fraction(1)
+    """How many shares by now were one share at first."""
 
     @property
     def traits(self) -> Traits:
@@ -108,13 +118,20 @@ class Instrument(Struct, frozen=True):
         if self.market is AssetType.STOCKS:
             # Of some, people trade parts of a share.
             micro_shares = (20 + self.mark % 90) * MILLION + (0 if self.mark % 3 else self.mark % 999_983)
-            return _number(transactions * micro_shares, MILLION)
+            return _number(transactions * micro_shares * self.shares.numerator, MILLION * self.shares.denominator)
         lot = max(1, (10 + self.mark % 90) * int(10 ** (8 + self.decimals)) // self.level)
         return transactions * lot / 10**8
 
     def price(self, height: int, times: int = 1) -> int:
         """Return the price at a height, in units; of a sum of so many heights, their mean price."""
-        return self.level * (MILLION * times + self.swing * height) // (MILLION * times)
+        units = self.level * (MILLION * times + self.swing * height) // (MILLION * times)
+        if self.shares == 1:
+            return units
+        return units * int(10**SPLIT_DECIMALS) * self.shares.denominator // self.shares.numerator
+
+    def split(self, shares: Fraction) -> Instrument:
+        """Return it as it is told of after splits: at prices with two decimals more, so that most come out even."""
+        return self if shares == 1 else replace(self, shares=shares, decimals=self.decimals + SPLIT_DECIMALS)
 
     def number(self, units: int) -> float:
         """Turn a price in units into the JSON number: at most 8 decimals, whole ones without a point."""

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from assetbatch.sandbox.catalogue import MILLION, Pace
+from assetbatch.sandbox.actions import Listing
+from assetbatch.sandbox.catalogue import Pace
 from assetbatch.sandbox.hours import (
     CLOSES,
     DAY_MINUTES,
@@ -33,7 +34,9 @@ from assetbatch.sandbox.hours import (
     LATE_MINUTES,
     MINUTE_MS,
     OPENS,
+    REST,
     Hours,
+    Session,
     midnight_ms,
     moment,
 )
@@ -93,6 +96,8 @@ class Market:
     def __init__(self, seed: int, hours: Hours | None = None) -> None:
         self._seed = seed
         self.hours = hours or Hours()
+        self.listing = Listing()
+        """Which instruments there are; another one may take its place at any time."""
         # Caches of this object, not of the class: they end with it.
         self._finished = lru_cache(maxsize=50_000)(self._whole_day)
         self._height = lru_cache(maxsize=100_000)(self._choose_height)
@@ -129,7 +134,7 @@ class Market:
         parts: list[Bar | None] = []
         last = min(moment(market, end_ms - 1)[0], moment(market, now_ms)[0])
         for day in range(max(moment(market, begin_ms)[0], HISTORY_BEGINS), last + 1):
-            session, midnight = self.hours.session(market, day), midnight_ms(market, day)
+            session, midnight = self._session(instrument, day), midnight_ms(market, day)
             begin = max((begin_ms - midnight) // MINUTE_MS, session.begins)
             end = min((end_ms - midnight) // MINUTE_MS, session.ends)
             parts += self._minutes(instrument, day, begin, end, now_ms)
@@ -187,12 +192,17 @@ class Market:
         return self._day_at(instrument, day, midnight_ms(instrument.market, day + 1))
 
     def _day_at(self, instrument: Instrument, day: int, now_ms: int) -> Bar | None:
-        session = self.hours.session(instrument.market, day)
+        session = self._session(instrument, day)
         bar = merge(self._minutes(instrument, day, session.opens, session.closes, now_ms))
         if bar is None or session[:2] == session[2:]:
             return bar
         traded = merge(self._minutes(instrument, day, session.begins, session.ends, now_ms)) or bar
         return bar._replace(transactions=traded.transactions)
+
+    def _session(self, instrument: Instrument, day: int) -> Session:
+        if not instrument.since <= day < instrument.until:
+            return REST
+        return self.hours.session(instrument.market, day)
 
     def _last_minute(self, instrument: Instrument, day: int, minute: int) -> tuple[int, int]:
         # The newest minute up to this one in which something happened, and its day.
@@ -213,8 +223,9 @@ class Market:
         return _tick(instrument, bar.close, end_ms - TICK_MS + instrument.mark % TICK_MS, bar)
 
     def _shape_of(self, instrument: Instrument, day: int) -> _Shape:
-        begin, kind = self._height(instrument.ticker, day)
-        end, _ = self._height(instrument.ticker, day + 1)
+        ticker = instrument.before or instrument.ticker
+        begin, kind = self._height(ticker, day)
+        end, _ = self._height(ticker, day + 1)
         return _shape(self._seed, kind, begin, end, instrument.pace)
 
     def _choose_height(self, ticker: str, day: int) -> tuple[int, int]:
@@ -240,7 +251,7 @@ def merge(parts: Sequence[Bar | None]) -> Bar | None:
 
 
 def _tick(instrument: Instrument, price: int, at_ms: int, bar: Bar) -> Tick:
-    spread = max(1, instrument.level * 20 * instrument.swing // MILLION)
+    spread = max(1, instrument.price(20) - instrument.price(0))
     bid = price - spread if instrument.traits.has_trades else price
     return Tick(price, bid, price + spread, at_ms, bar)
 

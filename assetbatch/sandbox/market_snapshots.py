@@ -10,7 +10,6 @@ from assetbatch.model import AssetType
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.aggregates import ohlcv
 from assetbatch.sandbox.bodies import Document, Refused
-from assetbatch.sandbox.catalogue import KNOWN, find
 from assetbatch.sandbox.faults import SINGLE, SINGLE_STOCK
 from assetbatch.sandbox.hours import EARLY, MINUTE_MS, REST, moment
 from assetbatch.sandbox.snapshots import CLEARED_MS, decimal_text, exchange_of, shown
@@ -46,8 +45,11 @@ def whole_market(request: Request, locale: str, name: str) -> Document:
     """`/v2/snapshot/…/tickers`: no paging; no `tickers` means all; unknown ones are left out in silence."""
     market = _market(request, locale, name)
     asked = request.query.get("tickers")
-    found = [find(ticker) for ticker in dict.fromkeys(asked.split(","))] if asked else [*KNOWN.values()]
-    wanted = [one for one in found if one is not None and one.market is market and (asked or request.wants(one))]
+    if asked:
+        found = map(request.find, dict.fromkeys(asked.split(",")))
+        wanted = [one for one in found if one is not None and one.market is market]
+    else:
+        wanted = [one for one in request.listed(market) if request.wants(one)]
     rows = _rows(request, market, wanted)
     document: Document = {"status": request.status(market), "tickers": rows}
     return document | ({"count": len(rows), "request_id": None} if market is AssetType.STOCKS else {})

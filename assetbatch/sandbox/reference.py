@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType, Product
-from assetbatch.sandbox.catalogue import KNOWN, currency_name
-from assetbatch.sandbox.hours import CLOSES, MINUTE_MS, NEW_YORK, OPENS, moment
+from assetbatch.sandbox.catalogue import currency_name
+from assetbatch.sandbox.hours import CLOSES, MINUTE_MS, NEW_YORK, OPENS, date_of, moment
 
 if TYPE_CHECKING:
     from datetime import date
@@ -35,18 +35,19 @@ _HOLIDAYS = {
 def tickers(request: Request) -> Document:
     """`/v3/reference/tickers`: the catalogue by `market`, `ticker`, `search`, `active`; sorted, paged."""
     limit = request.number("limit", DEFAULT_ROWS, MOST_ROWS)
-    found = [known.ticker for known in KNOWN.values() if _asked_for(known, request.query)]
-    if request.descending("order"):
-        found.reverse()
-    shown, next_url = request.page(found, limit)
-    rows = [_row(KNOWN[ticker]) for ticker in shown]
+    # A name may have been that of several, of which one is listed at most.
+    found = {
+        f"{known.ticker} {known.since}": known for known in request.known(*AssetType) if _asked_for(request, known)
+    }
+    shown, next_url = request.page(sorted(found, reverse=request.descending("order")), limit)
+    rows = [_row(request, found[key]) for key in shown]
     document: Document = {"results": rows, "status": request.status(), "request_id": None, "count": len(rows)}
     return document | ({"next_url": next_url} if next_url else {})
 
 
 def ticker_details(request: Request, ticker: str) -> Document:
     """`/v3/reference/tickers/{ticker}`: the cheap way to learn whether a ticker exists; 404 if not."""
-    return {"request_id": None, "results": _row(request.instrument(ticker)), "status": request.status()}
+    return {"request_id": None, "results": _row(request, request.instrument(ticker)), "status": request.status()}
 
 
 def market_status(request: Request) -> Document:
@@ -107,20 +108,25 @@ def _instant(day: date, clock: time) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}.000Z"
 
 
-def _asked_for(known: Instrument, query: dict[str, str]) -> bool:
-    its = {"active": "true", "market": known.traits.reference_name, "ticker": known.ticker, "type": known.kind}
-    fits = all(query.get(name, value) == value for name, value in its.items())
-    return fits and query.get("search", "").upper() in f"{known.ticker} {known.name}".upper()
+def _asked_for(request: Request, known: Instrument) -> bool:
+    its = {"market": known.traits.reference_name, "ticker": known.ticker, "type": known.kind}
+    fits = all(request.query.get(name, value) == value for name, value in its.items())
+    wants_listed = request.query.get("active", "true") != "false"
+    words = f"{known.ticker} {known.name}".upper()
+    return fits and wants_listed == request.is_listed(known) and request.query.get("search", "").upper() in words
 
 
-def _row(known: Instrument) -> Document:
+def _row(request: Request, known: Instrument) -> Document:
+    is_listed = request.is_listed(known)
     row = {
         "ticker": known.ticker,
         "name": known.name,
         "market": known.traits.reference_name,
         "locale": known.traits.locale,
-        "active": True,
+        "active": is_listed,
     }
+    if not is_listed:
+        row["delisted_utc"] = f"{date_of(known.until)}T00:00:00Z"
     if known.market is AssetType.INDICES:
         return row | {"source_feed": known.listed_by}
     if known.market is AssetType.STOCKS:

@@ -9,11 +9,10 @@ from urllib.parse import parse_qsl, urlencode
 
 from msgspec import Struct
 
-from assetbatch.markets import TRAITS
+from assetbatch.markets import TRAITS, type_of
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.bodies import Refused
-from assetbatch.sandbox.catalogue import find
-from assetbatch.sandbox.hours import EXCHANGES, NEW_YORK
+from assetbatch.sandbox.hours import EXCHANGES, NEW_YORK, moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,9 +71,34 @@ class Request(Struct, frozen=True):
             raise Refused(bodies.error(400, f"{bodies.BAD_QUERY}: {name}"))
         return order == "desc"
 
+    def day(self, market: AssetType) -> int:
+        """Return the number of the market's day that it is."""
+        return moment(market, self.now_ms)[0]
+
+    def find(self, ticker: str) -> Instrument | None:
+        """Find the instrument of a ticker as it is told of today, None when there is none or none any more."""
+        found = self.lately(ticker)
+        return found if found and self.is_listed(found) else None
+
+    def lately(self, ticker: str) -> Instrument | None:
+        """Find the newest instrument of a ticker, one that was delisted, too."""
+        return self.market.listing.find(ticker, self.day(type_of(ticker)))
+
+    def is_listed(self, instrument: Instrument) -> bool:
+        """Whether it has not been delisted yet."""
+        return self.day(instrument.market) < instrument.until
+
+    def known(self, *markets: AssetType) -> list[Instrument]:
+        """Return all instruments of these markets that there ever were up to today."""
+        return [one for market in markets for one in self.market.listing.known(market, self.day(market))]
+
+    def listed(self, *markets: AssetType) -> list[Instrument]:
+        """Return all instruments of these markets that have not been delisted."""
+        return [one for one in self.known(*markets) if self.is_listed(one)]
+
     def instrument(self, ticker: str) -> Instrument:
         """Return the instrument of a ticker that was asked for alone; refused with 404 when there is none."""
-        instrument = find(ticker)
+        instrument = self.find(ticker)
         if instrument is None:
             raise Refused(bodies.not_found(self.path))
         return instrument

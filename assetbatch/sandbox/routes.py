@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from assetbatch.markets import TRAITS
-from assetbatch.sandbox import aggregates, bodies, market_snapshots, reference, snapshots
+from assetbatch.sandbox import aggregates, bodies, market_snapshots, reference, snapshots, splits
 from assetbatch.sandbox.bodies import Refused
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _ROUTES: tuple[tuple[re.Pattern[str], Callable[..., Document | list[Document]]],
         (r"/v2/aggs/ticker/([^/]+)/range/(\d+/[a-z]+)/([^/]+)/([^/]+)", aggregates.custom_range),
         ("/v1/marketstatus/now", reference.market_status),
         ("/v1/marketstatus/upcoming", reference.holidays),
+        ("/stocks/v1/splits", splits.splits),
         ("/v3/reference/tickers", reference.tickers),
         ("/v3/reference/tickers/([^/]+)", reference.ticker_details),
     )

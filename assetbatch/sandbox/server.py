@@ -10,9 +10,11 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, unquote
 
+from assetbatch.markets import TRAITS
 from assetbatch.model import Product
 from assetbatch.plans import ALIASES, FREE, PLANS
-from assetbatch.sandbox import bodies, routes, wire
+from assetbatch.sandbox import bodies, routes, sold, wire
+from assetbatch.sandbox.actions import Listing
 from assetbatch.sandbox.bodies import Refused
 from assetbatch.sandbox.faults import Faults
 from assetbatch.sandbox.hours import Hours
@@ -60,12 +62,13 @@ class Sandbox:
 
     It listens from the first moment, so `url` is known; it answers between `start` and `stop` (or inside
     `with`), or as long as `serve_forever` runs. At most `limit` requests (None: any number) are let in in any
-    `window_seconds`; the others get a 429. `plan` is what the key has for forex and crypto, a name of `plans.PLANS`,
-    `stocks_plan` and `indices_plan` what it has for those. On `holidays` stocks and indices rest, beside those of the
-    exchanges' own rules. `fail` lists words of `sandbox.faults`. `clock` tells the time that prices and plans go by,
-    and may be set at any time; the limit goes by the monotonic clock. `keep_arrivals` False keeps no list of requests
-    and connections, for a server that runs for days. `stream` is its WebSocket, on `stream_port`, with `stream_rate`
-    quotes a second of each pair.
+    `window_seconds`; the others get a 429. With `paid_unlimited` only what is on a free plan counts. `plan` is what the
+    key has for forex and crypto, a name of `plans.PLANS`, `stocks_plan` and `indices_plan` what it has for those. On
+    `holidays` stocks and indices rest, beside those of the exchanges' own rules; `listing` is what becomes of stocks.
+    `fail` lists words of `sandbox.faults`. `clock` tells the time that prices and plans go by, and may be set at any
+    time; the limit goes by the monotonic clock. `keep_arrivals` False keeps no list of requests and connections, for a
+    server that runs for days. `stream` is its WebSocket, on `stream_port`, with `stream_rate` quotes a second of each
+    pair.
 
     Quotes of currencies move at weekends too, unlike the vendor's, so that it can be tried at any hour; their bars keep
     market hours, as all of stocks and indices does.
@@ -88,7 +91,9 @@ class Sandbox:
         stocks_plan: str = FREE.name,
         indices_plan: str = FREE.name,
         holidays: Iterable[date] = (),
+        listing: Listing | None = None,
         limit: int | None = None,
+        paid_unlimited: bool = False,
         window_seconds: float = 60.0,
         fail: Sequence[str] = (),
         seed: int = 0,
@@ -107,6 +112,8 @@ class Sandbox:
         self._seed = seed
         self.clock = clock
         self._market = Market(seed, Hours(holidays))
+        self.listing = listing or Listing()
+        self.paid_unlimited = paid_unlimited
         self._window = Window(limit, window_seconds, keep_arrivals=keep_arrivals)
         self._lock = Lock()
         self.fail = list(fail)
@@ -144,6 +151,15 @@ class Sandbox:
     def arrivals(self) -> list[Arrival]:
         """Every request in the order of arrival; its status is put in once it is known."""
         return self._window.arrivals
+
+    @property
+    def listing(self) -> Listing:
+        """Which tickers there are, and what becomes of them; set it at any time."""
+        return self._market.listing
+
+    @listing.setter
+    def listing(self, listing: Listing) -> None:
+        self._market.listing = listing
 
     @property
     def fail(self) -> list[str]:
@@ -200,12 +216,17 @@ class Sandbox:
 
     def _respond(self, method: str, target: str, authorization: str | None) -> Answer:
         # The limit comes before the key: the strictest server counts whatever reaches it.
-        arrival, accepted = self._window.arrive(_KEY_IN_QUERY.sub("***", target))
+        counts = not self.paid_unlimited or self._is_of_free_plan(target)
+        arrival, accepted = self._window.arrive(_KEY_IN_QUERY.sub("***", target), counts=counts)
         if not accepted:
             return bodies.error(429, bodies.TOO_MANY)
         answer = self._answer(method, target, authorization)
         self._window.answered(arrival, answer.status)
         return answer
+
+    def _is_of_free_plan(self, target: str) -> bool:
+        plans = self._plans_now()
+        return any(not plans[TRAITS[market].product].is_live for market in sold.markets(target))
 
     def _answer(self, method: str, target: str, authorization: str | None) -> Answer:
         if method != "GET":

@@ -11,7 +11,6 @@ from assetbatch.model import AssetType
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.aggregates import last_day_bar, ohlcv
 from assetbatch.sandbox.bodies import Document, Refused
-from assetbatch.sandbox.catalogue import KNOWN, find
 from assetbatch.sandbox.faults import UNIFIED
 from assetbatch.sandbox.hours import EXCHANGES, MINUTE_MS, REST, moment
 
@@ -84,16 +83,10 @@ def unified(request: Request) -> Document:
     listed = request.query.get("ticker.any_of", request.query.get("ticker"))
     if listed is not None:
         return _rows(request, _split(listed))
-    names = {traits.reference_name for traits in TRAITS.values()}
-    wanted = names & {request.query.get("type", "")} or names
-    return _rows(
-        request,
-        {
-            ticker
-            for ticker, known in KNOWN.items()
-            if known.traits.reference_name in wanted and request.plan_of(known.market).is_live
-        },
-    )
+    names = {traits.reference_name: market for market, traits in TRAITS.items()}
+    kind = request.query.get("type", "")
+    markets = [market for name, market in names.items() if kind in {"", name} and request.plan_of(market).is_live]
+    return _rows(request, {one.ticker for one in request.listed(*markets)})
 
 
 def indices(request: Request) -> Document:
@@ -101,7 +94,7 @@ def indices(request: Request) -> Document:
     request.require_entitlement(AssetType.INDICES)
     listed = request.query.get("ticker.any_of")
     if listed is None:
-        return _rows(request, {ticker for ticker, known in KNOWN.items() if known.market is AssetType.INDICES})
+        return _rows(request, {one.ticker for one in request.listed(AssetType.INDICES)})
     return _rows(request, _split(listed), AssetType.INDICES)
 
 
@@ -122,7 +115,7 @@ def _rows(request: Request, asked: set[str], only: AssetType | None = None) -> D
 
 
 def _row(request: Request, ticker: str, only: AssetType | None) -> Document:
-    instrument = find(ticker)
+    instrument = request.find(ticker)
     if instrument is None or only not in {None, instrument.market}:
         return {"ticker": ticker, "error": "NOT_FOUND", "message": "Ticker not found."}
     plan = request.plan_of(instrument.market)

@@ -30,11 +30,30 @@ def sandbox(
     stocks_plan: Annotated[str, typer.Option(help=_plan_help("stocks", Product.STOCKS))] = FREE.name,
     indices_plan: Annotated[str, typer.Option(help=_plan_help("indices", Product.INDICES))] = FREE.name,
     limit: Annotated[int | None, typer.Option(min=1, help="Calls in any window; without it no limit.")] = None,
+    paid_unlimited: Annotated[
+        bool, typer.Option("--paid-unlimited", help="What is on a paid plan does not count against --limit.")
+    ] = False,
     window: Annotated[float, typer.Option(min=0.01, help="Seconds of that window.")] = 60.0,
     holiday: Annotated[
         list[datetime] | None,
         typer.Option(formats=["%Y-%m-%d"], help="A day on which stocks and indices rest, too; may be repeated."),
     ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TICKER:FACTOR:DATE",
+            help="Split a stock, e.g. AAPL:2:2026-12-01, or 0.125 for a reverse split; may be repeated.",
+        ),
+    ] = None,
+    delist: Annotated[
+        list[str] | None, typer.Option(metavar="TICKER:DATE", help="Delist a stock; may be repeated.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="OLD:NEW:DATE", help="Rename a stock; may be repeated.")
+    ] = None,
+    stocks: Annotated[
+        int, typer.Option(min=0, max=999_999, help="List so many invented stocks (ZZT1, ZZT2, …) beside the others.")
+    ] = 0,
     fail: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,6 +69,7 @@ def sandbox(
 
     Example: assetbatch sandbox --plan starter --limit 5
     """
+    from assetbatch.sandbox.actions import Listing
     from assetbatch.sandbox.server import Sandbox
 
     try:
@@ -60,7 +80,9 @@ def sandbox(
             stocks_plan=stocks_plan,
             indices_plan=indices_plan,
             holidays=[day.date() for day in holiday or ()],
+            listing=Listing(split or (), delist or (), rename or (), stocks),
             limit=limit,
+            paid_unlimited=paid_unlimited,
             window_seconds=window,
             fail=fail or (),
             keep_arrivals=False,
