@@ -1,4 +1,4 @@
-"""Days on which exchanges of New York rest, or close early, by rule: https://www.nyse.com/markets/hours-calendars. Pure.
+"""Days on which markets rest, or close early, by rule; for exchanges: https://www.nyse.com/markets/hours-calendars.
 
 What the vendor says of the days that come takes precedence, where that is known: a day of mourning follows no rule.
 """
@@ -20,6 +20,7 @@ Exceptions = dict[date, "time | None"]
 """Days that are not as others: when the session closes then; None: there is none."""
 
 
+@cache
 def christmas_and_new_year(year: int) -> Mapping[date, time | None]:
     """Return the days on which currencies rest."""
     return {date(year, 12, 25): None, date(year, 1, 1): None}

@@ -159,9 +159,9 @@ class Entitlements:
 
     def excuses(self, asset: Asset, kind: FailureKind) -> bool:
         """Return whether a live answer without a price is no failure, since the asset's market rests."""
-        return kind in WITHOUT_PRICE and (
-            asset.asset_type in self.closed or not market_hours.is_open(market_hours.market_of(asset), self.clock.now())
-        )
+        market, now = market_hours.market_of(asset), self.clock.now()
+        rests = asset.asset_type in self.closed or not market_hours.is_open(market, now, regular=True)
+        return rests and kind in WITHOUT_PRICE
 
     def may_ask_status(self) -> bool:
         """Return whether the vendor may be asked which markets are open: once an hour at most."""
