@@ -144,6 +144,8 @@ class CallKind(StrEnum):
     """One page of one ticker's bars."""
     MARKET_STATUS = "market_status"
     """Which markets are open now."""
+    MARKET_HOLIDAYS = "market_holidays"
+    """The days that come on which exchanges rest, or close early."""
     TICKERS = "tickers"
     """One page of the reference list of a market."""
 
@@ -159,6 +161,7 @@ ACCESS = {
     CallKind.DAILY: Access.DAILY,
     CallKind.BARS: Access.BARS,
     CallKind.MARKET_STATUS: Access.REFERENCE,
+    CallKind.MARKET_HOLIDAYS: Access.REFERENCE,
     CallKind.TICKERS: Access.REFERENCE,
 }
 

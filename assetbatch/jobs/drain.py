@@ -18,6 +18,7 @@ from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
+from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.worker import Worker
@@ -71,6 +72,7 @@ def drain_queue(
         lanes = config.settings.provider.concurrency if config.calls_per_window is None else 1
         calls = Calls(run, Lane.QUEUE, clients=lanes)
         bars = Bars(run, calls, CatalogueBars(run))
+        holidays = Holidays(run)
         size = 0
 
         def tell() -> None:
@@ -89,12 +91,12 @@ def drain_queue(
         worker = Worker(
             run,
             calls,
-            [items, bars],
+            [items, holidays, bars],
             begin_until=begin_until,
             may_begin=lambda: items.items_left > 0,
             reconnect=reconnect,
         )
-        if items.is_waiting(brought_back.answer) or bars.is_ready():
+        if items.is_waiting(brought_back.answer) or bars.is_ready() or holidays.is_ready():
             run.claim_source()
             if not is_as_configured.answer:
                 catalogue.sync_with_config(connection, config.assets)

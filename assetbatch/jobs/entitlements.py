@@ -104,6 +104,11 @@ class Entitlements:
         return self._remembered.closed.answer
 
     @property
+    def lacks_holidays(self) -> bool:
+        """Whether the vendor is to be asked for the holidays that come: its last list is old."""
+        return self._remembered.holidays.answer.is_due
+
+    @property
     def told(self) -> str:
         """Name plan and key, as whom the vendor told something."""
         return remembering.told_to(self.config.plan, self._key)

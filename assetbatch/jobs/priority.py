@@ -15,6 +15,7 @@ from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
+from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.wanted import Wanted
@@ -82,8 +83,8 @@ class _Update:
             catalogue.sync_with_config(run.connection, config.assets)
         requests = Calls(run, Lane.PRIORITY)
         work = CatalogueBars(run, symbols=[asset.symbol for asset in self._assets])
-        bars = Bars(run, requests, work)
-        if calls or work.has_work():
+        bars, holidays = Bars(run, requests, work), Holidays(run)
+        if calls or work.has_work() or holidays.is_ready():
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -108,7 +109,7 @@ class _Update:
             Worker(
                 run,
                 requests,
-                [bars],
+                [holidays, bars],
                 begin_until=no_call_after,
                 may_begin=lambda: requests.left(max_calls) >= 1,
             ).work()
