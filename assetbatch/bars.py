@@ -109,8 +109,8 @@ def reach(market: Market, *, mode: Mode, days: Days, now: datetime, settle: time
     if mode is Mode.END_OF_DAY:
         day = planner.wanted_day(market.asset_type, days, now)
         return None if day is None else market_hours.day_begins_at(market.asset_type, day + timedelta(days=1))
-    closed_at = market_hours.last_close(market, now)
-    return floor(min(now - settle, closed_at) if closed_at else now - settle)
+    settled = now - settle
+    return floor(market_hours.last_close(market, settled) or settled)
 
 
 def tail(track: Track, *, until: datetime, now: datetime, recheck: timedelta) -> Span | None:

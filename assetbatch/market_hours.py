@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 NEW_YORK = ZoneInfo("America/New_York")
 MONDAY, FRIDAY = 0, 4
-# The longest rest by rule is a weekend with a holiday at its side.
-LOOK_BACK = timedelta(days=7)
 
 
 def market_of(asset: Asset) -> Market:
@@ -75,20 +73,27 @@ def _sessions(
     return found
 
 
+def sessions_before(hours: Hours, moment: datetime, *, regular: bool = False) -> Iterator[tuple[datetime, datetime]]:
+    """Yield when sessions opened and closed that had begun by `moment`, the newest first."""
+    day = moment.astimezone(NEW_YORK).date() + timedelta(days=1)
+    while True:
+        session = _session_on(hours, day, regular=regular)
+        if session is not None and session[0] <= moment:
+            yield session
+        day -= timedelta(days=1)
+
+
 def is_open(market: Market, now: datetime, *, regular: bool = False) -> bool:
     """Return whether the market trades at `now` (aware). `regular`: only such sessions count."""
-    hours = market.hours
-    return hours is None or bool(_sessions(hours, now, now + timedelta(microseconds=1), regular=regular))
+    return last_close(market, now, regular=regular) is None
 
 
 def last_close(market: Market, now: datetime, *, regular: bool = False) -> datetime | None:
     """Return when a market that rests at `now` closed; None while it is open. `regular`: only such sessions count."""
-    if market.hours is None or is_open(market, now, regular=regular):
+    if market.hours is None:
         return None
-    back = LOOK_BACK
-    while not (sessions := _sessions(market.hours, now - back, now, regular=regular)):
-        back += LOOK_BACK
-    return sessions[-1][1]
+    _, closes = next(sessions_before(market.hours, now, regular=regular))
+    return closes if closes <= now else None
 
 
 def closed_spans(market: Market, since: datetime, until: datetime) -> list[Span]:

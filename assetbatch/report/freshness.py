@@ -149,10 +149,13 @@ def oldest_priority(update_frequency_seconds: int, interval: timedelta) -> timed
 
 def market_time_ago(market: Market, length: timedelta, now: datetime) -> datetime:
     """Return since when the market was open for so long; within a rest, the end of it."""
-    since = now - length
-    while (lacking := length - market_hours.open_time(market, since, now, regular=True)) > timedelta(0):
-        since = (market_hours.last_close(market, since, regular=True) or since) - lacking
-    return since
+    if market.hours is not None:
+        for opens, closes in market_hours.sessions_before(market.hours, now, regular=True):
+            now = min(now, closes)
+            if now - opens >= length:
+                break
+            length -= now - opens
+    return now - length
 
 
 def limits(frequencies: Iterable[int], outlook: Outlook) -> list[Limit]:
