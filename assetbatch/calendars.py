@@ -1,4 +1,4 @@
-"""Days on which markets rest, or close early; for exchanges by the rule of https://www.nyse.com/markets/hours-calendars.
+"""Days on which markets rest, or close early; exchanges by rule: https://www.nyse.com/markets/hours-calendars.
 
 What the vendor says of the days that come takes precedence, where that is known: a day of mourning follows no rule.
 """

@@ -31,8 +31,7 @@ ASK_AGAIN = timedelta(days=1)
 READ = """
 select h.day, h.closes_at,
        not coalesce(l.listed_at <@ tstzrange(c.now - %(listed_every)s, c.now + %(ahead)s, '(]'), false)
-       and not coalesce(l.asked_at <@ tstzrange(c.now - %(ask_again)s, c.now + %(ahead)s, '(]'), false)
-       and exists (select from assetbatch.assets where enabled and market = any(%(markets)s)) as is_due
+       and not coalesce(l.asked_at <@ tstzrange(c.now - %(ask_again)s, c.now + %(ahead)s, '(]'), false) as is_due
 from (select coalesce(%(now)s::timestamptz, statement_timestamp()) as now) c
 cross join assetbatch.market_holiday_lists l
 left join assetbatch.market_holidays h on true
@@ -59,13 +58,15 @@ with gone as (
 update assetbatch.market_holiday_lists set listed_at = %(now)s
 """
 
+TYPES = frozenset(market.asset_type for market, hours in HOURS.items() if hours.exceptions is new_york_stock_exchange)
+"""Of assets that trade by those days."""
 PATIENCE = {"listed_every": LISTED_EVERY, "ask_again": ASK_AGAIN, "ahead": AHEAD}
 
 
 class Listed(Struct, frozen=True):
     """What the vendor's last lists had: when the session of a day closes, None: there is none.
 
-    `is_due`: assets are enabled that trade by that, and the vendor is to be asked for its list.
+    `is_due`: they are old, and nobody asked for others lately.
     """
 
     days: Mapping[date, time | None]
@@ -74,8 +75,7 @@ class Listed(Struct, frozen=True):
 
 def listed(now: datetime | None) -> Query[Listed]:
     """Ask for the days that the vendor listed; `now` None: it is now."""
-    markets = [market.value for market, hours in HOURS.items() if hours.exceptions is new_york_stock_exchange]
-    return Query(READ, PATIENCE | {"now": now, "markets": markets}, lambda cursor: _known(cursor.fetchall()))
+    return Query(READ, PATIENCE | {"now": now}, lambda cursor: _known(cursor.fetchall()))
 
 
 def _known(rows: Sequence[Row]) -> Listed:

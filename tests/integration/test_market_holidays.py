@@ -6,8 +6,6 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import pytest
-
 from assetbatch import market_hours
 from assetbatch.database import holidays
 from assetbatch.markets import Market
@@ -21,19 +19,10 @@ NEW_YORK = ZoneInfo("America/New_York")
 THANKSGIVING, FRIDAY, CHRISTMAS = date(2026, 11, 26), date(2026, 11, 27), date(2026, 12, 25)
 # No rule knows it.
 MOURNING = date(2026, 11, 30)
-ADD = """
-insert into assetbatch.assets
-  (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin, enabled)
-values (%(ticker)s, %(ticker)s, %(kind)s, 'secondary', 3, 1800, 'symbols', %(enabled)s)
-"""
 
 
 def noon(day: date) -> datetime:
     return datetime.combine(day, time(12), NEW_YORK).astimezone(UTC)
-
-
-def add(connection: Connection, ticker: str, kind: str, *, enabled: bool = True) -> None:
-    connection.execute(ADD, {"ticker": ticker, "kind": kind, "enabled": enabled})
 
 
 def listed(connection: Connection, now: datetime = TUESDAY) -> holidays.Listed:
@@ -44,27 +33,8 @@ def store(connection: Connection, days: dict[date, time | None], now: datetime =
     connection.answer(holidays.storing(days, now))
 
 
-@pytest.mark.parametrize(
-    ("ticker", "kind", "enabled", "is_due"),
-    [
-        ("AAPL", "stocks", True, True),
-        ("I:SPX", "indices", True, True),
-        ("AAPL", "stocks", False, False),
-        ("C:EURUSD", "forex", True, False),
-        ("X:BTCUSD", "crypto", True, False),
-    ],
-)
-def test_the_list_is_asked_for_where_something_trades_by_it(
-    connection: Connection, ticker: str, kind: str, *, enabled: bool, is_due: bool
-) -> None:
-    add(connection, ticker, kind, enabled=enabled)
-
-    assert listed(connection) == holidays.Listed({}, is_due=is_due)
-
-
 def test_the_list_is_asked_for_a_week_after_it_was_had_and_a_day_after_it_was_not(connection: Connection) -> None:
-    add(connection, "AAPL", "stocks")
-
+    assert listed(connection) == holidays.Listed({}, is_due=True)
     assert holidays.take_turn(connection, TUESDAY)
     assert not listed(connection, TUESDAY + DAY - HOUR).is_due
     assert listed(connection, TUESDAY + DAY).is_due
@@ -75,7 +45,6 @@ def test_the_list_is_asked_for_a_week_after_it_was_had_and_a_day_after_it_was_no
 
 
 def test_what_a_clock_wrote_that_was_ahead_does_not_hold_the_list_up(connection: Connection) -> None:
-    add(connection, "AAPL", "stocks")
     holidays.take_turn(connection, TUESDAY + HOUR)
     store(connection, {THANKSGIVING: None}, TUESDAY + HOUR)
 

@@ -26,6 +26,7 @@ RUNS = (END - BEGIN) // INTERVAL
 CLOSED = "01-01 01-19 02-16 04-03 05-25 06-19 07-03 09-07 11-26 12-25"
 UNTIL_13 = "11-27 12-24"
 APPLE = Asset("AAPL", "AAPL", AssetType.STOCKS, Role.PRIORITY, 1, 300)
+LIVE, DAILY = dict.fromkeys(AssetType, Mode.LIVE), dict.fromkeys(AssetType, Mode.END_OF_DAY)
 SP500 = Asset("SPX", "I:SPX", AssetType.INDICES, Role.PRIORITY, 2, 300)
 
 
@@ -59,7 +60,7 @@ def test_a_closed_market_costs_one_look_and_an_open_one_is_asked_in_each_run() -
     open_runs: Counter[str] = Counter()
     for now in runs():
         known = [Candidate(asset, served_at) for asset, served_at in served.items()]
-        made = planner.plan(known, mode=Mode.LIVE, batch_size=250, now=now, days={})
+        made = planner.plan(known, modes=LIVE, batch_size=250, now=now, days={})
         asked = {asset for call in made.calls for asset in call.assets}
         for asset in served:
             if trades(asset, now):
@@ -74,19 +75,21 @@ def test_a_closed_market_costs_one_look_and_an_open_one_is_asked_in_each_run() -
     assert open_runs == {"AAPL": 192 * len(SESSIONS) - 36 * halves, "SPX": 78 * len(SESSIONS) - 36 * halves}
 
 
-def test_finished_days_cost_a_call_for_each_session_and_no_other() -> None:
+@pytest.mark.parametrize("asset", [APPLE, SP500], ids=["stock", "index"])
+def test_finished_days_cost_a_call_for_each_session_and_no_other(asset: Asset) -> None:
     days: dict[tuple[AssetType, date], AskedDay] = {}
     stored: date | None = date(2025, 12, 31)
     called: list[tuple[date, datetime]] = []
     for now in runs():
-        made = planner.plan([Candidate(APPLE, day=stored)], mode=Mode.END_OF_DAY, batch_size=250, now=now, days=days)
+        made = planner.plan([Candidate(asset, day=stored)], modes=DAILY, batch_size=250, now=now, days=days)
         for call in made.calls:
-            market, stored = call.market_day
-            days[market, stored] = AskedDay(DayOutcome.STORED, now)
+            stored = call.day
+            assert stored is not None
+            days[asset.asset_type, stored] = AskedDay(DayOutcome.STORED, now)
             called.append((stored, now))
         # As soon as it can be had: nothing is overdue.
         assert stored is not None
-        assert stored >= Outlook(now, INTERVAL, mode=Mode.END_OF_DAY, days=days).overdue_day(AssetType.STOCKS)
+        assert stored >= Outlook(now, INTERVAL, DAILY, days=days).overdue_day(asset.asset_type)
 
     assert [day for day, _ in called] == SESSIONS[:-1]
     for day, now in called:
@@ -105,7 +108,7 @@ def test_no_alarm_is_raised_though_nothing_comes_but_in_sessions(asset: Asset) -
         near = {trades(asset, now + offset * INTERVAL, regular=True) for offset in (-3, 3)}
         if came_at is None or (len(near) == 1 and (now.minute or now.hour % 6)):
             continue
-        for limit in limits([300], Outlook(now, INTERVAL)):
+        for limit in limits([300], Outlook(now, INTERVAL, LIVE)):
             if limit.market is market:
                 assert came_at >= limit.stale_before, now
                 assert came_at >= limit.late_before, now
@@ -117,7 +120,7 @@ def test_what_fails_to_come_in_a_session_is_stale_a_quarter_of_an_hour_after_it_
         came_at = datetime.combine(before, closing(before), NEW_YORK) - INTERVAL
         opens = datetime.combine(day, time(9, 30), NEW_YORK)
         for now, is_stale in [(opens + 2 * INTERVAL, False), (opens + 2 * INTERVAL + JITTER, True)]:
-            (limit,) = (one for one in limits([300], Outlook(now, INTERVAL)) if one.market is Market.STOCKS)
+            (limit,) = (one for one in limits([300], Outlook(now, INTERVAL, LIVE)) if one.market is Market.STOCKS)
             assert (came_at < limit.stale_before) is is_stale, now
 
 
