@@ -43,7 +43,7 @@ KNOWN = {
         *("status", "message", "error", "results", "resultsCount", "next_url", "ticker", "name", "market"),
         *("base_currency_symbol", "currency_symbol"),
         *("currencies", *(traits.reference_name for traits in TRAITS.values())),
-        *("exchanges", "nyse", "nasdaq", "indicesGroups", "s_and_p", "dow_jones", "exchange", "date"),
+        *("exchange", "date"),
         *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p"),
         *("last_quote", "last_trade", "session", "lastQuote", "lastTrade", "day", "bid", "ask", "price"),
         *("open", "high", "low", "close", "last_updated", "participant_timestamp", "sip_timestamp"),

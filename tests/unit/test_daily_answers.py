@@ -181,11 +181,6 @@ def test_a_refusal_inside_a_good_answer_is_one(body: str, kind: FailureKind) -> 
         ({"currencies": None}, {}),
         ({"currencies": ["fx"]}, {}),
         ({"market": "closed"}, {}),
-        ({"exchanges": {"nyse": "extended-hours", "nasdaq": "closed", "otc": "closed"}}, {AssetType.STOCKS: True}),
-        ({"exchanges": {"nyse": "closed", "otc": "open"}}, {AssetType.STOCKS: False}),
-        ({"exchanges": {"otc": "open"}, "indicesGroups": {"s_and_p": None, "cccy": "open"}}, {}),
-        ({"indicesGroups": {"s_and_p": "closed", "nasdaq": "open", "cccy": "closed"}}, {AssetType.INDICES: True}),
-        ({"indicesGroups": {"s_and_p": "closed", "cccy": "open"}}, {AssetType.INDICES: False}),
     ],
 )
 def test_every_field_of_the_market_status_may_be_absent(

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assetbatch.model import AssetType, Call, CallKind
+from assetbatch.markets import TRAITS
+from assetbatch.model import Call, CallKind
 from assetbatch.provider.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
+    from assetbatch.model import AssetType
     from assetbatch.provider.documents import Document
-
-# Which part of the answer tells of a type, and who there trades it: some group of indices rests without the others.
-TOLD_BY: Mapping[AssetType, tuple[str, tuple[str, ...]]] = {
-    AssetType.FOREX: ("currencies", ("fx",)),
-    AssetType.CRYPTO: ("currencies", ("crypto",)),
-    AssetType.STOCKS: ("exchanges", ("nyse", "nasdaq")),
-    AssetType.INDICES: ("indicesGroups", ("s_and_p", "dow_jones", "nasdaq")),
-}
-TRADING = ("open", "extended-hours")
 
 
 def request() -> Request[dict[AssetType, bool]]:
@@ -33,10 +25,10 @@ def request() -> Request[dict[AssetType, bool]]:
 
 def _read(document: Document, _now: datetime) -> dict[AssetType, bool]:
     """Read which markets are open. Every field is optional with the vendor."""
-    found = {}
-    for market, (part, names) in TOLD_BY.items():
-        told = document.get(part)
-        words = [told[name] for name in names if isinstance(told.get(name), str)] if isinstance(told, dict) else []
-        if words:
-            found[market] = any(word in TRADING for word in words)
-    return found
+    currencies = document.get("currencies")
+    words = currencies if isinstance(currencies, dict) else {}
+    return {
+        market: words[traits.reference_name] == "open"
+        for market, traits in TRAITS.items()
+        if isinstance(words.get(traits.reference_name), str)
+    }
