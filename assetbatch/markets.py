@@ -59,10 +59,14 @@ HOURS: Mapping[Market, Hours] = {
 
 
 class Price(Struct, frozen=True):
-    """Where a snapshot has a price: a figure of one of its parts, as the unified one calls them; "" is the row itself."""
+    """Where a snapshot has a price: a figure of one of its parts, as the unified one calls them; "" is the row itself.
+
+    `name` is what it is called in a message.
+    """
 
     part: str
     figure: str
+    name: str
 
 
 class Traits(Struct, frozen=True):
@@ -104,8 +108,8 @@ class Traits(Struct, frozen=True):
         return tuple(market.value for market in self.markets)
 
 
-BID, TRADE = Price("last_quote", "bid"), Price("last_trade", "price")
-MINUTE, VALUE = Price("last_minute", "close"), Price("", "value")
+BID, TRADE = Price("last_quote", "bid", "bid price"), Price("last_trade", "price", "trade price")
+MINUTE, VALUE = Price("last_minute", "close", "minute's close"), Price("", "value", "value")
 
 TRAITS: Mapping[AssetType, Traits] = {
     # Forex has no trades: the bid is its price, of which the vendor makes its own bars and changes.

@@ -66,8 +66,8 @@ class Asset(Struct, frozen=True):
 class Quote(Struct, frozen=True):
     """The newest price of an asset.
 
-    `last_price` is the last trade's price, or for forex the bid: forex has no trades, and the vendor computes its own
-    bars and changes from the bid. `timestamp` is the vendor's time of that trade or quote. Numbers are the vendor's
+    `last_price` is the last trade's price, or what `markets` has in its place: for forex the bid, since the vendor
+    computes its own bars and changes from it. `timestamp` is the vendor's time of that price. Numbers are the vendor's
     digits; what it did not send, or sent as zero, is None. `has_daily`: it came with the figures of its day, as that of
     a call does; that of a stream has none.
     """

@@ -43,8 +43,9 @@ KNOWN = {
         *("status", "message", "error", "results", "resultsCount", "next_url", "ticker", "name", "market"),
         *("base_currency_symbol", "currency_symbol"),
         *("currencies", *(traits.reference_name for traits in TRAITS.values())),
-        *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p"),
-        *("last_quote", "last_trade", "session", "lastQuote", "lastTrade", "day", "bid", "ask", "price"),
+        *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p", "P"),
+        *("last_quote", "last_trade", "last_minute", "session", "lastQuote", "lastTrade", "min", "day"),
+        *("bid", "ask", "price", "value"),
         *("open", "high", "low", "close", "last_updated", "participant_timestamp", "sip_timestamp"),
     )
 }
