@@ -140,6 +140,8 @@ class CallKind(StrEnum):
     """Single-ticker snapshot of one market."""
     DAILY = "grouped_daily"
     """One finished day of a whole market."""
+    DAILY_TICKER = "daily_ticker"
+    """One finished day of one ticker."""
     BARS = "bars"
     """One page of one ticker's bars."""
     MARKET_STATUS = "market_status"
@@ -157,6 +159,7 @@ ACCESS = {
     CallKind.SNAPSHOT: Access.SNAPSHOTS,
     CallKind.SNAPSHOT_SINGLE: Access.SNAPSHOTS,
     CallKind.DAILY: Access.DAILY,
+    CallKind.DAILY_TICKER: Access.DAILY,
     CallKind.BARS: Access.BARS,
     CallKind.MARKET_STATUS: Access.REFERENCE,
     CallKind.TICKERS: Access.REFERENCE,
