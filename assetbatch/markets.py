@@ -73,11 +73,11 @@ class Traits(Struct, frozen=True):
     """What the vendor calls the assets of one type, and what it has of them.
 
     Their tickers are `prefix` and a name that `names` (a regular expression) describes, case and all; `example` is one
-    that every plan has. The reference list, the days of a whole market and the market's status call them
-    `reference_name`, snapshots of one ticker `snapshot_name`; paths have the `locale` before that. `prices` are where
-    the price is, the first one that is there. `markets` are the hours at which they trade: those of the first, but for
-    tickers that others name. They are sold as the `product`. `has_whole_days`: one call brings a finished day of all of
-    them; else it takes a call each. `has_volume`: their bars tell what was traded.
+    that every plan has. The reference list and the days of a whole market call them `reference_name`, snapshots of one
+    ticker `snapshot_name`; paths have the `locale` before that. `prices` are where the price is, the first one that is
+    there. `markets` are the hours at which they trade: those of the first, but for tickers that others name. They are
+    sold as the `product`. `has_whole_days`: one call brings a finished day of all of them; else it takes a call each.
+    `has_volume`: their bars tell what was traded.
     """
 
     prefix: str

@@ -297,6 +297,18 @@ def test_a_day_of_another_ticker_is_none(ticker: object) -> None:
         ({"currencies": None}, {}),
         ({"currencies": ["fx"]}, {}),
         ({"market": "closed"}, {}),
+        (
+            {"exchanges": {"nyse": "open", "nasdaq": "open", "otc": "closed"}},
+            {AssetType.STOCKS: True, AssetType.INDICES: True},
+        ),
+        ({"exchanges": {"nyse": "closed", "nasdaq": "open"}}, {AssetType.STOCKS: True, AssetType.INDICES: True}),
+        (
+            {"market": "extended-hours", "exchanges": {"nyse": "extended-hours", "nasdaq": 5}},
+            {AssetType.STOCKS: False, AssetType.INDICES: False},
+        ),
+        ({"exchanges": {"nasdaq": "closed"}}, {AssetType.STOCKS: False, AssetType.INDICES: False}),
+        ({"exchanges": {"otc": "open"}, "indicesGroups": {"s_and_p": "open"}}, {}),
+        ({"exchanges": "open"}, {}),
     ],
 )
 def test_every_field_of_the_market_status_may_be_absent(
