@@ -94,7 +94,7 @@ class Bar(Struct, frozen=True):
     """What traded in one stretch of time that begins at `ts`; numbers are the vendor's digits.
 
     `volume` and `trades` are as the vendor counts them: for forex, quotes; for crypto, units of the base currency and
-    trades. `vwap` and `trades` may be absent.
+    trades; for stocks, shares, parts of them, too. `vwap` and `trades` may be absent; indices have no volume either.
     """
 
     ts: datetime
@@ -102,7 +102,7 @@ class Bar(Struct, frozen=True):
     high: Decimal
     low: Decimal
     close: Decimal
-    volume: Decimal
+    volume: Decimal | None
     vwap: Decimal | None = None
     trades: int | None = None
 
