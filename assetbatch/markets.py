@@ -77,7 +77,8 @@ class Traits(Struct, frozen=True):
     ticker `snapshot_name`; paths have the `locale` before that. `prices` are where the price is, the first one that is
     there. `markets` are the hours at which they trade: those of the first, but for tickers that others name. They are
     sold as the `product`. `has_whole_days`: one call brings a finished day of all of them; else it takes a call each.
-    `has_volume`: their bars tell what was traded.
+    `has_volume`: their bars tell what was traded. `is_sold_in_part`: a plan may have some of them, so that a refusal is
+    of a ticker, not of all.
     """
 
     prefix: str
@@ -91,6 +92,7 @@ class Traits(Struct, frozen=True):
     locale: str = "global"
     has_whole_days: bool = True
     has_volume: bool = True
+    is_sold_in_part: bool = False
 
     @property
     def has_trades(self) -> bool:
@@ -156,6 +158,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         locale="us",
         has_whole_days=False,
         has_volume=False,
+        is_sold_in_part=True,
     ),
 }
 
