@@ -12,6 +12,7 @@ from assetbatch.provider.massive import (
     aggregates,
     daily_ticker,
     grouped_daily,
+    market_holidays,
     market_status,
     reference_tickers,
     snapshot,
@@ -38,5 +39,6 @@ def prices(call: Call) -> Request[Answers]:
 
 
 bars = aggregates.request
+holidays = market_holidays.request
 markets_open = market_status.request
 tickers = reference_tickers.request
