@@ -76,17 +76,16 @@ class Request(Struct, frozen=True):
         return moment(market, self.now_ms)[0]
 
     def find(self, ticker: str) -> Instrument | None:
-        """Find the instrument of a ticker as it is told of today, None when there is none or none any more."""
-        found = self.lately(ticker)
-        return found if found and self.is_listed(found) else None
+        """Return the instrument of a ticker as it is told of today, None when there is none or none any more."""
+        return self.market.listing.listed(ticker, self.day(type_of(ticker)))
 
     def lately(self, ticker: str) -> Instrument | None:
-        """Find the newest instrument of a ticker, one that was delisted, too."""
+        """Return the newest instrument of a ticker, one that was delisted, too."""
         return self.market.listing.find(ticker, self.day(type_of(ticker)))
 
     def is_listed(self, instrument: Instrument) -> bool:
-        """Whether it has not been delisted yet."""
-        return self.day(instrument.market) < instrument.until
+        """Whether there is such a ticker today."""
+        return instrument.is_listed(self.day(instrument.market))
 
     def known(self, *markets: AssetType) -> list[Instrument]:
         """Return all instruments of these markets that there ever were up to today."""
