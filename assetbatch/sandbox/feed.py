@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from assetbatch.markets import TRAITS
 from assetbatch.sandbox.catalogue import KNOWN, find
 from assetbatch.sandbox.clusters import Content
-from assetbatch.sandbox.hours import MINUTE_MS
+from assetbatch.sandbox.hours import MINUTE_MS, moment
 from assetbatch.sandbox.market import TICK_MS, Bar, merge
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ def events(
     rate: float,
 ) -> Iterator[tuple[int, Event]]:
     """Yield what falls due in (begin, end], milliseconds since 1970, each with its time; `rate` ticks a second."""
+    listed = market.listing.listed(instrument.ticker, moment(instrument.market, stretch[1])[0])
+    if listed is None:
+        return
+    instrument = listed
     head = {"ev": channel.name, channel.symbol: stream_name(cluster, instrument)}
     for due_ms, values in _CONTENTS[channel.content](market, instrument, stretch, rate):
         yield due_ms, head | {name: values[source] for name, source in channel.fields.items()}
