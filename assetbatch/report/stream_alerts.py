@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours
 from assetbatch.database.read.overview import STREAM_AWAY_SECONDS
 from assetbatch.markets import TRAITS
-from assetbatch.plans import PLANS
+from assetbatch.model import AssetType
 from assetbatch.report.health import Alert, Level
 from assetbatch.report.streams import ENDED, LIVE, first_of, stream_status
 from assetbatch.schedule import RUN_PRIORITY
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.read.overview import Overview
-    from assetbatch.model import AssetType
     from assetbatch.report.streams import StreamStatus
 
 # A connection is made anew within a minute: one that is not there for longer will not come by itself.
@@ -43,13 +42,15 @@ def of_stream(config: Config, overview: Overview, types: Collection[AssetType]) 
 def _of_absence(
     config: Config, overview: Overview, types: Collection[AssetType], found: Sequence[StreamStatus]
 ) -> Iterator[Alert]:
-    if not PLANS[config.plan].has_websocket:
-        message = f"stream.enabled is true, but the {config.plan} plan has no WebSocket"
+    clusters = config.settings.stream.clusters
+    meant = [one for one in types if clusters == "auto" or one.value in clusters]
+    wanted = sorted(one.value for one in meant if config.plan_of(one).has_websocket)
+    if meant and not wanted:
+        plans = _list(sorted({config.plan_of(one).name for one in meant}))
+        message = f"stream.enabled is true, but the {plans} plan has no WebSocket"
         hint = f"set provider.plan to what the key has ({config.settings.provider.upgrade_url}), or stream.enabled back"
         yield Alert(Level.WARNING, "stream.plan", message, hint)
         return
-    clusters = config.settings.stream.clusters
-    wanted = sorted(one.value for one in types if clusters == "auto" or one.value in clusters)
     known = {one.report.cluster: one for one in found}
     away = [name for name in wanted if name not in known or not known[name].told.is_told]
     if not away:
@@ -82,9 +83,10 @@ def _stands_alone(config: Config, overview: Overview) -> bool:
 
 def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterator[Alert]:
     report, cluster = one.report, one.report.cluster
+    plan = config.plan_of(AssetType(cluster))
     match one.state:
         case "refused":
-            message = f"plan says {config.plan}, the stream of {cluster} is refused: {report.words}"
+            message = f"plan says {plan.name}, the stream of {cluster} is refused: {report.words}"
             hint = "lapsed payment, or a plan for another market? It asks again hourly, and when it is started anew"
             yield Alert(Level.CRITICAL, "stream.refused", message, hint)
         case "resting":
@@ -95,7 +97,7 @@ def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterat
             )
             yield Alert(Level.WARNING, "stream.resting", message, hint)
         case "connecting" | "waiting":
-            yield from _of_connection(overview, one)
+            yield from _of_connection(overview, one, delay=plan.delay)
     if report.unconfirmed and one.state == LIVE:
         message = (
             f"{counted(len(report.unconfirmed), 'name')} of {cluster} not streamed: {first_of(report.unconfirmed)}"
@@ -108,14 +110,14 @@ def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterat
         yield Alert(Level.WARNING, "stream.silent", message, hint, len(report.silent), 0)
 
 
-def _of_connection(overview: Overview, one: StreamStatus) -> Iterator[Alert]:
-    """Report a cluster that has no connection though its market trades."""
-    traits = next((traits for kind, traits in TRAITS.items() if kind.value == one.report.cluster), None)
+def _of_connection(overview: Overview, one: StreamStatus, *, delay: timedelta) -> Iterator[Alert]:
+    """Report a cluster that has no connection though its market trades, of which the plan tells so much later."""
     known = [at for at in (one.report.frame_at, one.told.started_at) if at is not None]
-    if not known or traits is None:
+    if not known:
         return
-    since = max(known)
-    missed = max(market_hours.open_time(market, since, overview.now) for market in traits.markets)
+    since, until = max(known) - delay, overview.now - delay
+    markets = TRAITS[AssetType(one.report.cluster)].markets
+    missed = max(market_hours.open_time(market, since, until) for market in markets)
     if missed > UNREACHABLE_AT_MOST:
         message = f"the stream of {one.report.cluster} has no connection for {duration(missed)}"
         message += f": {one.report.words}" if one.report.words else ""

@@ -242,7 +242,7 @@ class Feed:
             if session.is_ready and (has_changed or since is None):
                 if since is None:
                     since = now
-                    self._book.begin(now)
+                    self._book.begin(now - self._cluster.delay)
                 self._set(
                     word="live",
                     since=since,
@@ -261,18 +261,19 @@ class Feed:
         frame.oddest = self._blotted(frame.oddest)
         if frame.quotes or frame.minutes or frame.dropped:
             self._events += len(frame.quotes) + len(frame.minutes)
-            self._book.take(frame, now)
+            self._book.take(frame, now - self._cluster.delay)
         for odd in (status for status in frame.statuses if status.word is Word.OTHER):
             log.info("%s: the vendor says %s", self._cluster.asset_type, self._blotted(odd.about))
         return frame
 
     def _require_sound(self, heard_at: datetime, now: datetime) -> None:
         """Raise EndedError where nothing came for too long of a time in which a market is open."""
-        silent = (now - heard_at).total_seconds()
-        if silent < SILENT_SECONDS:
+        silent, delay = (now - heard_at).total_seconds(), self._cluster.delay
+        too_long = SILENT_SECONDS + self._cluster.quotes.every.total_seconds()
+        if silent < too_long:
             return
         for market in self._markets:
-            if market_hours.open_time(market, heard_at, now).total_seconds() >= SILENT_SECONDS:
+            if market_hours.open_time(market, heard_at - delay, now - delay).total_seconds() >= too_long:
                 raise EndedError(Cause.SILENT, f"nothing came for {silent:.0f} s, and {market.value} trades")
 
 

@@ -85,6 +85,8 @@ def test_keys_and_defaults_are_those_of_the_specification(tmp_path: Path) -> Non
     extra = {
         "stream.urls.forex",
         "stream.urls.crypto",
+        "stream.urls.stocks",
+        "stream.urls.indices",
         "rate_limiting.tier",
         "database.host",
         "database.port",
