@@ -50,6 +50,9 @@ MOST_BYTES = 16 * 2**20
 # Frames of one event each come by thousands a second: the fewer wait, the more often two threads take turns.
 MOST_FRAMES = 128
 SILENT_SECONDS = 30.0
+# Stocks that are seldom traded are silent for longer: each connection that brought nothing at all waits twice as long
+# as the one before, up to so many times.
+MOST_PATIENCE = 16
 # How often to look whether the connection is to end.
 TICK_SECONDS = 0.2
 
@@ -117,6 +120,7 @@ class Feed:
         self.error: Exception | None = None
         """What nobody foresaw, and has ended it."""
         self._events = 0
+        self._patience = 1
         self._thread = threading.Thread(target=self._run, name=f"stream {cluster.asset_type}", daemon=True)
 
     def start(self) -> None:
@@ -158,6 +162,10 @@ class Feed:
         ending = self._attempt()
         if ending.cause is Cause.HALTED:
             return
+        if ending.cause is not Cause.SILENT:
+            self._patience = 1
+        elif not ending.had_data:
+            self._patience = min(2 * self._patience, MOST_PATIENCE)
         seconds = self._pacing.pause(ending)
         word = {Cause.TOO_MANY: "resting", Cause.REFUSED_KEY: "refused", Cause.REFUSED_PLAN: "refused"}
         lost_at = self.missing_since
@@ -269,7 +277,7 @@ class Feed:
     def _require_sound(self, heard_at: datetime, now: datetime) -> None:
         """Raise EndedError where nothing came for too long of a time in which a market is open."""
         silent, delay = (now - heard_at).total_seconds(), self._cluster.delay
-        too_long = SILENT_SECONDS + self._cluster.quotes.every.total_seconds()
+        too_long = self._patience * (SILENT_SECONDS + self._cluster.quotes.every.total_seconds())
         if silent < too_long:
             return
         for market in self._markets:
