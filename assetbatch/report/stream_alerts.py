@@ -9,6 +9,7 @@ from assetbatch import market_hours
 from assetbatch.database.read.overview import STREAM_AWAY_SECONDS
 from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType
+from assetbatch.plans import KEYS, plan_words
 from assetbatch.report.health import Alert, Level
 from assetbatch.report.streams import ENDED, LIVE, first_of, stream_status
 from assetbatch.schedule import RUN_PRIORITY
@@ -46,9 +47,10 @@ def _of_absence(
     meant = [one for one in types if clusters == "auto" or one.value in clusters]
     wanted = sorted(one.value for one in meant if config.plan_of(one).has_websocket)
     if meant and not wanted:
-        plans = _list(sorted({config.plan_of(one).name for one in meant}))
-        message = f"stream.enabled is true, but the {plans} plan has no WebSocket"
-        hint = f"set provider.plan to what the key has ({config.settings.provider.upgrade_url}), or stream.enabled back"
+        first = min(meant)
+        message = f"stream.enabled is true, but the {config.plan_of(first).name} plan has no WebSocket"
+        key = KEYS[TRAITS[first].product]
+        hint = f"set {key} to what the key has ({config.settings.provider.upgrade_url}), or stream.enabled back"
         yield Alert(Level.WARNING, "stream.plan", message, hint)
         return
     known = {one.report.cluster: one for one in found}
@@ -83,10 +85,12 @@ def _stands_alone(config: Config, overview: Overview) -> bool:
 
 def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterator[Alert]:
     report, cluster = one.report, one.report.cluster
-    plan = config.plan_of(AssetType(cluster))
+    asset_type = AssetType(cluster)
+    plan = config.plan_of(asset_type)
     match one.state:
         case "refused":
-            message = f"plan says {plan.name}, the stream of {cluster} is refused: {report.words}"
+            says = plan_words(TRAITS[asset_type].product, plan)
+            message = f"plan says {says}, the stream of {cluster} is refused: {report.words}"
             hint = "lapsed payment, or a plan for another market? It asks again hourly, and when it is started anew"
             yield Alert(Level.CRITICAL, "stream.refused", message, hint)
         case "resting":
