@@ -146,6 +146,8 @@ class CallKind(StrEnum):
     """One page of one ticker's bars."""
     MARKET_STATUS = "market_status"
     """Which markets are open now."""
+    MARKET_HOLIDAYS = "market_holidays"
+    """The days that come on which exchanges rest, or close early."""
     TICKERS = "tickers"
     """One page of the reference list of a market."""
 
@@ -162,6 +164,7 @@ ACCESS = {
     CallKind.DAILY_TICKER: Access.DAILY,
     CallKind.BARS: Access.BARS,
     CallKind.MARKET_STATUS: Access.REFERENCE,
+    CallKind.MARKET_HOLIDAYS: Access.REFERENCE,
     CallKind.TICKERS: Access.REFERENCE,
 }
 

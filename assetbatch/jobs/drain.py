@@ -18,6 +18,7 @@ from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
+from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.worker import Worker
@@ -72,6 +73,7 @@ def drain_queue(
         is_limited = all(config.limit_of(TRAITS[one].product) is not None for one in run.entitlements.types)
         calls = Calls(run, Lane.QUEUE, clients=1 if is_limited else config.settings.provider.concurrency)
         bars = [Bars(run, calls, CatalogueBars(run, types=group)) for group in groups]
+        holidays = Holidays(run)
         size = 0
 
         def tell() -> None:
@@ -94,12 +96,13 @@ def drain_queue(
         worker = Worker(
             run,
             calls,
-            [*items, *bars],
+            [*items, holidays, *bars],
             begin_until=begin_until,
             may_begin=lambda: items[0].items_left > 0,
             reconnect=reconnect,
         )
-        if any(one.is_waiting(brought_back.answer) for one in items) or any(one.is_ready() for one in bars):
+        is_waiting = any(one.is_waiting(brought_back.answer) for one in items)
+        if is_waiting or any(one.is_ready() for one in (holidays, *bars)):
             run.claim_source()
             if not is_as_configured.answer:
                 catalogue.sync_with_config(connection, config.assets)

@@ -16,10 +16,11 @@ from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
+from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.jobs.worker import Worker
+from assetbatch.jobs.worker import Source, Worker
 from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType, Call, Failure
 from assetbatch.provider import endpoints
@@ -56,8 +57,8 @@ def run_priority(start: Start) -> RunResult:
     )
 
 
-def _may_begin(requests: Calls, bars: Bars[CatalogueBars], max_calls: int | None) -> bool:
-    return not requests.takes_slot(bars.types) or requests.left(max_calls) >= 1
+def _may_begin(requests: Calls, source: Source, max_calls: int | None) -> bool:
+    return not requests.takes_slot(source.types) or requests.left(max_calls) >= 1
 
 
 class _Update:
@@ -88,8 +89,8 @@ class _Update:
         requests = Calls(run, Lane.PRIORITY)
         symbols = [asset.symbol for asset in self._assets]
         works = [CatalogueBars(run, types=group, symbols=symbols) for group in self._entitlements.groups]
-        bars = [Bars(run, requests, work) for work in works]
-        if calls or any(work.has_work() for work in works):
+        bars, holidays = [Bars(run, requests, work) for work in works], Holidays(run)
+        if calls or any(work.has_work() for work in works) or holidays.is_ready():
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -102,14 +103,14 @@ class _Update:
         self._look_back(quotes, calls)
         first.work()
         self._look_at_markets(quotes, requests, no_call_after)
-        for one in bars:
+        for source in (holidays, *bars):
             if not self._ends_run():
                 Worker(
                     run,
                     requests,
-                    [one],
+                    [source],
                     begin_until=no_call_after,
-                    may_begin=partial(_may_begin, requests, one, max_calls),
+                    may_begin=partial(_may_begin, requests, source, max_calls),
                 ).work()
         deferred = [symbol for work in works for symbol in work.waiting()]
         known = self._known_by_now(requests, known)

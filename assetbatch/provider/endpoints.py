@@ -8,7 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from assetbatch.model import CallKind
-from assetbatch.provider.massive import aggregates, grouped_daily, market_status, reference_tickers, snapshot
+from assetbatch.provider.massive import (
+    aggregates,
+    grouped_daily,
+    market_holidays,
+    market_status,
+    reference_tickers,
+    snapshot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,5 +37,6 @@ def prices(call: Call) -> Request[Answers]:
 
 
 bars = aggregates.request
+holidays = market_holidays.request
 markets_open = market_status.request
 tickers = reference_tickers.request

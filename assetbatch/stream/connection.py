@@ -281,7 +281,8 @@ class Feed:
         if silent < too_long:
             return
         for market in self._markets:
-            if market_hours.open_time(market, heard_at - delay, now - delay).total_seconds() >= too_long:
+            open_time = market_hours.open_time(market, heard_at - delay, now - delay, regular=True)
+            if open_time.total_seconds() >= too_long:
                 raise EndedError(Cause.SILENT, f"nothing came for {silent:.0f} s, and {market.value} trades")
 
 

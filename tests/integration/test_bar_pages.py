@@ -606,7 +606,7 @@ def test_an_asset_that_fails_is_put_off_ever_longer(market: Connection) -> None:
 def due(connection: Connection, **changes: Any) -> list[str]:
     given = {"symbols": None, "now": ASKED, "limit": 10} | changes
     limits = [(1800, market, ASKED - HOUR / 2, ASKED) for market in Market]
-    return bars.due(connection, limits, **given)
+    return [symbol for symbol, _ in bars.due(connection, limits, **given)]
 
 
 def test_priority_assets_come_first_and_then_the_oldest_watermark(market: Connection) -> None:
@@ -622,7 +622,7 @@ def test_priority_assets_come_first_and_then_the_oldest_watermark(market: Connec
     assert due(market) == ["E", "D", "C", "F", "A", "B"]
     assert due(market, limit=2) == ["E", "D"]
     assert due(market, symbols=["A", "E"]) == ["E", "A"]
-    assert bar_holes.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == []
+    assert bar_holes.next_to_scan(market, types=set(AssetType), scanned_before=ASKED, now=ASKED, limit=9) == {}
 
 
 @pytest.mark.parametrize(
@@ -651,12 +651,14 @@ def test_bars_of_what_is_not_there_are_never_due(market: Connection, what: str) 
         "insert into assetbatch.bar_state (symbol, wanted_since, asked_until) values ('BTCUSD', %s, %s)", [at(0), at(9)]
     )
     assert due(market) == ["BTCUSD"]
-    assert bar_holes.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == ["BTCUSD"]
+    assert bar_holes.next_to_scan(market, types=set(AssetType), scanned_before=ASKED, now=ASKED, limit=9) == {
+        "BTCUSD": AssetType.CRYPTO
+    }
 
     market.execute(what)
 
     assert due(market) == []
-    assert bar_holes.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == []
+    assert bar_holes.next_to_scan(market, types=set(AssetType), scanned_before=ASKED, now=ASKED, limit=9) == {}
 
 
 def test_holes_are_looked_for_where_nobody_has_looked_for_longest(market: Connection) -> None:
@@ -671,7 +673,7 @@ def test_holes_are_looked_for_where_nobody_has_looked_for_longest(market: Connec
     bar_holes.mark_scanned(market, "BTCUSD", ASKED - 2 * HOUR)
 
     def scan(before: datetime) -> list[str]:
-        return bar_holes.next_to_scan(market, scanned_before=before, now=ASKED, limit=9)
+        return list(bar_holes.next_to_scan(market, types=set(AssetType), scanned_before=before, now=ASKED, limit=9))
 
     assert scan(ASKED) == ["B", "BTCUSD", "A"]
     assert scan(ASKED - HOUR) == ["B", "BTCUSD"]
