@@ -187,7 +187,7 @@ batch:
   secondary_assets: []
 stream: {{enabled: true}}
 """
-NEW_YORK_OPENS = datetime(2026, 11, 17, 14, 30, tzinfo=UTC)
+TRADE_BEGINS = datetime(2026, 11, 17, 9, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ NEW_YORK_OPENS = datetime(2026, 11, 17, 14, 30, tzinfo=UTC)
         ("starter", "starter", {"forex": "live"}, 60, [("stream.away", "no stream of stocks")]),
         ("free", "starter", {"stocks": "live"}, 60, []),
         ("free", "free", {}, 60, [("stream.plan", "provider.plan")]),
-        # What is late has nothing to tell of a session until a quarter of an hour after its opening.
+        # What is late has nothing to tell of a day until a quarter of an hour after trade began.
         ("starter", "advanced", {"forex": "live", "stocks": "waiting"}, 3, [("stream.unreachable", "3 min")]),
         ("starter", "starter", {"forex": "live", "stocks": "waiting"}, 3, []),
         ("starter", "starter", {"forex": "live", "stocks": "waiting"}, 18, [("stream.unreachable", "3 min")]),
@@ -216,8 +216,8 @@ def test_each_market_is_told_of_by_its_own_plan(
 ) -> None:
     text = STOCKS.format(plan=plan, stocks=stocks)
     config = load_config(tmp_path, text, DATABASE_URL="postgresql://user@127.0.0.1/unused")
-    now = NEW_YORK_OPENS + minutes * MINUTE
-    lost: dict[str, Any] = {"frame_at": NEW_YORK_OPENS - 60 * MINUTE}
+    now = TRADE_BEGINS + minutes * MINUTE
+    lost: dict[str, Any] = {"frame_at": TRADE_BEGINS - 60 * MINUTE}
     seen = [told(name, one, now=now, **({} if one == "live" else lost)) for name, one in states.items()]
 
     alerts = [one for one in built(connection, config, *seen, now=now).alerts if one.area == "stream"]

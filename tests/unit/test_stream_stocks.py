@@ -240,7 +240,7 @@ def test_a_gap_is_that_of_what_was_told_meanwhile() -> None:
         assert set(missed) == {"AMPB"}
         assert (missed["AMPB"].since, missed["AMPB"].until) == (TEN - 10 * MINUTE - delay, TEN + 5 * MINUTE - delay)
     # It was over before there was anything to tell of today.
-    opens = TEN - 30 * MINUTE
+    opens = TEN - 360 * MINUTE
     found = streaming(STARTER, live(STARTER, opens + 14 * MINUTE, lost_at=opens - 14 * MINUTE), "AMPB")
     assert found.missed(opens + 15 * MINUTE) == {}
 
