@@ -196,6 +196,7 @@ def built(minutes: Iterable[Bar]) -> BarSeries:
 
 
 def _joined(ts: datetime, parts: Sequence[Bar]) -> Bar:
+    volumes = [bar.volume for bar in parts if bar.volume is not None]
     trades = [bar.trades for bar in parts if bar.trades is not None]
     with localcontext(prec=EXACT_DIGITS):
         return Bar(
@@ -204,7 +205,7 @@ def _joined(ts: datetime, parts: Sequence[Bar]) -> Bar:
             high=max(bar.high for bar in parts),
             low=min(bar.low for bar in parts),
             close=parts[-1].close,
-            volume=sum((bar.volume for bar in parts), Decimal(0)),
+            volume=sum(volumes, Decimal(0)) if volumes else None,
             vwap=_average(parts),
             trades=sum(trades) if trades else None,
         )

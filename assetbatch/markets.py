@@ -77,22 +77,26 @@ HOURS: Mapping[Market, Hours] = {
 
 
 class Price(Struct, frozen=True):
-    """Where a snapshot has a price: a figure of a part of it, as the unified one calls them; "" is the row itself."""
+    """Where a snapshot has a price: a figure of one of its parts, as the unified one calls them; "" is the row itself.
+
+    `name` is what it is called in a message.
+    """
 
     part: str
     figure: str
+    name: str
 
 
 class Traits(Struct, frozen=True):
     """What the vendor calls the assets of one type, and what it has of them.
 
     Their tickers are `prefix` and a name that `names` (a regular expression) describes, case and all; `example` is one
-    that every plan has. The reference list, the days of a whole market and the market's status call them
-    `reference_name`, snapshots of one ticker `snapshot_name`; paths have the `locale` before that. `prices` are where
-    the price is, the first one that is there. `markets` are the hours at which they trade: those of the first, but for
-    tickers that others name. They are sold as the `product`. `has_whole_days`: one call brings a finished day of all of
-    them; else it takes a call each. `has_volume`: their bars tell what was traded. `is_sold_in_part`: a plan may have
-    some of them, so that a refusal is of a ticker, not of all.
+    that every plan has. The reference list and the days of a whole market call them `reference_name`, snapshots of one
+    ticker `snapshot_name`; paths have the `locale` before that. `prices` are where the price is, the first one that is
+    there. `markets` are the hours at which they trade: those of the first, but for tickers that others name. They are
+    sold as the `product`. `has_whole_days`: one call brings a finished day of all of them; else it takes a call each.
+    `has_volume`: their bars tell what was traded. `is_sold_in_part`: a plan may have some of them, so that a refusal is
+    of a ticker, not of all.
     """
 
     prefix: str
@@ -124,8 +128,8 @@ class Traits(Struct, frozen=True):
         return tuple(market.value for market in self.markets)
 
 
-BID, TRADE = Price("last_quote", "bid"), Price("last_trade", "price")
-MINUTE, VALUE = Price("last_minute", "close"), Price("", "value")
+BID, TRADE = Price("last_quote", "bid", "bid price"), Price("last_trade", "price", "trade price")
+MINUTE, VALUE = Price("last_minute", "close", "minute's close"), Price("", "value", "value")
 
 TRAITS: Mapping[AssetType, Traits] = {
     # Forex has no trades: the bid is its price, of which the vendor makes its own bars and changes.

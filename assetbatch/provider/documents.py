@@ -15,7 +15,6 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from assetbatch.failures import CallError, FailureKind
-from assetbatch.markets import TRAITS
 
 Document = dict[str, Any]
 
@@ -42,10 +41,10 @@ KNOWN = {
     for name in (
         *("status", "message", "error", "results", "resultsCount", "next_url", "ticker", "name", "market"),
         *("base_currency_symbol", "currency_symbol"),
-        *("currencies", *(traits.reference_name for traits in TRAITS.values())),
-        *("exchange", "date"),
-        *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p"),
-        *("last_quote", "last_trade", "session", "lastQuote", "lastTrade", "day", "bid", "ask", "price"),
+        *("currencies", "fx", "crypto", "exchanges", "nyse", "nasdaq", "exchange", "date"),
+        *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p", "P"),
+        *("last_quote", "last_trade", "last_minute", "session", "lastQuote", "lastTrade", "min", "day"),
+        *("bid", "ask", "price", "value"),
         *("open", "high", "low", "close", "last_updated", "participant_timestamp", "sip_timestamp"),
     )
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from assetbatch.model import CallKind
 from assetbatch.provider.massive import (
     aggregates,
+    daily_ticker,
     grouped_daily,
     market_holidays,
     market_status,
@@ -28,6 +29,7 @@ PRICES: Mapping[CallKind, Callable[[Call], Request[Answers]]] = {
     CallKind.SNAPSHOT: snapshot.unified,
     CallKind.SNAPSHOT_SINGLE: snapshot.single,
     CallKind.DAILY: grouped_daily.request,
+    CallKind.DAILY_TICKER: daily_ticker.request,
 }
 
 

@@ -118,6 +118,50 @@ def market(shared: Connection) -> Iterator[Connection]:
         yield shared
 
 
+INDEX = Asset("BROAD", "I:BROAD", AssetType.INDICES, Role.PRIORITY, 1, 300)
+
+
+def write_index(connection: Connection, *found: Bar) -> StoredBars:
+    with connection.transaction():
+        stored = bar_pages.write(
+            connection,
+            INDEX,
+            BarSeries.of(found),
+            final_until=at(9),
+            is_new=True,
+            has_finality=True,
+            asked_at=ASKED,
+            fetched_at=ASKED,
+            carefully=True,
+        )
+    assert stored is not None
+    return stored
+
+
+def test_bars_of_nothing_that_was_traded_are_stored_and_read_so(market: Connection) -> None:
+    page = [replace(bar(window, "3822.390"), volume=None, vwap=None, trades=None) for window in range(3)]
+
+    assert write_index(market, *page) == bar_pages.StoredBars(3)
+    stored = bar_pages.read(market, INDEX.symbol, span(0, 3))
+    assert [one for one, _ in stored.values()] == page
+    assert str(stored[at(0)][0].close) == "3822.390"
+    assert write_index(market, *page) == bar_pages.StoredBars(0)
+
+
+def test_a_table_that_insists_on_volume_refuses_bars_of_indices_with_a_way_out(market: Connection) -> None:
+    market.execute("alter table market_data.ohlcv_5m alter volume set not null")
+    page = [replace(bar(window), volume=None, vwap=None, trades=None) for window in range(30)]
+
+    stored = write_index(market, *page)
+
+    assert (stored.written, stored.kind, len(stored.refused)) == (0, FailureKind.REFUSED_BY_DATABASE, 30)
+    (words,) = {words for _, words in stored.refused}
+    assert 'null value in column "volume"' in words
+    assert "indices have none, and `assetbatch init` prints the statement" in words
+    # Others have what it insists on.
+    assert write(market, finals(bar(0))) == bar_pages.StoredBars(1)
+
+
 @pytest.mark.parametrize("carefully", [False, True])
 def test_bars_are_stored_digit_by_digit(market: Connection, carefully: bool) -> None:
     page = [
