@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,6 +48,17 @@ def open_bars(world: StreamWorld, symbol: str) -> list[dict[str, Any]]:
     ).fetchall()
 
 
+def lags(world: StreamWorld, cluster: str) -> list[int]:
+    """The median lag that was told, once there is one."""
+    lag_ms = world.told(cluster)["lag_p50_ms"]
+    return [] if lag_ms is None else [lag_ms]
+
+
+def has_price(world: StreamWorld, symbol: str, price: Decimal) -> bool:
+    found = last_price(world.connection, symbol)
+    return found is not None and found[1] == price
+
+
 def test_late_trades_and_values_are_stored_with_their_own_time_and_are_not_called_late(
     world: StreamWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,13 +73,13 @@ def test_late_trades_and_values_are_stored_with_their_own_time_and_are_not_calle
             assert at <= world.market() - LATE
         wait_for_price(world.connection, "EURUSD", after=began)
         for name in ("stocks", "indices"):
-            found = wait_until(lambda one=name: world.told(one) if world.told(one)["lag_p50_ms"] is not None else None)
-            assert abs(found["lag_p50_ms"]) < 5_000
+            (lag_ms,) = wait_until(partial(lags, world, name))
+            assert abs(lag_ms) < 5_000
         # The bars of five minutes that are all still to come, a quarter of an hour ago.
         for _ in range(5):
             world.market.forward(seconds=61)
             world.goes_on("EURUSD")
-        bars = {symbol: wait_until(lambda one=symbol: open_bars(world, one)) for symbol in ("AAPL", "SPX")}
+        bars = {symbol: wait_until(partial(open_bars, world, symbol)) for symbol in ("AAPL", "SPX")}
     assert running.error is None
     assert {path.path: len(path.held) for path in world.sandbox.stream.sessions} == {
         "/stocks": 2, "/indices": 2, "/forex": 2,
@@ -76,6 +88,7 @@ def test_late_trades_and_values_are_stored_with_their_own_time_and_are_not_calle
         assert began - LATE - timedelta(minutes=1) < first["ts"] < world.market() - LATE
         assert first["low"] <= first["close"] <= first["high"]
     assert bars["AAPL"][0]["volume"] > 0
+    assert bars["SPX"][0]["volume"] is None
 
 
 @pytest.mark.parametrize("with_bars", [True, False])
@@ -95,8 +108,8 @@ def test_without_trades_minutes_are_prices_and_build_bars_where_these_are_wanted
             times = {"s": int(begins.timestamp() * 1000), "e": int(begins.timestamp() * 1000) + 60_000}
             minute = {"ev": "AM", "sym": "AAPL", "o": 231, "h": 232, "l": 230.5, "c": close, "v": 10, "dv": "10.5"}
             world.sandbox.stream.publish(minute | times, cluster="stocks")
-            expected = (begins + timedelta(minutes=1), Decimal(str(close)))
-            wait_until(lambda one=expected: last_price(world.connection, "AAPL") == one)
+            wait_until(partial(has_price, world, "AAPL", Decimal(str(close))))
+            assert wait_for_price(world.connection, "AAPL") == begins + timedelta(minutes=1)
         bars = wait_until(lambda: open_bars(world, "AAPL")) if with_bars else open_bars(world, "AAPL")
     assert running.error is None
     closes = [(bar["close"], bar["volume"]) for bar in bars]
@@ -116,7 +129,7 @@ def test_tickers_that_differ_in_case_or_have_a_dot_are_assets_of_their_own(world
         luld = {"ev": "LULD", "T": "KIM", "h": 1, "l": 1, "t": at_ms * 1_000_000}
         world.sandbox.stream.publish(*trades, luld, cluster="stocks")
         for symbol, price in prices.items():
-            wait_until(lambda one=symbol, figure=price: (last_price(world.connection, one) or [0, 0])[1] == figure)
+            wait_until(partial(has_price, world, symbol, price))
         wait_until(lambda: world.told("stocks")["dropped"] == 1)
 
 

@@ -156,8 +156,9 @@ def test_values_and_minutes_of_indices_are_those_of_their_calls() -> None:
     ((name, quote),) = found.quotes
     assert (name, str(quote.last_price), quote.timestamp) == ("I:SPX", "6501.25", TEN - SECOND / 2)
     row = {key: Decimal(str(value)) for key, value in minute.items() if key in "ohlc"}
-    assert found.minutes == [("I:SPX", bar_of(TEN - MINUTE, row))]
-    assert bars.built(bar for _, bar in found.minutes) == bars.built([bar_of(TEN - MINUTE, row)])
+    assert found.minutes == [("I:SPX", bar_of(TEN - MINUTE, row, has_volume=False))]
+    assert found.minutes[0][1].volume is None
+    assert bars.built(bar for _, bar in found.minutes) == bars.built([bar_of(TEN - MINUTE, row, has_volume=False)])
 
 
 # What is late

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType, Quote
 from assetbatch.provider.answers import text
 from assetbatch.provider.documents import NO_NUMBER, decimal_of
@@ -181,13 +182,14 @@ def read(cluster: Cluster, frame: str | bytes, now: datetime) -> Frame:
         events = ["what came is no JSON, or more than any frame has"]
     quotes, minutes = cluster.quotes, cluster.minutes
     is_one_channel = minutes is not None and minutes.channel == quotes.channel
+    has_volume = TRAITS[cluster.asset_type].has_volume
     for event in events if isinstance(events, list) else [events]:
         try:
             kind = event.get("ev") if isinstance(event, dict) else None
             if kind == quotes.channel and not is_one_channel:
                 found.quotes.append(_quote(quotes, event, now))
             elif minutes is not None and kind == minutes.channel:
-                minute = _minute(minutes, event, now)
+                minute = _minute(minutes, event, now, has_volume=has_volume)
                 if is_one_channel:
                     found.closes.append(_quote(quotes, event, now))
                 found.minutes.append(minute)
@@ -226,13 +228,13 @@ def _quote(fields: QuoteFields, event: Mapping[str, Any], now: datetime) -> tupl
     return _name(event, fields.name), quote
 
 
-def _minute(fields: MinuteFields, event: Mapping[str, Any], now: datetime) -> tuple[str, Bar]:
+def _minute(fields: MinuteFields, event: Mapping[str, Any], now: datetime, *, has_volume: bool) -> tuple[str, Bar]:
     start = time_of(event.get("s"), now)
     if start.second or start.microsecond:
         raise InvalidRowError(f"a minute that begins at {start.isoformat()}")
     volume = event.get(fields.exact_volume) if fields.exact_volume else None
     figures = {**event, "v": decimal_of(volume)} if isinstance(volume, str) else event
-    return _name(event, fields.name), bar_of(start, figures)
+    return _name(event, fields.name), bar_of(start, figures, has_volume=has_volume)
 
 
 def _status(event: Mapping[str, Any]) -> Status:
