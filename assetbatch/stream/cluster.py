@@ -232,8 +232,8 @@ class ClusterStream:
         if not self.is_live or time.monotonic() - self._refreshed_at < REFRESH_SECONDS:
             return []
         self._refreshed_at = time.monotonic()
-        assets = (found.asset for found in self.listed.values())
-        return [asset for asset in assets if market_hours.is_open(market_hours.market_of(asset), now)]
+        assets, told = (found.asset for found in self.listed.values()), now - self.cluster.delay
+        return [asset for asset in assets if market_hours.is_open(market_hours.market_of(asset), told)]
 
     def look_for_silent(self, priced_at: Mapping[str, datetime]) -> None:
         """Find the assets that are confirmed, and silent though calls bring newer quotes, of `priced_at`.

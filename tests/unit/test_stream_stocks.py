@@ -213,13 +213,13 @@ def test_a_price_that_is_as_late_as_the_plan_has_no_lag_and_its_minutes_build_ba
     [
         # Trades come all the time, minutes once a minute.
         (ADVANCED, TEN, TEN + timedelta(seconds=SILENT_SECONDS), False),
-        (STARTER, TEN, TEN + timedelta(seconds=SILENT_SECONDS + 59), True),
-        (STARTER, TEN, TEN + timedelta(seconds=SILENT_SECONDS + 60), False),
+        (STARTER, TEN, TEN + timedelta(seconds=SILENT_SECONDS + 74), True),
+        (STARTER, TEN, TEN + timedelta(seconds=SILENT_SECONDS + 75), False),
         # Before 9:30 and after 16:00 many have nothing to tell; what is late tells of it later.
         (ADVANCED, TEN - 60 * MINUTE, TEN - 30 * MINUTE, True),
         (ADVANCED, TEN - 60 * MINUTE, TEN - 30 * MINUTE + timedelta(seconds=SILENT_SECONDS), False),
         (STARTER, TEN - 60 * MINUTE, TEN - 15 * MINUTE + MINUTE, True),
-        (STARTER, TEN - 60 * MINUTE, TEN - 15 * MINUTE + timedelta(seconds=SILENT_SECONDS + 60), False),
+        (STARTER, TEN - 60 * MINUTE, TEN - 15 * MINUTE + timedelta(seconds=SILENT_SECONDS + 75), False),
         (STARTER, TEN + 365 * MINUTE, TEN + 365 * MINUTE + 5 * MINUTE, False),
         (ADVANCED, TEN + 365 * MINUTE, TEN + 600 * MINUTE, True),
     ],
@@ -244,6 +244,15 @@ def test_a_gap_is_that_of_what_was_told_meanwhile() -> None:
     opens = TEN - 360 * MINUTE
     found = streaming(STARTER, live(STARTER, opens + 14 * MINUTE, lost_at=opens - 14 * MINUTE), "AMPB")
     assert found.missed(opens + 15 * MINUTE) == {}
+
+
+def test_figures_of_the_day_are_asked_for_as_long_as_there_is_something_to_tell() -> None:
+    one = cluster(AssetType.INDICES, "starter")
+    closes = TEN + 360 * MINUTE
+    for now, asked in ((closes - 385 * MINUTE, 0), (TEN, 1), (closes + 14 * MINUTE, 1), (closes + 15 * MINUTE, 0)):
+        found = streaming(one, live(one, TEN - 60 * MINUTE))
+        found.take_list([listed("I:SPX", AssetType.INDICES)], ())
+        assert len(found.due_for_refresh(now)) == asked, now
 
 
 def test_only_what_a_late_stream_should_have_told_by_now_makes_an_asset_a_silent_one() -> None:

@@ -52,8 +52,8 @@ WORDS = {
 class QuoteFields(Struct, frozen=True):
     """Where a channel of quotes or trades has what; "": nowhere. `price` is what counts as the last price.
 
-    `is_of_trades`: only plans that are told single trades have it. `every`: so long it is silent between two events of
-    an asset that trades all the time.
+    `is_of_trades`: only plans that are told single trades have it. `every`: so long after a price an event of it comes
+    at the latest, where they are collected first.
     """
 
     channel: str
@@ -133,11 +133,12 @@ CHANNELS: Mapping[AssetType, Channels] = {
         MinuteFields("XA", name="pair"),
         joined_by="-",
     ),
-    # Without trades the price is what the last minute closed with, of the time at which that ended.
+    # Without trades the price is what the last minute closed with, of the time at which that ended; some seconds later
+    # it comes.
     AssetType.STOCKS: Channels(
         (
             QuoteFields("T", name="sym", price="p", time="t", is_of_trades=True),
-            QuoteFields("AM", name="sym", price="c", time="e", every=timedelta(minutes=1)),
+            QuoteFields("AM", name="sym", price="c", time="e", every=timedelta(seconds=75)),
         ),
         MinuteFields("AM", name="sym", exact_volume="dv"),
     ),
