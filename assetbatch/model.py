@@ -107,6 +107,15 @@ class Bar(Struct, frozen=True):
     trades: int | None = None
 
 
+class Split(Struct, frozen=True):
+    """So many shares of a ticker (`split_from`) become so many (`split_to`) on a day, before its trade begins."""
+
+    ticker: str
+    execution_date: date
+    split_from: Decimal
+    split_to: Decimal
+
+
 class Failure(Struct, frozen=True):
     """Why one asset was not updated."""
 
@@ -146,6 +155,8 @@ class CallKind(StrEnum):
     """Which markets are open now."""
     TICKERS = "tickers"
     """One page of the reference list of a market."""
+    SPLITS = "splits"
+    """One page of the list of splits."""
 
     @property
     def access(self) -> Access:
@@ -160,6 +171,7 @@ ACCESS = {
     CallKind.BARS: Access.BARS,
     CallKind.MARKET_STATUS: Access.REFERENCE,
     CallKind.TICKERS: Access.REFERENCE,
+    CallKind.SPLITS: Access.REFERENCE,
 }
 
 
@@ -167,7 +179,8 @@ class Call(Struct, frozen=True):
     """One request to make: what for, and which assets its answer serves.
 
     Daily figures are of a `market` and a `day`; bars are of one asset, of so many `minutes` each, within a `span`;
-    tickers are of a `market`, all or that of the one asset, from where `page` (the vendor's words for the next) says.
+    tickers are of a `market`, all or that of the one asset, from where `page` (the vendor's words for the next) says;
+    so are splits, since a `day`.
     """
 
     kind: CallKind

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from assetbatch.model import CallKind
-from assetbatch.provider.massive import aggregates, grouped_daily, market_status, reference_tickers, snapshot
+from assetbatch.provider.massive import aggregates, grouped_daily, market_status, reference_tickers, snapshot, splits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,3 +32,4 @@ def prices(call: Call) -> Request[Answers]:
 bars = aggregates.request
 markets_open = market_status.request
 tickers = reference_tickers.request
+splits_since = splits.request
