@@ -140,7 +140,10 @@ class CatalogueBars:
 
     def _hole(self, claimed: Claimed) -> Span | None:
         track = claimed.track
-        span = core.next_hole(self.wanted.holes(track.asset.symbol, track.wanted_since, track.asked_until))
+        # What a split has changed page by page, the newest first: what is adjusted has one end only.
+        span = track.unadjusted or core.next_hole(
+            self.wanted.holes(track.asset.symbol, track.wanted_since, track.asked_until)
+        )
         # A hole that its call has left as it was is left to the next run, whatever the cause.
         if span is None or span == self._last_holes.get(track.asset.symbol):
             bar_holes.mark_scanned(self._run.connection, track.asset.symbol, self._run.clock.now())

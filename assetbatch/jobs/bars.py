@@ -20,6 +20,7 @@ from assetbatch.database.bars import absences as bar_absences
 from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars import pages as bar_pages
 from assetbatch.database.bars import state as bars
+from assetbatch.database.bars import unadjusted
 from assetbatch.database.bars.pages import StoredBars
 from assetbatch.database.errors import words_of
 from assetbatch.failures import POLICIES, Covers, FailureKind, Fate, Then, decide
@@ -227,8 +228,24 @@ class Bars(Source, Generic[W]):
             else:
                 self._finish(one, found)
         if stored is not None:
+            if track.unadjusted is not None and stored.is_any_taken:
+                self._note_fetched(one, found)
             self.work.written(one, found, before)
         return stored, True
+
+    def _note_fetched(self, one: BarCall, found: JudgedPage) -> None:
+        """Note that bars of before a split were fetched again, and tell what has come of it."""
+        covered = Span(one.span.since, found.until)
+        fetched = unadjusted.note_fetched(self._run.connection, one.symbol, covered, asked_at=one.asked_at)
+        if fetched is None:
+            return
+        if not fetched.is_adjusted:
+            log.info("%s: the vendor has not adjusted its bars yet: they are asked for again in an hour", one.symbol)
+        elif fetched.kept:
+            words = "%s: %d bars of before a split stay as they are: the vendor has none for them, or the same"
+            log.warning(words, one.symbol, fetched.kept)
+        if fetched.is_last:
+            log.info("%s: all bars of before its split were fetched again", one.symbol)
 
     def _finish(self, one: BarCall, found: JudgedPage) -> None:
         track = one.claimed.track
@@ -284,6 +301,7 @@ class Bars(Source, Generic[W]):
         seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
         span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
         bar_absences.note_not_entitled(connection, one.symbol, span, told=self._entitlements.told, noted_at=now)
+        unadjusted.leave(connection, one.symbol, span)
         bars.release(connection, one.claimed)
         return span
 

@@ -1,6 +1,6 @@
 """`drain-queue`: what waits in the queue, in its order, for as long as there is something to do and a call to do it.
 
-Bars take the slots that the queue leaves.
+The list of splits and bars take the slots that the queue leaves.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
+from assetbatch.jobs.splits import Splits
 from assetbatch.jobs.worker import Worker
 from assetbatch.model import AssetType
 from assetbatch.schedule import DRAIN_QUEUE
@@ -62,6 +63,7 @@ def drain_queue(
     api_key = start.config.require_api_key()
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
     is_as_configured = catalogue.is_as_configured(start.config.assets)
+    splits_state = Splits.state(start.started_at)
     brought_back = queue.bringing_back(retries=start.config.settings.queue.retry_max_attempts)
 
     def work(run: Run) -> RunResult:
@@ -71,6 +73,7 @@ def drain_queue(
         lanes = config.settings.provider.concurrency if config.calls_per_window is None else 1
         calls = Calls(run, Lane.QUEUE, clients=lanes)
         bars = Bars(run, calls, CatalogueBars(run))
+        splits = Splits(run, splits_state.answer, applied=bars.work.look_again)
         size = 0
 
         def tell() -> None:
@@ -89,12 +92,12 @@ def drain_queue(
         worker = Worker(
             run,
             calls,
-            [items, bars],
+            [items, splits, bars],
             begin_until=begin_until,
             may_begin=lambda: items.items_left > 0,
             reconnect=reconnect,
         )
-        if items.is_waiting(brought_back.answer) or bars.is_ready():
+        if items.is_waiting(brought_back.answer) or splits.is_ready() or bars.is_ready():
             run.claim_source()
             if not is_as_configured.answer:
                 catalogue.sync_with_config(connection, config.assets)
@@ -111,7 +114,7 @@ def drain_queue(
         work,
         max_seconds=bounds.max_seconds,
         lease_seconds=lease_seconds,
-        needs=[brought_back, is_as_configured],
+        needs=[brought_back, is_as_configured, splits_state],
         looks_at_queue=True,
     )
 

@@ -17,6 +17,7 @@ from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
+from assetbatch.jobs.splits import Splits
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Worker
 from assetbatch.model import AssetType, Call, Failure
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import RateLimiter
+    from assetbatch.database.splits import SplitsState
     from assetbatch.jobs.run import Run, Start
     from assetbatch.model import Asset, RunResult
     from assetbatch.planner import Candidate
@@ -45,18 +47,19 @@ def run_priority(start: Start) -> RunResult:
     start.config.require_api_key()
     known = catalogue.candidates(start.config.priority_assets)
     is_as_configured = catalogue.is_as_configured(start.config.assets)
+    splits = Splits.state(start.started_at)
     return perform(
         RUN_PRIORITY.name,
         start,
-        lambda run: _Update(run).work(known.answer, is_as_configured=is_as_configured.answer),
+        lambda run: _Update(run).work(known.answer, splits.answer, is_as_configured=is_as_configured.answer),
         max_seconds=start.config.settings.batch.max_cycle_seconds,
         lease_seconds=renewal_seconds(start.config),
-        needs=[known, is_as_configured],
+        needs=[known, is_as_configured, splits],
     )
 
 
 class _Update:
-    """One run: quotes first, or the figures of finished days; then bars, with the calls that are left."""
+    """One run: quotes first, or the figures of finished days; with the calls that are left the splits, and bars."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -65,7 +68,7 @@ class _Update:
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
 
-    def work(self, known: Sequence[Candidate], *, is_as_configured: bool) -> RunResult:
+    def work(self, known: Sequence[Candidate], splits_state: SplitsState, *, is_as_configured: bool) -> RunResult:
         """Update the assets, of which this is known as the run begins."""
         run, config, settings = self._run, self._run.config, self._run.config.settings
         calls = self._plan(known)
@@ -83,7 +86,8 @@ class _Update:
         requests = Calls(run, Lane.PRIORITY)
         work = CatalogueBars(run, symbols=[asset.symbol for asset in self._assets])
         bars = Bars(run, requests, work)
-        if calls or work.has_work():
+        splits = Splits(run, splits_state, applied=work.look_again)
+        if calls or splits.is_ready() or work.has_work():
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -108,7 +112,7 @@ class _Update:
             Worker(
                 run,
                 requests,
-                [bars],
+                [splits, bars],
                 begin_until=no_call_after,
                 may_begin=lambda: requests.left(max_calls) >= 1,
             ).work()
