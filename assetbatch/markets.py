@@ -59,7 +59,7 @@ HOURS: Mapping[Market, Hours] = {
 
 
 class Price(Struct, frozen=True):
-    """Where a snapshot has a price: a figure of one of its parts, as the unified one calls them; "" is the row itself."""
+    """Where a snapshot has a price: a figure of a part of it, as the unified one calls them; "" is the row itself."""
 
     part: str
     figure: str
@@ -73,8 +73,8 @@ class Traits(Struct, frozen=True):
     `reference_name`, snapshots of one ticker `snapshot_name`; paths have the `locale` before that. `prices` are where
     the price is, the first one that is there. `markets` are the hours at which they trade: those of the first, but for
     tickers that others name. They are sold as the `product`. `has_whole_days`: one call brings a finished day of all of
-    them; else it takes a call each. `has_volume`: their bars tell what was traded. `has_splits`:
-    one changes all their bars of before.
+    them; else it takes a call each. `has_volume`: their bars tell what was traded. `has_splits`: one changes all their
+    bars of before. `is_sold_in_part`: a plan may have some of them, so that a refusal is of a ticker, not of all.
     """
 
     prefix: str
@@ -89,6 +89,7 @@ class Traits(Struct, frozen=True):
     has_whole_days: bool = True
     has_volume: bool = True
     has_splits: bool = False
+    is_sold_in_part: bool = False
 
     @property
     def has_trades(self) -> bool:
@@ -155,6 +156,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         locale="us",
         has_whole_days=False,
         has_volume=False,
+        is_sold_in_part=True,
     ),
 }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from assetbatch.failures import CallError
     from assetbatch.jobs.calls import Landed
     from assetbatch.jobs.run import Run
-    from assetbatch.model import Split
+    from assetbatch.model import AssetType, Split
     from assetbatch.provider.results import SplitPage
 
 log = logging.getLogger(__name__)
@@ -41,10 +41,10 @@ MOST_PAGES = 20
 class Splits(Source):
     """The list of splits, for a run whose `state` is what was to be done about it as the run began.
 
-    What has come is applied at once, before any bars are asked for; `applied` is told when some comes later.
+    What has come is applied at once, before any bars are asked for; `applied` are told when some comes later.
     """
 
-    def __init__(self, run: Run, state: SplitsState, *, applied: Callable[[], object]) -> None:
+    def __init__(self, run: Run, state: SplitsState, *, applied: Sequence[Callable[[], object]]) -> None:
         self._run = run
         self._since = state.since
         self._applied = applied
@@ -60,6 +60,11 @@ class Splits(Source):
     def state(now: datetime | None) -> Query[SplitsState]:
         """Ask what is to be done about splits; `now` None: it is now."""
         return database_splits.state(MARKET, now=now)
+
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """The types of assets that the list is about."""
+        return frozenset({MARKET})
 
     def is_ready(self) -> bool:
         """Return whether a page is to be asked for, and none is under way."""
@@ -105,7 +110,8 @@ class Splits(Source):
         )
         log.info("the vendor lists %d splits since %s", len(self._found), self._since)
         self._apply()
-        self._applied()
+        for tell in self._applied:
+            tell()
 
     def _apply(self) -> None:
         """Note which bars are to be fetched again, as far back as the plan shows them."""
