@@ -18,6 +18,7 @@ from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
+from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.splits import Splits
@@ -74,7 +75,8 @@ def drain_queue(
         is_limited = all(config.limit_of(TRAITS[one].product) is not None for one in run.entitlements.types)
         calls = Calls(run, Lane.QUEUE, clients=1 if is_limited else config.settings.provider.concurrency)
         bars = [Bars(run, calls, CatalogueBars(run, types=group)) for group in groups]
-        splits = Splits(run, splits_state.answer, applied=[one.work.look_again for one in bars])
+        splits = Splits(run, splits_state.answer, applied=[one.work.look_again for one in bars], waits=True)
+        lists = [Holidays(run), splits]
         size = 0
 
         def tell() -> None:
@@ -97,16 +99,13 @@ def drain_queue(
         worker = Worker(
             run,
             calls,
-            [*items, splits, *bars],
+            [*items, *lists, *bars],
             begin_until=begin_until,
             may_begin=lambda: items[0].items_left > 0,
             reconnect=reconnect,
         )
-        if (
-            any(one.is_waiting(brought_back.answer) for one in items)
-            or splits.is_ready()
-            or any(one.is_ready() for one in bars)
-        ):
+        is_waiting = any(one.is_waiting(brought_back.answer) for one in items)
+        if is_waiting or any(one.is_ready() for one in (*lists, *bars)):
             run.claim_source()
             if not is_as_configured.answer:
                 catalogue.sync_with_config(connection, config.assets)

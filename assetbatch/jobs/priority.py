@@ -16,11 +16,12 @@ from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
+from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.splits import Splits
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.jobs.worker import Worker
+from assetbatch.jobs.worker import Source, Worker
 from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType, Call, Failure
 from assetbatch.provider import endpoints
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from assetbatch.database.rate_limit import RateLimiter
     from assetbatch.database.splits import SplitsState
     from assetbatch.jobs.run import Run, Start
-    from assetbatch.jobs.worker import Source
     from assetbatch.model import Asset, RunResult
     from assetbatch.planner import Candidate
 
@@ -93,8 +93,9 @@ class _Update:
         symbols = [asset.symbol for asset in self._assets]
         works = [CatalogueBars(run, types=group, symbols=symbols) for group in self._entitlements.groups]
         bars = [Bars(run, requests, work) for work in works]
-        splits = Splits(run, splits_state, applied=[work.look_again for work in works])
-        if calls or splits.is_ready() or any(work.has_work() for work in works):
+        splits = Splits(run, splits_state, applied=[work.look_again for work in works], waits=False)
+        lists = [Holidays(run), splits]
+        if calls or any(work.has_work() for work in works) or any(one.is_ready() for one in lists):
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -107,14 +108,14 @@ class _Update:
         self._look_back(quotes, calls)
         first.work()
         self._look_at_markets(quotes, requests, no_call_after)
-        for one in (splits, *bars):
+        for source in (*lists, *bars):
             if not self._ends_run():
                 Worker(
                     run,
                     requests,
-                    [one],
+                    [source],
                     begin_until=no_call_after,
-                    may_begin=partial(_may_begin, requests, one, max_calls),
+                    may_begin=partial(_may_begin, requests, source, max_calls),
                 ).work()
         deferred = [symbol for work in works for symbol in work.waiting()]
         known = self._known_by_now(requests, known)

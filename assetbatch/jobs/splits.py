@@ -41,11 +41,13 @@ MOST_PAGES = 20
 class Splits(Source):
     """The list of splits, for a run whose `state` is what was to be done about it as the run began.
 
-    What has come is applied at once, before any bars are asked for; `applied` are told when some comes later.
+    What has come is applied at once, before any bars are asked for; `applied` are told when some comes later. It
+    `waits` for a slot where bars would, which it goes before.
     """
 
-    def __init__(self, run: Run, state: SplitsState, *, applied: Sequence[Callable[[], object]]) -> None:
+    def __init__(self, run: Run, state: SplitsState, *, applied: Sequence[Callable[[], object]], waits: bool) -> None:
         self._run = run
+        self._waits = waits
         self._since = state.since
         self._applied = applied
         self._first = Call(CallKind.SPLITS, market=MARKET, day=state.since)
@@ -66,6 +68,11 @@ class Splits(Source):
         """The types of assets that the list is about."""
         return frozenset({MARKET})
 
+    @property
+    def waits(self) -> bool:
+        """Whether the list is worth waiting for."""
+        return self._waits
+
     def is_ready(self) -> bool:
         """Return whether a page is to be asked for, and none is under way."""
         return self._next is not None
@@ -82,6 +89,13 @@ class Splits(Source):
                 return []
             self._asked_at = now
         return [Planned(endpoints.splits_since(call))]
+
+    def no_slot(self, error: CallError) -> None:
+        """Leave the list, or the rest of it, to the next run."""
+        del error
+        if self._asked_at is not None:
+            database_splits.give_back(self._run.connection, MARKET, now=self._run.clock.now())
+        self._next = None
 
     def landed(self, came: Sequence[Landed]) -> None:
         """Keep a page; store the list once it is whole."""
