@@ -205,6 +205,8 @@ class Bars(Source, Generic[W]):
         if not bars.hold(connection, one.claimed):
             return None, False
         before = self.work.known(one)
+        covered = Span(one.span.since, found.until)
+        stale = 0 if track.unadjusted is None else unadjusted.count_stale(connection, one.symbol, covered)
         stored = bar_pages.write(
             connection,
             track.asset,
@@ -238,14 +240,14 @@ class Bars(Source, Generic[W]):
                 self._finish(one, found)
         if stored is not None:
             if track.unadjusted is not None and stored.is_any_taken:
-                self._note_fetched(one, found)
+                self._note_fetched(one, covered, stale)
             self.work.written(one, found, before)
         return stored, True
 
-    def _note_fetched(self, one: BarCall, found: JudgedPage) -> None:
-        """Note that bars of before a split were fetched again, and tell what has come of it."""
-        covered = Span(one.span.since, found.until)
-        fetched = unadjusted.note_fetched(self._run.connection, one.symbol, covered, asked_at=one.asked_at)
+    def _note_fetched(self, one: BarCall, covered: Span, stale: int) -> None:
+        """Note that bars of before a split were fetched again, `stale` of them there, and tell what has come of it."""
+        connection, at = self._run.connection, one.asked_at
+        fetched = unadjusted.note_fetched(connection, one.symbol, covered, stale=stale, asked_at=at)
         if fetched is None:
             return
         if not fetched.is_adjusted:

@@ -134,7 +134,7 @@ def test_bars_of_before_the_day_that_were_fetched_before_it_are_to_be_fetched_ag
     assert not [bars for symbol, bars in applied(connection, ADJUSTED - HOUR).items() if symbol == "AAPL"]
     assert waiting(connection) is None
     assert applied(connection, ADJUSTED) == {"AAPL": 2}
-    assert waiting(connection) == Span(old, last + timedelta(minutes=5))
+    assert waiting(connection) == Span(old, TUESDAY)
     assert waiting(connection, "MSFT") is None
     assert applied(connection, ADJUSTED) == {}
     assert not state(connection, ADJUSTED).has_come
@@ -219,17 +219,22 @@ def test_what_is_older_than_the_plan_reaches_back_stays(connection: Connection) 
     listed(connection, MONDAY_NOON, AAPL)
     unadjusted.apply(connection, reach=TUESDAY - 729 * DAY, now=ADJUSTED)
 
-    assert waiting(connection) == Span(TUESDAY - DAY, TUESDAY - DAY + timedelta(minutes=5))
+    assert waiting(connection) == Span(TUESDAY - DAY, TUESDAY)
 
 
-def fetch(connection: Connection, since: datetime, until: datetime, *, at: datetime) -> Fetched | None:
-    """Let a page come that has the bars of a span adjusted."""
-    connection.execute(FETCH, {"symbol": "AAPL", "since": since, "until": until, "at": at})
-    return note(connection, since, until, at=at)
+def fetch(
+    connection: Connection, since: datetime, until: datetime, *, at: datetime, adjusted_since: datetime | None = None
+) -> Fetched | None:
+    """Let a page come that has the bars of a span adjusted, or those `adjusted_since`."""
+    stale = unadjusted.count_stale(connection, "AAPL", Span(since, until))
+    adjusted = {"symbol": "AAPL", "since": adjusted_since or since, "until": until, "at": at}
+    connection.execute(FETCH, adjusted)
+    return unadjusted.note_fetched(connection, "AAPL", Span(since, until), stale=stale, asked_at=at)
 
 
 def note(connection: Connection, since: datetime, until: datetime, *, at: datetime) -> Fetched | None:
-    return unadjusted.note_fetched(connection, "AAPL", Span(since, until), asked_at=at)
+    """Let a page come that has nothing new."""
+    return fetch(connection, since, until, at=at, adjusted_since=until)
 
 
 def test_what_a_page_covers_is_taken_away_until_nothing_is_left(connection: Connection) -> None:
@@ -261,8 +266,11 @@ def test_a_page_that_changes_nothing_is_asked_for_again_in_an_hour_and_believed_
     assert note(connection, TUESDAY - DAY, TUESDAY, at=ADJUSTED) == Fetched(1, is_adjusted=False, is_last=True)
     asked_again = connection.execute("select ask_at from assetbatch.unadjusted_bars").fetchone()
     assert asked_again == {"ask_at": ADJUSTED + HOUR}
+    # What came first meanwhile is of the old scale, too.
+    store(connection, TUESDAY - HOUR, at=ADJUSTED)
+    assert note(connection, TUESDAY - DAY, TUESDAY, at=ADJUSTED + HOUR) == Fetched(2, is_adjusted=False, is_last=True)
     late = note(connection, TUESDAY - DAY, TUESDAY, at=ADJUSTED + DAY)
-    assert late == Fetched(1, is_adjusted=True, is_last=True)
+    assert late == Fetched(2, is_adjusted=True, is_last=True)
     assert waiting(connection) is None
 
 
@@ -281,9 +289,8 @@ def test_a_bar_that_the_vendor_has_no_more_stays_and_is_told(connection: Connect
     store(connection, TUESDAY - 2 * DAY, TUESDAY - DAY, at=MONDAY_NOON)
     listed(connection, MONDAY_NOON, AAPL)
     applied(connection, ADJUSTED)
-    connection.execute(FETCH, {"symbol": "AAPL", "since": TUESDAY - DAY, "until": TUESDAY, "at": ADJUSTED})
 
-    found = note(connection, TUESDAY - 2 * DAY, TUESDAY, at=ADJUSTED)
+    found = fetch(connection, TUESDAY - 2 * DAY, TUESDAY, at=ADJUSTED, adjusted_since=TUESDAY - DAY)
 
     assert found == Fetched(1, is_adjusted=True, is_last=True)
 
@@ -298,8 +305,8 @@ def test_two_splits_of_one_ticker_have_all_bars_of_before_the_second_fetched_aga
     before = waiting(connection)
     applied(connection, ADJUSTED)
 
-    assert before == Span(TUESDAY - 9 * DAY, TUESDAY - 9 * DAY + timedelta(minutes=5))
-    assert waiting(connection) == Span(TUESDAY - 9 * DAY, TUESDAY - DAY + timedelta(minutes=5))
+    assert before == Span(TUESDAY - 9 * DAY, TUESDAY - 7 * DAY)
+    assert waiting(connection) == Span(TUESDAY - 9 * DAY, TUESDAY)
 
 
 def test_tables_of_a_platform_without_the_time_of_fetching_have_all_of_before_fetched_again(
@@ -311,7 +318,9 @@ def test_tables_of_a_platform_without_the_time_of_fetching_have_all_of_before_fe
     listed(connection, MONDAY_NOON, AAPL)
 
     assert applied(connection, ADJUSTED) == {"AAPL": 1}
-    found = note(connection, TUESDAY - DAY, TUESDAY, at=ADJUSTED)
+    page = Span(TUESDAY - DAY, TUESDAY)
+    assert unadjusted.count_stale(connection, "AAPL", page) == 0
+    found = unadjusted.note_fetched(connection, "AAPL", page, stale=0, asked_at=ADJUSTED)
     assert found == Fetched(0, is_adjusted=True, is_last=True)
 
 
@@ -324,5 +333,5 @@ def test_leaving_what_the_plan_does_not_reach_takes_it_away(connection: Connecti
     left = waiting(connection)
     unadjusted.leave(connection, "AAPL", Span(TUESDAY - DAY, TUESDAY))
 
-    assert left == Span(TUESDAY - DAY, TUESDAY - DAY + timedelta(minutes=5))
+    assert left == Span(TUESDAY - DAY, TUESDAY)
     assert waiting(connection) is None

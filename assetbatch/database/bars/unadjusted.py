@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from assetbatch.database.rows import value
 from assetbatch.planner import ASK_AGAIN
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ with come as materialized (
   join trading.symbols s using (symbol)
   cross join (values ('-infinity'::timestamptz)) as bare (fetched_at)
   cross join lateral (
-    select min(b.ts) as since, max(b.ts) + interval '5 minutes' as until, count(*) as bars
+    select min(b.ts) as since, count(*) as bars
     from market_data.ohlcv_5m b
     where b.symbol_id = s.id and b.ts >= coalesce(%(reach)s::timestamptz, '-infinity') and b.ts < c.executed_at
       and coalesce(fetched_at < c.adjusted_from, true)
@@ -43,7 +44,7 @@ with come as materialized (
   where there.bars > 0
 ), put as (
   insert into assetbatch.unadjusted_bars as u (symbol, ranges, adjusted_from, doubted_until, ask_at)
-  select symbol, range_agg(tstzrange(since, until)), max(adjusted_from),
+  select symbol, range_agg(tstzrange(since, executed_at)), max(adjusted_from),
          max(executed_at + case when is_withdrawn then interval '0' else interval '28 hours' end), %(now)s
   from stale group by symbol
   on conflict (symbol) do update
@@ -53,22 +54,26 @@ with come as materialized (
 select symbol, execution_date, split_from, split_to, is_withdrawn, bars from stale order by symbol, execution_date
 """
 
-# Bars that the vendor does not have any more stay as they are: it would be as wrong to lose them.
+# Where a table does not tell when a bar was fetched, none counts.
+COUNT_STALE = """
+select count(*) as bars
+from assetbatch.unadjusted_bars u
+join trading.symbols s using (symbol)
+cross join (values ('infinity'::timestamptz)) as bare (fetched_at)
+cross join lateral (
+  select fetched_at from market_data.ohlcv_5m b
+  where b.symbol_id = s.id and b.ts >= %(since)s and b.ts < %(until)s and u.ranges @> b.ts
+) o
+where u.symbol = %(symbol)s and o.fetched_at < u.adjusted_from
+"""
+
+# Bars that the vendor does not have any more stay as they are: it would be as wrong to lose them. While it has not
+# adjusted them, what it has of before the split is to be fetched again, too.
 NOTE_FETCHED = """
 with seen as materialized (
-  select u.symbol, u.ranges - tstzmultirange(tstzrange(%(since)s, %(until)s)) as rest, there.kept,
-         there.changed > 0 or there.kept = 0 or u.doubted_until <= %(asked_at)s as is_adjusted
+  select u.symbol, u.ranges - tstzmultirange(tstzrange(%(since)s, %(until)s)) as rest,
+         %(kept)s = 0 or %(kept)s < %(stale)s or u.doubted_until <= %(asked_at)s as is_adjusted
   from assetbatch.unadjusted_bars u
-  left join trading.symbols s using (symbol)
-  cross join (values ('infinity'::timestamptz)) as bare (fetched_at)
-  cross join lateral (
-    select count(*) filter (where o.fetched_at < u.adjusted_from) as kept,
-           count(*) filter (where o.fetched_at >= u.adjusted_from) as changed
-    from (
-      select fetched_at from market_data.ohlcv_5m b
-      where b.symbol_id = s.id and b.ts >= %(since)s and b.ts < %(until)s and u.ranges @> b.ts
-    ) o
-  ) there
   where u.symbol = %(symbol)s and u.adjusted_from <= %(asked_at)s
 ), ended as (
   delete from assetbatch.unadjusted_bars u using seen
@@ -76,10 +81,11 @@ with seen as materialized (
 ), shortened as (
   update assetbatch.unadjusted_bars u
   set ranges = case when seen.is_adjusted then seen.rest else u.ranges end,
-      ask_at = case when seen.is_adjusted then u.ask_at else %(asked_at)s + %(ask_again)s::interval end
+      adjusted_from = case when seen.is_adjusted then u.adjusted_from else %(ask_at)s end,
+      ask_at = case when seen.is_adjusted then u.ask_at else %(ask_at)s end
   from seen where u.symbol = seen.symbol and not (seen.is_adjusted and isempty(seen.rest))
 )
-select kept, is_adjusted, isempty(rest) as is_last from seen
+select is_adjusted, isempty(rest) as is_last from seen
 """
 
 LEAVE = """
@@ -126,11 +132,23 @@ def apply(connection: Connection, *, reach: datetime | None, now: datetime) -> l
     return [Applied(**row) for row in rows]
 
 
-def note_fetched(connection: Connection, symbol: str, span: Span, *, asked_at: datetime) -> Fetched | None:
-    """Note, in the transaction that stores it, that a page has brought what there is of a span; None: nobody waited."""
+def count_stale(connection: Connection, symbol: str, span: Span) -> int:
+    """Count the bars of a span that are to be fetched again and were not yet."""
     covered = {"symbol": symbol, "since": span.since, "until": span.until}
-    row = connection.execute(NOTE_FETCHED, covered | {"asked_at": asked_at, "ask_again": ASK_AGAIN}).fetchone()
-    return None if row is None else Fetched(**row)
+    count: int = value(connection.execute(COUNT_STALE, covered))
+    return count
+
+
+def note_fetched(connection: Connection, symbol: str, span: Span, *, stale: int, asked_at: datetime) -> Fetched | None:
+    """Note, in the transaction that stores it, that a page has brought what there is of a span; None: nobody waited.
+
+    Before it was stored, `stale` bars were to be fetched again.
+    """
+    kept = count_stale(connection, symbol, span)
+    covered = {"symbol": symbol, "since": span.since, "until": span.until, "stale": stale, "kept": kept}
+    times = {"asked_at": asked_at, "ask_at": asked_at + ASK_AGAIN}
+    row = connection.execute(NOTE_FETCHED, covered | times).fetchone()
+    return None if row is None else Fetched(kept, **row)
 
 
 def leave(connection: Connection, symbol: str, span: Span) -> None:
