@@ -24,7 +24,7 @@ from assetbatch.report.documents import status_document
 from assetbatch.report.status_tables import status_view
 from assetbatch.report.tables import console
 from tests.conftest import open_database, variables
-from tests.world import NO_ASSETS, QUICK, load_config, no_stop
+from tests.world import NO_ASSETS, QUICK, UNLIMITED, load_config, no_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ EARLY = datetime(2026, 11, 24, 10, tzinfo=UTC)
 RANGE = re.compile(r"/v2/aggs/ticker/([^/]+)/range/5/minute/(\d+)/(\d+)")
 PRICES = ("o", "h", "l", "c", "vw")
 
-Row = dict[str, Decimal]
+Row = dict[str, Any]
 
 
 @dataclass
@@ -106,10 +106,12 @@ class Vendor:
         if (match := RANGE.fullmatch(parts.path)) is not None:
             ticker, *ends = match.groups()
             since, until = (datetime.fromtimestamp(int(end) / 1000, UTC) for end in ends)
-            rows = [
-                {"t": Decimal(int(ts.timestamp() * 1000))} | bar for ts, bar in self.bars(ticker, since, until).items()
-            ]
-            return 200, written({"status": "OK", "ticker": ticker, "resultsCount": len(rows), "results": rows})
+            bars = [{"t": int(ts.timestamp() * 1000)} | bar for ts, bar in self.bars(ticker, since, until).items()]
+            return 200, written({"status": "OK", "ticker": ticker, "resultsCount": len(bars), "results": bars})
+        if parts.path == "/v3/snapshot":
+            minute = {"close": 101.5, "last_updated": int((self.now - FIVE_MINUTES).timestamp() * 1e9)}
+            rows = [{"ticker": ticker, "last_minute": minute} for ticker in query["ticker.any_of"].split(",")]
+            return 200, written({"status": "OK", "results": rows})
         return 404, '{"status": "NotFound"}'
 
     def _listed(self, query: dict[str, str]) -> tuple[int, str]:
@@ -182,6 +184,7 @@ class World:
     url: str
     plan: str = "free"
     bars: str = "{backfill_days: 60}"
+    limit: str = QUICK
 
     def add(self, *symbols: str) -> None:
         """Put stocks into the catalogue and into the platform's table."""
@@ -194,7 +197,7 @@ class World:
             "provider": f"{{plans: {{stocks: {self.plan}}}}}",
             "batch": batch,
             "bars": self.bars,
-            "rate_limiting": QUICK,
+            "rate_limiting": self.limit,
         }
         text = "".join(f"{section}: {value}\n" for section, value in sections.items())
         config = load_config(self.folder, text, **variables(self.database, self.url))
@@ -332,7 +335,7 @@ def test_run_priority_asks_for_the_list_behind_its_prices_and_has_bars_adjusted_
         "{priority_assets: [{symbol: AAPL, polygon_ticker: AAPL, asset_type: stocks, priority: 1,"
         " update_frequency_seconds: 300}], secondary_assets: []}"
     )
-    world.plan = "starter"
+    world.plan, world.limit = "starter", UNLIMITED
     world.bars = "{enabled: true, backfill_days: 20}"
 
     def run(now: datetime) -> list[str]:
