@@ -254,7 +254,7 @@ class Bars(Source, Generic[W]):
             log.info("%s: the vendor has not adjusted its bars yet: they are asked for again in an hour", one.symbol)
         elif fetched.kept:
             words = "%s: %d bars of before a split stay as they are: the vendor has none for them, or the same"
-            log.warning(words, one.symbol, fetched.kept)
+            log.info(words, one.symbol, fetched.kept)
         if fetched.is_last:
             log.info("%s: all bars of before its split were fetched again", one.symbol)
 

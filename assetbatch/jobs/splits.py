@@ -105,7 +105,7 @@ class Splits(Source):
 
     def _landed(self, call: Call, page: SplitPage, record: CallRecord) -> None:
         for why in page.invalid[:1]:
-            log.warning("%d rows of the list of splits are none, as that of %s", len(page.invalid), why)
+            log.info("%d rows of the list of splits are none, as that of %s", len(page.invalid), why)
         self._found += page.splits
         self._pages += 1
         if page.next_page:
