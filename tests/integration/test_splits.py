@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,16 +16,18 @@ from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
+import requests
 
 from assetbatch.database.setup import schema
-from assetbatch.errors import Interrupted
 from assetbatch.jobs import drain, priority
 from assetbatch.jobs.run import Start
 from assetbatch.report import reading
 from assetbatch.report.documents import status_document
 from assetbatch.report.status_tables import status_view
 from assetbatch.report.tables import console
-from tests.conftest import open_database, variables
+from assetbatch.sandbox.actions import Listing
+from assetbatch.sandbox.server import Sandbox
+from tests.conftest import API_KEY, open_database, variables
 from tests.world import NO_ASSETS, QUICK, UNLIMITED, load_config, no_stop
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ IN_THE_NIGHT = datetime(2026, 11, 24, 6, tzinfo=UTC)
 EARLY = datetime(2026, 11, 24, 10, tzinfo=UTC)
 RANGE = re.compile(r"/v2/aggs/ticker/([^/]+)/range/5/minute/(\d+)/(\d+)")
 PRICES = ("o", "h", "l", "c", "vw")
+COLUMNS = ("open", "high", "low", "close", "volume", "vwap", "trades")
 
 Row = dict[str, Any]
 
@@ -363,33 +368,45 @@ def test_run_priority_asks_for_the_list_behind_its_prices_and_has_bars_adjusted_
     assert world.is_as_the_vendors("AAPL")
 
 
-def test_a_run_that_ends_between_two_pages_leaves_the_rest_to_the_next_one(world: World) -> None:
+def drain_elsewhere(database: str, folder: Path, url: str, now: datetime, bars: str) -> None:
+    """Drain in a process of its own, as if it were `now`."""
+    with pytest.MonkeyPatch.context() as patch, open_database(database) as connection:
+        patch.setattr(schema, "check", lambda _: now)
+        World(connection, database, folder, Vendor(now), url, bars=bars).drain(now)
+
+
+def test_a_run_that_is_killed_between_two_pages_leaves_the_rest_to_the_next_one(world: World) -> None:
     world.bars = "{backfill_days: 120}"
     world.add("AAPL")
     world.vendor.splits = [("AAPL", TUESDAY, 1, 4)]
     world.fill()
     world.drain(IN_THE_NIGHT)
     world.vendor.paths.clear()
-    stop = no_stop()
+    world.vendor.now = EARLY
+    given = (world.database, world.folder, world.url, EARLY, world.bars)
+    process = multiprocessing.get_context("spawn").Process(target=drain_elsewhere, args=given)
 
-    def end(path: str) -> None:
-        if sum("/range/" in one for one in world.vendor.paths) == 2:
-            stop.requested.set()
+    def kill(path: str) -> None:
+        if sum("/range/" in one for one in world.vendor.paths) == 3:
+            process.kill()
+            process.join()
 
-    world.vendor.before = end
-    with pytest.raises(Interrupted):
-        world.drain(EARLY, stop=stop)
+    world.vendor.before = kill
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     world.vendor.before = lambda _: None
-    asked = world.vendor.calls("/range/")
-    assert not world.is_as_the_vendors("AAPL")
+    assert len(world.vendor.calls("/range/")) == 3
     scales = [row["close"] < 150 for row in world.rows("AAPL").values()]
-    assert scales == sorted(scales), "the adjusted ones are the newest"
+    assert scales == sorted(scales), "those that are adjusted are the newest"
+    assert scales.count(True) > 1000
+    assert scales.count(False) > 1000
 
     world.drain(EARLY + HOUR)
 
     assert world.is_as_the_vendors("AAPL")
-    # A page for each 35 days of 123; of the second one it is not known whether it was stored.
-    assert len(asked) + len(world.vendor.calls("/range/")) in {4, 5}
+    # Four pages have 123 days; that of the third was lost with the process.
+    assert len(world.vendor.calls("/range/")) == 2
 
 
 def test_a_vendor_that_adjusts_late_is_asked_again_in_an_hour(world: World) -> None:
@@ -490,3 +507,33 @@ def test_status_tells_a_split_and_how_much_is_still_to_be_fetched_again(world: W
     done, document = world.story("AAPL")
     assert re.search(r"4 for 1 on 2026-11-24 *\n", done), done
     assert document[0] == document[0] | {"waiting": 0, "kept": 0, "execution_date": "2026-11-24"}
+
+
+def test_the_sandbox_has_a_split_as_the_vendor_does(
+    connection: Connection, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor = Vendor()
+    monkeypatch.setattr(schema, "check", lambda _: vendor.now)
+    with Sandbox(key=API_KEY, listing=Listing(["AAPL:4:2026-11-24"]), clock=lambda: vendor.now) as sandbox:
+        world = World(connection, database, tmp_path, vendor, sandbox.url, bars="{backfill_days: 40}")
+        world.add("AAPL", "MSFT")
+        world.fill()
+        world.drain(IN_THE_NIGHT)
+        before = world.rows("AAPL")
+        sandbox.arrivals.clear()
+        world.drain(EARLY)
+        asked = [one.path for one in sandbox.arrivals if "/range/" in one.path]
+        after = world.rows("AAPL")
+        span = (int(moment.timestamp() * 1000) for moment in (min(after), max(after)))
+        path = "/v2/aggs/ticker/AAPL/range/5/minute/{}/{}?limit=50000".format(*span)
+        answer = requests.get(sandbox.url + path, headers={"Authorization": f"Bearer {API_KEY}"}, timeout=20)
+
+    document = json.loads(answer.content, parse_float=Decimal, parse_int=Decimal)
+    assert {
+        datetime.fromtimestamp(int(row["t"]) / 1000, UTC): [row[key] for key in ("o", "h", "l", "c", "v", "vw", "n")]
+        for row in document["results"]
+    } == {ts: [Decimal(row[name]) for name in COLUMNS] for ts, row in after.items()}
+    assert len(before) > 3000
+    assert all(after[ts]["close"] < before[ts]["close"] / 3 for ts in before)
+    # Forty days and those since.
+    assert [path.split("/")[4] for path in asked] == ["AAPL", "AAPL"]
