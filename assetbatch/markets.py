@@ -95,8 +95,8 @@ class Traits(Struct, frozen=True):
     ticker `snapshot_name`; paths have the `locale` before that. `prices` are where the price is, the first one that is
     there. `markets` are the hours at which they trade: those of the first, but for tickers that others name. They are
     sold as the `product`. `has_whole_days`: one call brings a finished day of all of them; else it takes a call each.
-    `has_volume`: their bars tell what was traded. `is_sold_in_part`: a plan may have some of them, so that a refusal is
-    of a ticker, not of all.
+    `has_volume`: their bars tell what was traded. `has_splits`: one changes all their bars of before.
+    `is_sold_in_part`: a plan may have some of them, so that a refusal is of a ticker, not of all.
     """
 
     prefix: str
@@ -110,6 +110,7 @@ class Traits(Struct, frozen=True):
     locale: str = "global"
     has_whole_days: bool = True
     has_volume: bool = True
+    has_splits: bool = False
     is_sold_in_part: bool = False
 
     @property
@@ -163,6 +164,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         product=Product.STOCKS,
         names="[A-Z][A-Za-z0-9.]*",
         locale="us",
+        has_splits=True,
     ),
     AssetType.INDICES: Traits(
         prefix="I:",

@@ -19,6 +19,7 @@ from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
+from assetbatch.jobs.splits import Splits
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Source, Worker
 from assetbatch.markets import TRAITS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import RateLimiter
+    from assetbatch.database.splits import SplitsState
     from assetbatch.jobs.run import Run, Start
     from assetbatch.model import Asset, RunResult
     from assetbatch.planner import Candidate
@@ -47,13 +49,14 @@ def run_priority(start: Start) -> RunResult:
     start.config.require_api_key()
     known = catalogue.candidates(start.config.priority_assets)
     is_as_configured = catalogue.is_as_configured(start.config.assets)
+    splits = Splits.state(start.started_at)
     return perform(
         RUN_PRIORITY.name,
         start,
-        lambda run: _Update(run).work(known.answer, is_as_configured=is_as_configured.answer),
+        lambda run: _Update(run).work(known.answer, splits.answer, is_as_configured=is_as_configured.answer),
         max_seconds=start.config.settings.batch.max_cycle_seconds,
         lease_seconds=renewal_seconds(start.config),
-        needs=[known, is_as_configured],
+        needs=[known, is_as_configured, splits],
     )
 
 
@@ -62,7 +65,7 @@ def _may_begin(requests: Calls, source: Source, max_calls: int | None) -> bool:
 
 
 class _Update:
-    """One run: quotes first, or the figures of finished days; then bars, with the calls that are left."""
+    """One run: quotes first, or the figures of finished days; with the calls that are left the splits, and bars."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -71,7 +74,7 @@ class _Update:
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
 
-    def work(self, known: Sequence[Candidate], *, is_as_configured: bool) -> RunResult:
+    def work(self, known: Sequence[Candidate], splits_state: SplitsState, *, is_as_configured: bool) -> RunResult:
         """Update the assets, of which this is known as the run begins."""
         run, config, settings = self._run, self._run.config, self._run.config.settings
         calls = self._plan(known)
@@ -89,8 +92,10 @@ class _Update:
         requests = Calls(run, Lane.PRIORITY)
         symbols = [asset.symbol for asset in self._assets]
         works = [CatalogueBars(run, types=group, symbols=symbols) for group in self._entitlements.groups]
-        bars, holidays = [Bars(run, requests, work) for work in works], Holidays(run)
-        if calls or any(work.has_work() for work in works) or holidays.is_ready():
+        bars = [Bars(run, requests, work) for work in works]
+        splits = Splits(run, splits_state, applied=[work.look_again for work in works], waits=False)
+        lists = [Holidays(run), splits]
+        if calls or any(work.has_work() for work in works) or any(one.is_ready() for one in lists):
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -103,7 +108,7 @@ class _Update:
         self._look_back(quotes, calls)
         first.work()
         self._look_at_markets(quotes, requests, no_call_after)
-        for source in (holidays, *bars):
+        for source in (*lists, *bars):
             if not self._ends_run():
                 Worker(
                     run,
