@@ -91,7 +91,7 @@ class Candidate(Struct, frozen=True):
     """An asset, as of when it was served last (`served_as_of`), and the newest finished day that was asked for it.
 
     `failed`: what that day brought was no price. `missing`: how the vendor left it out of that day, and out of each one
-    since `missing_since`; its newest price came at `succeeded_at`.
+    since `missing_since`; its newest price came at `succeeded_at`. `is_gone`: it is delisted or renamed.
     """
 
     asset: Asset
@@ -101,6 +101,7 @@ class Candidate(Struct, frozen=True):
     missing: str = ""
     missing_since: date | None = None
     succeeded_at: datetime | None = None
+    is_gone: bool = False
 
 
 def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
@@ -251,16 +252,19 @@ def plan(
 ) -> Plan:
     """Plan the fewest calls that bring what is newer, for assets in their order of importance.
 
-    `closed` are markets that the vendor says rest now, whatever their hours.
+    `closed` are markets that the vendor says rest now, whatever their hours. Nothing newer exists of what is gone.
     """
+    gone = tuple(one.asset for one in candidates if one.is_gone)
+    candidates = [one for one in candidates if not one.is_gone]
     if mode is Mode.END_OF_DAY:
-        return _daily(candidates, days, now)
+        daily = _daily(candidates, days, now)
+        return replace(daily, unchanged=(*daily.unchanged, *gone))
     due = [candidate for candidate in candidates if is_due(candidate, now)]
     resting = {one.asset.symbol for one in due if rests(one, now, closed)}
     return Plan(
         calls=tuple(snapshots([one.asset for one in due if one.asset.symbol not in resting], batch_size)),
         not_due=tuple(one.asset for one in candidates if not is_due(one, now)),
-        unchanged=tuple(one.asset for one in due if one.asset.symbol in resting),
+        unchanged=(*(one.asset for one in due if one.asset.symbol in resting), *gone),
     )
 
 
@@ -290,7 +294,8 @@ def _lacks(candidate: Candidate, day: date, days: Days, now: datetime) -> bool:
 
 def is_missed(candidate: Candidate, now: datetime) -> bool:
     """Return whether the newest finished day should have an asset that it lacks: it may not have traded then."""
-    return bool(candidate.missing) and not (_seen_lately(candidate, now) or _may_have_rested(candidate))
+    excused = candidate.is_gone or _seen_lately(candidate, now) or _may_have_rested(candidate)
+    return bool(candidate.missing) and not excused
 
 
 def _seen_lately(candidate: Candidate, now: datetime) -> bool:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from assetbatch.database import catalogue
+from assetbatch.database import catalogue, lives
 from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import Lane
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
+from assetbatch.jobs.lives import LifeWork
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.worker import Worker
@@ -63,6 +64,7 @@ def drain_queue(
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
     is_as_configured = catalogue.is_as_configured(start.config.assets)
     brought_back = queue.bringing_back(retries=start.config.settings.queue.retry_max_attempts)
+    due_lives = lives.due(start.started_at)
 
     def work(run: Run) -> RunResult:
         config, connection = run.config, run.connection
@@ -71,6 +73,7 @@ def drain_queue(
         lanes = config.settings.provider.concurrency if config.calls_per_window is None else 1
         calls = Calls(run, Lane.QUEUE, clients=lanes)
         bars = Bars(run, calls, CatalogueBars(run))
+        looks = LifeWork(run, calls, due_lives.answer)
         size = 0
 
         def tell() -> None:
@@ -89,12 +92,12 @@ def drain_queue(
         worker = Worker(
             run,
             calls,
-            [items, bars],
+            [items, looks, bars],
             begin_until=begin_until,
             may_begin=lambda: items.items_left > 0,
             reconnect=reconnect,
         )
-        if items.is_waiting(brought_back.answer) or bars.is_ready():
+        if items.is_waiting(brought_back.answer) or looks.is_ready() or bars.is_ready():
             run.claim_source()
             if not is_as_configured.answer:
                 catalogue.sync_with_config(connection, config.assets)
@@ -102,7 +105,7 @@ def drain_queue(
                 size = queue.size(connection)
             calls.warm_up()
             worker.work()
-        return _result(run, claims, bars, worker.ended_by)
+        return _result(run, claims, bars, worker.ended_by, looks.warnings())
 
     lease_seconds = None if shared else renewal_seconds(start.config)
     return perform(
@@ -111,17 +114,20 @@ def drain_queue(
         work,
         max_seconds=bounds.max_seconds,
         lease_seconds=lease_seconds,
-        needs=[brought_back, is_as_configured],
+        needs=[brought_back, is_as_configured, due_lives],
         looks_at_queue=True,
     )
 
 
-def _result(run: Run, claims: Claims, bars: Bars[CatalogueBars], ended_by: Trouble | None) -> RunResult:
+def _result(
+    run: Run, claims: Claims, bars: Bars[CatalogueBars], ended_by: Trouble | None, lives_told: tuple[str, ...]
+) -> RunResult:
     stored, dead, entitlements = run.stored, claims.dead, run.entitlements
     warnings = run.platform_warnings() + bars.work.warnings()
     if stored.deleted:
         warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(stored.deleted)}",)
     warnings += unknown_tickers(entitlements.unknown(stored.failed))
+    warnings += lives_told
     if not run.config.priority_assets and entitlements.contradiction:  # else run-priority tells it
         warnings += (entitlements.contradiction,)
     return run.result(

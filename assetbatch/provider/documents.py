@@ -41,7 +41,7 @@ KNOWN = {
     name: name
     for name in (
         *("status", "message", "error", "results", "resultsCount", "next_url", "ticker", "name", "market"),
-        *("base_currency_symbol", "currency_symbol"),
+        *("base_currency_symbol", "currency_symbol", "active", "delisted_utc", "composite_figi", "cik"),
         *("currencies", *(traits.reference_name for traits in TRAITS.values())),
         *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p"),
         *("last_quote", "last_trade", "session", "lastQuote", "lastTrade", "day", "bid", "ask", "price"),

@@ -46,6 +46,11 @@ group by reason
 order by reason
 """
 
+READ_LIFE = """
+select state, delisted_on, became, figi, reused_on, asked_at, ask_at
+from assetbatch.ticker_lives where symbol = %(symbol)s
+"""
+
 READ_STREAMED = "select exists (select from assetbatch.streamed where symbol = %(symbol)s) as is_streamed"
 
 # Calls are found by their time, not by their asset: looking at the newest of them bounds what that costs.
@@ -72,6 +77,8 @@ class AssetHistory(Struct, frozen=True):
     calls: list[Row]
     is_streamed: bool
     """A stream keeps its price fresh now: no call asks for its quote."""
+    life: Row | None = None
+    """What the reference list says of its ticker, where that was asked."""
 
 
 def read(connection: Connection, symbol: str) -> AssetHistory:
@@ -85,4 +92,5 @@ def read(connection: Connection, symbol: str) -> AssetHistory:
         absences=connection.execute(READ_ABSENCES, asset).fetchall(),
         calls=connection.execute(READ_CALLS, asset | {"looked_at": CALLS_LOOKED_AT, "limit": MOST_CALLS}).fetchall(),
         is_streamed=bool(value(connection.execute(READ_STREAMED, asset))),
+        life=connection.execute(READ_LIFE, asset).fetchone(),
     )
