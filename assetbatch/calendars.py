@@ -1,4 +1,4 @@
-"""Days on which exchanges of New York rest, or close early, by rule: https://www.nyse.com/markets/hours-calendars. Pure.
+"""Days on which exchanges of New York rest, or close early, by rule: https://www.nyse.com/markets/hours-calendars.
 
 What the vendor says of the days that come takes precedence, where that is known: a day of mourning follows no rule.
 """

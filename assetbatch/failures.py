@@ -91,6 +91,14 @@ class Policy(Struct, frozen=True):
 # Answers without a price, as the vendor gives them where a market rests; of an open market each means what it says.
 WITHOUT_PRICE = frozenset({FailureKind.MISSING, FailureKind.INVALID, FailureKind.NOT_FOUND, FailureKind.UNKNOWN_TICKER})
 
+# What a call for the day of one ticker means that brought none: said of the ticker and the day, as a row would say it.
+OF_A_TICKERS_DAY = {
+    FailureKind.EMPTY: FailureKind.MISSING,
+    FailureKind.NOT_FOUND: FailureKind.MISSING,
+    FailureKind.UNKNOWN_TICKER: FailureKind.MISSING,
+    FailureKind.NOT_ENTITLED: FailureKind.NOT_ENTITLED,
+}
+
 NOT_THE_API = "what answered is not the API: check provider.base_url and any proxy"
 
 POLICIES: dict[FailureKind, Policy] = {

@@ -59,7 +59,7 @@ HOURS: Mapping[Market, Hours] = {
 
 
 class Price(Struct, frozen=True):
-    """Where a snapshot has a price: a figure of one of its parts, as the unified one calls them; "" is the row itself."""
+    """Where a snapshot has a price: a figure of a part of it, as the unified one calls them; "" is the row itself."""
 
     part: str
     figure: str
@@ -73,9 +73,9 @@ class Traits(Struct, frozen=True):
     `reference_name`, snapshots of one ticker `snapshot_name`; paths have the `locale` before that. `prices` are where
     the price is, the first one that is there. `markets` are the hours at which they trade: those of the first, but for
     tickers that others name. They are sold as the `product`. `has_whole_days`: one call brings a finished day of all of
-    them; else it takes a call each. `has_volume`: their bars tell what was traded. `lists_inactive`: the reference list
-    tells what became of those that are not traded any more. `test_names` (a regular expression) are those that
-    exchanges test with.
+    them; else it takes a call each. `has_volume`: their bars tell what was traded. `is_sold_in_part`: a plan may have
+    some of them, so that a refusal is of a ticker, not of all. `lists_inactive`: the reference list tells what became
+    of those that are not traded any more. `test_names` (a regular expression) are those that exchanges test with.
     """
 
     prefix: str
@@ -89,6 +89,7 @@ class Traits(Struct, frozen=True):
     locale: str = "global"
     has_whole_days: bool = True
     has_volume: bool = True
+    is_sold_in_part: bool = False
     lists_inactive: bool = False
     test_names: str = ""
 
@@ -164,6 +165,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         locale="us",
         has_whole_days=False,
         has_volume=False,
+        is_sold_in_part=True,
         lists_inactive=True,
     ),
 }

@@ -140,6 +140,8 @@ class CallKind(StrEnum):
     """Single-ticker snapshot of one market."""
     DAILY = "grouped_daily"
     """One finished day of a whole market."""
+    DAILY_TICKER = "daily_ticker"
+    """One finished day of one ticker, of a market that has no call for all of it."""
     BARS = "bars"
     """One page of one ticker's bars."""
     MARKET_STATUS = "market_status"
@@ -157,6 +159,7 @@ ACCESS = {
     CallKind.SNAPSHOT: Access.SNAPSHOTS,
     CallKind.SNAPSHOT_SINGLE: Access.SNAPSHOTS,
     CallKind.DAILY: Access.DAILY,
+    CallKind.DAILY_TICKER: Access.DAILY,
     CallKind.BARS: Access.BARS,
     CallKind.MARKET_STATUS: Access.REFERENCE,
     CallKind.TICKERS: Access.REFERENCE,
@@ -166,10 +169,10 @@ ACCESS = {
 class Call(Struct, frozen=True):
     """One request to make: what for, and which assets its answer serves.
 
-    Daily figures are of a `market` and a `day`; bars are of one asset, of so many `minutes` each, within a `span`;
-    tickers are of a `market`, all or that of the one asset, from where `page` (the vendor's words for the next) says:
-    those of one `company` (its CIK, the number that the SEC knows it by), where one is named; not `active`: those that
-    are not traded any more, the last ones first.
+    Daily figures are of a `market` and a `day`, all of it or one asset's; bars are of one asset, of so many `minutes`
+    each, within a `span`; tickers are of a `market`, all or that of the one asset, from where `page` (the vendor's
+    words for the next) says: those of one `company` (its CIK, the number that the SEC knows it by), where one is named;
+    not `active`: those that are not traded any more, the last ones first.
     """
 
     kind: CallKind
@@ -186,6 +189,12 @@ class Call(Struct, frozen=True):
     def symbols(self) -> list[str]:
         """The symbols that the call covers, in its order."""
         return [asset.symbol for asset in self.assets]
+
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """The types of assets that it is about; none: of all."""
+        of_market = frozenset() if self.market is None else frozenset({self.market})
+        return of_market or frozenset(asset.asset_type for asset in self.assets)
 
     @property
     def market_day(self) -> tuple[AssetType, date]:

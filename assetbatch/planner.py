@@ -10,20 +10,22 @@ from collections.abc import Mapping, Set
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from assetbatch import market_hours
-from assetbatch.model import Access, AssetType, Call, CallKind
-from assetbatch.plans import PLANS
+from assetbatch.markets import TRAITS
+from assetbatch.model import Access, AssetType, Call, CallKind, Product
+from assetbatch.plans import plan_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from assetbatch.markets import Market
     from assetbatch.model import Asset
+    from assetbatch.plans import Plan as PricePlan
 
 # A request line may have 8 kB where it passes nginx; this much of it is for tickers, percent-encoded: a ticker's colon
 # and the comma behind it take three characters each.
@@ -34,8 +36,10 @@ JITTER = timedelta(seconds=15)
 # So far ahead no two runs begin; a clock that was set back may have been.
 AHEAD = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# What was refused is asked again after so long, and so is a day that was not there yet.
+# What was refused is asked again after so long, and so is a day that was not there yet; one ticker alone, which a plan
+# may not have, ever more rarely than the others are asked for.
 ASK_AGAIN = timedelta(hours=1)
+ASK_TICKER_AGAIN = timedelta(days=7)
 # What did not trade on a finished day, and for so long on none, has left the market.
 SEEN_WITHIN = timedelta(days=7)
 # A day that the vendor does not have yet is stepped back from, so often at most: each step costs a call.
@@ -55,6 +59,18 @@ class Entitlement(Struct, frozen=True):
     allowed: bool
     asked_at: datetime
     reason: str = ""
+
+
+class Sight(NamedTuple):
+    """A kind of calls for one product; of one `ticker` alone, where that is named."""
+
+    product: Product
+    access: Access
+    ticker: str = ""
+
+
+Told = dict[Sight, Entitlement]
+"""What the vendor said that a key may see, or not; of what is not there, nothing was asked, or nothing refused."""
 
 
 class DayOutcome(StrEnum):
@@ -77,6 +93,9 @@ class AskedDay(Struct, frozen=True):
 
 Days = Mapping[tuple[AssetType, date], AskedDay]
 """What is known of the last days of each market."""
+
+Modes = Mapping[AssetType, Mode]
+"""How prices of each type are asked for: plans are sold by what they are of."""
 
 
 class Plan(Struct, frozen=True):
@@ -104,7 +123,7 @@ class Candidate(Struct, frozen=True):
     is_gone: bool = False
 
 
-def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
+def mode(plan: PricePlan, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
     """Return how prices are asked for.
 
     The word of the plan is believed until the key is refused; a refusal holds for an hour. A plan may have end-of-day
@@ -112,7 +131,7 @@ def mode(plan: str, configured: str, snapshots: Entitlement | None, now: datetim
     """
     if configured == Mode.END_OF_DAY:
         return Mode.END_OF_DAY
-    believed = PLANS[plan].is_live or configured == Mode.LIVE
+    believed = plan.is_live or configured == Mode.LIVE
     live = believed if snapshots is None else snapshots.allowed or (believed and now - snapshots.asked_at >= ASK_AGAIN)
     return Mode.LIVE if live else Mode.END_OF_DAY
 
@@ -122,21 +141,41 @@ def asks_for_bars(enabled: bool | str, limit: int | None, mode: Mode) -> bool:
     return bool(enabled) if enabled != "auto" else limit is None or mode is Mode.END_OF_DAY
 
 
+def modes(plans: Mapping[Product, PricePlan], configured: str, told: Told, now: datetime) -> Modes:
+    """Return how prices are asked for, type by type."""
+    products = {
+        product: mode(plan, configured, told.get(Sight(product, Access.SNAPSHOTS)), now)
+        for product, plan in plans.items()
+    }
+    return {asset_type: products[traits.product] for asset_type, traits in TRAITS.items()}
+
+
+def overall(modes: Modes, types: Collection[AssetType]) -> Mode:
+    """Return how prices of all these types are asked for: live, where any are."""
+    return Mode.LIVE if any(modes[one] is Mode.LIVE for one in types) else Mode.END_OF_DAY
+
+
 def contradictions(
-    told: Mapping[Access, Entitlement], plan: str, configured: str, mode: Mode
-) -> dict[Access, Entitlement]:
-    """Return the refusals that go against the word of the plan, as far as that matters now.
+    told: Told, plans: Mapping[Product, PricePlan], configured: str, modes: Modes
+) -> dict[Product, dict[Access, Entitlement]]:
+    """Return for each product the refusals that go against the word of its plan, as far as that matters now.
 
-    That it has no snapshots may be what the plan says; where prices are live, nobody asks for finished days.
+    That it has no snapshots may be what the plan says; where prices are live, nobody asks for finished days. What is
+    said of one ticker alone says nothing about the plan.
     """
-    expected = {Access.SNAPSHOTS} if not PLANS[plan].is_live or configured == Mode.END_OF_DAY else set()
-    expected |= {Access.DAILY} if mode is Mode.LIVE else set()
-    return {access: found for access, found in told.items() if not found.allowed and access not in expected}
+    found: dict[Product, dict[Access, Entitlement]] = {}
+    live = {TRAITS[asset_type].product for asset_type, mode in modes.items() if mode is Mode.LIVE}
+    for (product, access, ticker), said in told.items():
+        expected = {Access.SNAPSHOTS} if not plans[product].is_live or configured == Mode.END_OF_DAY else set()
+        expected |= {Access.DAILY} if product in live else set()
+        if not (said.allowed or ticker or access in expected):
+            found.setdefault(product, {})[access] = said
+    return found
 
 
-def contradicted(plan: str, refused: Mapping[Access, Entitlement]) -> str:
-    """Return the sentence that holds the word of the plan against these refusals."""
-    return f"plan says {plan}, the key is refused {', '.join(sorted(refused))}"
+def contradicted(product: Product, plan: PricePlan, refused: Mapping[Access, Entitlement]) -> str:
+    """Return the sentence that holds the word of a product's plan against these refusals."""
+    return f"plan says {plan_words(product, plan)}, the key is refused {', '.join(sorted(refused))}"
 
 
 def reasons(refused: Mapping[Access, Entitlement]) -> str:
@@ -244,52 +283,65 @@ def served_as_of(call: Call | None, began_at: datetime) -> datetime:
 def plan(
     candidates: Sequence[Candidate],
     *,
-    mode: Mode,
+    modes: Modes,
     batch_size: int,
     now: datetime,
     days: Days,
     closed: Set[AssetType] = frozenset(),
+    refused: Set[str] = frozenset(),
 ) -> Plan:
-    """Plan the fewest calls that bring what is newer, for assets in their order of importance.
+    """Plan the fewest calls that bring what is newer, for assets in their order of importance; live ones first.
 
-    `closed` are markets that the vendor says rest now, whatever their hours. Nothing newer exists of what is gone.
+    `closed` are markets that the vendor says rest now, whatever their hours; of `refused` tickers it gives no days.
+    Nothing newer exists of what is gone.
     """
-    gone = tuple(one.asset for one in candidates if one.is_gone)
+    gone = [one.asset for one in candidates if one.is_gone]
     candidates = [one for one in candidates if not one.is_gone]
-    if mode is Mode.END_OF_DAY:
-        daily = _daily(candidates, days, now)
-        return replace(daily, unchanged=(*daily.unchanged, *gone))
-    due = [candidate for candidate in candidates if is_due(candidate, now)]
+    daily = [one for one in candidates if modes[one.asset.asset_type] is Mode.END_OF_DAY]
+    live = [one for one in candidates if modes[one.asset.asset_type] is Mode.LIVE]
+    due = [candidate for candidate in live if is_due(candidate, now)]
     resting = {one.asset.symbol for one in due if rests(one, now, closed)}
+    calls = snapshots([one.asset for one in due if one.asset.symbol not in resting], batch_size)
+    finished, unchanged = _daily(daily, days, now, refused)
     return Plan(
-        calls=tuple(snapshots([one.asset for one in due if one.asset.symbol not in resting], batch_size)),
-        not_due=tuple(one.asset for one in candidates if not is_due(one, now)),
-        unchanged=(*(one.asset for one in due if one.asset.symbol in resting), *gone),
+        calls=(*calls, *finished),
+        not_due=tuple(one.asset for one in live if not is_due(one, now)),
+        unchanged=(*(one.asset for one in due if one.asset.symbol in resting), *unchanged, *gone),
     )
 
 
-def _daily(candidates: Sequence[Candidate], days: Days, now: datetime) -> Plan:
-    """One call a market brings the newest finished day of every asset of it."""
-    calls: dict[tuple[AssetType, date], Call] = {}
+def _daily(
+    candidates: Sequence[Candidate], days: Days, now: datetime, refused: Set[str]
+) -> tuple[list[Call], list[Asset]]:
+    """Return calls for the newest finished day, one for all assets of a market that has such; and who needs none."""
+    calls: dict[tuple[AssetType, date, str], Call] = {}
     unchanged = []
     for candidate in candidates:
-        market = candidate.asset.asset_type
-        day = wanted_day(market, days, now)
+        asset, market = candidate.asset, candidate.asset.asset_type
+        day = None if asset.polygon_ticker in refused else wanted_day(market, days, now)
         if day is None or not _lacks(candidate, day, days, now):
             day = _day_before(candidate, days, now)
         if day is None:
-            unchanged.append(candidate.asset)
+            unchanged.append(asset)
             continue
-        call = calls.get((market, day), Call(CallKind.DAILY, market=market, day=day))
-        calls[market, day] = replace(call, assets=(*call.assets, candidate.asset))
-    return Plan(calls=tuple(calls.values()), unchanged=tuple(unchanged))
+        call = day_of(asset, day)
+        key = market, day, "" if call.kind is CallKind.DAILY else asset.symbol
+        calls[key] = replace(call, assets=(*calls[key].assets, asset)) if key in calls else call
+    return list(calls.values()), unchanged
+
+
+def day_of(asset: Asset, day: date) -> Call:
+    """Return the call that brings a finished day of an asset: of its whole market, where there is such a call."""
+    whole = TRAITS[asset.asset_type].has_whole_days
+    kind = CallKind.DAILY if whole else CallKind.DAILY_TICKER
+    return Call(kind, assets=(asset,), market=asset.asset_type, day=day)
 
 
 def _lacks(candidate: Candidate, day: date, days: Days, now: datetime) -> bool:
     if candidate.day is None or candidate.day < day:
         return True
     asked = days.get((candidate.asset.asset_type, day))
-    return candidate.failed and (asked is None or now - asked.asked_at >= ASK_AGAIN)
+    return candidate.failed and asked is not None and now - asked.asked_at >= ASK_AGAIN
 
 
 def is_missed(candidate: Candidate, now: datetime) -> bool:

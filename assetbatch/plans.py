@@ -57,6 +57,12 @@ PLANS: Mapping[Product, Mapping[str, Plan]] = {
     ),
     Product.INDICES: _named(Plan("starter", delay=LATE), Plan("advanced"), Plan("business")),
 }
+# Where the configuration says which plan of it a key is on.
+KEYS: Mapping[Product, str] = {
+    Product.CURRENCIES: "provider.plan (POLYGON_TIER)",
+    Product.STOCKS: "provider.plans.stocks",
+    Product.INDICES: "provider.plans.indices",
+}
 ALIASES = {"basic": FREE.name}
 """Words that are understood, but not offered."""
 
@@ -67,3 +73,8 @@ MOST_BASE_MINUTES = 50_000
 
 # How far back the plans of any market reach that do not have all: it is not known which one a key really has.
 HISTORY_YEARS = (10, 5, 2)
+
+
+def plan_words(product: Product, plan: Plan) -> str:
+    """Return a plan's name, with what it is of where that is not what each key is for."""
+    return plan.name if product is Product.CURRENCIES else f"{plan.name} for {product}"

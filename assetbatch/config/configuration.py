@@ -12,7 +12,7 @@ from assetbatch.config.secret import ways
 from assetbatch.errors import ConfigurationError, Fault
 from assetbatch.markets import TRAITS
 from assetbatch.model import Priority, Product, Role
-from assetbatch.plans import ALIASES, PLANS
+from assetbatch.plans import ALIASES, FREE, PLANS, plan_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,6 +57,12 @@ class Config(Struct, frozen=True, dict=True):
         }
         return {product: PLANS[product][ALIASES.get(word, word)] for product, word in words.items()}
 
+    @property
+    def plan_words(self) -> str:
+        """Name the plan of forex and crypto, and each other one that is paid for."""
+        paid = [plan_words(product, plan) for product, plan in self.plans.items() if plan is not FREE]
+        return ", ".join([self.plans[Product.CURRENCIES].name, *(word for word in paid if " " in word)])
+
     def plan_of(self, asset_type: AssetType) -> Plan:
         """Return the plan by which assets of a type are seen."""
         return self.plans[TRAITS[asset_type].product]
@@ -66,8 +72,12 @@ class Config(Struct, frozen=True, dict=True):
         given = self.settings.rate_limiting.calls_per_minute
         return self.plans[product].calls_per_minute if given is UNSET else given
 
-    def calls_per_window(self, products: Iterable[Product]) -> int | None:
-        """Return the strictest limit of these products, which those of them share that have one; None: unlimited."""
+    def calls_per_window(self, types: Iterable[AssetType]) -> int | None:
+        """Return the limit that calls for assets of these types share, those of them that have one; None: unlimited.
+
+        Of no types: that of forex and crypto.
+        """
+        products = {TRAITS[asset_type].product for asset_type in types} or {Product.CURRENCIES}
         limits = [limit for product in products if (limit := self.limit_of(product)) is not None]
         return min(limits, default=None)
 
@@ -106,6 +116,11 @@ class Config(Struct, frozen=True, dict=True):
     def assets(self) -> tuple[Asset, ...]:
         """All enabled assets of the configuration."""
         return (*self.priority_assets, *self.secondary_assets)
+
+    @cached_property
+    def types(self) -> frozenset[AssetType]:
+        """The types of all enabled assets of the configuration."""
+        return frozenset(asset.asset_type for asset in self.assets)
 
     def require_api_key(self) -> Secret:
         """Return the API key. Raises `ConfigurationError` that says how to give one."""

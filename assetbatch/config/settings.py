@@ -70,9 +70,7 @@ class Provider(Section, frozen=True, kw_only=True):
     base_url: Annotated[Url, about("https://api.polygon.io, its old name, works too", expected=_PLAIN_URL)] = (
         "https://api.massive.com"
     )
-    plan: Annotated[
-        PlanWord, about(f"of forex and crypto: {' | '.join(PLANS[Product.CURRENCIES])}")
-    ] = FREE.name
+    plan: Annotated[PlanWord, about(f"of forex and crypto: {' | '.join(PLANS[Product.CURRENCIES])}")] = FREE.name
     plans: Plans = Plans()
     upgrade_url: Annotated[Url, about("shown where a plan stands in the way", expected=_PLAIN_URL)] = (
         "https://massive.com/pricing"

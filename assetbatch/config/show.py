@@ -41,7 +41,7 @@ def effective(config: Config) -> list[tuple[str, Any, str]]:
         elif key.startswith("stream.urls."):
             value = None if value is UNSET else value
         elif value is UNSET:  # calls_per_minute: the one key whose default is another key's matter
-            value, origin = config.calls_per_window, f"the plan, {config.plan}"
+            value, origin = config.calls_per_window(config.types), f"the plan, {config.plan_words}"
         value = msgspec.to_builtins(value)
         rows.append((key, list(value) if isinstance(value, tuple) else value, origin))
     where = config.origins["database"]

@@ -10,25 +10,30 @@ from assetbatch.boottime import boot_time
 from assetbatch.database.leases import new_token, release_dead
 from assetbatch.database.query import Query
 from assetbatch.database.rows import filled, value
-from assetbatch.model import Access, AssetType
-from assetbatch.planner import ASK_AGAIN, AskedDay, DayOutcome, Entitlement
+from assetbatch.model import Access, AssetType, Product
+from assetbatch.planner import ASK_AGAIN, AskedDay, DayOutcome, Entitlement, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
-    from assetbatch.planner import Days
+    from assetbatch.planner import Days, Told
+    from assetbatch.plans import Plan
 
 READ_ENTITLEMENTS = """
-select access, allowed, asked_at, reason from assetbatch.entitlements
-where key_fingerprint = %(key)s and plan = %(plan)s
+select e.product, e.access, e.ticker, e.allowed, e.asked_at, e.reason
+from assetbatch.entitlements e
+join unnest(%(products)s::text[], %(plans)s::text[]) as p (product, plan) using (product, plan)
+where e.key_fingerprint = %(key)s
 """
 
+READ_TYPES = "select distinct asset_type from assetbatch.assets where enabled"
+
 REMEMBER = """
-insert into assetbatch.entitlements (key_fingerprint, plan, access, allowed, asked_at, reason)
-values (%(key)s, %(plan)s, %(access)s, %(allowed)s, %(asked_at)s, %(reason)s)
-on conflict (key_fingerprint, plan, access) do update
+insert into assetbatch.entitlements (key_fingerprint, plan, product, access, ticker, allowed, asked_at, reason)
+values (%(key)s, %(plan)s, %(product)s, %(access)s, %(ticker)s, %(allowed)s, %(asked_at)s, %(reason)s)
+on conflict (key_fingerprint, plan, product, access, ticker) do update
 set allowed = excluded.allowed, asked_at = excluded.asked_at, reason = excluded.reason
 """
 
@@ -80,18 +85,27 @@ def told_to(plan: str, key: str) -> str:
     return f"{plan} {key}"
 
 
-def entitlements(*, key: str, plan: str) -> Query[dict[Access, Entitlement]]:
+def entitlements(*, key: str, plans: Mapping[Product, Plan]) -> Query[Told]:
     """Ask what the key was found to see, or was refused; what is not there was never asked, or never refused."""
     return Query(
         READ_ENTITLEMENTS,
-        {"key": key, "plan": plan},
-        lambda rows: {Access(row.pop("access")): Entitlement(**row) for row in rows},
+        {"key": key, "products": [one.value for one in plans], "plans": [plan.name for plan in plans.values()]},
+        lambda rows: {
+            Sight(Product(row.pop("product")), Access(row.pop("access")), row.pop("ticker")): Entitlement(**row)
+            for row in rows
+        },
     )
 
 
-def remember(connection: Connection, *, key: str, plan: str, access: Access, found: Entitlement) -> None:
+def types_in_use() -> Query[frozenset[AssetType]]:
+    """Ask of which types the catalogue has enabled assets."""
+    return Query(READ_TYPES, None, lambda rows: frozenset(AssetType(row["asset_type"]) for row in rows))
+
+
+def remember(connection: Connection, *, key: str, plan: str, sight: Sight, found: Entitlement) -> None:
     """Remember what the vendor said."""
-    connection.execute(REMEMBER, {"key": key, "plan": plan, "access": access.value} | asdict(found))
+    about = {"key": key, "plan": plan, "product": sight.product.value}
+    connection.execute(REMEMBER, about | {"access": sight.access.value, "ticker": sight.ticker} | asdict(found))
 
 
 class DayLease:
@@ -123,14 +137,15 @@ def note_day(connection: Connection, market: AssetType, day: date, outcome: DayO
 
 
 class Remembered:
-    """What is remembered of what a key may see on a plan, and of what the vendor has; `now` None: it is now.
+    """What is remembered of what a key may see on its plans, and of what the vendor has; `now` None: it is now.
 
-    Three questions, to be asked together: `entitlements`; `days`, what it answered for those of the last two weeks;
-    `closed`, the markets that it said are closed, for as long as that holds.
+    Questions to be asked together: `entitlements`; `days`, what it answered for those of the last two weeks; `closed`,
+    the markets that it said are closed, for as long as that holds; `types` that are in use.
     """
 
-    def __init__(self, *, key: str, plan: str, now: datetime | None) -> None:
-        self.entitlements = entitlements(key=key, plan=plan)
+    def __init__(self, *, key: str, plans: Mapping[Product, Plan], now: datetime | None) -> None:
+        self.entitlements = entitlements(key=key, plans=plans)
+        self.types = types_in_use()
         self.days: Query[Days] = Query(
             READ_DAYS,
             {"now": now},
@@ -146,7 +161,7 @@ class Remembered:
             {"now": now, "held": ASK_AGAIN},
             lambda rows: frozenset(AssetType(row["market"]) for row in rows),
         )
-        self.queries: tuple[Query[Any], ...] = (self.entitlements, self.days, self.closed)
+        self.queries: tuple[Query[Any], ...] = (self.entitlements, self.days, self.closed, self.types)
 
 
 def last_status_at(connection: Connection) -> datetime | None:

@@ -27,15 +27,17 @@ from assetbatch.database.query import Query, command
 from assetbatch.database.rows import one
 from assetbatch.errors import LeaseLostError
 from assetbatch.failures import CallError, FailureKind
+from assetbatch.model import Product
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable
     from datetime import datetime
     from uuid import UUID
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection, Row
     from assetbatch.database.leases import Lease
+    from assetbatch.model import AssetType
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ from assetbatch.acquire_slot(
   %(key)s, %(host)s,
   %(max_calls)s::int, %(window_seconds)s::float8, %(margin_seconds)s::float8, %(min_spacing_seconds)s::float8,
   %(max_calls_per_second)s::float8, %(hold)s::float8, %(lane)s, %(ticket)s::bigint, %(max_wait)s::float8,
-  %(calls_after)s::int, %(calls)s::int, %(token)s::uuid
+  %(calls_after)s::int, %(calls)s::int, %(token)s::uuid, %(products)s::text[], %(exempts)s::text[]
 )
 """
 
@@ -103,6 +105,8 @@ class Rules(Struct, frozen=True):
     max_calls_per_second: float | None
     request_seconds: float
     """The most that a request takes, from connecting to its last byte."""
+    exempts: list[str]
+    """Products whose calls are without limit, though others' are not."""
 
     @property
     def hold_seconds(self) -> float:
@@ -110,11 +114,12 @@ class Rules(Struct, frozen=True):
         return self.request_seconds + LEAVE_SECONDS
 
 
-def rules_of(config: Config) -> Rules:
-    """Return the limit that the configuration asks for."""
+def rules_of(config: Config, types: Iterable[AssetType]) -> Rules:
+    """Return the limit that the configuration asks for, where there are assets of these types."""
     provider, limits = config.settings.provider, config.settings.rate_limiting
     return Rules(
-        max_calls=config.calls_per_window,
+        max_calls=config.calls_per_window(types),
+        exempts=[product.value for product in Product if config.limit_of(product) is None],
         window_seconds=limits.window_seconds,
         margin_seconds=limits.margin_seconds,
         min_spacing_seconds=limits.min_spacing_seconds,
@@ -176,9 +181,10 @@ class RateLimiter:
         max_wait_seconds: float = math.inf,
         calls_after: int = 0,
         calls: int = 1,
+        products: Collection[Product] = (),
         lease: Lease | None = None,
     ) -> Slot:
-        """Wait for a slot, on an unlimited plan for `calls` of them.
+        """Wait for a slot, where `products` (none: of any) are without limit for `calls` of them.
 
         `calls_after` tells how many calls this run still means to make after this one. The `lease` is kept for as long
         as a call takes. Raises CallError (no_slot) at once when it would take longer than `max_wait_seconds`, or when
@@ -189,12 +195,14 @@ class RateLimiter:
         started = time.monotonic()
         ticket = None
         # Who does not mean to wait is told the whole time until a call is free, and who waits, when to ask again.
-        turn_at = None if self.rules.max_calls is not None else started
+        turn_at = None if self.takes_slot(products) else started
         try:
             while True:
                 asked_at, refusals = boot_time(), self._refusals
                 left = max_wait_seconds - (time.monotonic() - started)
-                answer = self._ask(ticket, 0.0 if turn_at is None else left, calls_after, calls, lease)
+                answer = self._ask(
+                    ticket, 0.0 if turn_at is None else left, calls_after, calls, products=products, lease=lease
+                )
                 ticket = answer["ticket"]
                 if answer["verdict"] == "refused" and turn_at is None and answer["wait_seconds"] <= left:
                     turn_at = time.monotonic() + answer["wait_seconds"]
@@ -241,8 +249,19 @@ class RateLimiter:
             raise CallError(FailureKind.NO_SLOT, "each call comes too late to be used", sent=False)
         return False
 
+    def takes_slot(self, products: Collection[Product]) -> bool:
+        """Return whether a call for these products (none: of any) is one of those that are limited."""
+        return self.rules.max_calls is not None and not (products and set(products) <= set(self.rules.exempts))
+
     def _ask(
-        self, ticket: int | None, max_wait_seconds: float, calls_after: int, calls: int, lease: Lease | None
+        self,
+        ticket: int | None,
+        max_wait_seconds: float,
+        calls_after: int,
+        calls: int,
+        *,
+        products: Collection[Product],
+        lease: Lease | None,
     ) -> Row:
         token = uuid4()
         renewing = None if lease is None else lease.renewing(lasting=self.rules.hold_seconds)
@@ -258,6 +277,7 @@ class RateLimiter:
                 "max_wait": max_wait_seconds,
                 "calls_after": calls_after,
                 "calls": calls,
+                "products": [product.value for product in products],
                 # Ours, so that a slot whose grant was lost on the way is known again.
                 "token": token,
             },

@@ -28,14 +28,14 @@ from assetbatch.jobs.worker import Worker
 from assetbatch.model import RunStatus, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from assetbatch.config import Config
     from assetbatch.database.bars.absences import Silence
     from assetbatch.database.connection import Connection
     from assetbatch.jobs.run import Run, Start
-    from assetbatch.model import Asset, Failure, RunResult
+    from assetbatch.model import Asset, AssetType, Failure, RunResult
 
 JOB = "backfill"
 # How long another backfill is waited for.
@@ -71,9 +71,9 @@ class Progress(Struct, frozen=True):
     seconds_left: float
 
 
-def seconds_for(calls: int, config: Config) -> float:
-    """Return how long so many calls take at the least, on the configured budget."""
-    limit = config.calls_per_window
+def seconds_for(calls: int, config: Config, types: Collection[AssetType]) -> float:
+    """Return how long so many calls for assets of these types take at the least, on the configured budget."""
+    limit = config.calls_per_window(types)
     if limit is None:
         return calls / (config.settings.provider.max_calls_per_second or 100.0)
     return max(0, -(-calls // limit) - 1) * config.window_seconds
@@ -100,32 +100,34 @@ def foresee(
     clock = Clock(schema.check(connection))
     entitlements = Entitlements(connection, config, clock)
     wanted = Wanted(entitlements)
-    assets = catalogue.enabled_assets(connection, symbols)
+    assets = {asset.symbol: asset for asset in catalogue.enabled_assets(connection, symbols)}
     unknown = catalogue.unknown_tickers(connection, symbols)
     spans: dict[str, Span] = {}
     all_wanted: dict[str, Span] = {}
     calls = 0
     left_out = {one.symbol for one in unknown}
-    for asset in assets:
+    for asset in assets.values():
         if asset.symbol in left_out:
             continue
         reach = wanted.until(market_hours.market_of(asset))
         if reach is None:
             continue
-        span = Span(wanted.since(since), min(core.floor(until), reach) if until else reach)
+        span = Span(wanted.since(asset.asset_type, since), min(core.floor(until), reach) if until else reach)
         all_wanted[asset.symbol] = span
         missing = [span] if span.since < span.until else []
         if not refetch:
             # Who asks for it may have mended what was refused: nothing is put off.
-            missing = wanted.holes(asset.symbol, span.since, span.until, held=timedelta(0), at_once=True)
+            missing = wanted.holes(
+                asset.symbol, asset.asset_type, span.since, span.until, held=timedelta(0), at_once=True
+            )
         if missing:
             spans[asset.symbol] = span
             calls += core.calls_for(missing, market_hours.market_of(asset))
     return Foreseen(
         spans,
-        {asset.symbol: asset for asset in assets},
+        assets,
         calls,
-        seconds_for(calls, config),
+        seconds_for(calls, config, {assets[symbol].asset_type for symbol in spans}),
         all_wanted,
         [] if refetch else bar_absences.silences(connection, all_wanted, now=clock.now()),
         unknown,
@@ -151,15 +153,18 @@ def backfill(
 
     def work(run: Run) -> RunResult:
         run.claim_source()
-        calls = Calls(run, Lane.QUEUE, clients=MOST_AT_ONCE if run.config.calls_per_window is None else 1)
+        kinds = {symbol: foreseen.assets[symbol].asset_type for symbol in foreseen.spans}
+        calls = Calls(run, Lane.QUEUE, clients=MOST_AT_ONCE if run.rules.max_calls is None else 1)
         known = bar_absences.release(run.connection, list(foreseen.spans), now=run.clock.now())
-        work = SpanBars(run, calls, foreseen.spans, refetch=refetch, known_refused=known)
+        work = SpanBars(run, calls, foreseen.spans, kinds, refetch=refetch, known_refused=known)
         began = time.monotonic()
 
         def tell() -> None:
             made = run.cost.calls_used
             left = max(1, foreseen.calls - made)
-            seconds = max(foreseen.seconds - (time.monotonic() - began), seconds_for(left, run.config))
+            seconds = max(
+                foreseen.seconds - (time.monotonic() - began), seconds_for(left, run.config, set(kinds.values()))
+            )
             progress(Progress(work.todo[0], bars.stored, made, left, seconds))
 
         bars = Bars(run, calls, work, progress=tell)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from assetbatch.failures import CallError
     from assetbatch.jobs.run import Run
     from assetbatch.jobs.wanted import Wanted
-    from assetbatch.model import Bar, Trouble
+    from assetbatch.model import AssetType, Bar, Trouble
 
 
 class BarCall(Struct, frozen=True):
@@ -50,6 +50,10 @@ class BarWork(Protocol):
 
     wanted: Wanted
     ended_by: Trouble | None
+
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """The types of assets that the next call may be about."""
 
     def has_work(self) -> bool:
         """Return whether a call would be of use now."""

@@ -19,7 +19,7 @@ from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from assetbatch.bars import JudgedPage
@@ -39,34 +39,48 @@ SCAN_SECONDS = 1.0
 
 
 class CatalogueBars:
-    """The calls for bars that a run may make. `symbols`: only for the newest of these; None: of all, and for holes."""
+    """The calls for bars of some types that a run may make.
 
-    def __init__(self, run: Run, *, symbols: list[str] | None = None) -> None:
+    `symbols`: only for the newest of these; None: of all, and for holes.
+    """
+
+    def __init__(self, run: Run, *, types: Collection[AssetType], symbols: list[str] | None = None) -> None:
         self._run = run
         self._entitlements = run.entitlements
         self._symbols = symbols
         self.wanted = Wanted(run.entitlements)
+        self._of = frozenset(types)
         self.ended_by: Trouble | None = None
         self._leases = BarLeases(run, self.wanted)
-        self._due: deque[str] = deque()
-        self._holed: deque[str] = deque()
+        self._due: deque[tuple[str, AssetType]] = deque()
+        self._holed: deque[tuple[str, AssetType]] = deque()
         self._listed_at: float | None = None
+        self._listed_types: frozenset[AssetType] = frozenset()
         self._scan_seconds = SCAN_SECONDS if symbols is None else 0.0
         self._last_holes: dict[str, Span] = {}
         # Markets whose day is not over for the vendor: what one asset was told holds for all.
         self._not_yet: set[AssetType] = set()
 
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """The types of which bars may be asked for now."""
+        return frozenset(one for one in self._of if self.wanted.asks(one) and self._entitlements.may(Access.BARS, one))
+
     def waiting(self) -> list[str]:
         """Return whose newest bars are due and are not asked for by this run."""
-        if not self.wanted.enabled or not self._entitlements.may(Access.BARS):
-            return []
         self._list_due()
-        return list(self._due)
+        return [symbol for symbol, _ in self._due]
 
     def has_work(self) -> bool:
         """Return whether a call would be of use now."""
-        if self.ended_by or not self.wanted.enabled or not self._entitlements.may(Access.BARS):
+        types = self.types
+        if self.ended_by or not types:
             return False
+        if types != self._listed_types:
+            # What was listed may be refused by now.
+            self._due.clear()
+            self._holed.clear()
+            self._listed_at = None
         if self._due or self._holed:
             return True
         if self._listed_at is None or time.monotonic() - self._listed_at > LOOK_AGAIN_SECONDS:
@@ -81,16 +95,17 @@ class CatalogueBars:
 
     def warnings(self) -> tuple[str, ...]:
         """Return a sentence for each reason for which the platform's table did not take bars, in this run or before."""
-        if not self.wanted.enabled:
+        if not any(self.wanted.asks(one) for one in self._of):
             return ()
         return tuple(bar_absences.sentences(self._run.connection.answer(bar_absences.refused(self._symbols))))
 
     def _list_due(self) -> None:
         limits = [
             limit
-            for limit in self.wanted.limits(self._run.connection.answer(catalogue.frequencies()))
+            for limit in self.wanted.limits(self._run.connection.answer(catalogue.frequencies()), self.types)
             if limit[1].asset_type not in self._not_yet
         ]
+        self._listed_types = self.types
         now = self._run.clock.now()
         found = bars.due(self._run.connection, limits, symbols=self._symbols, now=now, limit=LIST_SIZE)
         self._due = deque(found)
@@ -103,16 +118,20 @@ class CatalogueBars:
         began = time.monotonic()
         while not self._holed and time.monotonic() - began < self._scan_seconds:
             symbols = bar_holes.next_to_scan(
-                run.connection, scanned_before=run.clock.started_at, now=run.clock.now(), limit=SCAN_SIZE
+                run.connection,
+                types=self.types,
+                scanned_before=run.clock.started_at,
+                now=run.clock.now(),
+                limit=SCAN_SIZE,
             )
             if not symbols:
                 break
-            known = bars.states(run.connection, symbols)
-            for symbol in symbols:
+            known = bars.states(run.connection, list(symbols))
+            for symbol, asset_type in symbols.items():
                 if time.monotonic() - began >= self._scan_seconds:
                     break
-                if symbol in known and self.wanted.holes(symbol, *known[symbol]):
-                    self._holed.append(symbol)
+                if symbol in known and self.wanted.holes(symbol, asset_type, *known[symbol]):
+                    self._holed.append((symbol, asset_type))
                 else:
                     bar_holes.mark_scanned(run.connection, symbol, run.clock.now())
         self._scan_seconds -= time.monotonic() - began
@@ -120,8 +139,8 @@ class CatalogueBars:
     def begin(self) -> BarCall | None:
         """Choose the next call: for the newest bars of somebody, or else for a hole."""
         newest = bool(self._due)
-        symbol = (self._due if newest else self._holed).popleft()
-        claimed = self._leases.claim(symbol, self.wanted.since())
+        symbol, asset_type = (self._due if newest else self._holed).popleft()
+        claimed = self._leases.claim(symbol, self.wanted.since(asset_type))
         if claimed is None:
             return None  # left to the other run that has just begun to ask
         span = None
@@ -140,7 +159,9 @@ class CatalogueBars:
 
     def _hole(self, claimed: Claimed) -> Span | None:
         track = claimed.track
-        span = core.next_hole(self.wanted.holes(track.asset.symbol, track.wanted_since, track.asked_until))
+        span = core.next_hole(
+            self.wanted.holes(track.asset.symbol, track.asset.asset_type, track.wanted_since, track.asked_until)
+        )
         # A hole that its call has left as it was is left to the next run, whatever the cause.
         if span is None or span == self._last_holes.get(track.asset.symbol):
             bar_holes.mark_scanned(self._run.connection, track.asset.symbol, self._run.clock.now())
@@ -165,7 +186,8 @@ class CatalogueBars:
             self._again(one)
 
     def _again(self, one: BarCall) -> None:
-        (self._due if one.newest else self._holed).appendleft(one.symbol)
+        asset = one.claimed.track.asset
+        (self._due if one.newest else self._holed).appendleft((asset.symbol, asset.asset_type))
 
     def refused(self, one: BarCall, stored: StoredBars) -> None:
         """Ask for no further bars of the asset in this run, nor of any where it is the table that takes none."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls
     from assetbatch.jobs.run import Run
-    from assetbatch.model import Bar, Span
+    from assetbatch.model import AssetType, Bar, Span
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ SPARE_WAIT_SECONDS = 10.0
 class SpanBars:
     """The calls for what is missing within the span of each symbol; with `refetch`, for what is there, too.
 
-    `known_refused` are the symbols of which the platform's table has refused some before.
+    `kinds` has the type of each asset, beside others. `known_refused` are the symbols of which the platform's table has
+    refused some before.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class SpanBars:
         run: Run,
         calls: Calls,
         spans: Mapping[str, Span],
+        kinds: Mapping[str, AssetType],
         *,
         refetch: bool,
         known_refused: set[str],
@@ -54,6 +56,7 @@ class SpanBars:
         self._run = run
         self._calls = calls
         self._spans = dict(spans)
+        self._kinds = kinds
         self._refetch = refetch
         self._known_refused = known_refused
         self.wanted = Wanted(run.entitlements)
@@ -79,13 +82,28 @@ class SpanBars:
         """The bars that were stored otherwise before."""
         return list(self._changed.values())
 
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """The type of the next asset."""
+        return frozenset({self._kinds[self._waiting[0]]})
+
     def has_work(self) -> bool:
         """Return whether anything is missing, before a slot is waited for: a wait may be a window long."""
         while self._waiting and self._missing(self._waiting[0]) is None:
             self._waiting.popleft()
         if self._waiting and self.ended_by is None:
-            self.ended_by = self._run.entitlements.refusal(Access.BARS)
+            self._leave_out_refused()
         return bool(self._waiting) and self.ended_by is None
+
+    def _leave_out_refused(self) -> None:
+        """Go on with assets of types whose bars the key may see; end where there are none."""
+        entitlements = self._run.entitlements
+        refusals = {one: entitlements.refusal(Access.BARS, one) for one in {self._kinds[one] for one in self._waiting}}
+        if all(refusals.values()):
+            self.ended_by = refusals[self._kinds[self._waiting[0]]]
+            return
+        while (refusal := refusals[self._kinds[self._waiting[0]]]) is not None:
+            self.given_up.append(Failure(self._waiting.popleft(), refusal.kind, refusal.error))
 
     def _missing(self, symbol: str) -> Span | None:
         """Return what the next call for an asset is to bring; None: all is there that can be had."""
@@ -93,7 +111,7 @@ class SpanBars:
         if self._refetch:
             found = span if span.since < span.until else None
         else:
-            holes = self.wanted.holes(symbol, span.since, span.until, at_once=True)
+            holes = self.wanted.holes(symbol, self._kinds[symbol], span.since, span.until, at_once=True)
             found = core.next_hole(holes)
             self._oldest[symbol] = holes[0].since if holes else None
         # A hole that its call has left as it was stays as it is.

@@ -26,8 +26,7 @@ from assetbatch.failures import POLICIES, Covers, FailureKind, Fate, Then, decid
 from assetbatch.jobs.bar_calls import BarWork
 from assetbatch.jobs.storing import write_with_records
 from assetbatch.jobs.worker import Aftermath, Planned, Source
-from assetbatch.model import BarsResult, Span, Trouble
-from assetbatch.planner import Mode
+from assetbatch.model import Access, BarsResult, Span, Trouble
 from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.run import Run
-    from assetbatch.model import Call
+    from assetbatch.model import AssetType, Call
     from assetbatch.provider.results import Page
 
 log = logging.getLogger(__name__)
@@ -53,6 +52,11 @@ A_FEW_DAYS = timedelta(days=3)
 HOPELESS_SECONDS = 6 * 3600.0
 # At most, until one asset's bars are asked for again to see whether the table takes any now.
 TABLE_SECONDS = 3600.0
+
+
+def total(some: Sequence[Bars[Any]]) -> BarsResult:
+    """Sum up what several have stored."""
+    return BarsResult(sum(len(one.assets) for one in some), sum(one.stored for one in some))
 
 
 class Bars(Source, Generic[W]):
@@ -85,6 +89,11 @@ class Bars(Source, Generic[W]):
     def ended_by(self) -> Trouble | None:
         """What no further call can fare better than."""
         return self.work.ended_by
+
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """The types of assets that the next page may be of."""
+        return self.work.types
 
     def is_ready(self) -> bool:
         """Return whether a call would be of use now: one after another, until the table has taken bars."""
@@ -138,7 +147,7 @@ class Bars(Source, Generic[W]):
             more=page.more,
             invalid=[ts for ts, _ in page.invalid],
             asked_at=one.asked_at,
-            settle=self.work.wanted.settle,
+            settle=self.work.wanted.settle(asset.asset_type),
         )
         for ts, why in page.invalid[:1]:
             log.warning("%s: %d rows are no bars, as that of %s: %s", asset.symbol, len(page.invalid), ts, why)
@@ -260,13 +269,17 @@ class Bars(Source, Generic[W]):
                 self.work.skipped(one, self._skip(one))
                 return
             case Then.POSTPONE:
-                if self._entitlements.mode is Mode.END_OF_DAY:
+                if asset.asset_type in self._entitlements.daily_types:
                     self._entitlements.not_yet(asset.asset_type)
                 hour, now = planner.ASK_AGAIN.total_seconds(), self._run.clock.now()
                 bars.fail(connection, one.claimed, kind=kind, error=error.reason, first_seconds=hour, now=now)
             case Then.GIVE_BACK:
                 self._entitlements.learn(one.call, error)
-                bars.release(connection, one.claimed)
+                if kind is FailureKind.NOT_ENTITLED and self._entitlements.may(Access.BARS, asset.asset_type):
+                    # It is this ticker that the plan does not have.
+                    self._put_off(one, kind, error.reason)
+                else:
+                    bars.release(connection, one.claimed)
             case _:
                 self._put_off(one, kind, error.reason)
         if decision.ends_run:
@@ -280,10 +293,11 @@ class Bars(Source, Generic[W]):
         the next smaller plan reaches back, and there a day at a time. No plan that is sold shows less than the last.
         """
         connection, since, now = self._run.connection, one.span.since, self._run.clock.now()
+        told = self._entitlements.told_of(one.claimed.track.asset.asset_type)
         reaches = (core.floor(now - plans.reach(years)) for years in plans.HISTORY_YEARS)
         seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
         span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
-        bar_absences.note_not_entitled(connection, one.symbol, span, told=self._entitlements.told, noted_at=now)
+        bar_absences.note_not_entitled(connection, one.symbol, span, told=told, noted_at=now)
         bars.release(connection, one.claimed)
         return span
 

@@ -20,11 +20,12 @@ from msgspec.structs import replace
 from assetbatch.database import runs
 from assetbatch.database.rate_limit import Outcome, RateLimiter, key_fingerprint
 from assetbatch.failures import POLICIES, CallError
+from assetbatch.markets import TRAITS
 from assetbatch.provider.client import Client
 from assetbatch.provider.flight import HeldUpError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from tenacity import Retrying
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import Lane, Slot
     from assetbatch.jobs.run import Run
-    from assetbatch.model import Call
+    from assetbatch.model import AssetType, Call
     from assetbatch.provider.client import Asked
     from assetbatch.provider.request import Request
 
@@ -117,8 +118,18 @@ class Calls:
         return len(self._idle)
 
     def left(self, max_calls: int | None) -> float:
-        """Return how many more requests may be made, of so many in all; None: no bound."""
-        return math.inf if max_calls is None else max_calls - self._run.cost.calls_used - len(self.under_way)
+        """Return how many more requests may be made that take a slot, of so many in all; None: no bound."""
+        if max_calls is None:
+            return math.inf
+        return max_calls - self._run.cost.slots_used - sum(one.slot.token is not None for one in self.under_way)
+
+    def takes_slot(self, types: Iterable[AssetType]) -> bool:
+        """Return whether calls about these types (none: any) are limited."""
+        return self.limiter.takes_slot({TRAITS[one].product for one in types})
+
+    def serves(self, slot: Slot, types: Iterable[AssetType]) -> bool:
+        """Return whether a slot does for a call about these types: what is none does not where there is a limit."""
+        return slot.token is not None or not self.takes_slot(types)
 
     def api_is_away(self) -> bool:
         """Return whether so many calls in a row failed that no other one would fare better."""
@@ -136,13 +147,24 @@ class Calls:
         else:
             self._run.connection.ask(*queries)
 
-    def acquire(self, *, max_wait_seconds: float, calls_after: int = 0, calls: int = 1) -> Slot:
-        """Wait for a slot. Raises CallError (no_slot) when it would take too long."""
+    def acquire(
+        self,
+        *,
+        max_wait_seconds: float,
+        types: Iterable[AssetType] = (),
+        calls_after: int = 0,
+        calls: int = 1,
+    ) -> Slot:
+        """Wait for a slot for a call about these types (none: any). Raises CallError (no_slot) if it takes too long."""
         self._run.stop.check()
         began = time.monotonic()
         try:
             return self.limiter.acquire(
-                max_wait_seconds=max_wait_seconds, calls_after=calls_after, calls=calls, lease=self._run.lease
+                max_wait_seconds=max_wait_seconds,
+                calls_after=calls_after,
+                calls=calls,
+                products={TRAITS[one].product for one in types},
+                lease=self._run.lease,
             )
         finally:
             waited = time.monotonic() - began
@@ -195,7 +217,8 @@ class Calls:
         end = time.monotonic() + max_wait_seconds
         try:
             while True:
-                self.begin(request, self.acquire(max_wait_seconds=end - time.monotonic()))
+                slot = self.acquire(max_wait_seconds=end - time.monotonic(), types=request.call.types)
+                self.begin(request, slot)
                 while not (landed := self.land(PATIENCE_SECONDS)):
                     self._run.stop.check()
                 (one,) = landed
@@ -251,6 +274,7 @@ class Calls:
         call, slot, latency = one.call, one.slot, time.monotonic() - one.began
         foreseen = self.limiter.release(slot, outcome, retry_after_seconds=error.retry_after_seconds if error else None)
         self._run.cost.calls_used += outcome is not Outcome.UNSENT
+        self._run.cost.slots_used += outcome is not Outcome.UNSENT and slot.token is not None
         if outcome is Outcome.LIMITED:
             self._run.cost.refusals += 1
             if not foreseen and slot.calls_in_window is not None:

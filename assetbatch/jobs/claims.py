@@ -20,7 +20,7 @@ from assetbatch.markets import TRAITS
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from assetbatch.config import Config
     from assetbatch.config.settings import Queue
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from assetbatch.database.prices import Stored
     from assetbatch.database.query import Query
     from assetbatch.database.queue.items import Batch, BroughtBack, Item
+    from assetbatch.model import AssetType
 
 log = logging.getLogger(__name__)
 
+# What the vendor says of an asset and a day, and will say again.
+NOT_OF_THE_DAY = frozenset({FailureKind.MISSING, FailureKind.NOT_ENTITLED})
 # Without aging a step of priority is worth more than anybody waits.
 STRICT_STEP = timedelta(days=36_525)
 
@@ -86,7 +89,7 @@ class Claims:
         self._settings = config.settings.queue
         self._connection = connection
         self._ending = partial(
-            queue.ending, step_seconds=step_seconds(config), plan=config.plan, key=key_fingerprint(api_key)
+            queue.ending, step_seconds=step_seconds(config), plan=config.plan_words, key=key_fingerprint(api_key)
         )
         self._held: set[Item] = set()
         self._kept_at = boot_time()
@@ -106,8 +109,13 @@ class Claims:
             log.info("workers were lost: %d items are back, %d are dead", len(found.expired), len(found.dead))
         self.dead += [Failure(symbol, FailureKind.WORKER_LOST, queue.LOST) for symbol in found.dead]
 
-    def take(self, *, limit: int, alone: bool) -> Batch:
-        """Claim the first items that one call covers, `limit` at most; `alone`: each is to have a call of its own."""
+    def take(
+        self, *, limit: int, alone: bool, types: Collection[AssetType] | None = None, daily: Collection[AssetType] = ()
+    ) -> Batch:
+        """Claim the first items that one call covers, `limit` at most; `alone`: each is to have a call of its own.
+
+        Of these `types` only, None: of any; an item of `daily` types alone.
+        """
         asked_at = boot_time()
         items = queue.claim(
             self._connection,
@@ -117,6 +125,8 @@ class Claims:
             added_length=planner.ADDED_LENGTH,
             lease_seconds=self._settings.lease_seconds,
             run_id=self._run_id,
+            types=types,
+            daily=daily,
         )
         self.taken += len(items)
         for item in items:
@@ -139,8 +149,8 @@ class Claims:
         """Return how items end of which that was stored; `of_day`: it came for their whole market."""
         failures = {failure.symbol: failure for failure in stored.failed}
         if of_day:
-            # What the vendor has not of a day it will not have in a minute: that item is done, too.
-            failures = {symbol: one for symbol, one in failures.items() if one.kind is not FailureKind.MISSING}
+            # What the vendor has not of a day, or not for this key, it will not have in a minute: that is done, too.
+            failures = {symbol: one for symbol, one in failures.items() if one.kind not in NOT_OF_THE_DAY}
         locked = set(stored.locked)
         done: list[Item] = []
         endings: list[Ending] = []

@@ -15,18 +15,18 @@ from assetbatch.database import catalogue, lives
 from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import Lane
 from assetbatch.jobs.bar_catalogue import CatalogueBars
-from assetbatch.jobs.bars import Bars
+from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.lives import LifeWork
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.worker import Worker
-from assetbatch.model import AssetType
+from assetbatch.markets import TRAITS
 from assetbatch.schedule import DRAIN_QUEUE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from assetbatch.database.connection import Connection
@@ -70,9 +70,10 @@ def drain_queue(
         config, connection = run.config, run.connection
         claims = Claims(config, connection, api_key.reveal(), run_id=run.id)
         claims.brought_back(brought_back.answer)
-        lanes = config.settings.provider.concurrency if config.calls_per_window is None else 1
-        calls = Calls(run, Lane.QUEUE, clients=lanes)
-        bars = Bars(run, calls, CatalogueBars(run))
+        groups = run.entitlements.groups
+        is_limited = all(config.limit_of(TRAITS[one].product) is not None for one in run.entitlements.types)
+        calls = Calls(run, Lane.QUEUE, clients=1 if is_limited else config.settings.provider.concurrency)
+        bars = [Bars(run, calls, CatalogueBars(run, types=group)) for group in groups]
         looks = LifeWork(run, calls, due_lives.answer)
         size = 0
 
@@ -80,24 +81,29 @@ def drain_queue(
             if progress is not None:
                 progress(len(run.stored.updated) + len(run.stored.unchanged), size)
 
-        items = QueueWork(
-            run,
-            calls,
-            run.entitlements,
-            claims,
-            max_items=bounds.max_items,
-            served_anew=bars.work.look_again,
-            progress=tell,
-        )
+        items = [
+            QueueWork(
+                run,
+                calls,
+                run.entitlements,
+                claims,
+                types=group if len(groups) > 1 else None,
+                max_items=bounds.max_items,
+                served_anew=own.work.look_again,
+                progress=tell,
+            )
+            for group, own in zip(groups, bars, strict=True)
+        ]
         worker = Worker(
             run,
             calls,
-            [items, looks, bars],
+            [*items, looks, *bars],
             begin_until=begin_until,
-            may_begin=lambda: items.items_left > 0,
+            may_begin=lambda: items[0].items_left > 0,
             reconnect=reconnect,
         )
-        if items.is_waiting(brought_back.answer) or looks.is_ready() or bars.is_ready():
+        is_waiting = any(one.is_waiting(brought_back.answer) for one in items)
+        if is_waiting or looks.is_ready() or any(one.is_ready() for one in bars):
             run.claim_source()
             if not is_as_configured.answer:
                 catalogue.sync_with_config(connection, config.assets)
@@ -120,10 +126,15 @@ def drain_queue(
 
 
 def _result(
-    run: Run, claims: Claims, bars: Bars[CatalogueBars], ended_by: Trouble | None, lives_told: tuple[str, ...]
+    run: Run,
+    claims: Claims,
+    bars: Sequence[Bars[CatalogueBars]],
+    ended_by: Trouble | None,
+    lives_told: tuple[str, ...],
 ) -> RunResult:
     stored, dead, entitlements = run.stored, claims.dead, run.entitlements
-    warnings = run.platform_warnings() + bars.work.warnings()
+    warnings = run.platform_warnings() + bars[0].work.warnings()
+    of_bars = total(bars)
     if stored.deleted:
         warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(stored.deleted)}",)
     warnings += unknown_tickers(entitlements.unknown(stored.failed))
@@ -132,14 +143,14 @@ def _result(
         warnings += (entitlements.contradiction,)
     return run.result(
         [*([ended_by.kind] if ended_by else []), *(one.kind for one in dead)],
-        anything_stored=bool(stored.updated or stored.unchanged or bars.assets),
+        anything_stored=bool(stored.updated or stored.unchanged or of_bars.assets),
         updated=tuple(stored.updated),
         unchanged=tuple(stored.unchanged),
         failed=tuple(dead),
         requeued=tuple(claims.requeued),
         dead=tuple(failure.symbol for failure in dead),
-        bars=bars.result,
-        newer_at=entitlements.newer_at(list(AssetType)),
+        bars=of_bars,
+        newer_at=entitlements.newer_at(entitlements.types),
         ended_by=ended_by,
         warnings=warnings,
     )

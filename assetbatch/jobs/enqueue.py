@@ -12,7 +12,6 @@ from assetbatch.database.rate_limit import key_of
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.jobs.run import perform
 from assetbatch.model import Role
-from assetbatch.planner import Mode
 from assetbatch.schedule import ENQUEUE_SECONDARY
 
 if TYPE_CHECKING:
@@ -47,13 +46,13 @@ def enqueue_secondary(
             connection,
             served_before,
             frequencies=frequencies.answer,
-            days=seen.wanted_days() if seen.mode is Mode.END_OF_DAY else None,
+            days=seen.wanted_days(),
             origins=["config"] if source == "config" else None,
             symbols=symbols,
             due_or_not=due_or_not,
             max_size=config.settings.queue.max_size,
             step_seconds=step_seconds(config),
-            plan=config.plan,
+            plan=config.plan_words,
             key=key_of(config),
         )
         return run.result(enqueued=enqueued, warnings=_warnings(run, enqueued, symbols or (), source))

@@ -21,8 +21,9 @@ from assetbatch.database.rate_limit import key_of, rules_of
 from assetbatch.database.retries import in_transaction
 from assetbatch.failures import WITHOUT_PRICE, FailureKind
 from assetbatch.jobs.claims import step_seconds
-from assetbatch.model import Access, AssetType, CallKind, Trouble
-from assetbatch.planner import DayOutcome, Entitlement, Mode
+from assetbatch.markets import TRAITS
+from assetbatch.model import Access, CallKind, Trouble
+from assetbatch.planner import DayOutcome, Entitlement, Mode, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.failures import CallError
     from assetbatch.jobs.clock import Clock
-    from assetbatch.model import Asset, Call, Failure
-    from assetbatch.planner import Candidate
+    from assetbatch.model import Asset, AssetType, Call, Failure
+    from assetbatch.planner import Candidate, Told
+    from assetbatch.provider.results import Answers
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +87,18 @@ class Entitlements:
         self._remembered = self._look()
 
     def _look(self) -> Remembered:
-        found = Remembered(key=self._key, plan=self.config.plan, now=self.clock.now())
+        found = Remembered(key=self._key, plans=self.config.plans, now=self.clock.now())
         self.connection.ask(*found.queries)
         return found
 
     @property
-    def _found(self) -> dict[Access, Entitlement]:
+    def _found(self) -> Told:
         return self._remembered.entitlements.answer
+
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """Of which types there are assets."""
+        return self._remembered.types.answer | self.config.types
 
     @property
     def days(self) -> planner.Days:
@@ -104,30 +111,52 @@ class Entitlements:
         return self._remembered.closed.answer
 
     @property
-    def told(self) -> str:
-        """Name plan and key, as whom the vendor told something."""
-        return remembering.told_to(self.config.plan, self._key)
+    def groups(self) -> list[frozenset[AssetType]]:
+        """The types that there are, in groups: those whose calls are not limited beside others', and those others."""
+        limited = frozenset(one for one in self.types if self.config.limit_of(TRAITS[one].product) is not None)
+        return [group for group in (self.types - limited, limited) if group] or [limited]
+
+    def told_of(self, asset_type: AssetType) -> str:
+        """Name the plan for a type and the key, as whom the vendor told something."""
+        return remembering.told_to(self.config.plan_of(asset_type).name, self._key)
+
+    @property
+    def modes(self) -> planner.Modes:
+        """How prices of each type are asked for now."""
+        return planner.modes(self.config.plans, self.config.settings.provider.mode, self._found, self.clock.now())
 
     @property
     def mode(self) -> Mode:
-        """How prices are asked for now."""
-        config, snapshots = self.config, self._found.get(Access.SNAPSHOTS)
-        return planner.mode(config.plan, config.settings.provider.mode, snapshots, self.clock.now())
+        """How prices are asked for now, of all types that there are: live, where any are."""
+        return planner.overall(self.modes, self.types)
+
+    @property
+    def daily_types(self) -> frozenset[AssetType]:
+        """The types of which prices are those of finished days."""
+        return frozenset(one for one, mode in self.modes.items() if mode is Mode.END_OF_DAY)
 
     @property
     def contradiction(self) -> str:
-        """What the key is refused though the plan's word says otherwise; empty: nothing."""
+        """What the key is refused though the words of its plans say otherwise; empty: nothing."""
         config = self.config
-        refused = planner.contradictions(self._found, config.plan, config.settings.provider.mode, self.mode)
-        if not refused:
-            return ""
-        words = planner.contradicted(config.plan, refused) + planner.reasons(refused)
-        return f"{words}. Lapsed payment? `assetbatch probe` asks again at once"
+        found = planner.contradictions(self._found, config.plans, config.settings.provider.mode, self.modes)
+        words = [
+            planner.contradicted(product, config.plans[product], refused) + planner.reasons(refused)
+            for product, refused in found.items()
+        ]
+        return f"{'; '.join(words)}. Lapsed payment? `assetbatch probe` asks again at once" if words else ""
 
     def plan(self, candidates: Sequence[Candidate], at: datetime) -> planner.Plan:
         """Return the fewest calls that bring what is newer at a time, for assets in their order of importance."""
-        size = self.config.settings.provider.batch_size
-        return planner.plan(candidates, mode=self.mode, batch_size=size, now=at, days=self.days, closed=self.closed)
+        return planner.plan(
+            candidates,
+            modes=self.modes,
+            batch_size=self.config.settings.provider.batch_size,
+            now=at,
+            days=self.days,
+            closed=self.closed,
+            refused=self.refused_tickers,
+        )
 
     def unknown(self, failed: Sequence[Failure]) -> list[Failure]:
         """Return those failures that are about tickers which the vendor left out of each finished day so far.
@@ -136,26 +165,41 @@ class Entitlements:
         """
         return [one for one in failed if one.kind is FailureKind.MISSING and one.symbol not in self._believed]
 
-    def may(self, access: Access) -> bool:
+    def may(self, access: Access, asset_type: AssetType) -> bool:
         """Return whether it is worth asking."""
-        return self.refusal(access) is None
+        return self.refusal(access, asset_type) is None
 
-    def tries(self, access: Access) -> bool:
+    def tries(self, access: Access, asset_type: AssetType) -> bool:
         """Return whether the next call of a kind tries again what was refused: its answer decides about others."""
-        found = self._found.get(access)
-        return found is not None and not found.allowed and self.may(access)
+        found = self._found.get(Sight(TRAITS[asset_type].product, access))
+        return found is not None and not found.allowed and self.may(access, asset_type)
 
-    def refusal(self, access: Access) -> Trouble | None:
+    def refusal(self, access: Access, asset_type: AssetType) -> Trouble | None:
         """Return why it is not worth asking: it was refused within the hour; None: it is."""
-        found = self._found.get(access)
+        found = self._found.get(Sight(TRAITS[asset_type].product, access))
         if found is None or found.allowed or self.clock.now() - found.asked_at >= planner.ASK_AGAIN:
             return None
         return Trouble(FailureKind.NOT_ENTITLED, found.reason)
 
     @property
-    def barred(self) -> Trouble | None:
-        """Why no prices can be asked for at all."""
-        return None if self.mode is Mode.LIVE else self.refusal(Access.DAILY)
+    def refused_tickers(self) -> frozenset[str]:
+        """Tickers whose days the plan does not have, though it has those of others."""
+        now = self.clock.now()
+        return frozenset(
+            sight.ticker
+            for sight, found in self._found.items()
+            if sight.ticker and not found.allowed and now - found.asked_at < planner.ASK_TICKER_AGAIN
+        )
+
+    def barred(self, asset_type: AssetType) -> Trouble | None:
+        """Return why no prices of a type can be asked for at all; None: they can."""
+        return self.refusal(Access.DAILY, asset_type) if asset_type in self.daily_types else None
+
+    def serves(self, call: Call) -> bool:
+        """Return whether a call is worth making still, by what others were told meanwhile."""
+        return all(self.may(call.kind.access, one) for one in call.types) and not (
+            call.kind is CallKind.DAILY_TICKER and call.assets[0].polygon_ticker in self.refused_tickers
+        )
 
     def excuses(self, asset: Asset, kind: FailureKind) -> bool:
         """Return whether a live answer without a price is no failure, since the asset's market rests."""
@@ -175,15 +219,18 @@ class Entitlements:
 
     def newer_at(self, markets: Collection[AssetType]) -> datetime | None:
         """Return when newer figures of these markets can exist; None: at any time."""
-        if self.mode is Mode.LIVE or not markets:
+        modes, now = self.modes, self.clock.now()
+        if any(modes[market] is Mode.LIVE for market in markets):
             return None
-        now = self.clock.now()
-        return min(planner.newer_day_at(market, self.days, now) for market in markets)
+        return min((planner.newer_day_at(market, self.days, now) for market in markets), default=None)
 
     def wanted_days(self) -> dict[AssetType, date | None]:
-        """Return for each market the newest finished day that can be had now."""
+        """Return the newest finished day that can be had now, of each market whose prices are those of finished days.
+
+        None for a market: no day can be asked for now.
+        """
         now = self.clock.now()
-        return {market: planner.wanted_day(market, self.days, now) for market in AssetType}
+        return {market: planner.wanted_day(market, self.days, now) for market in self.daily_types}
 
     def held_seconds(self) -> dict[AssetType, float]:
         """Return for how many seconds the newest day of a market that was asked for lately is not asked for again."""
@@ -208,7 +255,7 @@ class Entitlements:
 
     def take_day(self, call: Call, days: planner.Days) -> Turn:
         """Take the right to ask for a call's day, if it is our turn; `days` are those that the call was planned on."""
-        hold = rules_of(self.config).hold_seconds + self.config.window_seconds
+        hold = rules_of(self.config, ()).hold_seconds + self.config.window_seconds
         self._lease = remembering.DayLease(self.connection, *call.market_day, seconds=hold, run_id=self._run_id)
         if not self._lease.take():
             self._lease = None
@@ -223,7 +270,7 @@ class Entitlements:
         """Return until when a call may leave, as `boot_time()`: one for a day is back before its lease is over."""
         if self._lease is None or call.day is None:
             return math.inf
-        return self._lease.until - rules_of(self.config).request_seconds
+        return self._lease.until - rules_of(self.config, ()).request_seconds
 
     def give_up_day(self) -> None:
         """Let another run ask, where the call brought nothing to note."""
@@ -245,24 +292,56 @@ class Entitlements:
 
     def learn(self, call: Call, error: CallError | None) -> bool:
         """Learn from how a call went; True: there is another way now to what it was for."""
-        access = call.kind.access
+        access, types = call.kind.access, call.types
         if error is None:
-            if access in self._found and not self._found[access].allowed:
-                self.remember(access, allowed=True, reason="")
-                for market in {asset.asset_type for asset in call.assets}:
-                    self.revive(market, prices=access is not Access.BARS, bars=access is Access.BARS)
+            for sight in {Sight(TRAITS[one].product, access) for one in types}:
+                if sight in self._found and not self._found[sight].allowed:
+                    self.remember(sight, allowed=True, reason="")
+                    for market in types:
+                        self.revive(market, prices=access is not Access.BARS, bars=access is Access.BARS)
             return False
         if error.kind is FailureKind.NOT_ENTITLED:
-            log.info("%s: refused as not entitled; it is asked again in an hour", access)
-            self.remember(access, allowed=False, reason=error.reason)
-            return access is Access.SNAPSHOTS and self.barred is None and self.mode is Mode.END_OF_DAY
+            return self._refused(call, error.reason)
         if error.kind in OUTCOMES and call.kind is CallKind.DAILY:
-            outcome = OUTCOMES[error.kind]
-            in_transaction(self.connection, lambda: self._note_day(*call.market_day, outcome))
-            self._lease = None
-            self.look()
+            self._note_outcome(call, OUTCOMES[error.kind])
+            return True
+        if call.kind is CallKind.DAILY_TICKER and OUTCOMES.get(error.kind) is DayOutcome.NOT_YET:
+            self._note_outcome(call, DayOutcome.NOT_YET)
             return True
         return False
+
+    def refused_rows(self, call: Call, answer: Answers) -> tuple[Asset, ...]:
+        """Learn from rows of a good answer that are refused; return those assets for which there is another way now.
+
+        What all rows of a product are told holds for all of it, where there are several; one alone may be the ticker's.
+        """
+        told = {
+            symbol: reason for symbol, (kind, reason) in answer.failures.items() if kind is FailureKind.NOT_ENTITLED
+        }
+        found: list[Asset] = []
+        for product in {TRAITS[one].product for one in call.types} if told else ():
+            own = [asset for asset in call.assets if TRAITS[asset.asset_type].product is product]
+            if len(own) > 1 and all(asset.symbol in told for asset in own):
+                self._refused(replace(call, assets=tuple(own)), told[own[0].symbol])
+                found += [one for one in own if one.asset_type in self.daily_types and not self.barred(one.asset_type)]
+        return tuple(found)
+
+    def _note_outcome(self, call: Call, outcome: DayOutcome) -> None:
+        in_transaction(self.connection, lambda: self._note_day(*call.market_day, outcome))
+        self._lease = None
+        self.look()
+
+    def _refused(self, call: Call, reason: str) -> bool:
+        access, types = call.kind.access, call.types
+        for one in types:
+            traits = TRAITS[one]
+            in_part = traits.is_sold_in_part and len(call.assets) == 1
+            sight = Sight(traits.product, access, call.assets[0].polygon_ticker if in_part else "")
+            again = "a week" if in_part else "an hour"
+            log.info("%s: refused as not entitled; it is asked again in %s", " ".join(filter(None, sight)), again)
+            self.remember(sight, allowed=False, reason=reason)
+        others = self.daily_types
+        return access is Access.SNAPSHOTS and any(one in others and self.barred(one) is None for one in types)
 
     def not_yet(self, market: AssetType) -> None:
         """Note that the day that is wanted of a market is not over for the vendor."""
@@ -274,15 +353,15 @@ class Entitlements:
     def _note_day(self, market: AssetType, day: date, outcome: DayOutcome) -> None:
         remembering.note_day(self.connection, market, day, outcome, self.clock.now())
 
-    def remember(self, access: Access, *, allowed: bool, reason: str) -> None:
+    def remember(self, sight: Sight, *, allowed: bool, reason: str) -> None:
         """Remember what the vendor said about a kind of call."""
         found = Entitlement(allowed, self.clock.now(), reason)
-        about = {"key": self._key, "plan": self.config.plan}
+        about = {"key": self._key, "plan": self.config.plans[sight.product].name}
         in_transaction(
             self.connection,
-            lambda: remembering.remember(self.connection, **about, access=access, found=found),
+            lambda: remembering.remember(self.connection, **about, sight=sight, found=found),
         )
-        self._found[access] = found
+        self._found[sight] = found
 
     def revive(self, market: AssetType, *, prices: bool = False, bars: bool = False, history: bool = False) -> None:
         """Let be asked for at once what was put to rest of a market, now that the key sees it.
@@ -294,7 +373,7 @@ class Entitlements:
             if bars:
                 database_bars.revive(self.connection, market, kinds=[kind.value for kind in BEYOND_THE_PLAN])
             if history:
-                bar_absences.forget_not_entitled(self.connection, market, told=self.told)
+                bar_absences.forget_not_entitled(self.connection, market, told=self.told_of(market))
 
         in_transaction(self.connection, work)
         if prices:

@@ -19,9 +19,8 @@ from assetbatch.jobs.backfill import seconds_for
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.markets import Market
+from assetbatch.markets import TRAITS, Market
 from assetbatch.model import Access, CallKind
-from assetbatch.planner import Mode
 from assetbatch.schedule import DRAIN_QUEUE, ENQUEUE_SECONDARY, RUN_PRIORITY
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.model import AssetType
+    from assetbatch.planner import Mode
 
 # Holes are looked for in so many assets at most: it reads all their bars.
 MOST_SCANNED = 200
@@ -95,7 +95,7 @@ class _Forecaster:
         self._entitlements = Entitlements(connection, config, clock)
         self._now = clock.started_at
         self._streamed = forecast.streamed(connection)
-        self._days = self._entitlements.wanted_days() if self._entitlements.mode is Mode.END_OF_DAY else None
+        self._days = self._entitlements.wanted_days()
 
     def forecast(self) -> Forecast:
         batch = self._config.settings.batch
@@ -117,16 +117,19 @@ class _Forecaster:
         return Forecast(
             now=self._now,
             mode=self._entitlements.mode,
-            limit=self._config.calls_per_window,
+            limit=self._config.calls_per_window(self._entitlements.types),
             window_seconds=self._config.window_seconds,
             calls=tuple(calls),
             bars=tuple(found),
-            fresh_at=last + timedelta(seconds=seconds_for(last_calls, self._config)),
-            complete_at=max(last, drained if found else last) + timedelta(seconds=seconds_for(total, self._config)),
+            fresh_at=last + self._lasts(last_calls),
+            complete_at=max(last, drained if found else last) + self._lasts(total),
             newer_at=self._entitlements.newer_at({asset.asset_type for asset in self._config.assets}),
             unscanned=unscanned,
             streamed=len(self._streamed),
         )
+
+    def _lasts(self, calls: int) -> timedelta:
+        return timedelta(seconds=seconds_for(calls, self._config, self._entitlements.types))
 
     def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
         known = self._connection.answer(catalogue.candidates(self._config.priority_assets))
@@ -155,15 +158,18 @@ class _Forecaster:
         yield from self._secondary(at, forecast.due(self._connection, limits, self._days))
 
     def _secondary(self, at: datetime, items: Mapping[AssetType, int]) -> Iterator[ForeseenCalls]:
-        number = sum(items.values())
-        if not number:
-            return
-        if self._entitlements.mode is Mode.END_OF_DAY:
-            yield ForeseenCalls(DRAIN_QUEUE.name, at, CallKind.DAILY, len(items), number, tuple(items))
-            return
         size = self._config.settings.provider.batch_size
-        kind = CallKind.SNAPSHOT_SINGLE if size == 1 else CallKind.SNAPSHOT
-        yield ForeseenCalls(DRAIN_QUEUE.name, at, kind, -(-number // size), number)
+        live = sum(number for one, number in items.items() if one not in self._days)
+        if live:
+            kind = CallKind.SNAPSHOT_SINGLE if size == 1 else CallKind.SNAPSHOT
+            yield ForeseenCalls(DRAIN_QUEUE.name, at, kind, -(-live // size), live)
+        daily = {one: number for one, number in items.items() if number and one in self._days}
+        whole = tuple(one for one in daily if TRAITS[one].has_whole_days)
+        if whole:
+            number = sum(daily[one] for one in whole)
+            yield ForeseenCalls(DRAIN_QUEUE.name, at, CallKind.DAILY, len(whole), number, whole)
+        for one in daily.keys() - set(whole):
+            yield ForeseenCalls(DRAIN_QUEUE.name, at, CallKind.DAILY_TICKER, daily[one], daily[one], (one,))
 
     def _resting(self, at: datetime) -> dict[Market, datetime | None]:
         """Return the markets that rest then, and since when; None: the vendor says so, nobody knows since when."""
@@ -176,33 +182,42 @@ class _Forecaster:
         """Return the calls that bars need of which a job would find them due then; and how many were not looked at."""
         entitlements = Entitlements(self._connection, self._config, clock)
         wanted, connection = Wanted(entitlements), self._connection
-        if not wanted.enabled or not entitlements.may(Access.BARS):
+        types = {one for one in entitlements.types if wanted.asks(one) and entitlements.may(Access.BARS, one)}
+        assets = [asset for asset in catalogue.enabled_assets(connection) if asset.asset_type in types]
+        if not assets:
             return [], 0
-        symbols = [asset.symbol for asset in catalogue.enabled_assets(connection)]
-        looked_at, now = symbols[:MOST_SCANNED], clock.now()
-        limits = wanted.limits(connection.answer(catalogue.frequencies()))
-        due = set(bars.due(connection, limits, symbols=looked_at, now=now, limit=len(looked_at)))
-        scanned = set(bar_holes.next_to_scan(connection, scanned_before=now, now=now, limit=len(symbols)))
+        looked_at, now = [asset.symbol for asset in assets[:MOST_SCANNED]], clock.now()
+        limits = wanted.limits(connection.answer(catalogue.frequencies()), types)
+        due = {symbol for symbol, _ in bars.due(connection, limits, symbols=looked_at, now=now, limit=len(looked_at))}
+        scanned = bar_holes.next_to_scan(connection, types=types, scanned_before=now, now=now, limit=len(assets))
         found = []
-        known = bars.tracks(looked_at, wanted_since=wanted.since(), kept_since=wanted.kept_since(), now=now)
-        for track in connection.answer(known):
+        since, kept_since = {one: wanted.since(one) for one in types}, wanted.kept_since()
+        asked = [
+            bars.tracks(own, wanted_since=since[one], kept_since=kept_since, now=now)
+            for one in sorted(types)
+            if (own := [asset.symbol for asset in assets[:MOST_SCANNED] if asset.asset_type is one])
+        ]
+        connection.ask(*asked)
+        places = {symbol: place for place, symbol in enumerate(looked_at)}
+        known = sorted((track for query in asked for track in query.answer), key=lambda one: places[one.asset.symbol])
+        for track in known:
             symbol, until = track.asset.symbol, track.asked_until
             newest = wanted.newest(track) if symbol in due else None
             if newest is None and symbol not in scanned:
                 continue
             # Behind the newest bars, which come first.
             until = newest.since if newest else until
-            holes = wanted.holes(symbol, track.wanted_since, until)
+            holes = wanted.holes(symbol, track.asset.asset_type, track.wanted_since, until)
             calls = core.calls_for(holes, market_hours.market_of(track.asset))
             if newest is not None:
                 # Whether the vendor has bars of 1 minute alone is asked by a call of its own.
                 calls += 2 if track.is_doubtful(now) else 1
             if calls:
-                since = [*(hole.since for hole in holes), *([newest.since] if newest else [])]
-                found.append(ForeseenBars(symbol, since[0], calls))
-        if entitlements.tries(Access.BARS):
+                begins = [*(hole.since for hole in holes), *([newest.since] if newest else [])]
+                found.append(ForeseenBars(symbol, begins[0], calls))
+        if any(entitlements.tries(Access.BARS, one) for one in types):
             found = [replace(one, calls=1) for one in found[:1]]
-        return found, len(symbols) - len(looked_at)
+        return found, len(assets) - len(looked_at)
 
 
 def _once(calls: Sequence[ForeseenCalls]) -> list[ForeseenCalls]:

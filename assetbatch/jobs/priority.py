@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -13,14 +14,14 @@ from assetbatch.database import catalogue
 from assetbatch.database.rate_limit import Lane
 from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bar_catalogue import CatalogueBars
-from assetbatch.jobs.bars import Bars
+from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Worker
+from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType, Call, Failure
-from assetbatch.planner import Mode
 from assetbatch.provider import endpoints
 from assetbatch.schedule import RUN_PRIORITY
 
@@ -55,6 +56,10 @@ def run_priority(start: Start) -> RunResult:
     )
 
 
+def _may_begin(requests: Calls, bars: Bars[CatalogueBars], max_calls: int | None) -> bool:
+    return not requests.takes_slot(bars.types) or requests.left(max_calls) >= 1
+
+
 class _Update:
     """One run: quotes first, or the figures of finished days; then bars, with the calls that are left."""
 
@@ -72,7 +77,7 @@ class _Update:
         log.info(
             "assets due: %d; calls planned on plan %s (%s): %d",
             len(self._assets) - len(self._not_due),
-            config.plan,
+            config.plan_words,
             self._entitlements.mode,
             len(calls),
         )
@@ -81,38 +86,32 @@ class _Update:
         if not is_as_configured:
             catalogue.sync_with_config(run.connection, config.assets)
         requests = Calls(run, Lane.PRIORITY)
-        work = CatalogueBars(run, symbols=[asset.symbol for asset in self._assets])
-        bars = Bars(run, requests, work)
-        if calls or work.has_work():
+        symbols = [asset.symbol for asset in self._assets]
+        works = [CatalogueBars(run, types=group, symbols=symbols) for group in self._entitlements.groups]
+        bars = [Bars(run, requests, work) for work in works]
+        if calls or any(work.has_work() for work in works):
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
-        max_calls = None if config.calls_per_window is None else len(self._assets)
+        max_calls = None if run.rules.max_calls is None else len(self._assets)
         quotes = QuoteWork(run, requests, self._replan, no_call_after=no_call_after, max_calls=max_calls)
         first = Worker(run, requests, [quotes], begin_until=no_call_after)
-        if (barred := self._entitlements.barred) is not None:
-            quotes.fail([asset for call in calls for asset in call.assets], barred.kind, barred.error)
-        else:
-            quotes.plan(
-                [
-                    self._entitlements.widened(call)
-                    for call in calls
-                    if not planner.looks_back(call, self._entitlements.days)
-                ]
-            )
-            first.work()
-            self._look_back(quotes, calls)
-            first.work()
+        self._quotes = quotes
+        quotes.plan(self._allowed([call for call in calls if not planner.looks_back(call, self._entitlements.days)]))
+        first.work()
+        self._look_back(quotes, calls)
+        first.work()
         self._look_at_markets(quotes, requests, no_call_after)
-        if not self._ends_run():
-            Worker(
-                run,
-                requests,
-                [bars],
-                begin_until=no_call_after,
-                may_begin=lambda: requests.left(max_calls) >= 1,
-            ).work()
-        deferred = work.waiting()
+        for one in bars:
+            if not self._ends_run():
+                Worker(
+                    run,
+                    requests,
+                    [one],
+                    begin_until=no_call_after,
+                    may_begin=partial(_may_begin, requests, one, max_calls),
+                ).work()
+        deferred = [symbol for work in works for symbol in work.waiting()]
         known = self._known_by_now(requests, known)
         run.leaves.append(self._foresee(requests.limiter, known))
         return self._result(bars, deferred, self._missed(known))
@@ -127,14 +126,25 @@ class _Update:
         """Plan the priority assets of these calls anew."""
         covered = {symbol for call in calls for symbol in call.symbols}
         assets = [one for one in self._assets if one.symbol in covered]
-        return [self._entitlements.widened(call) for call in self._plan(self._known(assets))]
+        return self._allowed(self._plan(self._known(assets)))
+
+    def _allowed(self, calls: Sequence[Call]) -> list[Call]:
+        """Return those calls that the key may make, each for all that it serves; let the assets of the others fail."""
+        allowed = []
+        for call in calls:
+            barred = next(filter(None, map(self._entitlements.barred, call.types)), None)
+            if barred is None:
+                allowed.append(self._entitlements.widened(call))
+            else:
+                self._quotes.fail(call.assets, barred.kind, barred.error)
+        return allowed
 
     def _known(self, assets: Sequence[Asset]) -> list[Candidate]:
         return self._run.connection.answer(catalogue.candidates(assets))
 
     def _known_by_now(self, requests: Calls, known: Sequence[Candidate]) -> Sequence[Candidate]:
         """Return what is known of the assets after all calls: of live prices, all that matters is that they came."""
-        if self._entitlements.mode is Mode.LIVE:
+        if not any(asset.asset_type in self._entitlements.daily_types for asset in self._assets):
             return known
         asked = catalogue.candidates(self._assets)
         requests.keep_lease(asked)
@@ -148,32 +158,30 @@ class _Update:
 
         It tells gold on a holiday of its own from a ticker that does not exist.
         """
-        if self._entitlements.mode is Mode.LIVE or self._ends_run():
+        if self._ends_run() or not any(one.asset_type in self._entitlements.daily_types for one in self._assets):
             return
         if any(failure.kind is FailureKind.MISSING for failure in self._run.stored.failed):
             planned = self._plan(self._known(self._assets))
         calls = [call for call in planned if planner.looks_back(call, self._entitlements.days)]
-        if len(calls) <= quotes.calls_left:
-            quotes.plan([self._entitlements.widened(call) for call in calls])
+        if calls and len(calls) <= quotes.calls_left:
+            quotes.plan(self._allowed(calls))
 
-    def _missed(self, known: Sequence[Candidate]) -> list[Failure] | None:
-        """Return what the finished days lack and should have, whoever asked for them; None: prices are live."""
-        if self._entitlements.mode is Mode.LIVE:
-            return None
-        missed = [one for one in known if planner.is_missed(one, self._run.clock.now())]
+    def _missed(self, known: Sequence[Candidate]) -> list[Failure]:
+        """Return what the finished days lack and should have, whoever asked for them."""
+        daily, now = self._entitlements.daily_types, self._run.clock.now()
+        missed = [one for one in known if one.asset.asset_type in daily and planner.is_missed(one, now)]
         return [Failure(one.asset.symbol, FailureKind.MISSING, one.missing) for one in missed]
 
     def _look_at_markets(self, quotes: QuoteWork, requests: Calls, no_call_after: float) -> None:
         """Ask whether a market rests of which no asset has a price, at most hourly: a holiday is no failure."""
-        if self._entitlements.mode is Mode.END_OF_DAY:
-            return
+        live = set(AssetType) - self._entitlements.daily_types
         stored = self._run.stored
         failed = {failure.symbol: failure.kind for failure in stored.failed}
         now = self._run.clock.now()
         trading = [one for one in self._assets if market_hours.is_open(market_hours.market_of(one), now)]
         silent = {
             market
-            for market in AssetType
+            for market in live
             if (own := [asset for asset in trading if asset.asset_type is market])
             and all(failed.get(asset.symbol) in WITHOUT_PRICE for asset in own)
         }
@@ -199,31 +207,36 @@ class _Update:
         due = planner.next_due(run.clock.started_at, every)
         served = [replace(candidate, served_at=run.clock.started_at) for candidate in known]
         calls = self._entitlements.plan(served, due).calls
-        bars = len(self._assets) if calls and Wanted(self._entitlements).enabled else 0
+        limited = [asset for asset in self._assets if limiter.takes_slot([TRAITS[asset.asset_type].product])]
+        number = sum(limiter.takes_slot({TRAITS[one].product for one in call.types}) for call in calls)
+        wanted = Wanted(self._entitlements)
+        bars = sum(wanted.asks(asset.asset_type) for asset in limited) if number else 0
         return limiter.foreseeing(
-            calls=min(len(calls) + bars, len(self._assets)),
+            calls=min(number + bars, len(limited)),
             due=due,
             every_seconds=every.total_seconds(),
             grace_seconds=run.config.settings.rate_limiting.reservation_grace_seconds,
         )
 
     def _result(
-        self, bars: Bars[CatalogueBars], deferred: Sequence[str], missed: Sequence[Failure] | None
+        self, bars: Sequence[Bars[CatalogueBars]], deferred: Sequence[str], missed: Sequence[Failure]
     ) -> RunResult:
         run, own = self._run, [asset.symbol for asset in self._assets]
         stored = run.stored
         # A call for a whole market serves many others, too.
         own_failures = [failure for failure in stored.failed if failure.symbol in own]
-        failed, known = tuple(own_failures), {*stored.unchanged, *(asset.symbol for asset in self._unchanged)}
-        if missed is not None:
-            # That one day lacks an asset says little: it may not have traded then, or have come with the day before.
-            failed = (*(one for one in failed if one.kind is not FailureKind.MISSING), *missed)
-            known.update(one.symbol for one in own_failures)
+        known = {*stored.unchanged, *(asset.symbol for asset in self._unchanged)}
+        # That one day lacks an asset says little: it may not have traded then, or have come with the day before.
+        daily = {one.symbol for one in self._assets if one.asset_type in self._entitlements.daily_types}
+        lacked = [one for one in own_failures if one.kind is FailureKind.MISSING and one.symbol in daily]
+        failed = (*(one for one in own_failures if one not in lacked), *missed)
+        known.update(one.symbol for one in lacked)
         known -= {one.symbol for one in failed}
         strangers = [one for one in stored.failed if one.symbol not in {*own, *stored.updated, *stored.unchanged}]
         updated = [symbol for symbol in own if symbol in stored.updated]
         unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
-        kinds = [*(failure.kind for failure in failed), *([bars.ended_by.kind] if bars.ended_by else [])]
+        ended_by = next((one.ended_by for one in bars if one.ended_by), None)
+        kinds = [*(failure.kind for failure in failed), *([ended_by.kind] if ended_by else [])]
         return run.result(
             kinds,
             anything_stored=bool(updated or unchanged),
@@ -233,12 +246,12 @@ class _Update:
             not_due=tuple(asset.symbol for asset in self._not_due),
             failed=failed,
             others_updated=len(set(stored.updated) - set(own)),
-            bars=bars.result,
+            bars=total(bars),
             newer_at=self._entitlements.newer_at({asset.asset_type for asset in self._assets}),
-            ended_by=bars.ended_by,
+            ended_by=ended_by,
             warnings=(
                 *run.platform_warnings(),
-                *bars.work.warnings(),
+                *(warning for one in bars[:1] for warning in one.work.warnings()),
                 *([self._entitlements.contradiction] if self._entitlements.contradiction else []),
                 *unknown_tickers(self._entitlements.unknown(strangers)),
             ),

@@ -15,8 +15,9 @@ from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.entitlements import BEYOND_THE_PLAN
 from assetbatch.jobs.run import Start, perform
 from assetbatch.markets import TRAITS, without_prefix
-from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Role, Span
-from assetbatch.plans import HISTORY_YEARS, PLANS
+from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Product, Role, Span
+from assetbatch.planner import Sight
+from assetbatch.plans import FREE, HISTORY_YEARS, KEYS, Plan, plan_words
 from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class MarketAccess(Struct, frozen=True):
     quotes: bool | None
     todays_bars: bool | None
     long_history: bool | None
+    plan: Plan = FREE
+    """What the configuration says of it."""
 
     @property
     def recency(self) -> str:
@@ -66,15 +69,20 @@ class Probed(Struct, frozen=True):
 
     @property
     def verdict(self) -> str:
-        """What does not fit together; empty: nothing."""
-        without = [one.market.value for one in self.markets if one.quotes is False]
-        if PLANS[self.plan].is_live and without:
-            return f"plan says {self.plan}, the key is refused live prices of {' and '.join(without)}: lapsed payment?"
-        if not PLANS[self.plan].is_live and all(one.quotes for one in self.markets):
-            return (
-                f"plan says {self.plan}, the key sees live prices: set provider.plan (POLYGON_TIER) to what you pay for"
-            )
-        return ""
+        """What does not fit together, product by product; empty: nothing."""
+        words = []
+        for product in Product:
+            own = [one for one in self.markets if TRAITS[one.market].product is product]
+            without = [one.market.value for one in own if one.quotes is False]
+            plan = own[0].plan if own else None
+            if plan is None:
+                continue
+            says = f"plan says {plan_words(product, plan)}, the key"
+            if plan.is_live and without:
+                words.append(f"{says} is refused live prices of {' and '.join(without)}: lapsed payment?")
+            if not plan.is_live and all(one.quotes for one in own):
+                words.append(f"{says} sees live prices: set {KEYS[product]} to what you pay for")
+        return "; ".join(words)
 
 
 def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> Probed:
@@ -93,7 +101,12 @@ def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> P
 
 def longest_seconds(config: Config) -> float:
     """Return how long the calls may take, waits for the budget included."""
-    return CALLS * (config.window_seconds + rules_of(config).hold_seconds)
+    return CALLS * (config.window_seconds + rules_of(config, ()).hold_seconds)
+
+
+def _sight(asset: Asset, access: Access) -> Sight:
+    traits = TRAITS[asset.asset_type]
+    return Sight(traits.product, access, asset.polygon_ticker if traits.is_sold_in_part else "")
 
 
 class _Probe:
@@ -103,26 +116,26 @@ class _Probe:
         self._run = run
         self._calls = Calls(run, Lane.QUEUE)
         self._no_call_after = time.monotonic() + longest_seconds(run.config)
-        self._allowed: set[Access] = set()
-        self._refused: dict[Access, str] = {}
+        self._allowed: set[Sight] = set()
+        self._refused: dict[Sight, str] = {}
 
     def ask(self) -> Probed:
-        """Make the calls, and remember what they told."""
+        """Make the calls, and remember what they told: of the types that there are assets of."""
+        types = self._run.entitlements.types or TRAITS.keys()
         assets = [
             Asset(without_prefix(traits.example), traits.example, market, Role.SECONDARY, 1, 300)
             for market, traits in TRAITS.items()
+            if market in types
         ]
         quotes = self._quotes(assets)
         markets = [self._market(asset, quotes[asset.symbol]) for asset in assets]
-        for access in self._allowed | self._refused.keys():
-            self._run.entitlements.remember(
-                access, allowed=access in self._allowed, reason=self._refused.get(access, "")
-            )
+        for sight in self._allowed | self._refused.keys():
+            self._run.entitlements.remember(sight, allowed=sight in self._allowed, reason=self._refused.get(sight, ""))
         for one in markets:
             self._run.entitlements.revive(
                 one.market, prices=bool(one.quotes), bars=bool(one.todays_bars), history=bool(one.long_history)
             )
-        return Probed(self._run.config.plan, tuple(markets), self._run.cost.calls_used)
+        return Probed(self._run.config.plan_words, tuple(markets), self._run.cost.calls_used)
 
     def _market(self, asset: Asset, quotes: bool | None) -> MarketAccess:
         now = self._run.clock.now()
@@ -134,6 +147,7 @@ class _Probe:
             quotes=quotes,
             todays_bars=self._sees(Call(CallKind.BARS, (asset,), span=Span(midnight, midnight + day))),
             long_history=self._sees(Call(CallKind.BARS, (asset,), span=Span(long_ago, long_ago + day))),
+            plan=self._run.config.plan_of(asset.asset_type),
         )
 
     def _quotes(self, assets: list[Asset]) -> dict[str, bool | None]:
@@ -145,10 +159,12 @@ class _Probe:
             seen = self._judge(call, error)
             return {asset.symbol: seen for asset in assets}
         refused = {symbol: words for symbol, (kind, words) in found.failures.items() if kind in BEYOND_THE_PLAN}
-        if len(refused) < len(assets):
-            self._allowed.add(call.kind.access)
-        else:
-            self._refused[call.kind.access] = next(iter(refused.values()))
+        for asset in assets:
+            sight = _sight(asset, call.kind.access)
+            if asset.symbol in refused:
+                self._refused[sight] = refused[asset.symbol]
+            else:
+                self._allowed.add(sight)
         return {asset.symbol: asset.symbol not in refused for asset in assets}
 
     def _sees(self, call: Call) -> bool | None:
@@ -157,7 +173,7 @@ class _Probe:
             self._ask(endpoints.bars(call))
         except CallError as error:
             return self._judge(call, error)
-        self._allowed.add(call.kind.access)
+        self._allowed.update(_sight(asset, call.kind.access) for asset in call.assets)
         return True
 
     def _ask(self, request: Request[A]) -> A:
@@ -167,12 +183,13 @@ class _Probe:
         """Return what a failure says about the key. Raises what says nothing about it, and ends the probe."""
         if POLICIES[error.kind].ends_run or POLICIES[error.kind].outage:
             raise error
+        sights = [_sight(asset, call.kind.access) for asset in call.assets]
         if error.kind is FailureKind.NOT_ENTITLED:
-            self._refused[call.kind.access] = error.reason
+            self._refused |= dict.fromkeys(sights, error.reason)
             return False
         if error.kind in BEYOND_THE_PLAN:
             # Refused for its time only: such calls themselves are allowed.
-            self._allowed.add(call.kind.access)
+            self._allowed.update(sights)
             return False
         log.info("%s: %s", call.kind, error)
         return None

@@ -15,13 +15,12 @@ from assetbatch.database import runs
 from assetbatch.database.prices import Brought, Times
 from assetbatch.database.queue import items as queue
 from assetbatch.database.queue.items import Ending, State
-from assetbatch.failures import POLICIES, CallError, Covers, Then, decide
+from assetbatch.failures import OF_A_TICKERS_DAY, POLICIES, CallError, Covers, Then, decide
 from assetbatch.jobs.calls import PATIENCE_SECONDS
 from assetbatch.jobs.entitlements import Turn
 from assetbatch.jobs.storing import sort_out, write_prices
 from assetbatch.jobs.worker import Aftermath, Planned, Source
-from assetbatch.model import Call, CallKind, Failure, Trouble
-from assetbatch.planner import Mode
+from assetbatch.model import CallKind, Failure, Trouble
 from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
@@ -32,10 +31,12 @@ if TYPE_CHECKING:
     from assetbatch.database.query import Query
     from assetbatch.database.queue.items import BroughtBack, Item
     from assetbatch.database.runs import CallRecord
+    from assetbatch.failures import FailureKind
     from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.claims import Claims, Verdicts
     from assetbatch.jobs.entitlements import Entitlements
     from assetbatch.jobs.run import Run
+    from assetbatch.model import AssetType, Call
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class _LostError(Exception):
 
 
 class QueueWork(Source):
-    """The queue's items, as one run works on them: `max_items` at most, None: any number.
+    """The queue's items of some `types`, as one run works on them: `max_items` at most. None: of any, any number.
 
     `served_anew` is called when assets were served that never were before, `progress` after what came was stored.
     """
@@ -70,6 +71,7 @@ class QueueWork(Source):
         entitlements: Entitlements,
         claims: Claims,
         *,
+        types: frozenset[AssetType] | None,
         max_items: int | None,
         served_anew: Callable[[], None],
         progress: Callable[[], None],
@@ -78,6 +80,7 @@ class QueueWork(Source):
         self._calls = calls
         self._entitlements = entitlements
         self._claims = claims
+        self._of = types
         self._max_items = max_items
         self._served_anew = served_anew
         self._progress = progress
@@ -100,6 +103,27 @@ class QueueWork(Source):
         return self._ended_by
 
     @property
+    def types(self) -> frozenset[AssetType]:
+        """The types of assets that the next call may be about."""
+        return self._of or frozenset()
+
+    @property
+    def _daily(self) -> frozenset[AssetType]:
+        """Those of which calls bring finished days."""
+        daily = self._entitlements.daily_types
+        return daily if self._of is None else daily & self._of
+
+    @property
+    def _open(self) -> frozenset[AssetType] | None:
+        """The types of which items may be claimed; None: any."""
+        barred = frozenset(one for one in self._daily if self._entitlements.barred(one) is not None)
+        return self._of if not barred else (self._of or self._entitlements.types) - barred
+
+    @property
+    def _has_live(self) -> bool:
+        return bool((self._entitlements.types if self._of is None else self._of) - self._daily)
+
+    @property
     def items_left(self) -> float:
         """How many more items it may claim."""
         return float("inf") if self._max_items is None else self._max_items - self._claims.taken
@@ -107,8 +131,10 @@ class QueueWork(Source):
     @property
     def awaits(self) -> bool:
         """Whether a finished day is under way, or not stored yet."""
+        if not self._daily:
+            return False
         asked = any(one.call.kind is CallKind.DAILY for one in self._calls.under_way)
-        return asked or (self._entitlements.mode is Mode.END_OF_DAY and self.is_behind)
+        return asked or any(one.call.day is not None for one in self._unstored)
 
     @property
     def is_behind(self) -> bool:
@@ -119,7 +145,8 @@ class QueueWork(Source):
         """Return whether an item waits, and its price may be asked for."""
         if not self.is_waiting():
             return False
-        self._ended_by = self._entitlements.barred
+        if self._open is not None and not self._open:
+            self._ended_by = next(filter(None, map(self._entitlements.barred, self._daily)), None)
         return self._ended_by is None
 
     def is_waiting(self, brought_back: BroughtBack | None = None) -> bool:
@@ -127,17 +154,20 @@ class QueueWork(Source):
 
         What the last look or claim has seen to wait is taken for a yes: once, where calls are few.
         """
-        if self._waits and self._entitlements.mode is Mode.LIVE:
-            self._waits = self._run.config.calls_per_window is None
+        if self._waits and not self._daily:
+            self._waits = not self._calls.takes_slot(self.types)
             return True
         if brought_back is None and time.monotonic() < self._dry_until:
             return False
         brought_back = brought_back or self._keep_up()
         self._see(is_waiting=brought_back.is_waiting)
-        if self._entitlements.mode is Mode.LIVE or not self._waits:
+        if not self._waits or (not self._daily and self._of is None):
             return self._waits
         self._complete_served()
-        return self._run.connection.answer(queue.waiting())
+        is_waiting = self._run.connection.answer(queue.waiting(self._open or self._of))
+        if not is_waiting:
+            self._see(is_waiting=False)
+        return is_waiting
 
     def _see(self, *, is_waiting: bool) -> None:
         self._waits = is_waiting
@@ -145,10 +175,10 @@ class QueueWork(Source):
 
     def _complete_served(self) -> None:
         """End the items whose newest finished day is there; where it brought no price, let them wait for an hour."""
-        if self._entitlements.mode is Mode.END_OF_DAY:
-            self._run.stored.unchanged += queue.complete_served(
-                self._run.connection, self._entitlements.wanted_days(), self._entitlements.held_seconds()
-            )
+        wanted = {one: day for one, day in self._entitlements.wanted_days().items() if one in self._daily}
+        if wanted:
+            held = self._entitlements.held_seconds()
+            self._run.stored.unchanged += queue.complete_served(self._run.connection, wanted, held)
 
     def _keep_up(self) -> BroughtBack:
         self._upkeep_at = time.monotonic()
@@ -164,12 +194,13 @@ class QueueWork(Source):
         return int(min(at_once, self.items_left)), 0
 
     def begin(self, calls: int) -> Sequence[Planned]:
-        """Claim what so many calls cover; what rests is done without one."""
-        if self._entitlements.mode is Mode.END_OF_DAY:
-            return self._begin_market()
-        alone = self._batch_size == 1
-        limit = int(min(calls if alone else self._batch_size, self.items_left))
-        items = self._claims.take(limit=limit, alone=alone)
+        """Claim what so many calls cover, or one item whose call brings a finished day; what rests is done without."""
+        alone, daily = self._batch_size == 1 or not self._has_live, self._daily
+        limit = 1 if not self._has_live else int(min(calls if alone else self._batch_size, self.items_left))
+        items = self._claims.take(limit=limit, alone=alone, types=self._open, daily=daily)
+        if items and items[0].asset.asset_type in daily:
+            self._see(is_waiting=items.more)
+            return self._begin_day(items[0])
         now, closed = self._run.clock.now(), self._entitlements.closed
         resting = [item for item in items if planner.rests(planner.Candidate(item.asset, item.served_at), now, closed)]
         self._see(is_waiting=items.more)
@@ -186,15 +217,16 @@ class QueueWork(Source):
             for call in planner.snapshots([item.asset for item in by_symbol.values()], self._batch_size)
         ]
 
-    def _begin_market(self) -> Sequence[Planned]:
-        """Claim the first item; its call serves all of its market."""
-        items = tuple(self._claims.take(limit=1, alone=True))
-        if not items:
-            self._run.stop.pause(DRY_PAUSE_SECONDS)
+    def _begin_day(self, item: Item) -> Sequence[Planned]:
+        """Return the call for the finished day that an item waits for: it may serve all of its market."""
+        items, asset = (item,), item.asset
+        day = self._entitlements.wanted_days()[asset.asset_type]
+        if day is not None and asset.polygon_ticker in self._entitlements.refused_tickers:
+            self._claims.complete(items)
             return []
-        market = items[0].asset.asset_type
-        call = Call(CallKind.DAILY, market=market, day=self._entitlements.wanted_days()[market])
-        if call.day is None or self._entitlements.take_day(call, self._entitlements.days) is not Turn.OURS:
+        if day is not None and (call := planner.day_of(asset, day)).kind is CallKind.DAILY_TICKER:
+            return [Planned(endpoints.prices(call), items)]
+        if day is None or self._entitlements.take_day(call, self._entitlements.days) is not Turn.OURS:
             # Another run is asking for it: its answer serves this item, too.
             self._give_back(items)
             self._run.stop.pause(SERVED_PAUSE_SECONDS)
@@ -259,7 +291,7 @@ class QueueWork(Source):
             verdicts = self._claims.verdicts(items, stored, of_day=day is not None)
 
             def check() -> Verdicts:
-                if call is not None and day is not None:
+                if call is not None and call.kind is CallKind.DAILY:
                     self._claims.forget(self._entitlements.note_stored(call))
                 if lost := verdicts.failed - verdicts.ended:
                     raise _LostError(lost)
@@ -290,7 +322,10 @@ class QueueWork(Source):
             self._give_back(items)
             return Aftermath.of(error.kind, calls_off=True)
         is_day = one.call.kind is CallKind.DAILY
-        if not is_day and all(self._entitlements.excuses(item.asset, error.kind) for item in items):
+        if one.call.kind is CallKind.DAILY_TICKER and error.kind in OF_A_TICKERS_DAY:
+            self._write_day_of_ticker(one.call, items, OF_A_TICKERS_DAY[error.kind], error)
+            return Aftermath()
+        if one.call.day is None and all(self._entitlements.excuses(item.asset, error.kind) for item in items):
             self._write_answers([(item, None) for item in items])
             return Aftermath.of(error.kind)
         log.info("a call for %d assets failed: %s: %s", len(items), error.kind, error)
@@ -339,6 +374,15 @@ class QueueWork(Source):
             Brought(item.asset.symbol, failure=failure, known=item.served_at is not None) for item, failure in answers
         ]
         self._write([item for item, _ in answers], brought, [], served_at=self._run.clock.now())
+
+    def _write_day_of_ticker(self, call: Call, items: Sequence[Item], kind: FailureKind, error: CallError) -> None:
+        """Store that the vendor has not a ticker's day, or not for this key."""
+        brought = [
+            Brought(one.symbol, failure=Failure(one.symbol, kind, error.reason), known=item.served_at is not None)
+            for item in items
+            for one in (item.asset,)
+        ]
+        self._write(items, brought, [], served_at=planner.served_as_of(call, self._run.clock.now()), call=call)
 
     def finish(self, *, has_ended: bool) -> None:
         """Charge the suspects; where the run has ended early, those alone that had the benefit of the doubt before."""

@@ -14,7 +14,16 @@ from msgspec.structs import replace
 
 from assetbatch import planner
 from assetbatch.database.prices import Brought, Times
-from assetbatch.failures import POLICIES, CallError, Covers, FailureKind, Then, backoff_seconds, decide
+from assetbatch.failures import (
+    OF_A_TICKERS_DAY,
+    POLICIES,
+    CallError,
+    Covers,
+    FailureKind,
+    Then,
+    backoff_seconds,
+    decide,
+)
 from assetbatch.jobs.calls import ATTEMPTS
 from assetbatch.jobs.entitlements import Turn
 from assetbatch.jobs.storing import sort_out, write_prices
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.run import Run
-    from assetbatch.model import Asset, Call
+    from assetbatch.model import Asset, AssetType, Call
     from assetbatch.planner import Days
 
 log = logging.getLogger(__name__)
@@ -77,6 +86,11 @@ class QuoteWork(Source):
     def calls_left(self) -> float:
         """How many more requests may be made."""
         return self._calls.left(self._max_calls)
+
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """The types of the next call."""
+        return self._waiting[0].types
 
     def plan(self, calls: Sequence[Call]) -> None:
         """Let these calls be made, in order."""
@@ -153,8 +167,12 @@ class QuoteWork(Source):
             self._waiting.popleft()
             self._forget()
             self._entitlements.learn(one.call, None)
-            brought = sort_out(one.call, one.answer, self._entitlements.known, self._entitlements.excuses)
-            self._store(one.call, brought, [one.record] if one.record else [])
+            refused = self._entitlements.refused_rows(one.call, one.answer)
+            call = replace(one.call, assets=tuple(asset for asset in one.call.assets if asset not in refused))
+            brought = sort_out(call, one.answer, self._entitlements.known, self._entitlements.excuses)
+            self._store(call, brought, [one.record] if one.record else [])
+            if refused:
+                self._waiting.extend(self._replan([replace(one.call, assets=refused)]))
 
     def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:
         """Let the call be the next one again, once it is our turn."""
@@ -189,13 +207,17 @@ class QuoteWork(Source):
         self._waiting.popleft()
         self._forget()
         if self._entitlements.learn(call, error):
-            if call.kind is CallKind.DAILY:
+            if call.day is not None:
                 # A market whose days are late does not keep the other from its call.
                 self._plan_anew(self._waiting, [call])
             else:
                 self._plan_anew([call, *self._waiting])
             return Aftermath()
         self._entitlements.give_up_day()
+        if call.kind is CallKind.DAILY_TICKER and kind in OF_A_TICKERS_DAY:
+            told = [Failure(asset.symbol, OF_A_TICKERS_DAY[kind], error.reason) for asset in call.assets]
+            self._store(call, [Brought(one.symbol, failure=one) for one in told], [])
+            return Aftermath()
         resting = [asset for asset in call.assets if call.day is None and self._entitlements.excuses(asset, kind)]
         awake = tuple(asset for asset in call.assets if asset not in resting)
         if decision.then is Then.HALVE and awake and self.calls_left >= 2 + len(self._waiting):
@@ -210,7 +232,7 @@ class QuoteWork(Source):
         if decision.ends_run:
             useless += self._waiting
         elif kind is FailureKind.NOT_ENTITLED:
-            useless += [other for other in self._waiting if other.kind.access is call.kind.access]
+            useless += [other for other in self._waiting if not self._entitlements.serves(other)]
         self._fail_all(useless, kind, error.reason)
         self._waiting = deque(other for other in self._waiting if other not in useless)
         return Aftermath()
@@ -238,7 +260,7 @@ class QuoteWork(Source):
         day = None if call is None else call.day
 
         def note() -> None:
-            if call is not None and day is not None:
+            if call is not None and call.kind is CallKind.DAILY:
                 self._entitlements.note_stored(call)
 
         clock, stored = self._run.clock, self._run.stored

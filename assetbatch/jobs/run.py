@@ -61,6 +61,8 @@ class Cost(Struct):
     """What the calls of a run cost; grows as it goes."""
 
     calls_used: int = 0
+    slots_used: int = 0
+    """Those of them that are limited."""
     refusals: int = 0
     long_waits: int = 0
     waited_seconds: float = 0.0
@@ -121,7 +123,7 @@ class Run(Struct, frozen=True):
             api_calls_used=cost.calls_used,
             rate_limit_waits=cost.long_waits + cost.refusals,
             waited_seconds=round(cost.waited_seconds, 3),
-            warnings=(*_give_way(self.config, self.connection, cost), *warnings),
+            warnings=(*_give_way(self.rules, self.connection, cost), *warnings),
             **of_job,
         )
 
@@ -173,19 +175,19 @@ def perform(
     had to wait. `looks_at_queue`: the result tells how many items wait at the end.
     """
     config, connection, stop = start.config, start.connection, start.stop
-    rules = rules_of(config)
+    hold_seconds = rules_of(config, ()).hold_seconds
     begin = runs.begin(
         job=job,
         host=start.host,
         version=__version__,
-        plan=config.plan,
-        calls_per_window=config.calls_per_window,
-        longest_seconds=max_seconds + rules.hold_seconds + patience_seconds,
+        plan=config.plan_words,
+        calls_per_window=config.calls_per_window(config.types),
+        longest_seconds=max_seconds + hold_seconds + patience_seconds,
         started_at=start.started_at,
         lease_seconds=lease_seconds,
     )
     dead, source, seen, asked_at = dead_runs(), schema.source(), platform.role_view(), boot_time()
-    remembered = Remembered(key=key_of(config) or "", plan=config.plan, now=start.started_at)
+    remembered = Remembered(key=key_of(config) or "", plans=config.plans, now=start.started_at)
     needs = (*remembered.queries, *needs)
     connection.ask(begin, dead, source, seen, *needs)
     begun, clock = begin.answer, Clock(begin.answer.started_at)
@@ -193,6 +195,7 @@ def perform(
     if lease is not None and begun.has_lease:
         lease.granted(asked_at)
     announcer = Announcer(config, connection, run_id=begun.run_id)
+    entitlements = Entitlements(connection, config, clock, run_id=begun.run_id, remembered=remembered)
     run = Run(
         job=job,
         id=begun.run_id,
@@ -203,10 +206,10 @@ def perform(
         stop=stop,
         lease=lease,
         announcer=announcer,
-        entitlements=Entitlements(connection, config, clock, run_id=begun.run_id, remembered=remembered),
+        entitlements=entitlements,
         source=source.answer,
         platform=seen.answer,
-        rules=rules,
+        rules=rules_of(config, entitlements.types),
     )
     try:
         if begun.is_ahead:
@@ -270,12 +273,12 @@ def _take(lease: Lease, job: str, stop: Stop, patience_seconds: float) -> bool:
 
 def renewal_seconds(config: Config) -> float:
     """Return for how long a run that makes calls has its job alone: renewed before each, it outlasts any of them."""
-    return max(LEASE_SECONDS, rules_of(config).hold_seconds)
+    return max(LEASE_SECONDS, rules_of(config, ()).hold_seconds)
 
 
-def _give_way(config: Config, connection: Connection, cost: Cost) -> tuple[str, ...]:
+def _give_way(rules: Rules, connection: Connection, cost: Cost) -> tuple[str, ...]:
     """Warn of refusals that our own calls do not explain."""
-    limit = config.calls_per_window
+    limit = rules.max_calls
     if not (cost.unforeseen or (limit is None and cost.refusals)):
         return ()
     refusals = runs.refusals_in_last_hour(connection)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from assetbatch import bars, market_hours, planner
 from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars.holes import HELD
-from assetbatch.markets import Market
+from assetbatch.markets import TRAITS, Market
 from assetbatch.model import Span
 from assetbatch.planner import Mode
-from assetbatch.plans import PLANS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from assetbatch.bars import Track
     from assetbatch.jobs.entitlements import Entitlements
+    from assetbatch.model import AssetType
 
 
 class Wanted:
@@ -29,18 +29,21 @@ class Wanted:
         self._config = entitlements.config
         self._settings = entitlements.config.settings.bars
         self._clock = entitlements.clock
-        self.settle = timedelta(seconds=self._settings.settle_seconds)
 
-    @property
-    def enabled(self) -> bool:
-        """Whether bars are asked for at all: of itself, where that delays no price."""
-        return planner.asks_for_bars(self._settings.enabled, self._config.calls_per_window, self._entitlements.mode)
+    def asks(self, asset_type: AssetType) -> bool:
+        """Return whether bars of a type are asked for at all: of itself, where that delays no price."""
+        limit = self._config.limit_of(TRAITS[asset_type].product)
+        return planner.asks_for_bars(self._settings.enabled, limit, self._entitlements.modes[asset_type])
 
-    def since(self, asked_for: datetime | None = None) -> datetime:
+    def settle(self, asset_type: AssetType) -> timedelta:
+        """Return how long after its end a bar is final: the plan may be late by itself."""
+        return timedelta(seconds=self._settings.settle_seconds) + self._config.plan_of(asset_type).delay
+
+    def since(self, asset_type: AssetType, asked_for: datetime | None = None) -> datetime:
         """Return since when bars are wanted, or can be had if they are `asked_for`: as far as the plan reaches back."""
         now = self._clock.now()
         since = asked_for or now - timedelta(days=self._settings.backfill_days)
-        if (history := PLANS[self._config.plan].history) is not None:
+        if (history := self._config.plan_of(asset_type).history) is not None:
             since = max(since, now - history)
         return bars.floor(max(since, self.kept_since() or since))
 
@@ -55,9 +58,13 @@ class Wanted:
 
     def until(self, market: Market) -> datetime | None:
         """Return until when a market's bars are settled now; None: no finished day can be had."""
-        now = self._clock.now()
+        kind, entitlements = market.asset_type, self._entitlements
         return bars.reach(
-            market, mode=self._entitlements.mode, days=self._entitlements.days, now=now, settle=self.settle
+            market,
+            mode=entitlements.modes[kind],
+            days=entitlements.days,
+            now=self._clock.now(),
+            settle=self.settle(kind),
         )
 
     def newest(self, track: Track) -> Span | None:
@@ -67,32 +74,40 @@ class Wanted:
             return None
         now = self._clock.now()
         span = bars.tail(track, until=until, now=now, recheck=timedelta(hours=self._settings.recheck_hours))
-        if span is None or self._entitlements.mode is Mode.END_OF_DAY:
+        if span is None or self._entitlements.modes[track.asset.asset_type] is Mode.END_OF_DAY:
             return span
         # The bars that are open now come along; they are fetched again.
         until = bars.floor(now) + bars.LENGTH
         return Span(max(span.since, until - bars.ONE_PAGE), until)
 
     def holes(
-        self, symbol: str, since: datetime, until: datetime | None, *, held: timedelta = HELD, at_once: bool = False
+        self,
+        symbol: str,
+        asset_type: AssetType,
+        since: datetime,
+        until: datetime | None,
+        *,
+        held: timedelta = HELD,
+        at_once: bool = False,
     ) -> list[Span]:
         """Return where bars are missing, as far as they are kept; the rest is as `database.bars.holes` has it."""
         since = max(since, self.kept_since() or since)
         if until is None or until <= since:
             return []
-        now, told = self._clock.now(), self._entitlements.told
+        now, told = self._clock.now(), self._entitlements.told_of(asset_type)
         span = Span(since, until)
         return bar_holes.holes(
             self._entitlements.connection, symbol, span, now=now, told=told, held=held, at_once=at_once
         )
 
-    def limits(self, frequencies: Sequence[int]) -> list[tuple[int, Market, datetime, datetime]]:
-        """Return for each frequency and market before when bars must have been asked for to be due, and until when."""
-        now = self._clock.now()
-        daily = self._entitlements.mode is Mode.END_OF_DAY
+    def limits(
+        self, frequencies: Sequence[int], types: Collection[AssetType]
+    ) -> list[tuple[int, Market, datetime, datetime]]:
+        """Return before when bars must have been asked for to be due, and until when: by frequency and market."""
+        now, daily = self._clock.now(), self._entitlements.daily_types
         return [
-            (seconds, market, now if daily else planner.due_before(seconds, now), until)
+            (seconds, market, now if market.asset_type in daily else planner.due_before(seconds, now), until)
             for market in Market
-            if (until := self.until(market)) is not None
+            if market.asset_type in types and (until := self.until(market)) is not None
             for seconds in frequencies
         ]

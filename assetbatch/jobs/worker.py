@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from assetbatch.database.rate_limit import Slot
     from assetbatch.jobs.calls import Calls, Landed
     from assetbatch.jobs.run import Run
-    from assetbatch.model import Call, Trouble
+    from assetbatch.model import AssetType, Call, Trouble
     from assetbatch.provider.request import Request
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,11 @@ class Source(ABC):
     def ended_by(self) -> Trouble | None:
         """What no further call can fare better than, once there is such."""
         return None
+
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """The types of assets that the next call may be about; none: any."""
+        return frozenset()
 
     @property
     def awaits(self) -> bool:
@@ -178,7 +183,10 @@ class Worker:
         calls, calls_after = source.wants(self._calls.free)
         try:
             slot = self._calls.acquire(
-                max_wait_seconds=self._begin_until - time.monotonic(), calls_after=calls_after, calls=calls
+                max_wait_seconds=self._begin_until - time.monotonic(),
+                types=source.types,
+                calls_after=calls_after,
+                calls=calls,
             )
         except CallError as error:
             log.info("no further call in this run: %s", error)
@@ -196,7 +204,9 @@ class Worker:
     def _begin_with(self, slot: Slot, first: int) -> bool:
         """Begin the calls of the first source from that one on that has any after all."""
         for source in self._sources[first:]:
-            if source is not self._sources[first] and not source.is_ready():
+            if source is not self._sources[first] and not (
+                source.is_ready() and self._calls.serves(slot, source.types)
+            ):
                 continue
             planned = source.begin(slot.calls)
             for number, one in enumerate(planned):

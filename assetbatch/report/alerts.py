@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours, planner
 from assetbatch.database.bars import absences as bar_absences
 from assetbatch.failures import FailureKind, hint_of
+from assetbatch.markets import TRAITS
 from assetbatch.model import Access, AssetType, Role
 from assetbatch.planner import Mode
-from assetbatch.plans import PLANS
+from assetbatch.plans import KEYS, plan_words
 from assetbatch.report import job_alerts
 from assetbatch.report.freshness import DAY_PATIENCE, GONE, Freshness, oldest_priority
 from assetbatch.report.health import Alert, Level
@@ -49,7 +50,7 @@ def all_alerts(
     found = [
         *job_alerts.of_source(config, status.prices.source),
         *job_alerts.of_key(overview),
-        *job_alerts.of_silence(config, overview, outlook.mode),
+        *job_alerts.of_silence(config, overview, outlook),
         *job_alerts.of_failures(config, overview),
         *_of_plan(config, overview, outlook, assets),
         *_of_markets(groups, assets, others),
@@ -86,16 +87,16 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview
 
 def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
     """Hold the word of the plan against what the key was refused, as far as that matters now."""
-    refused = planner.contradictions(overview.entitlements, config.plan, config.settings.provider.mode, outlook.mode)
-    if not refused:
-        return
-    days = [one.day for one in assets if one.day]
-    message = planner.contradicted(config.plan, refused)
-    if Access.SNAPSHOTS in refused:
-        message += f": prices are of {max(days)}" if days else ": no price of a finished day is stored"
-    message += planner.reasons(refused)
-    hint = "lapsed payment? `assetbatch probe` asks again at once; else set provider.plan to what the key has"
-    yield Alert(Level.CRITICAL, "api.plan", message, hint)
+    mode = config.settings.provider.mode
+    for product, refused in planner.contradictions(overview.entitlements, config.plans, mode, outlook.modes).items():
+        days = [one.day for one in assets if one.day and TRAITS[one.asset.asset_type].product is product]
+        message = planner.contradicted(product, config.plans[product], refused)
+        if Access.SNAPSHOTS in refused:
+            message += f": prices are of {max(days)}" if days else ": no price of a finished day is stored"
+        message += planner.reasons(refused)
+        key = KEYS[product].partition(" ")[0]
+        hint = f"lapsed payment? `assetbatch probe` asks again at once; else set {key} to what the key has"
+        yield Alert(Level.CRITICAL, "api.plan", message, hint)
 
 
 def _of_markets(
@@ -126,10 +127,7 @@ def _of_stream(config: Config, overview: Overview, groups: Sequence[Group]) -> I
 def _of_priority_assets(
     config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]
 ) -> Iterator[Alert]:
-    if not_entitled := [one.asset.symbol for one in assets if one.state is Freshness.NOT_ENTITLED]:
-        message = f"plan says {config.plan}, the key is refused {', '.join(not_entitled)}"
-        hint = f"see {config.settings.provider.upgrade_url}" if not PLANS[config.plan].is_live else "lapsed payment?"
-        yield Alert(Level.CRITICAL, "api.plan", message, hint)
+    yield from _of_refused(config, [one for one in assets if one.state is Freshness.NOT_ENTITLED])
     for one in assets:
         if one.late and one.state is not Freshness.CLOSED:
             yield _late(one, outlook)
@@ -153,11 +151,19 @@ def _of_priority_assets(
             yield Alert(Level.WARNING, "assets.failing", f"{symbols} failed: {error}", hint, len(some), 0)
 
 
+def _of_refused(config: Config, refused: Sequence[AssetStatus]) -> Iterator[Alert]:
+    for product, plan in config.plans.items():
+        if own := [one.asset.symbol for one in refused if TRAITS[one.asset.asset_type].product is product]:
+            message = f"plan says {plan_words(product, plan)}, the key is refused {', '.join(own)}"
+            hint = "lapsed payment?" if plan.is_live else f"see {config.settings.provider.upgrade_url}"
+            yield Alert(Level.CRITICAL, "api.plan", message, hint)
+
+
 def _late(one: AssetStatus, outlook: Outlook) -> Alert:
     """Report a priority asset that is older than it may be, whatever the cause: one that fails is late, too."""
     metric, hint = f"assets.{one.asset.symbol}", hint_of(one.error_kind) or "`assetbatch -v run-priority` tells more"
     why = f": {one.error}" if one.error else ""
-    if outlook.mode is Mode.END_OF_DAY:
+    if outlook.modes[one.asset.asset_type] is Mode.END_OF_DAY:
         day = outlook.overdue_day(one.asset.asset_type)
         late = outlook.now - market_hours.day_over_at(day)
         message = f"{one.asset.symbol} has no price of {day}, {duration(late)} after there could be one{why}"

@@ -11,9 +11,9 @@ from msgspec import Struct, field
 from assetbatch import market_hours, planner
 from assetbatch.database.read.freshness import Limit
 from assetbatch.failures import FailureKind, kind_of
-from assetbatch.markets import Market
-from assetbatch.model import Access, AssetType
-from assetbatch.planner import DayOutcome, Days, Mode
+from assetbatch.markets import TRAITS, Market
+from assetbatch.model import AssetType
+from assetbatch.planner import DayOutcome, Days, Mode, Modes
 from assetbatch.words import moment
 
 if TYPE_CHECKING:
@@ -83,10 +83,18 @@ class Outlook(Struct, frozen=True):
 
     now: datetime
     interval: timedelta
-    mode: Mode = Mode.LIVE
+    modes: Modes
+    """How prices of each type are asked for."""
+    types: frozenset[AssetType] = frozenset(AssetType)
+    """Of which types there are assets."""
     days: Days = field(default_factory=dict)
     closed: frozenset[AssetType] = frozenset()
     """Markets that the vendor says are closed, whatever their hours."""
+
+    @property
+    def mode(self) -> Mode:
+        """How prices of all types that there are are asked for: live, where any are."""
+        return planner.overall(self.modes, self.types)
 
     def overdue_day(self, market: AssetType) -> date:
         """Return the newest finished day that should be stored by now: not one that the vendor has nothing of."""
@@ -100,16 +108,20 @@ class Outlook(Struct, frozen=True):
 
 def outlook_of(config: Config, overview: Overview) -> Outlook:
     """Return what freshness is held against now."""
-    mode = planner.mode(
-        config.plan, config.settings.provider.mode, overview.entitlements.get(Access.SNAPSHOTS), overview.now
-    )
     return Outlook(
         overview.now,
         timedelta(minutes=config.settings.batch.interval_minutes),
-        mode=mode,
+        planner.modes(config.plans, config.settings.provider.mode, overview.entitlements, overview.now),
+        types=overview.types | config.types,
         days=overview.days,
         closed=overview.closed,
     )
+
+
+def asks_for_bars(config: Config, outlook: Outlook, kind: AssetType) -> bool:
+    """Return whether bars of a type are asked for."""
+    limit = config.limit_of(TRAITS[kind].product)
+    return planner.asks_for_bars(config.settings.bars.enabled, limit, outlook.modes[kind])
 
 
 def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> AssetStatus:
@@ -158,24 +170,25 @@ def market_time_ago(market: Market, length: timedelta, now: datetime) -> datetim
 
 def limits(frequencies: Iterable[int], outlook: Outlook) -> list[Limit]:
     """Return what assets are held against, a row for each of these frequencies (seconds) and each market."""
-    daily = outlook.mode is Mode.END_OF_DAY
-    days = {kind: outlook.overdue_day(kind) if daily else None for kind in AssetType}
-    found = []
-    for seconds in frequencies:
-        oldest = oldest_fresh(seconds, outlook.interval)
-        found += [
-            Limit(
-                seconds,
-                market,
-                stale_before=market_time_ago(market, oldest, outlook.now),
-                fresh_since=outlook.now - oldest,
-                late_before=market_time_ago(market, oldest_priority(seconds, outlook.interval), outlook.now),
-                never_before=market_time_ago(market, timedelta(seconds=2 * seconds), outlook.now),
-                silent_before=None if daily else market_time_ago(market, max(SILENT_AFTER, oldest), outlook.now),
-                closed_at=None if daily else market_hours.last_close(market, outlook.now),
-                day=days[market.asset_type],
-                rests=not daily and market.asset_type in outlook.closed,
-            )
-            for market in Market
-        ]
-    return found
+    return [_limit(market, seconds, outlook) for seconds in frequencies for market in Market]
+
+
+def _limit(market: Market, seconds: int, outlook: Outlook) -> Limit:
+    kind, now = market.asset_type, outlook.now
+    oldest = oldest_fresh(seconds, outlook.interval)
+    daily = outlook.modes[kind] is Mode.END_OF_DAY
+    hours = market.hours
+    return Limit(
+        seconds,
+        market,
+        stale_before=market_time_ago(market, oldest, now),
+        fresh_since=now - oldest,
+        late_before=market_time_ago(market, oldest_priority(seconds, outlook.interval), now),
+        never_before=market_time_ago(market, timedelta(seconds=2 * seconds), now),
+        silent_before=None if daily else market_time_ago(market, max(SILENT_AFTER, oldest), now),
+        closed_at=None if daily else market_hours.last_close(market, now),
+        day=outlook.overdue_day(kind) if daily else None,
+        rests=not daily and kind in outlook.closed,
+        daily=daily,
+        rests_alone=hours is not None and hours.has_own_holidays,
+    )

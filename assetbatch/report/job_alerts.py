@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assetbatch import planner
 from assetbatch.database.errors import mend_of
 from assetbatch.errors import EXIT_KEY_REFUSED
 from assetbatch.failures import FailureKind, hint_of
 from assetbatch.provider.addresses import source_of
+from assetbatch.report.freshness import asks_for_bars
 from assetbatch.report.health import Alert, Level
 from assetbatch.schedule import DRAIN_QUEUE, ENQUEUE_SECONDARY, JOBS, RUN_PRIORITY
 from assetbatch.words import counted, duration
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.read.overview import Overview
-    from assetbatch.planner import Mode
+    from assetbatch.report.freshness import Outlook
     from assetbatch.schedule import Job
 
 # A job whose runs have all failed for so many intervals does not do its work.
@@ -44,23 +44,23 @@ def of_key(overview: Overview) -> Iterator[Alert]:
         yield Alert(Level.CRITICAL, "api.key", "the API refused the key", hint_of(FailureKind.KEY_REFUSED))
 
 
-def of_silence(config: Config, overview: Overview, mode: Mode) -> Iterator[Alert]:
+def of_silence(config: Config, overview: Overview, outlook: Outlook) -> Iterator[Alert]:
     """Report jobs that have work and do not run: nothing else notices a cron that stopped."""
     for job in JOBS.values():
-        if work := _work(job, config, overview, mode):
+        if work := _work(job, config, overview, outlook):
             yield from _silence(job, config, overview, *work)
 
 
-def _work(job: Job, config: Config, overview: Overview, mode: Mode) -> tuple[datetime | None, str] | None:
+def _work(job: Job, config: Config, overview: Overview, outlook: Outlook) -> tuple[datetime | None, str] | None:
     """Return since when a job should have run (None: it never did), and what waits for it; None: it has no work."""
     if job is RUN_PRIORITY:
         return (overview.job(job.name)["last_run"], "") if config.priority_assets else None
     if job is DRAIN_QUEUE:
         waiting = [row["oldest"] for row in overview.queue if row["state"] in {"queued", "leased"}]
-        bars = planner.asks_for_bars(config.settings.bars.enabled, config.calls_per_window, mode)
+        bars = any(asks_for_bars(config, outlook, asset.asset_type) for asset in config.assets)
         if waiting:
             return min(waiting), "though items wait"
-        return (overview.first_run_at, "though bars are wanted") if config.assets and bars else None
+        return (overview.first_run_at, "though bars are wanted") if bars else None
     if job is ENQUEUE_SECONDARY and not (
         config.secondary_assets or config.settings.batch.secondary_source == "database"
     ):

@@ -21,9 +21,8 @@ from assetbatch.database.leases import dead_runs, release
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.database.read import freshness, overview
 from assetbatch.database.setup import schema
-from assetbatch.planner import Mode
 from assetbatch.report.alerts import all_alerts
-from assetbatch.report.freshness import SEEN_WITHIN, asset_status, limits, outlook_of
+from assetbatch.report.freshness import SEEN_WITHIN, asks_for_bars, asset_status, limits, outlook_of
 from assetbatch.report.status import (
     BarsStatus,
     JobStatus,
@@ -74,7 +73,7 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
     overviewing = overview.Reading(
         jobs=list(JOBS),
         key=key_fingerprint(config.api_key.reveal()) if config.api_key else None,
-        plan=config.plan,
+        plans=config.plans,
         enqueued_every_seconds=config.settings.batch.enqueue_interval_minutes * 60,
     )
     dead, frequencies, source = dead_runs(), catalogue.frequencies(), schema.source()
@@ -86,7 +85,6 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
     outlook = outlook_of(config, found)
     judging = freshness.judge(
         limits(frequencies.answer, outlook),
-        daily=outlook.mode is Mode.END_OF_DAY,
         seen_since=found.now - SEEN_WITHIN,
         named=symbols if wanted.asset is None else [*symbols, wanted.asset],
         most_others=None if wanted.all_assets else WORST_SHOWN,
@@ -114,25 +112,36 @@ class _Bars:
 
     def __init__(self, config: Config, found: Overview) -> None:
         outlook, settle = outlook_of(config, found), timedelta(seconds=config.settings.bars.settle_seconds)
-        self._asked = planner.asks_for_bars(config.settings.bars.enabled, config.calls_per_window, outlook.mode)
         self._failing = sum(row["total"] for row in found.failing_bars[:1])
         since = core.floor(found.now - HOLES_BACK)
         reaches, closed = {}, {}
         for asset in config.priority_assets:
-            market = market_hours.market_of(asset)
+            market, kind = market_hours.market_of(asset), asset.asset_type
             # A bar may take its asset's period to be asked for, and a run to come.
             by = found.now - 2 * timedelta(seconds=asset.update_frequency_seconds)
-            until = core.reach(market, mode=outlook.mode, days=found.days, now=by, settle=settle)
+            until = core.reach(
+                market,
+                mode=outlook.modes[kind],
+                days=found.days,
+                now=by,
+                settle=settle + config.plan_of(kind).delay,
+            )
             if until is not None:
                 reaches[asset.symbol] = until
                 closed[asset.symbol] = market_hours.closed_spans(market, since, until)
+        asked = [one.symbol for one in config.priority_assets if asks_for_bars(config, outlook, one.asset_type)]
+        counted = [symbol for symbol in asked if symbol in reaches][:HOLES_OF_ASSETS]
+        self._asked = bool(asked) or not config.priority_assets
         self._coverage = bar_holes.coverage(
             reaches,
-            counted=list(reaches)[:HOLES_OF_ASSETS] if self._asked else (),
+            counted=counted,
             closed=closed,
             since=since,
             now=found.now,
-            told=entitlements.told_to(config.plan, found.key or ""),
+            told={
+                one.symbol: entitlements.told_to(config.plan_of(one.asset_type).name, found.key or "")
+                for one in config.priority_assets
+            },
         )
         self._refused = bar_absences.refused()
         self.queries = self._coverage, self._refused

@@ -153,7 +153,7 @@ class Status(Struct, frozen=True):
 def budget_of(config: Config, overview: Overview) -> Budget:
     """Return how much of the budget is free, by the limit that is in force."""
     row = overview.budget
-    limit = config.calls_per_window if row is None else row["max_calls"]
+    limit = config.calls_per_window(overview.types | config.types) if row is None else row["max_calls"]
     remaining = None if limit is None else max(0, limit - (row["busy"] if row else 0))
     next_free_at = None
     if row is not None:

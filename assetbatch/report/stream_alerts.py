@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours
 from assetbatch.database.read.overview import STREAM_AWAY_SECONDS
 from assetbatch.markets import TRAITS
-from assetbatch.plans import PLANS
+from assetbatch.model import Product
 from assetbatch.report.health import Alert, Level
 from assetbatch.report.streams import ENDED, LIVE, first_of, stream_status
 from assetbatch.schedule import RUN_PRIORITY
@@ -43,8 +43,9 @@ def of_stream(config: Config, overview: Overview, types: Collection[AssetType]) 
 def _of_absence(
     config: Config, overview: Overview, types: Collection[AssetType], found: Sequence[StreamStatus]
 ) -> Iterator[Alert]:
-    if not PLANS[config.plan].has_websocket:
-        message = f"stream.enabled is true, but the {config.plan} plan has no WebSocket"
+    plan = config.plans[Product.CURRENCIES]
+    if not plan.has_websocket:
+        message = f"stream.enabled is true, but the {plan.name} plan has no WebSocket"
         hint = f"set provider.plan to what the key has ({config.settings.provider.upgrade_url}), or stream.enabled back"
         yield Alert(Level.WARNING, "stream.plan", message, hint)
         return
@@ -84,7 +85,7 @@ def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterat
     report, cluster = one.report, one.report.cluster
     match one.state:
         case "refused":
-            message = f"plan says {config.plan}, the stream of {cluster} is refused: {report.words}"
+            message = f"plan says {config.plan_words}, the stream of {cluster} is refused: {report.words}"
             hint = "lapsed payment, or a plan for another market? It asks again hourly, and when it is started anew"
             yield Alert(Level.CRITICAL, "stream.refused", message, hint)
         case "resting":

@@ -10,6 +10,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, unquote
 
+from assetbatch.model import Product
 from assetbatch.plans import ALIASES, PLANS
 from assetbatch.sandbox import bodies, routes, wire
 from assetbatch.sandbox.bodies import Refused
@@ -221,7 +222,7 @@ class Sandbox:
         return faults.breakdown(target, good) or good()
 
     def _plan_now(self) -> Plan:
-        return PLANS[ALIASES.get(self._plan, self._plan)]
+        return PLANS[Product.CURRENCIES][ALIASES.get(self._plan, self._plan)]
 
     def _faults_now(self) -> Faults:
         # The list may have been changed in place; what has begun (a stale time, a seeded draw) goes on while

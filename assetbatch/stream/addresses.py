@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from msgspec import UNSET
 
 from assetbatch.errors import ConfigurationError, Fault
-from assetbatch.plans import PLANS
+from assetbatch.model import Product
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.provider.massive.websocket import CLUSTERS
 
@@ -30,13 +30,14 @@ def addresses(config: Config) -> Mapping[AssetType, str]:
     where an address is of another source.
     """
     settings, base_url = config.settings.stream, config.settings.provider.base_url
-    if not PLANS[config.plan].has_websocket:
+    plan = config.plans[Product.CURRENCIES]
+    if not plan.has_websocket:
         ways = (
             f"set provider.plan to the paid plan that your key has ({config.settings.provider.upgrade_url}), or try"
             " streaming with `assetbatch sandbox --plan starter`, which needs no key of the vendor's"
         )
         raise _fault(
-            config, "provider.plan", f"the {config.plan} plan has no WebSocket: streaming takes a paid one", ways
+            config, "provider.plan", f"the {plan.name} plan has no WebSocket: streaming takes a paid one", ways
         )
     source = source_of(base_url)
     found: dict[AssetType, str] = {}

@@ -18,7 +18,7 @@ import psycopg
 from msgspec.structs import replace
 
 from assetbatch import planner, threads
-from assetbatch.database import streams
+from assetbatch.database import catalogue, streams
 from assetbatch.database.bars import absences
 from assetbatch.database.prices import Stored
 from assetbatch.database.rate_limit import Lane
@@ -33,8 +33,6 @@ from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import Cost
 from assetbatch.jobs.worker import Worker
-from assetbatch.model import Access
-from assetbatch.planner import Mode
 from assetbatch.stream import pairs
 from assetbatch.words import counted
 
@@ -177,22 +175,25 @@ class BackgroundCalls:
         self.has_asked_pairs.set()
 
     def _refresh(self, assets: Sequence[Asset], known: Collection[str], run: Run) -> None:
-        if run.entitlements.mode is not Mode.LIVE:
+        live = [asset for asset in assets if asset.asset_type not in run.entitlements.daily_types]
+        if not live:
             return
         run.entitlements.known |= set(known)
         calls = Calls(run, Lane.QUEUE)
         end = time.monotonic() + REFRESH_SECONDS
         work = QuoteWork(run, calls, lambda _: [], no_call_after=end, max_calls=None, is_aside=True)
-        work.plan(planner.snapshots(assets, run.config.settings.provider.batch_size))
+        work.plan(planner.snapshots(live, run.config.settings.provider.batch_size))
         Worker(run, calls, [work], begin_until=end, is_all=False).work()
         run.connection.answer(streams.complete([*run.stored.updated, *run.stored.unchanged]))
 
     def _close_gap(self, spans: Mapping[str, Span], until: float, run: Run) -> None:
-        if not run.entitlements.may(Access.BARS) or time.monotonic() >= until:
+        if time.monotonic() >= until:
             return
-        calls = Calls(run, Lane.QUEUE, clients=MOST_AT_ONCE if run.config.calls_per_window is None else 1)
+        calls = Calls(run, Lane.QUEUE, clients=MOST_AT_ONCE if run.rules.max_calls is None else 1)
+        kinds = {asset.symbol: asset.asset_type for asset in catalogue.enabled_assets(run.connection, list(spans))}
+        spans = {symbol: span for symbol, span in spans.items() if symbol in kinds}
         known = absences.release(run.connection, list(spans), now=run.clock.now())
-        work = SpanBars(run, calls, spans, refetch=True, known_refused=known)
+        work = SpanBars(run, calls, spans, kinds, refetch=True, known_refused=known)
         bars = Bars(run, calls, work)
         Worker(run, calls, [bars], begin_until=until, may_begin=self._urgent.empty, is_all=False).work()
         left = {one: spans[one] for one in work.todo}

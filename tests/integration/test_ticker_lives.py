@@ -301,7 +301,10 @@ def test_tickers_that_differ_by_case_have_lives_of_their_own(looks: Looks) -> No
 
 
 def test_indices_have_a_list_of_their_own_and_pairs_have_none(looks: Looks) -> None:
-    looks.reference.rows = [listed("I:OLD", delisted="2026-11-10", market="indices"), listed("ABC", delisted="2026-11-10")]
+    looks.reference.rows = [
+        listed("I:OLD", delisted="2026-11-10", market="indices"),
+        listed("ABC", delisted="2026-11-10"),
+    ]
     looks.add("I:OLD", "ABC", "X:NOSUCHUSD")
     looks.refuse("I:OLD", "ABC", "X:NOSUCHUSD")
 

@@ -73,7 +73,8 @@ def backfill(
         tell(f"not in the catalogue: {named(missing)}", exit_code=EXIT_USAGE)
         raise typer.Exit(EXIT_USAGE)
     if not current.json:
-        sys.stderr.write(_foretold(foreseen, config.calls_per_window) + "\n")
+        types = {foreseen.assets[symbol].asset_type for symbol in foreseen.spans}
+        sys.stderr.write(_foretold(foreseen, config.calls_per_window(types)) + "\n")
 
     def work(start: Start, shown: ProgressBar | None) -> RunResult:
         return jobs.backfill(

@@ -180,13 +180,14 @@ def print_installed(config: Config, done: Installed) -> None:
 
 def mend(config: Config, connection: Connection) -> Restored:
     """Make a database that a backup brought back safe to go on with."""
+    from assetbatch.database.entitlements import types_in_use
     from assetbatch.database.rate_limit import key_fingerprint, rules_of
     from assetbatch.database.setup import restore
 
     return restore.mend(
         connection,
         key=None if config.api_key is None else key_fingerprint(config.api_key.reveal()),
-        rules=rules_of(config),
+        rules=rules_of(config, connection.answer(types_in_use()) | config.types),
         max_age_minutes=config.settings.events.max_age_minutes,
     )
 

@@ -23,7 +23,7 @@ def probe() -> None:
     from assetbatch.report.progress import ProgressBar
 
     config.require_api_key()
-    limit = config.calls_per_window
+    limit = config.calls_per_window(config.types)
     if not current.json:
         budget = "" if limit is None else f" of the {limit} that any {config.window_seconds:g} s allow"
         sys.stderr.write(f"{jobs.CALLS} calls{budget}\n")

@@ -231,7 +231,7 @@ def _at_work(config: Config) -> Iterator[tuple[Connection, Stop]]:
 def _tell_cost(config: Config, markets: Sequence[AssetType]) -> None:
     """Tell somebody at a terminal, before the first call, that each 1,000 tickers of a market cost one."""
     if sys.stderr.isatty():
-        limit = config.calls_per_window
+        limit = config.calls_per_window(markets)
         budget = "" if limit is None else f"; the budget is {limit} in {config.window_seconds:g} s"
         words = " and ".join(market.value for market in markets)
         sys.stderr.write(f"asking for the vendor's tickers of {words}: a call for each 1,000{budget}\n")

@@ -10,7 +10,7 @@ from msgspec import Struct
 from assetbatch.bars import TOLD_AGAIN
 from assetbatch.database.query import Query
 from assetbatch.database.rows import value
-from assetbatch.model import Span
+from assetbatch.model import AssetType, Span
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -24,9 +24,9 @@ HELD = timedelta(days=1)
 # Holes are looked for where nobody has looked for longest; nowhere while the table takes nothing, and not of a ticker
 # that the vendor does not know.
 NEXT_TO_SCAN = """
-select a.symbol
+select a.symbol, a.asset_type
 from assetbatch.assets a join assetbatch.bar_state b using (symbol)
-where a.enabled and b.asked_until is not null
+where a.enabled and a.asset_type = any(%(types)s) and b.asked_until is not null
   and exists (select from trading.symbols s where s.symbol = a.symbol)
   and not exists (select from assetbatch.unknown_tickers u where u.symbol = a.symbol)
   and coalesce(b.scanned_at < %(scanned_before)s, true)
@@ -78,8 +78,8 @@ order by 1
 # the table does not take are, the hours at which its market rests and what is absent for another reason are not.
 COVERAGE = """
 with asked as (
-  select * from unnest(%(symbols)s::text[], %(until)s::timestamptz[], %(counted)s::boolean[])
-    as v (symbol, until, is_counted)
+  select * from unnest(%(symbols)s::text[], %(until)s::timestamptz[], %(counted)s::boolean[], %(told)s::text[])
+    as v (symbol, until, is_counted, told)
 ), rest as (
   select * from unnest(%(rest_symbols)s::text[], %(rest_since)s::timestamptz[], %(rest_until)s::timestamptz[])
     as v (symbol, since, until)
@@ -104,7 +104,7 @@ left join lateral (
       - (select coalesce(range_agg(r), '{}') from assetbatch.bar_absences o, unnest(o.ranges) r
          where o.symbol = a.symbol and o.month >= date_trunc('month', wanted.since at time zone 'UTC')
            and o.reason <> 'refused' and (o.reason <> 'failed' or o.noted_at > %(failed_since)s)
-           and (o.reason <> 'not_entitled' or o.told = %(told)s))
+           and (o.reason <> 'not_entitled' or o.told = a.told))
       - (select coalesce(range_agg(r), '{}') from assetbatch.bar_silences i, unnest(i.ranges) r
          where i.symbol = a.symbol and i.ask_at > %(now)s)
       - (select coalesce(range_agg(tstzrange(rest.since, rest.until)), '{}') from rest where rest.symbol = a.symbol)
@@ -114,10 +114,13 @@ left join lateral (
 """
 
 
-def next_to_scan(connection: Connection, *, scanned_before: datetime, now: datetime, limit: int) -> list[str]:
-    """Return where nobody has looked for holes since `scanned_before`."""
-    rows = connection.execute(NEXT_TO_SCAN, {"scanned_before": scanned_before, "now": now, "limit": limit})
-    return [row["symbol"] for row in rows]
+def next_to_scan(
+    connection: Connection, *, types: Collection[AssetType], scanned_before: datetime, now: datetime, limit: int
+) -> dict[str, AssetType]:
+    """Return assets of these types where nobody has looked for holes since `scanned_before`."""
+    of = {"types": [one.value for one in types]}
+    rows = connection.execute(NEXT_TO_SCAN, of | {"scanned_before": scanned_before, "now": now, "limit": limit})
+    return {row["symbol"]: AssetType(row["asset_type"]) for row in rows}
 
 
 def mark_scanned(connection: Connection, symbol: str, now: datetime) -> None:
@@ -176,7 +179,7 @@ def coverage(
     closed: Mapping[str, Sequence[Span]],
     since: datetime,
     now: datetime,
-    told: str,
+    told: Mapping[str, str],
 ) -> Query[dict[str, Coverage]]:
     """Ask by symbol what the table has of these assets' bars; nothing of one whose bars were never asked for.
 
@@ -197,7 +200,7 @@ def coverage(
             "since": since,
             "now": now,
             "failed_since": now - HELD,
-            "told": told,
+            "told": [told[symbol] for symbol in reaches],
         },
         lambda rows: {row["symbol"]: Coverage(row["newest"], row["missing"], row["oldest"]) for row in rows},
     )

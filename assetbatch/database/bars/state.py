@@ -19,6 +19,7 @@ from assetbatch.database.leases import new_token, release_dead
 from assetbatch.database.query import Query, command
 from assetbatch.database.retries import in_transaction
 from assetbatch.database.rows import filled
+from assetbatch.model import AssetType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.failures import FailureKind
     from assetbatch.markets import Market
-    from assetbatch.model import AssetType
 
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
 # the oldest watermark. An asset that was served and has no row in the platform's table now was deleted there. While one
@@ -45,7 +45,7 @@ with limits as (
   join limits l using (update_frequency_seconds, market)
   where b.error_kind = 'refused_by_table' and b.retry_at > %(now)s and a.enabled
 )
-select a.symbol
+select a.symbol, a.asset_type
 from assetbatch.assets a
 join limits l using (update_frequency_seconds, market)
 left join assetbatch.bar_state b using (symbol)
@@ -172,8 +172,8 @@ def due(
     symbols: Sequence[str] | None,
     now: datetime,
     limit: int,
-) -> list[str]:
-    """Return whose newest bars are due, the most important first.
+) -> list[tuple[str, AssetType]]:
+    """Return whose newest bars are due, and of which type they are, the most important first.
 
     `limits` has for each frequency and market before when they must have been asked for, and how far they reach now.
     """
@@ -189,7 +189,7 @@ def due(
             "limit": limit,
         },
     )
-    return [row["symbol"] for row in rows]
+    return [(row["symbol"], AssetType(row["asset_type"])) for row in rows]
 
 
 def states(connection: Connection, symbols: Sequence[str]) -> dict[str, tuple[datetime, datetime | None]]:

@@ -142,11 +142,14 @@ $$;
 -- A limited plan grants one slot at a time; an unlimited one `p_calls` at once, without a token, to be sent a turn apart.
 -- Lanes: `priority` goes before `queue`. Of the slots that come free by the next due time of the priority job (plus grace),
 -- `queue` leaves as many as that job is going to need.
+-- A call for `p_products` all of which are in `p_exempts` is of no limit, though others of the key's are: the vendor does
+-- not count it with those, and it takes no slot, but in the hour after a refusal that was not foreseen. Once one of them
+-- is exempt no longer, what went without a slot is taken as counted.
 create or replace function assetbatch.acquire_slot(
   p_key text, p_host text,
   p_max_calls int, p_window_seconds float8, p_margin_seconds float8, p_spacing_seconds float8, p_calls_per_second float8,
   p_hold_seconds float8, p_lane text, p_ticket bigint, p_max_wait_seconds float8, p_calls_after int, p_calls int,
-  p_token uuid default gen_random_uuid(),
+  p_token uuid default gen_random_uuid(), p_products text[] default '{}', p_exempts text[] default '{}',
   out verdict text, out token uuid, out ticket bigint, out wait_seconds float8, out calls_in_window int
 ) language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
@@ -160,6 +163,7 @@ declare
   ahead_of_time constant interval := '0.1 seconds';
   counted_calls constant int := 5;                 -- unlimited plans: the limit of the smallest plan, after a refusal
   most_calls constant int := 64;                   -- unlimited plans: of one host, granted at once
+  is_exempt constant boolean := p_products <> '{}' and p_products <@ p_exempts;
   step interval;           -- unlimited plans: between two calls
   gap interval;            -- between an answer and the next request, when calls are spaced
   ahead_priority int;      -- live tickets that go before this one
@@ -229,7 +233,7 @@ begin
     select p_key, n from generate_series(1, counted_calls) n
     on conflict do nothing;
   end if;
-  if r.max_calls is null then
+  if r.max_calls is null or (is_exempt and (r.blocked_until > t or t >= r.spaced_until)) then
     delete from assetbatch.rate_limit_waiters w where w.key_fingerprint = p_key and w.ticket = p_ticket;
     ready_at := greatest(r.next_call_at, t);
     wait_seconds := extract(epoch from greatest(ready_at, r.blocked_until) - t);
@@ -241,7 +245,11 @@ begin
     else
       verdict := 'granted';
       update assetbatch.rate_limits k
-      set next_call_at = ready_at + p_calls * step, full_by = greatest(k.full_by, ready_at + (p_calls - 1) * step + lease)
+      set next_call_at = ready_at + p_calls * step,
+          full_by = case when k.max_calls is null then greatest(k.full_by, ready_at + (p_calls - 1) * step + lease)
+                         else k.full_by end,
+          exempt_by = ready_at + (p_calls - 1) * step + lease,
+          exempts = array(select unnest(k.exempts) union select unnest(p_products))
       where k.key_fingerprint = p_key;
     end if;
     return;
@@ -254,6 +262,10 @@ begin
     return;
   end if;
 
+  if not r.exempts <@ p_exempts then
+    r.full_by := greatest(r.full_by, least(r.exempt_by, t + longest_hold));
+    update assetbatch.rate_limits k set exempts = p_exempts, full_by = r.full_by where k.key_fingerprint = p_key;
+  end if;
   delete from assetbatch.rate_limit_waiters w
   where w.key_fingerprint = p_key and w.wake_at not between t - interval '5 seconds' and t + interval '15 seconds'
     and w.ticket is distinct from p_ticket;

@@ -33,3 +33,13 @@ begin
   end if;
 end
 $$;
+
+-- Calls for what is sold without limit take no slot beside those that are limited.
+alter table assetbatch.rate_limits
+  add column exempt_by timestamptz not null default 'epoch',
+  add column exempts text[] not null default '{}';
+comment on column assetbatch.rate_limits.exempts is 'products whose calls were made without a slot';
+comment on column assetbatch.rate_limits.exempt_by is 'calls without a slot, of exempt products, were counted by then';
+drop function assetbatch.acquire_slot(
+  text, text, int, float8, float8, float8, float8, float8, text, bigint, float8, int, int, uuid
+);

@@ -31,8 +31,10 @@ ENTRANCE_TIMEOUT = "25s"
 # dropped is due for longer still the next time. What died for want of entitlement comes back under another plan or key.
 ENQUEUE = """
 with limits as (
-  select * from unnest(%(frequencies)s::int[], %(markets)s::text[], %(served_before)s::timestamptz[], %(days)s::date[])
-    as l (update_frequency_seconds, market, served_before, day)
+  select * from unnest(
+    %(frequencies)s::int[], %(markets)s::text[], %(served_before)s::timestamptz[], %(daily)s::boolean[],
+    %(days)s::date[]
+  ) as l (update_frequency_seconds, market, served_before, daily, day)
 ), looked_at as materialized (
   select a.symbol, a.rank as priority, q.symbol is not null as known,
          q.state is not distinct from 'dead' and not (
@@ -42,7 +44,7 @@ with limits as (
          coalesce(q.state <> 'dead', false) as queued,
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
          g.symbol is not null as gone,
-         %(all)s or case when %(daily)s then coalesce(coalesce(s.day, '-infinity') < l.day, false)
+         %(all)s or case when l.daily then coalesce(coalesce(s.day, '-infinity') < l.day, false)
                          else v.served_at is null or coalesce(v.served_at < l.served_before, false)
                               or v.served_at > clock_timestamp() + interval '1 minute' end as due,
          s.served_at, s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
@@ -109,13 +111,13 @@ def enqueue(
     plan: str,
     key: str | None,
     frequencies: Sequence[int],
-    days: Mapping[AssetType, date | None] | None = None,
+    days: Mapping[AssetType, date | None],
 ) -> Enqueued:
     """Put the secondary assets that are due on the queue, as many as fit.
 
     `served_before(update_frequency_seconds, market)` is the planner's word on who is due, for each of the catalogue's
-    `frequencies`; with end-of-day prices it is
-    `days`, the newest day that can be had of each market (None: no day now). `origins` and `symbols` choose among the
+    `frequencies`; of markets whose prices are those of finished days it is `days`, the newest one that can be had of
+    each (None: no day now). `origins` and `symbols` choose among the
     enabled secondary assets of the catalogue, None: all. `key` is the fingerprint of the key, None: unknown.
     """
     limits = [(seconds, market, served_before(seconds, market)) for seconds in frequencies for market in Market]
@@ -125,8 +127,8 @@ def enqueue(
             "frequencies": [seconds for seconds, _, _ in limits],
             "markets": [market.value for _, market, _ in limits],
             "served_before": [moment for _, _, moment in limits],
-            "days": [None if days is None else days[market.asset_type] for _, market, _ in limits],
-            "daily": days is not None,
+            "daily": [market.asset_type in days for _, market, _ in limits],
+            "days": [days.get(market.asset_type) for _, market, _ in limits],
             "origins": None if origins is None else list(origins),
             "symbols": None if symbols is None else list(symbols),
             "all": due_or_not,

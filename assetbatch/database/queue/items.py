@@ -23,7 +23,7 @@ from assetbatch.failures import FailureKind
 from assetbatch.model import Asset, AssetType, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import date, datetime
     from uuid import UUID
 
@@ -77,8 +77,13 @@ select array(select symbol from brought_back where state = 'queued' order by sym
 
 # In the order of the index: else, with few rows in this state among many, all are read to find one.
 IS_WAITING = """
-select (select true from assetbatch.queue where state = 'queued' order by (priority > 1), rank, id limit 1) is not null
-         as waiting
+select (
+  select true from assetbatch.queue
+  where state = 'queued' and (%(types)s::text[] is null or coalesce((
+    select asset_type from assetbatch.assets a where a.symbol = queue.symbol
+  ) = any(%(types)s), true))
+  order by (priority > 1), rank, id limit 1
+) is not null as waiting
 """
 
 SIZE = "select count(*) as size from assetbatch.queue where state <> 'dead'"
@@ -94,6 +99,9 @@ with run as materialized (
   select ctid, (priority > 1) as later, rank, id, symbol, largest_call
   from assetbatch.queue
   where state = 'queued' and (%(run_id)s::bigint is null or exists (select from run))
+    and (%(types)s::text[] is null or coalesce((
+      select asset_type from assetbatch.assets a where a.symbol = queue.symbol
+    ) = any(%(types)s), true))
   order by (priority > 1), rank, id
   limit %(limit)s
   for update skip locked
@@ -101,6 +109,8 @@ with run as materialized (
   select f.ctid, a.*,
          row_number() over places as place,
          min(f.largest_call) over places as most,
+         first_value(coalesce(a.asset_type = any(%(daily)s), false)) over places as leads_daily,
+         coalesce(a.asset_type = any(%(daily)s), false) as daily,
          sum(length(a.polygon_ticker) + %(added_length)s) over places as length
   from first f
   left join lateral (
@@ -114,12 +124,17 @@ with run as materialized (
       leased_until = statement_timestamp() + make_interval(secs => %(lease_seconds)s)
   from reach r
   where q.ctid = r.ctid
+    and (r.place = 1 or not (r.leads_daily or r.daily))
     and (%(alone)s or r.place = 1 or (r.place <= coalesce(r.most, r.place) and coalesce(r.length, 0) <= %(max_length)s))
   returning r.place, q.symbol, r.polygon_ticker, r.asset_type, r.rank, r.update_frequency_seconds,
             q.attempts, q.served_at, q.struck_at
 )
 select *, (
-  select true from assetbatch.queue where state = 'queued' and symbol not in (select symbol from claimed)
+  select true from assetbatch.queue
+  where state = 'queued' and symbol not in (select symbol from claimed)
+    and (%(types)s::text[] is null or coalesce((
+      select asset_type from assetbatch.assets a where a.symbol = queue.symbol
+    ) = any(%(types)s), true))
   order by (priority > 1), rank, id limit 1
 ) is not null as more
 from claimed order by place
@@ -299,9 +314,9 @@ def bringing_back(*, retries: int) -> Query[BroughtBack]:
     )
 
 
-def waiting() -> Query[bool]:
-    """Ask whether an item waits for its turn now."""
-    return Query(IS_WAITING, None, lambda rows: any(row["waiting"] for row in rows))
+def waiting(types: Collection[AssetType] | None = None) -> Query[bool]:
+    """Ask whether an item of these types (None: of any) waits for its turn now."""
+    return Query(IS_WAITING, {"types": _words(types)}, lambda rows: any(row["waiting"] for row in rows))
 
 
 def size(connection: Connection) -> int:
@@ -319,8 +334,13 @@ def claim(
     added_length: int,
     lease_seconds: float,
     run_id: int | None = None,
+    types: Collection[AssetType] | None = None,
+    daily: Collection[AssetType] = (),
 ) -> Batch:
     """Claim the first `limit` items at most: for one call, or (`alone`) for a call each.
+
+    Of these `types` only; None: of any. Where the first is of one of the `daily` types, it is the only one, and others
+    of those are left out behind it: their calls bring finished days.
 
     A call's tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
     not list any more is dropped.
@@ -331,6 +351,8 @@ def claim(
         {
             "limit": limit,
             "alone": alone,
+            "types": _words(types),
+            "daily": _words(daily),
             "max_length": max_length,
             "added_length": added_length,
             "token": token,
@@ -430,6 +452,10 @@ def ending(endings: Sequence[Ending], *, step_seconds: float, plan: str, key: st
         },
         _symbols,
     )
+
+
+def _words(types: Collection[AssetType] | None) -> list[str] | None:
+    return None if types is None else [one.value for one in types]
 
 
 def _claims(items: Sequence[Item]) -> dict[str, object]:

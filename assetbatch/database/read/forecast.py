@@ -19,11 +19,12 @@ QUEUED = """
 select a.asset_type, count(*) as items
 from assetbatch.queue q
 join assetbatch.assets a using (symbol)
-join unnest(%(markets)s::text[], %(days)s::date[]) as w (asset_type, day) using (asset_type)
+join unnest(%(markets)s::text[], %(daily)s::boolean[], %(days)s::date[]) as w (asset_type, daily, day)
+  using (asset_type)
 left join unnest(%(hours)s::text[], %(closed_at)s::timestamptz[]) as c (market, closed_at) using (market)
 left join assetbatch.sync_state s using (symbol)
 where q.state <> 'dead'
-  and case when %(daily)s then coalesce(s.day, '-infinity') < w.day
+  and case when w.daily then coalesce(s.day, '-infinity') < w.day
            else c.market is null or (c.closed_at is not null and coalesce(q.served_at <= c.closed_at, true)) end
 group by a.asset_type
 """
@@ -35,12 +36,13 @@ from assetbatch.assets a
 join unnest(
   %(frequencies)s::int[], %(hours)s::text[], %(served_before)s::timestamptz[]
 ) as l (update_frequency_seconds, market, served_before) using (update_frequency_seconds, market)
-join unnest(%(markets)s::text[], %(days)s::date[]) as w (asset_type, day) using (asset_type)
+join unnest(%(markets)s::text[], %(daily)s::boolean[], %(days)s::date[]) as w (asset_type, daily, day)
+  using (asset_type)
 left join assetbatch.sync_state s using (symbol)
 left join assetbatch.streamed t using (symbol)
 where a.enabled and a.role = 'secondary' and not exists (select from assetbatch.queue q where q.symbol = a.symbol)
   and not exists (select from assetbatch.gone_tickers g where g.symbol = a.symbol)
-  and case when %(daily)s then coalesce(s.day, '-infinity') < w.day
+  and case when w.daily then coalesce(s.day, '-infinity') < w.day
            else t.symbol is null and coalesce(s.served_at < l.served_before, true) end
 group by a.asset_type
 """
@@ -53,18 +55,18 @@ def streamed(connection: Connection) -> set[str]:
     return {row["symbol"] for row in connection.execute(STREAMED)}
 
 
-def _days(days: Mapping[AssetType, date | None] | None) -> dict[str, object]:
+def _days(days: Mapping[AssetType, date | None]) -> dict[str, object]:
     return {
         "markets": [market.value for market in AssetType],
-        "days": [None if days is None else days[market] for market in AssetType],
-        "daily": days is not None,
+        "days": [days.get(market) for market in AssetType],
+        "daily": [market in days for market in AssetType],
     }
 
 
 def queued(
-    connection: Connection, resting: Mapping[Market, datetime | None], days: Mapping[AssetType, date | None] | None
+    connection: Connection, resting: Mapping[Market, datetime | None], days: Mapping[AssetType, date | None]
 ) -> dict[AssetType, int]:
-    """Count the items of each market that need a call; `days` as with the enqueueing, None: prices are live.
+    """Count the items of each market that need a call; `days` as with the enqueueing.
 
     `resting` has the markets that rest, and since when; None: that is not known.
     """
@@ -76,7 +78,7 @@ def queued(
 def due(
     connection: Connection,
     limits: Sequence[tuple[int, Market, datetime]],
-    days: Mapping[AssetType, date | None] | None,
+    days: Mapping[AssetType, date | None],
 ) -> dict[AssetType, int]:
     """Count the secondary assets of each market that are due and not on the queue.
 

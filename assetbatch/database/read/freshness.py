@@ -25,10 +25,11 @@ with limits as (
   select * from unnest(
     %(update_frequency_seconds)s::int[], %(market)s::text[], %(stale_before)s::timestamptz[],
     %(fresh_since)s::timestamptz[], %(late_before)s::timestamptz[], %(never_before)s::timestamptz[],
-    %(closed_at)s::timestamptz[], %(silent_before)s::timestamptz[], %(day)s::date[], %(rests)s::boolean[]
+    %(closed_at)s::timestamptz[], %(silent_before)s::timestamptz[], %(day)s::date[], %(rests)s::boolean[],
+    %(daily)s::boolean[], %(rests_alone)s::boolean[]
   ) as l (
     update_frequency_seconds, market, stale_before, fresh_since, late_before, never_before, closed_at, silent_before,
-    day, rests
+    day, rests, daily, rests_alone
   )
 ), judged as materialized (
   select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled,
@@ -41,15 +42,15 @@ with limits as (
            select from assetbatch.unknown_tickers u where u.symbol = a.symbol
          ) as unknown,
          coalesce(case when l.rests or s.succeeded_at is null or g.state is not null then false
-                       when %(daily)s then coalesce(s.day, '-infinity') < l.day
+                       when l.daily then coalesce(s.day, '-infinity') < l.day
                        else s.succeeded_at < l.late_before end, false) as late
   from assetbatch.assets a
   left join limits l using (update_frequency_seconds, market)
   left join assetbatch.sync_state s using (symbol)
   left join assetbatch.gone_tickers g using (symbol)
   cross join lateral (
-    select %(daily)s and coalesce(
-             s.error_kind = 'missing' and a.market = 'metals' and s.missing_since = s.day, false
+    select coalesce(
+             l.daily and l.rests_alone and s.error_kind = 'missing' and s.missing_since = s.day, false
            ) as paused
   ) p
   cross join lateral (
@@ -57,12 +58,12 @@ with limits as (
                 when s.error_kind = 'not_entitled' then 'not_entitled'
                 when l.rests then 'closed'
                 when s.error_kind is not null and not (
-                  %(daily)s and s.error_kind = 'missing'
+                  l.daily and s.error_kind = 'missing'
                   and (coalesce(s.succeeded_at > %(seen_since)s, false) or p.paused)
                 ) then 'failing'
                 when s.served_at > l.closed_at and coalesce(s.succeeded_at <= l.closed_at, true) then 'closed'
                 when s.succeeded_at is null and not p.paused then 'never'
-                when %(daily)s then case when coalesce(s.day, '-infinity') < l.day then 'stale' else 'end_of_day' end
+                when l.daily then case when coalesce(s.day, '-infinity') < l.day then 'stale' else 'end_of_day' end
                 when s.succeeded_at < l.stale_before then 'stale'
                 when s.priced_at < l.silent_before then 'silent'
                 when s.succeeded_at >= l.fresh_since then 'fresh'
@@ -106,7 +107,8 @@ class Limit(Struct, frozen=True):
     it is a priority asset, what was before `late_before`. With those of finished days: stale and late is what lacks
     `day`; None: that is not late yet. What was never updated may wait if it was added since `never_before`. A market
     that rests by its hours does so since `closed_at`; `rests`: the vendor says that it does. What has a price of before
-    `silent_before` is asked for in vain: nothing trades.
+    `silent_before` is asked for in vain: nothing trades. `daily`: prices are those of finished days; `rests_alone`: the
+    market may rest on days that others of its type trade on.
     """
 
     update_frequency_seconds: int
@@ -119,6 +121,8 @@ class Limit(Struct, frozen=True):
     silent_before: datetime | None = None
     day: date | None = None
     rests: bool = False
+    daily: bool = False
+    rests_alone: bool = False
 
 
 class Group(Struct, frozen=True):
@@ -146,12 +150,11 @@ class Judged(Struct, frozen=True):
 def judge(
     limits: Sequence[Limit],
     *,
-    daily: bool,
     seen_since: datetime,
     named: Sequence[str],
     most_others: int | None,
 ) -> Query[Judged]:
-    """Judge all enabled assets; `daily`: prices are those of finished days.
+    """Judge all enabled assets.
 
     What a finished day lacks though the vendor had it since `seen_since` is not failing. `named` assets have rows,
     enabled or not; of the others the worst, so many at most, or all (None), the worst first.
@@ -161,7 +164,6 @@ def judge(
         columns(Limit, limits)
         | {
             "market": [limit.market.value for limit in limits],
-            "daily": daily,
             "seen_since": seen_since,
             "named": list(named),
             "most_others": most_others,

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from assetbatch.database.outbox import Refusal
     from assetbatch.database.setup.platform import RoleView
     from assetbatch.database.streams import Told
-    from assetbatch.model import Access, AssetType
-    from assetbatch.planner import Days, Entitlement
+    from assetbatch.model import AssetType, Product
+    from assetbatch.planner import Days
+    from assetbatch.planner import Told as Entitled
+    from assetbatch.plans import Plan
 
 # A run that was killed never says how it ended: one that has not ended when it must have failed. A drain that was
 # good for nothing but a dead letter did its work: that letter is told of.
@@ -220,9 +222,11 @@ class Overview(Struct, frozen=True):
     budget: Row | None
     disagreeing_hosts: list[Row]
     differing_hosts: list[Row] = field(default_factory=list)
-    entitlements: Mapping[Access, Entitlement] = field(default_factory=dict)
+    entitlements: Entitled = field(default_factory=dict)
     days: Days = field(default_factory=dict)
     closed: frozenset[AssetType] = frozenset()
+    types: frozenset[AssetType] = frozenset()
+    """Of which types there are enabled assets."""
     key: str | None = None
     """The fingerprint of the key in use."""
     first_run_at: datetime | None = None
@@ -247,10 +251,12 @@ class Reading:
     Where none is at hand it is the one that was used last.
     """
 
-    def __init__(self, *, jobs: Sequence[str], key: str | None, plan: str, enqueued_every_seconds: float) -> None:
+    def __init__(
+        self, *, jobs: Sequence[str], key: str | None, plans: Mapping[Product, Plan], enqueued_every_seconds: float
+    ) -> None:
         self._key = key
-        self._plan = plan
-        remembered = entitlements.Remembered(key=key or "", plan=plan, now=None)
+        self._plans = plans
+        remembered = entitlements.Remembered(key=key or "", plans=plans, now=None)
         # By the fields of an overview.
         self._asked: dict[str, Query[Any]] = {
             "hour": Query(READ_HOUR, None, one),
@@ -263,6 +269,7 @@ class Reading:
             "entitlements": remembered.entitlements,
             "days": remembered.days,
             "closed": remembered.closed,
+            "types": remembered.types,
             "failing_bars": _rows(READ_FAILING_BARS, {"limit": MOST_NAMED}),
             "events_refused": outbox.refusal(),
             "role_view": platform.role_view(),
@@ -276,7 +283,7 @@ class Reading:
         found, key = {name: query.answer for name, query in self._asked.items()}, self._key
         if key is None and found["budget"] is not None:
             key = found["budget"]["key"]
-            found["entitlements"] = connection.answer(entitlements.entitlements(key=key, plan=self._plan))
+            found["entitlements"] = connection.answer(entitlements.entitlements(key=key, plans=self._plans))
         return Overview(now=found["hour"]["now"], first_run_at=found["hour"]["first_run_at"], key=key, **found)
 
 

@@ -16,7 +16,9 @@ from assetbatch import __version__, threads
 from assetbatch.config.secret import ways
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.errors import ConfigurationError, NoThreadError
-from assetbatch.plans import PLANS
+from assetbatch.markets import TRAITS
+from assetbatch.model import Product
+from assetbatch.plans import KEYS, plan_words
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.report.doctor.findings import Finding, fail, ok, warn
 from assetbatch.stream.addresses import addresses
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.config.loading import Survey
+    from assetbatch.plans import Plan
 
 LEAST_FREE_BYTES = 1 << 30
 REDIS_SECONDS = 2.0
@@ -75,24 +78,28 @@ def key(survey: Survey) -> Iterator[Finding]:
         yield ok("key", f"given by {survey.key_place}, fingerprint {fingerprint}")
 
 
-def plan_of(config: Config) -> Iterator[Finding]:
-    """Report what the plan's word means here, and what goes ill with it."""
-    limit, provider = config.calls_per_window, config.settings.provider
+def _plan_of(config: Config, product: Product, plan: Plan, *, is_sandbox: bool) -> Finding:
+    limit, provider = config.limit_of(product), config.settings.provider
     allowed = "unlimited calls" if limit is None else f"{limit} calls in any {config.window_seconds:g} s"
-    plan = PLANS[config.plan]
     is_live = provider.mode == "live" or (plan.is_live and provider.mode != "end_of_day")
-    recency = "live" if is_live else "of finished days"
-    found = f"{config.plan} ({config.origins['provider.plan']}): {allowed}, prices {recency}"
-    source = source_of(provider.base_url)
-    if (
-        plan.calls_per_minute is not None
-        and source != SANDBOX_SOURCE
-        and (limit is None or limit * 60 > plan.calls_per_minute * config.window_seconds)
-    ):
+    late = f", {plan.delay.total_seconds() / 60:g} minutes late" if plan.delay else ""
+    recency = f"live{late}" if is_live else "of finished days"
+    place = config.origins[KEYS[product].partition(" ")[0]]
+    found = f"{plan_words(product, plan)} ({place}): {allowed}, prices {recency}"
+    most = plan.calls_per_minute
+    if most is not None and not is_sandbox and (limit is None or limit * 60 > most * config.window_seconds):
         hint = f"remove rate_limiting.calls_per_minute ({config.origins['rate_limiting.calls_per_minute']})"
-        yield warn("plan", f"{found}; the {plan.name} plan has {plan.calls_per_minute} calls a minute", hint)
-    else:
-        yield ok("plan", found)
+        return warn("plan", f"{found}; the {plan.name} plan has {most} calls a minute", hint)
+    return ok("plan", found)
+
+
+def plan_of(config: Config) -> Iterator[Finding]:
+    """Report what the words of the plans mean here, and what goes ill with them."""
+    provider, source = config.settings.provider, source_of(config.settings.provider.base_url)
+    used = {TRAITS[one].product for one in config.types} or {Product.CURRENCIES}
+    for product, plan in config.plans.items():
+        if product in used:
+            yield _plan_of(config, product, plan, is_sandbox=source == SANDBOX_SOURCE)
     if urlsplit(provider.base_url).scheme == "http" and source != SANDBOX_SOURCE:
         found = f"{provider.base_url}: the key travels without encryption"
         yield warn("address", found, "set provider.base_url (POLYGON_BASE_URL) to https://…")
