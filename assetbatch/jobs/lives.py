@@ -61,6 +61,11 @@ class LifeWork(Source):
         self._told: dict[str, Life] = {}
         self._reused: dict[str, Life] = {}
 
+    @property
+    def types(self) -> frozenset[AssetType]:
+        """The type of the ticker that the next question is about."""
+        return frozenset(life.asset.asset_type for life in list(self._waiting)[:1])
+
     def is_ready(self) -> bool:
         """Return whether there is a question to ask, and no other run that asks."""
         if not self._waiting or any(one.source is self for one in self._calls.under_way):

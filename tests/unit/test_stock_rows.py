@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from assetbatch.config.assets import Row, Table, read_csv
@@ -9,6 +12,7 @@ from assetbatch.errors import Fault
 from assetbatch.jobs.symbols import unheard_of
 from assetbatch.markets import TRAITS, is_for_tests, type_of, with_prefix
 from assetbatch.model import Asset, AssetType, Priority, Role
+from assetbatch.words import named
 
 
 def read(text: str) -> Table:
@@ -95,3 +99,15 @@ def test_an_unknown_ticker_is_told_with_what_it_may_be_meant_for() -> None:
         ("", "polygon_ticker", "C:NOSUCH is not in the vendor's reference list"),
     ]
     assert row("EURUSD").asset.asset_type is AssetType.STOCKS
+
+
+def test_the_documented_list_is_one() -> None:
+    """What docs/stocks.md shows is read as it is there."""
+    text = (Path(__file__).parents[2] / "docs/stocks.md").read_text()
+    (block,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
+
+    found = read(block)
+
+    assert (found.faults, found.repeated) == ([], [])
+    assert len(found.rows) == block.count("\n") - 1 == 6
+    assert "6 added: " + named(sorted(row.asset.symbol for row in found.rows)) in text
