@@ -74,7 +74,7 @@ READ_GONE = """
 select g.symbol, g.state, g.words, count(*) over () as total
 from assetbatch.gone_tickers g join assetbatch.assets a using (symbol)
 where a.enabled
-order by g.asked_at desc, g.symbol limit %(limit)s
+order by g.delisted_on desc nulls last, g.symbol limit %(limit)s
 """
 
 # Types whose reference list tells what became of those that are not traded any more.

@@ -41,11 +41,12 @@ KNOWN = {
     name: name
     for name in (
         *("status", "message", "error", "results", "resultsCount", "next_url", "ticker", "name", "market"),
-        *("base_currency_symbol", "currency_symbol", "active", "delisted_utc", "composite_figi", "cik"),
+        *("base_currency_symbol", "currency_symbol"),
         *("currencies", *(traits.reference_name for traits in TRAITS.values())),
         *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p"),
         *("last_quote", "last_trade", "session", "lastQuote", "lastTrade", "day", "bid", "ask", "price"),
         *("open", "high", "low", "close", "last_updated", "participant_timestamp", "sip_timestamp"),
+        *("active", "delisted_utc", "composite_figi", "cik"),
     )
 }
 
