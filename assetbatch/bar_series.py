@@ -70,7 +70,7 @@ class BarSeries(Sequence[Bar]):
 
 
 def _bar(ts: datetime, digits: Iterable[str]) -> Bar:
-    *prices, vwap, trades = digits
-    opened, high, low, close, volume = map(Decimal, prices)
-    average, count = None if vwap == ABSENT else Decimal(vwap), None if trades == ABSENT else int(trades)
-    return Bar(ts, opened, high, low, close, volume, average, count)
+    *prices, volume, vwap, trades = digits
+    opened, high, low, close = map(Decimal, prices)
+    traded, average = (None if one == ABSENT else Decimal(one) for one in (volume, vwap))
+    return Bar(ts, opened, high, low, close, traded, average, None if trades == ABSENT else int(trades))

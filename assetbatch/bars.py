@@ -8,7 +8,7 @@ comes back, and a run that was killed between two pages goes on where it was.
 from __future__ import annotations
 
 from bisect import bisect_left
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ LENGTH = timedelta(minutes=5)
 ONE_PAGE = timedelta(minutes=MOST_BASE_MINUTES)
 # Once a day, though a day's first run is a little earlier than that of the day before.
 RECHECK_EVERY = timedelta(hours=23)
-# A ticker without a bar in so much open time has no 5-minute bars: it may have 1-minute bars.
+# A ticker without a bar in so much time of regular sessions has no 5-minute bars: it may have 1-minute bars.
 SILENT = timedelta(hours=12)
 # What the vendor has no bar for is believed when it says so twice, so long apart.
 TOLD_AGAIN = timedelta(hours=1)
@@ -108,9 +108,9 @@ def reach(market: Market, *, mode: Mode, days: Days, now: datetime, settle: time
     """
     if mode is Mode.END_OF_DAY:
         day = planner.wanted_day(market.asset_type, days, now)
-        return None if day is None else datetime.combine(day + timedelta(days=1), time(0), UTC)
-    closed_at = market_hours.last_close(market, now)
-    return floor(min(now - settle, closed_at) if closed_at else now - settle)
+        return None if day is None else market_hours.day_begins_at(market.asset_type, day + timedelta(days=1))
+    settled = now - settle
+    return floor(market_hours.last_close(market, settled) or settled)
 
 
 def tail(track: Track, *, until: datetime, now: datetime, recheck: timedelta) -> Span | None:
@@ -196,6 +196,7 @@ def built(minutes: Iterable[Bar]) -> BarSeries:
 
 
 def _joined(ts: datetime, parts: Sequence[Bar]) -> Bar:
+    volumes = [bar.volume for bar in parts if bar.volume is not None]
     trades = [bar.trades for bar in parts if bar.trades is not None]
     with localcontext(prec=EXACT_DIGITS):
         return Bar(
@@ -204,7 +205,7 @@ def _joined(ts: datetime, parts: Sequence[Bar]) -> Bar:
             high=max(bar.high for bar in parts),
             low=min(bar.low for bar in parts),
             close=parts[-1].close,
-            volume=sum((bar.volume for bar in parts), Decimal(0)),
+            volume=sum(volumes, Decimal(0)) if volumes else None,
             vwap=_average(parts),
             trades=sum(trades) if trades else None,
         )

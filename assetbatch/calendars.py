@@ -1,4 +1,4 @@
-"""Days on which exchanges of New York rest, or close early, by rule: https://www.nyse.com/markets/hours-calendars.
+"""Days on which markets rest, or close early; exchanges by rule: https://www.nyse.com/markets/hours-calendars.
 
 What the vendor says of the days that come takes precedence, where that is known: a day of mourning follows no rule.
 """
@@ -6,8 +6,10 @@ What the vendor says of the days that come takes precedence, where that is known
 from __future__ import annotations
 
 from datetime import date, time, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,14 +22,37 @@ Exceptions = dict[date, "time | None"]
 """Days that are not as others: when the session closes then; None: there is none."""
 
 
+class _Listed(Struct, frozen=True, eq=False):
+    days: Mapping[date, time | None]
+
+
+_listed = _Listed({})
+
+
+def learn(listed: Mapping[date, time | None]) -> None:
+    """Let these days of New York's exchanges take precedence over the rule, in all of this process from now on."""
+    global _listed  # noqa: PLW0603 - what is known of the world is one for all of a process
+    if listed != _listed.days:
+        _listed = _Listed(dict(listed))
+
+
+@cache
 def christmas_and_new_year(year: int) -> Mapping[date, time | None]:
     """Return the days on which currencies rest."""
     return {date(year, 12, 25): None, date(year, 1, 1): None}
 
 
-@cache
 def new_york_stock_exchange(year: int) -> Mapping[date, time | None]:
-    """Return the holidays of a year, and its half days."""
+    """Return the holidays of a year, and its half days: as the vendor lists them, as far as that is known."""
+    return _new_york_stock_exchange(year, _listed)
+
+
+@lru_cache
+def _new_york_stock_exchange(year: int, listed: _Listed) -> Mapping[date, time | None]:
+    return _by_rule(year) | {day: closes for day, closes in listed.days.items() if day.year == year}
+
+
+def _by_rule(year: int) -> Exceptions:
     thanksgiving = _nth(year, 11, THURSDAY, 4)
     holidays = [
         _nth(year, 1, MONDAY, 3),  # Martin Luther King

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import re
-from datetime import time
+from datetime import time, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from assetbatch.calendars import christmas_and_new_year, new_york_stock_exchange
 from assetbatch.model import AssetType, Product
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from datetime import date
 
 
 class Hours(Struct, frozen=True, eq=False):
-    """Sessions by New York's clock, one for each day from Monday to Friday but the `holidays` (month, day).
+    """Sessions by New York's clock, one for each day from Monday to Friday.
 
-    One that opens no earlier than it closes opens the evening before. `names` is how tickers begin, behind the prefix,
-    that trade at these hours; empty: all others of their type do. `has_own_holidays`: the market may rest on days that
-    are not known here, while others of the same type trade.
+    One that opens no earlier than it closes opens the evening before. `exceptions` are the days of a year that are not
+    as others: when the session closes then; None: there is none. Some trade goes on `before` a session and `after` it.
+    `names` is how tickers begin, behind the prefix, that trade at these hours; empty: all others of their type do.
+    `has_own_holidays`: the market may rest on days that are not known here, while others of the same type trade.
     """
 
     opens: time
     closes: time
+    before: timedelta = timedelta(0)
+    after: timedelta = timedelta(0)
+    exceptions: Callable[[int], Mapping[date, time | None]] = christmas_and_new_year
     names: tuple[str, ...] = ()
-    holidays: tuple[tuple[int, int], ...] = ((12, 25), (1, 1))
     has_own_holidays: bool = False
+
+    @property
+    def is_overnight(self) -> bool:
+        """Whether a session begins on the evening before."""
+        return self.opens >= self.closes
 
 
 class Market(Enum):
@@ -53,16 +63,28 @@ class Market(Enum):
 HOURS: Mapping[Market, Hours] = {
     Market.FOREX: Hours(opens=time(17), closes=time(17)),
     Market.METALS: Hours(opens=time(18), closes=time(17), names=("XAU", "XAG", "XPT", "XPD"), has_own_holidays=True),
-    Market.STOCKS: Hours(opens=time(9, 30), closes=time(16)),
-    Market.INDICES: Hours(opens=time(9, 30), closes=time(16)),
+    # From 4:00 until 20:00, on half days until 17:00.
+    Market.STOCKS: Hours(
+        opens=time(9, 30),
+        closes=time(16),
+        before=timedelta(hours=5, minutes=30),
+        after=timedelta(hours=4),
+        exceptions=new_york_stock_exchange,
+    ),
+    # Some have values before and after that, too; most have none.
+    Market.INDICES: Hours(opens=time(9, 30), closes=time(16), exceptions=new_york_stock_exchange),
 }
 
 
 class Price(Struct, frozen=True):
-    """Where a snapshot has a price: a figure of a part of it, as the unified one calls them; "" is the row itself."""
+    """Where a snapshot has a price: a figure of one of its parts, as the unified one calls them; "" is the row itself.
+
+    `name` is what it is called in a message.
+    """
 
     part: str
     figure: str
+    name: str
 
 
 class Traits(Struct, frozen=True):
@@ -114,8 +136,8 @@ class Traits(Struct, frozen=True):
         return tuple(market.value for market in self.markets)
 
 
-BID, TRADE = Price("last_quote", "bid"), Price("last_trade", "price")
-MINUTE, VALUE = Price("last_minute", "close"), Price("", "value")
+BID, TRADE = Price("last_quote", "bid", "bid price"), Price("last_trade", "price", "trade price")
+MINUTE, VALUE = Price("last_minute", "close", "minute's close"), Price("", "value", "value")
 
 TRAITS: Mapping[AssetType, Traits] = {
     # Forex has no trades: the bid is its price, of which the vendor makes its own bars and changes.

@@ -66,8 +66,8 @@ class Asset(Struct, frozen=True):
 class Quote(Struct, frozen=True):
     """The newest price of an asset.
 
-    `last_price` is the last trade's price, or for forex the bid: forex has no trades, and the vendor computes its own
-    bars and changes from the bid. `timestamp` is the vendor's time of that trade or quote. Numbers are the vendor's
+    `last_price` is the last trade's price, or what `markets` has in its place: for forex the bid, since the vendor
+    computes its own bars and changes from it. `timestamp` is the vendor's time of that price. Numbers are the vendor's
     digits; what it did not send, or sent as zero, is None. `has_daily`: it came with the figures of its day, as that of
     a call does; that of a stream has none.
     """
@@ -94,7 +94,7 @@ class Bar(Struct, frozen=True):
     """What traded in one stretch of time that begins at `ts`; numbers are the vendor's digits.
 
     `volume` and `trades` are as the vendor counts them: for forex, quotes; for crypto, units of the base currency and
-    trades. `vwap` and `trades` may be absent.
+    trades; for stocks, shares, parts of them, too. `vwap` and `trades` may be absent; indices have no volume either.
     """
 
     ts: datetime
@@ -102,7 +102,7 @@ class Bar(Struct, frozen=True):
     high: Decimal
     low: Decimal
     close: Decimal
-    volume: Decimal
+    volume: Decimal | None
     vwap: Decimal | None = None
     trades: int | None = None
 
@@ -146,6 +146,8 @@ class CallKind(StrEnum):
     """One page of one ticker's bars."""
     MARKET_STATUS = "market_status"
     """Which markets are open now."""
+    MARKET_HOLIDAYS = "market_holidays"
+    """The days that come on which exchanges rest, or close early."""
     TICKERS = "tickers"
     """One page of the reference list of a market."""
 
@@ -162,6 +164,7 @@ ACCESS = {
     CallKind.DAILY_TICKER: Access.DAILY,
     CallKind.BARS: Access.BARS,
     CallKind.MARKET_STATUS: Access.REFERENCE,
+    CallKind.MARKET_HOLIDAYS: Access.REFERENCE,
     CallKind.TICKERS: Access.REFERENCE,
 }
 

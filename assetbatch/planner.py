@@ -7,7 +7,7 @@ among them by what the key may see, so that another kind is one more function an
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -277,7 +277,7 @@ def served_as_of(call: Call | None, began_at: datetime) -> datetime:
 
     A quote does as of when it was asked for; figures of a finished day are older than any quote since that began.
     """
-    return began_at if call is None or call.day is None else datetime.combine(call.day, time(0), UTC)
+    return began_at if call is None or call.day is None else market_hours.day_begins_at(*call.market_day)
 
 
 def plan(

@@ -21,6 +21,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from assetbatch import calendars
 from assetbatch.config import Database, Secret, sources
 from assetbatch.database.connection import Connection
 from assetbatch.database.embedded import EmbeddedServer
@@ -66,6 +67,13 @@ def _no_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "SYSTEM_FOLDER", tmp_path_factory.getbasetemp() / "etc")
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_listed_holidays() -> Iterator[None]:
+    """Let no test know the holidays that another one's vendor listed."""
+    yield
+    calendars.learn({})
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from assetbatch.errors import Interrupted
 from assetbatch.jobs import drain, enqueue, priority
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.run import Start
-from assetbatch.planner import Mode
 from assetbatch.report.freshness import SEEN_WITHIN, limits, outlook_of
 from tests.conftest import Commands, open_database, variables
 
@@ -156,7 +155,6 @@ def judged(connection: Connection, config: Config, seen: Overview) -> Judged:
     outlook = outlook_of(config, seen)
     judging = freshness.judge(
         limits(connection.answer(catalogue.frequencies()), outlook),
-        daily=outlook.mode is Mode.END_OF_DAY,
         seen_since=seen.now - SEEN_WITHIN,
         named=[asset.symbol for asset in config.priority_assets],
         most_others=20,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import asdict
 
 from assetbatch.boottime import boot_time
+from assetbatch.database import holidays
 from assetbatch.database.leases import new_token, release_dead
 from assetbatch.database.query import Query
 from assetbatch.database.rows import filled, value
@@ -140,7 +141,8 @@ class Remembered:
     """What is remembered of what a key may see on its plans, and of what the vendor has; `now` None: it is now.
 
     Questions to be asked together: `entitlements`; `days`, what it answered for those of the last two weeks; `closed`,
-    the markets that it said are closed, for as long as that holds; `types` that are in use.
+    the markets that it said are closed, for as long as that holds; `types` that are in use; `holidays`, which are known
+    in all of the process from then on.
     """
 
     def __init__(self, *, key: str, plans: Mapping[Product, Plan], now: datetime | None) -> None:
@@ -161,7 +163,14 @@ class Remembered:
             {"now": now, "held": ASK_AGAIN},
             lambda rows: frozenset(AssetType(row["market"]) for row in rows),
         )
-        self.queries: tuple[Query[Any], ...] = (self.entitlements, self.days, self.closed, self.types)
+        self.holidays = holidays.listed(now)
+        self.queries: tuple[Query[Any], ...] = (
+            self.entitlements,
+            self.days,
+            self.closed,
+            self.types,
+            self.holidays,
+        )
 
 
 def last_status_at(connection: Connection) -> datetime | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from assetbatch.boottime import boot_time
@@ -105,7 +105,7 @@ class Rules(Struct, frozen=True):
     max_calls_per_second: float | None
     request_seconds: float
     """The most that a request takes, from connecting to its last byte."""
-    exempts: list[str]
+    exempts: list[str] = field(default_factory=list)
     """Products whose calls are without limit, though others' are not."""
 
     @property

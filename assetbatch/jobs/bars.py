@@ -193,7 +193,7 @@ class Bars(Source, Generic[W]):
             return False
         market = market_hours.market_of(track.asset)
         until = min(one.span.until, one.asked_at)
-        return market_hours.open_time(market, one.span.since, until) >= core.SILENT
+        return market_hours.open_time(market, one.span.since, until, regular=True) >= core.SILENT
 
     def _write(self, one: BarCall, found: JudgedPage, *, carefully: bool) -> tuple[StoredBars | None, bool]:
         """Write a page, if this run still has the right to; the record of its call stays in any case.

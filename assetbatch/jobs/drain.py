@@ -18,6 +18,7 @@ from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
+from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.lives import LifeWork
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
@@ -74,6 +75,7 @@ def drain_queue(
         is_limited = all(config.limit_of(TRAITS[one].product) is not None for one in run.entitlements.types)
         calls = Calls(run, Lane.QUEUE, clients=1 if is_limited else config.settings.provider.concurrency)
         bars = [Bars(run, calls, CatalogueBars(run, types=group)) for group in groups]
+        holidays = Holidays(run)
         looks = LifeWork(run, calls, due_lives.answer)
         size = 0
 
@@ -97,13 +99,13 @@ def drain_queue(
         worker = Worker(
             run,
             calls,
-            [*items, looks, *bars],
+            [*items, holidays, looks, *bars],
             begin_until=begin_until,
             may_begin=lambda: items[0].items_left > 0,
             reconnect=reconnect,
         )
         is_waiting = any(one.is_waiting(brought_back.answer) for one in items)
-        if is_waiting or looks.is_ready() or any(one.is_ready() for one in bars):
+        if is_waiting or any(one.is_ready() for one in (holidays, looks, *bars)):
             run.claim_source()
             if not is_as_configured.answer:
                 catalogue.sync_with_config(connection, config.assets)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from assetbatch import market_hours, planner
-from assetbatch.database import catalogue
+from assetbatch.database import catalogue, holidays
 from assetbatch.database import entitlements as remembering
 from assetbatch.database.bars import absences as bar_absences
 from assetbatch.database.bars import state as database_bars
@@ -111,6 +111,11 @@ class Entitlements:
         return self._remembered.closed.answer
 
     @property
+    def lacks_holidays(self) -> bool:
+        """Whether the vendor is to be asked for its list of holidays: it is old, and something trades by it."""
+        return self._remembered.holidays.answer.is_due and not self.types.isdisjoint(holidays.TYPES)
+
+    @property
     def groups(self) -> list[frozenset[AssetType]]:
         """The types that there are, in groups: those whose calls are not limited beside others', and those others."""
         limited = frozenset(one for one in self.types if self.config.limit_of(TRAITS[one].product) is not None)
@@ -203,9 +208,9 @@ class Entitlements:
 
     def excuses(self, asset: Asset, kind: FailureKind) -> bool:
         """Return whether a live answer without a price is no failure, since the asset's market rests."""
-        return kind in WITHOUT_PRICE and (
-            asset.asset_type in self.closed or not market_hours.is_open(market_hours.market_of(asset), self.clock.now())
-        )
+        market, now = market_hours.market_of(asset), self.clock.now()
+        rests = asset.asset_type in self.closed or not market_hours.is_open(market, now, regular=True)
+        return rests and kind in WITHOUT_PRICE
 
     def may_ask_status(self) -> bool:
         """Return whether the vendor may be asked which markets are open: once an hour at most."""
@@ -213,8 +218,13 @@ class Entitlements:
         return asked_at is None or self.clock.now() - asked_at >= planner.ASK_AGAIN
 
     def note_markets(self, found: dict[AssetType, bool]) -> None:
-        """Note which markets the vendor says are open."""
-        remembering.note_markets(self.connection, found, self.clock.now())
+        """Note which markets the vendor says are open; that one rests outside its sessions is no news, and soon over."""
+        now = self.clock.now()
+        open_ones = {
+            one: is_open or not market_hours.is_open(TRAITS[one].main_market, now, regular=True)
+            for one, is_open in found.items()
+        }
+        remembering.note_markets(self.connection, open_ones, now)
         self.look()
 
     def newer_at(self, markets: Collection[AssetType]) -> datetime | None:

@@ -46,11 +46,12 @@ QUIET = timedelta(days=30)
 class LifeWork(Source):
     """The questions about tickers that seemed to be gone as the run began (`due`), one call after another.
 
-    One run at a time asks.
+    One run at a time asks. `waits`: for slots, too; else only free ones are taken.
     """
 
-    def __init__(self, run: Run, calls: Calls, due: Sequence[Life]) -> None:
+    def __init__(self, run: Run, calls: Calls, due: Sequence[Life], *, waits: bool = True) -> None:
         self._run = run
+        self._waits = waits
         self._calls = calls
         self._waiting = deque(due)
         self._before = {life.asset.symbol: life for life in due}
@@ -65,6 +66,16 @@ class LifeWork(Source):
     def types(self) -> frozenset[AssetType]:
         """The type of the ticker that the next question is about."""
         return frozenset(life.asset.asset_type for life in list(self._waiting)[:1])
+
+    @property
+    def waits(self) -> bool:
+        """Whether a slot is waited for."""
+        return self._waits
+
+    def no_slot(self, error: CallError) -> None:
+        """Leave the rest to the next run."""
+        del error
+        self._waiting.clear()
 
     def is_ready(self) -> bool:
         """Return whether there is a question to ask, and no other run that asks."""

@@ -16,11 +16,12 @@ from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
+from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.lives import LifeWork
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
 from assetbatch.jobs.wanted import Wanted
-from assetbatch.jobs.worker import Worker
+from assetbatch.jobs.worker import Source, Worker
 from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType, Call, Failure
 from assetbatch.provider import endpoints
@@ -95,9 +96,9 @@ class _Update:
         requests = Calls(run, Lane.PRIORITY)
         symbols = [asset.symbol for asset in self._assets]
         works = [CatalogueBars(run, types=group, symbols=symbols) for group in self._entitlements.groups]
-        bars = [Bars(run, requests, work) for work in works]
-        looks = LifeWork(run, requests, due_lives)
-        if calls or due_lives or any(work.has_work() for work in works):
+        bars, holidays = [Bars(run, requests, work) for work in works], Holidays(run)
+        looks = LifeWork(run, requests, due_lives, waits=False)
+        if calls or due_lives or any(work.has_work() for work in works) or holidays.is_ready():
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -110,14 +111,14 @@ class _Update:
         self._look_back(quotes, calls)
         first.work()
         self._look_at_markets(quotes, requests, no_call_after)
-        for one in (*bars, looks):
+        for source in (holidays, *bars, looks):
             if not self._ends_run():
                 Worker(
                     run,
                     requests,
-                    [one],
+                    [source],
                     begin_until=no_call_after,
-                    may_begin=partial(_may_begin, requests, one, max_calls),
+                    may_begin=partial(_may_begin, requests, source, max_calls),
                 ).work()
         deferred = [symbol for work in works for symbol in work.waiting()]
         known = self._known_by_now(requests, known)

@@ -80,6 +80,11 @@ class Source(ABC):
         return False
 
     @property
+    def waits(self) -> bool:
+        """Whether a call is worth waiting for; else it is made where one is free at once, or `no_slot` forgoes it."""
+        return True
+
+    @property
     def is_behind(self) -> bool:
         """Whether something came home that `store` has not stored yet."""
         return False
@@ -183,15 +188,16 @@ class Worker:
         calls, calls_after = source.wants(self._calls.free)
         try:
             slot = self._calls.acquire(
-                max_wait_seconds=self._begin_until - time.monotonic(),
+                max_wait_seconds=self._begin_until - time.monotonic() if source.waits else 0.0,
                 types=source.types,
                 calls_after=calls_after,
                 calls=calls,
             )
         except CallError as error:
-            log.info("no further call in this run: %s", error)
             source.no_slot(error)
-            return False
+            if source.waits:
+                log.info("no further call in this run: %s", error)
+            return not source.waits
         begun = False
         try:
             # Something may have come home meanwhile that ends the run.

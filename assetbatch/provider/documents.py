@@ -15,7 +15,6 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from assetbatch.failures import CallError, FailureKind
-from assetbatch.markets import TRAITS
 
 Document = dict[str, Any]
 
@@ -42,9 +41,10 @@ KNOWN = {
     for name in (
         *("status", "message", "error", "results", "resultsCount", "next_url", "ticker", "name", "market"),
         *("base_currency_symbol", "currency_symbol"),
-        *("currencies", *(traits.reference_name for traits in TRAITS.values())),
-        *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p"),
-        *("last_quote", "last_trade", "session", "lastQuote", "lastTrade", "day", "bid", "ask", "price"),
+        *("currencies", "fx", "crypto", "exchanges", "nyse", "nasdaq", "exchange", "date"),
+        *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p", "P"),
+        *("last_quote", "last_trade", "last_minute", "session", "lastQuote", "lastTrade", "min", "day"),
+        *("bid", "ask", "price", "value"),
         *("open", "high", "low", "close", "last_updated", "participant_timestamp", "sip_timestamp"),
         *("active", "delisted_utc", "composite_figi", "cik"),
     )
@@ -58,13 +58,14 @@ class NoJSONError(ValueError):
     """A text is no JSON object; says what it is instead."""
 
 
-def parse(body: bytes | bytearray) -> Document:
+def parse(body: bytes | bytearray, *, is_list: bool = False) -> Document:
     """Read a JSON object, of it the known fields. Raises CallError (too large, malformed), without quoting what it is.
 
+    Where it may be a bare list (`is_list`), that is read as the `results` of an object.
     A literal NaN is no JSON, but is read: as a Decimal it fails the row that has it, not its neighbours.
     """
     try:
-        return _Reader(body).document()
+        return _Reader(body).document(is_list=is_list)
     except NoJSONError as error:
         reason = f"the answer is {error} ({len(body)} bytes)"
     except (ValueError, RecursionError) as error:
@@ -99,10 +100,21 @@ class _Reader:
         decoder = json.JSONDecoder(parse_float=decimal_of, parse_int=decimal_of, parse_constant=Decimal)
         self._scan = decoder.scan_once  # type: ignore[attr-defined]
 
-    def document(self) -> Document:
-        found: Document = {}
-        if not self._comes(b"{"):
+    def document(self, *, is_list: bool) -> Document:
+        if is_list and self._comes(b"["):
+            found: Document = {"results": self._rows()}
+        elif self._comes(b"{"):
+            found = self._members()
+        else:
             raise NoJSONError("no JSON object")
+        self._skip_space()
+        if self._at < len(self._body):
+            raise NoJSONError("no JSON: something is behind its end")
+        return found
+
+    def _members(self) -> Document:
+        """Read an object whose brace was read."""
+        found: Document = {}
         more = not self._comes(b"}")
         while more:
             key = self._part()
@@ -112,9 +124,6 @@ class _Reader:
             if key in KNOWN:
                 found[KNOWN[key]] = value
             more = self._goes_on(b"}")
-        self._skip_space()
-        if self._at < len(self._body):
-            raise NoJSONError("no JSON: something is behind its end")
         return found
 
     def _rows(self) -> list[Any]:

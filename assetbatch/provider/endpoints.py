@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from assetbatch.model import CallKind
-from assetbatch.provider.massive import aggregates, grouped_daily, market_status, reference_tickers, snapshot
+from assetbatch.provider.massive import (
+    aggregates,
+    daily_ticker,
+    grouped_daily,
+    market_holidays,
+    market_status,
+    reference_tickers,
+    snapshot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +29,7 @@ PRICES: Mapping[CallKind, Callable[[Call], Request[Answers]]] = {
     CallKind.SNAPSHOT: snapshot.unified,
     CallKind.SNAPSHOT_SINGLE: snapshot.single,
     CallKind.DAILY: grouped_daily.request,
+    CallKind.DAILY_TICKER: daily_ticker.request,
 }
 
 
@@ -30,5 +39,6 @@ def prices(call: Call) -> Request[Answers]:
 
 
 bars = aggregates.request
+holidays = market_holidays.request
 markets_open = market_status.request
 tickers = reference_tickers.request

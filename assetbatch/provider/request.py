@@ -24,13 +24,14 @@ class Request(Struct, Generic[A_co], frozen=True):
     """What is sent for a call: path and query; `read` makes what it is about of a good document.
 
     `read` is told the time that prices are held against, and raises CallError. `has_status`: a good document says
-    that it is one.
+    that it is one. `is_list`: it is a bare list, which is read as `results`.
     """
 
     call: Call
     path: str
     read: Callable[[Document, datetime], A_co]
     has_status: bool = True
+    is_list: bool = False
     plain: Callable[[bytes | bytearray], Callable[[datetime], A_co] | None] = lambda _body: None
     """Reads a body in which nothing is odd by itself, and faster; None where the document has to be looked at."""
 
@@ -38,7 +39,7 @@ class Request(Struct, Generic[A_co], frozen=True):
         """Return what reads an answer, held against a time, out of a body that is no refusal. Raises CallError."""
         if (plain := self.plain(body)) is not None:
             return plain
-        document = parse(body)
+        document = parse(body, is_list=self.is_list)
         if self.has_status or "status" in document:
             check_status(document, retry_after_seconds=retry_after_seconds)
         return partial(self.read, document)

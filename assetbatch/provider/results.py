@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
-    from datetime import date, datetime
+    from collections.abc import Mapping
+    from datetime import date, datetime, time
 
     from assetbatch.bar_series import BarSeries
     from assetbatch.failures import FailureKind
@@ -58,3 +59,13 @@ class TickerPage(Struct, frozen=True):
     pairs: dict[str, tuple[str, str]]
     next_page: str
     listings: tuple[Listing, ...] = ()
+
+
+class Holidays(Struct, frozen=True):
+    """Days that come on which exchanges are not open as usual: when the session closes, None: there is none.
+
+    `odd`: what was wrong with rows that made no sense.
+    """
+
+    days: Mapping[date, time | None]
+    odd: tuple[str, ...] = ()

@@ -1,4 +1,7 @@
-"""What freshness is held against, in market time: a weekend makes nothing stale. The judge is `database.freshness`."""
+"""What freshness is held against, in market time: a weekend makes nothing stale. The judge is `database.freshness`.
+
+Market time is that of regular sessions: around them a price that does not come raises no alarm.
+"""
 
 from __future__ import annotations
 
@@ -147,7 +150,9 @@ def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> 
 
 def market_age(asset: Asset, succeeded_at: datetime | None, now: datetime) -> timedelta | None:
     """Return how long the asset's market was open since it was last updated; None when it never was."""
-    return None if succeeded_at is None else market_hours.open_time(market_hours.market_of(asset), succeeded_at, now)
+    if succeeded_at is None:
+        return None
+    return market_hours.open_time(market_hours.market_of(asset), succeeded_at, now, regular=True)
 
 
 def oldest_fresh(update_frequency_seconds: int, interval: timedelta) -> timedelta:
@@ -162,10 +167,13 @@ def oldest_priority(update_frequency_seconds: int, interval: timedelta) -> timed
 
 def market_time_ago(market: Market, length: timedelta, now: datetime) -> datetime:
     """Return since when the market was open for so long; within a rest, the end of it."""
-    since = now - length
-    while (lacking := length - market_hours.open_time(market, since, now)) > timedelta(0):
-        since = (market_hours.last_close(market, since) or since) - lacking
-    return since
+    if market.hours is not None:
+        for opens, closes in market_hours.sessions_before(market.hours, now, regular=True):
+            now = min(now, closes)
+            if now - opens >= length:
+                break
+            length -= now - opens
+    return now - length
 
 
 def limits(frequencies: Iterable[int], outlook: Outlook) -> list[Limit]:
@@ -186,7 +194,7 @@ def _limit(market: Market, seconds: int, outlook: Outlook) -> Limit:
         late_before=market_time_ago(market, oldest_priority(seconds, outlook.interval), now),
         never_before=market_time_ago(market, timedelta(seconds=2 * seconds), now),
         silent_before=None if daily else market_time_ago(market, max(SILENT_AFTER, oldest), now),
-        closed_at=None if daily else market_hours.last_close(market, now),
+        closed_at=None if daily else market_hours.last_close(market, now, regular=True),
         day=outlook.overdue_day(kind) if daily else None,
         rests=not daily and kind in outlook.closed,
         daily=daily,

@@ -66,10 +66,10 @@ def raw(token: str) -> str:
     return _RAW + token
 
 
-def documented(document: Document, *, status: int = 200) -> Answer:
+def documented(document: Document | list[Document], *, status: int = 200) -> Answer:
     """Write a document as JSON; a `request_id` of None is filled in."""
     request_id = uuid4().hex
-    if document.get("request_id", "") is None:
+    if isinstance(document, dict) and document.get("request_id", "") is None:
         document["request_id"] = request_id
     text = json.dumps(document, separators=(",", ":"))
     if "\\u0000raw:" in text:

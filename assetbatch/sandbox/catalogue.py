@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from enum import Enum
+from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from assetbatch.markets import TRAITS
+from assetbatch.markets import TRAITS, type_of
 from assetbatch.model import AssetType
+from assetbatch.sandbox.equities import INDICES, STOCKS
 
 if TYPE_CHECKING:
     from assetbatch.markets import Traits
@@ -40,7 +44,7 @@ ALGO/USD 0.31     VET/USD 0.0412    HBAR/USD 0.147    TRX/USD 0.208     SHIB/USD
 XTZ/USD 1.29      EOS/USD 0.88      SAND/USD 0.61     MANA/USD 0.59     GRT/USD 0.27      BTC/EUR 92400
 ETH/EUR 3190      BTC/USDT 97040    ETH/USDT 3351     SOL/USDT 238.1    ETH/BTC 0.03454
 """
-_SYNTHETIC = re.compile(r"(T\d{1,6})(USD)", re.ASCII)
+_SYNTHETIC = re.compile(r"(?:[CX]:(?P<base>T\d{1,6})USD|ZZT\d{1,6})", re.ASCII)
 _CURRENCIES = {
     "USD": "United States dollar", "EUR": "Euro", "GBP": "British pound sterling", "JPY": "Japanese yen",
     "CHF": "Swiss franc", "AUD": "Australian dollar", "NZD": "New Zealand dollar", "CAD": "Canadian dollar",
@@ -48,8 +52,21 @@ _CURRENCIES = {
     "ETH": "Ethereum", "USDT": "Tether", "CORN": "Corn", "NATGAS": "Natural gas",
 }  # fmt: skip
 
-NOT_IN_PLAN = frozenset({"AAPL", "MSFT", "NVDA", "SPY", "TSLA", "I:DJI", "I:NDX", "I:SPX"})
-"""Tickers that no currencies plan includes: they have an error of their own in snapshots."""
+MILLION = 1_000_000
+"""Heights of prices are millionths of an instrument's level."""
+SPLIT_DECIMALS = 2
+
+
+class Pace(Enum):
+    """In which minutes of a day something happens."""
+
+    ALWAYS = "always"
+    BUSY = "busy"
+    """In each minute of the session, in one of four before and after."""
+    THIN = "thin"
+    """In one minute of five of the session."""
+    RARE = "rare"
+    """In five minutes of the session."""
 
 
 class Instrument(Struct, frozen=True):
@@ -59,6 +76,7 @@ class Instrument(Struct, frozen=True):
     market: AssetType
     base: str
     quote: str
+    """Of currencies alone, like `base`."""
     decimals: int
     level: int
     """The price around which it moves, in units."""
@@ -66,6 +84,22 @@ class Instrument(Struct, frozen=True):
     """How much farther it moves than the common shape of a day."""
     mark: int
     """63 bits that are this ticker's own."""
+    name: str
+    """What the vendor shows: `Euro - United States dollar`, `Apple Inc.`"""
+    pace: Pace = Pace.ALWAYS
+    kind: str = ""
+    """What a stock is: `CS`, `ETF`, `TEST`."""
+    listed_by: str = ""
+    """The exchange of a stock, the feed of an index."""
+    is_free: bool = True
+    """Whether every plan of its market has it."""
+    since: int = 0
+    until: int = 10**6
+    """From which day of its market to which (exclusive) there is such a ticker."""
+    before: str = ""
+    """The ticker that it had at first, if another one."""
+    shares: Fraction = Fraction(1)
+    """How many shares by now were one share at first."""
 
     @property
     def traits(self) -> Traits:
@@ -73,21 +107,39 @@ class Instrument(Struct, frozen=True):
         return TRAITS[self.market]
 
     @property
-    def name(self) -> str:
-        """What the vendor shows for the pair: `Euro - United States dollar`."""
-        return f"{currency_name(self.base)} - {currency_name(self.quote)}"
+    def is_over_the_counter(self) -> bool:
+        """Whether no exchange lists it: whole markets have it only for those who ask."""
+        return self.listed_by == "OTC"
 
     def volume(self, transactions: int) -> float:
-        """Return what so many transactions moved: quotes for forex, units of the base currency for crypto."""
+        """Return what so many transactions moved: quotes for forex, units of the base currency for crypto, shares."""
         if not self.traits.has_trades:
             return transactions
+        if self.market is AssetType.STOCKS:
+            # Of some, people trade parts of a share.
+            micro_shares = (20 + self.mark % 90) * MILLION + (0 if self.mark % 3 else self.mark % 999_983)
+            return _number(transactions * micro_shares * self.shares.numerator, MILLION * self.shares.denominator)
         lot = max(1, (10 + self.mark % 90) * int(10 ** (8 + self.decimals)) // self.level)
         return transactions * lot / 10**8
 
+    def price(self, height: int, times: int = 1) -> int:
+        """Return the price at a height, in units; of a sum of so many heights, their mean price."""
+        units = self.level * (MILLION * times + self.swing * height) // (MILLION * times)
+        if self.shares == 1:
+            return units
+        return units * int(10**SPLIT_DECIMALS) * self.shares.denominator // self.shares.numerator
+
+    def split(self, shares: Fraction) -> Instrument:
+        """Return it as it is told of after splits: at prices with two decimals more, so that most come out even."""
+        return self if shares == 1 else replace(self, shares=shares, decimals=self.decimals + SPLIT_DECIMALS)
+
     def number(self, units: int) -> float:
         """Turn a price in units into the JSON number: at most 8 decimals, whole ones without a point."""
-        scale = int(10**self.decimals)
-        return units // scale if units % scale == 0 else units / scale
+        return _number(units, int(10**self.decimals))
+
+
+def _number(parts: int, scale: int) -> float:
+    return parts // scale if parts % scale == 0 else parts / scale
 
 
 def currency_name(code: str) -> str:
@@ -99,31 +151,65 @@ def _mark(ticker: str) -> int:
     return int.from_bytes(hashlib.blake2b(ticker.encode(), digest_size=8).digest()) >> 1
 
 
-def _instrument(market: AssetType, base: str, quote: str, level: float) -> Instrument:
-    # At least six digits, so that a move of a few millionths is a move, and never more than eight decimals.
+def _scaled(level: float, most_decimals: int) -> tuple[int, int]:
+    # At least six digits, so that a move of a few millionths is a move, and no more decimals than the vendor has.
     decimals = 2
-    while level * 10**decimals < 100_000 and decimals < 8:
+    while level * 10**decimals < 100_000 and decimals < most_decimals:
         decimals += 1
-    units = round(level * 10**decimals)
+    return decimals, round(level * 10**decimals)
+
+
+def _pair(market: AssetType, base: str, quote: str, level: float) -> Instrument:
+    decimals, units = _scaled(level, 8)
     usual = 1 if market is AssetType.FOREX else 5
     ticker = TRAITS[market].prefix + base + quote
     # Where eight decimals leave few digits (0.0000214) a wider swing keeps every second's price different.
     swing = max(usual, 100_000 // units + 1)
-    return Instrument(ticker, market, base, quote, decimals, units, swing, _mark(ticker))
+    name = f"{currency_name(base)} - {currency_name(quote)}"
+    return Instrument(ticker, market, base, quote, decimals, units, swing, _mark(ticker), name)
 
 
-def _read(text: str, market: AssetType) -> list[Instrument]:
+def _security(ticker: str, level: float, **facts: Any) -> Instrument:
+    market = type_of(ticker)
+    decimals, units = _scaled(level, 4 if market is AssetType.STOCKS else 2)
+    swing = max(5, 100_000 // units + 1)
+    return Instrument(ticker, market, "", "", decimals, units, swing, _mark(ticker), **facts)
+
+
+def _pairs(text: str, market: AssetType) -> list[Instrument]:
     words = text.split()
     pairs = [pair.partition("/") for pair in words[::2]]
     return [
-        _instrument(market, base, quote, level=float(level))
+        _pair(market, base, quote, level=float(level))
         for (base, _, quote), level in zip(pairs, words[1::2], strict=True)
     ]
 
 
+def _stock(line: str) -> Instrument:
+    ticker, level, kind, exchange, pace, name = line.split(maxsplit=5)
+    return _security(ticker, float(level), kind=kind, listed_by=exchange, pace=Pace(pace), name=name)
+
+
+def _index(line: str) -> Instrument:
+    ticker, level, feed, plans, name = line.split(maxsplit=4)
+    return _security(ticker, float(level), listed_by=feed, is_free=plans == "free", pace=Pace.BUSY, name=name)
+
+
+def _lines(text: str) -> list[str]:
+    return text.strip().splitlines()
+
+
 KNOWN: dict[str, Instrument] = {
     known.ticker: known
-    for known in sorted(_read(_FOREX, AssetType.FOREX) + _read(_CRYPTO, AssetType.CRYPTO), key=lambda i: i.ticker)
+    for known in sorted(
+        [
+            *_pairs(_FOREX, AssetType.FOREX),
+            *_pairs(_CRYPTO, AssetType.CRYPTO),
+            *map(_stock, _lines(STOCKS)),
+            *map(_index, _lines(INDICES)),
+        ],
+        key=lambda one: one.ticker,
+    )
 }
 """The catalogue by ticker, in the order of the tickers."""
 
@@ -131,16 +217,19 @@ KNOWN: dict[str, Instrument] = {
 def find(ticker: str) -> Instrument | None:
     """Find the instrument of a ticker, None when there is none; case counts.
 
-    Besides the catalogue there are synthetic pairs for load tests, `C:T1USD` to `C:T999999USD` and the same
-    with `X:`. They are in no listing.
+    Besides the catalogue there are synthetic tickers for load tests: the pairs `C:T1USD` to `C:T999999USD` and the same
+    with `X:`, the stocks `ZZT1` to `ZZT999999`. They are in no listing.
     """
     return KNOWN.get(ticker) or _synthetic(ticker)
 
 
 @lru_cache(maxsize=200_000)
 def _synthetic(ticker: str) -> Instrument | None:
-    for market, traits in TRAITS.items():
-        if ticker.startswith(traits.prefix) and (match := _SYNTHETIC.fullmatch(ticker, len(traits.prefix))):
-            mark = _mark(ticker)
-            return _instrument(market, match[1], match[2], level=(10_000 + mark % 90_000) / 10 ** (2 + mark % 3))
-    return None
+    match = _SYNTHETIC.fullmatch(ticker)
+    if match is None:
+        return None
+    mark = _mark(ticker)
+    level = (10_000 + mark % 90_000) / 10 ** (2 + mark % 3)
+    if match["base"]:
+        return _pair(type_of(ticker), match["base"], "USD", level)
+    return _security(ticker, level, kind="CS", listed_by="XNYS", pace=Pace.BUSY, name=f"Invented {ticker}")

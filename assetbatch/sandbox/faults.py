@@ -39,8 +39,13 @@ class RowShape(Struct, frozen=True):
 
 UNIFIED = RowShape(
     "ticker",
-    {"last_quote": ("bid", "ask", "midpoint"), "last_trade": ("price",)},
-    {"last_quote": ("last_updated",), "last_trade": ("participant_timestamp",)},
+    {"last_quote": ("bid", "ask", "midpoint"), "last_trade": ("price",), "last_minute": ("close",), "": ("value",)},
+    {
+        "last_quote": ("last_updated",),
+        "last_trade": ("participant_timestamp", "last_updated"),
+        "last_minute": ("last_updated",),
+        "": ("last_updated",),
+    },
     3600 * 10**9,
 )
 SINGLE = RowShape(
@@ -48,6 +53,12 @@ SINGLE = RowShape(
     {"lastQuote": ("b", "a"), "lastTrade": ("p",)},
     {"lastQuote": ("t",), "lastTrade": ("t",)},
     3_600_000,
+)
+SINGLE_STOCK = RowShape(
+    "ticker",
+    {"lastQuote": ("p", "P"), "lastTrade": ("p",), "min": ("c",)},
+    {"lastQuote": ("t",), "lastTrade": ("t",)},
+    3600 * 10**9,
 )
 BAR = RowShape("T", {"": ("o", "h", "l", "c", "vw")}, {"": ("t",)}, 3_600_000)
 
@@ -174,8 +185,8 @@ class Faults:
         return self.holds(kind, path, unquote(path))
 
     def holiday(self, market: AssetType, path: str) -> bool:
-        """Whether a market rests, for this request, though its hours say otherwise: forex does, crypto never."""
-        return market is AssetType.FOREX and self.document("holiday", path)
+        """Whether a market rests, for this request, though its hours say otherwise: all do, but crypto."""
+        return market is not AssetType.CRYPTO and self.document("holiday", path)
 
     def moment_ms(self, ticker: str, now_ms: int) -> int:
         """Return the time that live prices of a ticker are of: now, or a moment that stands still (stale)."""

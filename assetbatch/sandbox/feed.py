@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from assetbatch.markets import TRAITS
 from assetbatch.sandbox.catalogue import KNOWN, find
 from assetbatch.sandbox.clusters import Content
-from assetbatch.sandbox.market import MINUTE_MS, TICK_MS, Bar, is_open, merge
+from assetbatch.sandbox.hours import MINUTE_MS
+from assetbatch.sandbox.market import TICK_MS, Bar, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,7 +100,7 @@ def _ticks(
     # several times, each time later.
     period_ms = max(1, round(1_000 / rate))
     for at_ms in _due(stretch, period_ms, instrument.mark % period_ms, MOST_TICKS_MS):
-        if is_open(instrument.market, at_ms):
+        if market.hours.is_open(instrument.market, at_ms):
             yield at_ms, tick_values(market, instrument, at_ms)
 
 
@@ -121,7 +122,7 @@ def _seconds(
     phase_ms = instrument.mark % TICK_MS
     for due_ms in _due(stretch, SECOND_MS, delay_ms, MOST_TICKS_MS):
         start_ms = due_ms - delay_ms - SECOND_MS
-        if not is_open(instrument.market, start_ms):
+        if not market.hours.is_open(instrument.market, start_ms):
             continue
         times = range(start_ms + phase_ms, start_ms + SECOND_MS, TICK_MS)
         prices = [market.tick(instrument, at_ms).price for at_ms in times]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
 from msgspec import Struct
 
+from assetbatch.markets import TRAITS, type_of
 from assetbatch.sandbox import bodies
 from assetbatch.sandbox.bodies import Refused
-from assetbatch.sandbox.catalogue import find
-from assetbatch.sandbox.market import NEW_YORK
+from assetbatch.sandbox.hours import EXCHANGES, NEW_YORK, moment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from assetbatch.model import AssetType, Product
     from assetbatch.plans import Plan
     from assetbatch.sandbox.catalogue import Instrument
     from assetbatch.sandbox.faults import Faults
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Request(Struct, frozen=True):
-    """One request that was let in: what is asked, when, by a key of which plan, and of which market."""
+    """One request that was let in: what is asked, when, by a key of which plans, and of which market."""
 
     target: str
     """Path and query as they came."""
@@ -30,7 +33,7 @@ class Request(Struct, frozen=True):
     """Without the query, unquoted."""
     query: dict[str, str]
     now: datetime
-    plan: Plan
+    plans: Mapping[Product, Plan]
     url: str
     """Where the server is to be reached."""
     market: Market
@@ -41,10 +44,18 @@ class Request(Struct, frozen=True):
         """The server's time in milliseconds since 1970."""
         return int(self.now.timestamp() * 1000)
 
-    @property
-    def status(self) -> str:
-        """The word at the top of a good document."""
-        return "DELAYED" if self.faults.document("delayed", self.target) else "OK"
+    def plan_of(self, market: AssetType) -> Plan:
+        """Return the plan that the key has for a market."""
+        return self.plans[TRAITS[market].product]
+
+    def now_ms_of(self, market: AssetType) -> int:
+        """Return up to when the key sees a market: now, or so long ago as its plan is late."""
+        return self.now_ms - self.plan_of(market).delay // timedelta(milliseconds=1)
+
+    def status(self, *markets: AssetType) -> str:
+        """Return the word at the top of a good document about these markets."""
+        is_late = any(self.plan_of(market).delay for market in markets)
+        return "DELAYED" if is_late or self.faults.document("delayed", self.target) else "OK"
 
     def number(self, name: str, default: int, largest: int) -> int:
         """Read a whole number of the query, from 1 to `largest`; refused with 400 when it is not."""
@@ -60,12 +71,41 @@ class Request(Struct, frozen=True):
             raise Refused(bodies.error(400, f"{bodies.BAD_QUERY}: {name}"))
         return order == "desc"
 
+    def day(self, market: AssetType) -> int:
+        """Return the number of the market's day that it is."""
+        return moment(market, self.now_ms)[0]
+
+    def find(self, ticker: str) -> Instrument | None:
+        """Find the instrument of a ticker as it is told of today, None when there is none or none any more."""
+        found = self.lately(ticker)
+        return found if found and self.is_listed(found) else None
+
+    def lately(self, ticker: str) -> Instrument | None:
+        """Find the newest instrument of a ticker, one that was delisted, too."""
+        return self.market.listing.find(ticker, self.day(type_of(ticker)))
+
+    def is_listed(self, instrument: Instrument) -> bool:
+        """Whether it has not been delisted yet."""
+        return self.day(instrument.market) < instrument.until
+
+    def known(self, *markets: AssetType) -> list[Instrument]:
+        """Return all instruments of these markets that there ever were up to today."""
+        return [one for market in markets for one in self.market.listing.known(market, self.day(market))]
+
+    def listed(self, *markets: AssetType) -> list[Instrument]:
+        """Return all instruments of these markets that have not been delisted."""
+        return [one for one in self.known(*markets) if self.is_listed(one)]
+
     def instrument(self, ticker: str) -> Instrument:
         """Return the instrument of a ticker that was asked for alone; refused with 404 when there is none."""
-        instrument = find(ticker)
+        instrument = self.find(ticker)
         if instrument is None:
             raise Refused(bodies.not_found(self.path))
         return instrument
+
+    def wants(self, instrument: Instrument) -> bool:
+        """Whether a whole market is to have an instrument: over the counter only when `include_otc` says so."""
+        return not instrument.is_over_the_counter or self.query.get("include_otc") == "true"
 
     def page(self, tickers: list[str], limit: int) -> tuple[list[str], str | None]:
         """Return those of the tickers that this page has, behind the one before, and the address of the next page."""
@@ -81,28 +121,32 @@ class Request(Struct, frozen=True):
         """Make the address of the next page; as with the vendor, its query is one opaque `cursor`."""
         return f"{self.url}{path}?cursor={base64.urlsafe_b64encode(urlencode(query).encode()).decode()}"
 
-    def last_finished_day(self) -> date:
-        """Return the newest day that the plan shows whole: over in UTC; without live prices in New York too."""
-        today = self.now.astimezone(UTC).date()
-        if not self.plan.is_live:
-            today = min(today, self.now.astimezone(NEW_YORK).date())
-        return date.fromordinal(today.toordinal() - 1)
+    def today(self, market: AssetType) -> date:
+        """Return the market's day that it is."""
+        return self.now.astimezone(NEW_YORK if market in EXCHANGES else UTC).date()
 
-    def require_entitlement(self) -> None:
-        """Refuse a plan without live prices."""
-        if not self.plan.is_live:
+    def last_finished_day(self, market: AssetType) -> date:
+        """Return the newest day that the plan shows whole: over for the market; without live prices in New York too."""
+        today = self.today(market)
+        if not self.plan_of(market).is_live:
+            today = min(today, self.now.astimezone(NEW_YORK).date())
+        return today - timedelta(days=1)
+
+    def require_entitlement(self, *markets: AssetType) -> None:
+        """Refuse a key that has no live prices of any of the markets."""
+        if not any(self.plan_of(market).is_live for market in markets):
             raise Refused(bodies.not_authorized(bodies.NOT_ENTITLED))
 
-    def require_timeframe(self, first: date, last: date) -> None:
+    def require_timeframe(self, market: AssetType, first: date, last: date) -> None:
         """Refuse days before those that the plan reaches back to, or, without live prices, that are not over."""
-        today, years = self.now.astimezone(UTC).date(), self.plan.history_years
-        if years is not None:
+        plan, today = self.plan_of(market), self.today(market)
+        if plan.history_years is not None:
             leap = today.month == 2 and today.day == 29
-            if first < today.replace(year=today.year - years, day=28 if leap else today.day):
+            if first < today.replace(year=today.year - plan.history_years, day=28 if leap else today.day):
                 raise Refused(bodies.not_authorized(bodies.TIMEFRAME))
-        if not self.plan.is_live and last > today:
+        if not plan.is_live and last > today:
             raise Refused(bodies.not_authorized(bodies.TIMEFRAME))
-        if not self.plan.is_live and last > self.last_finished_day():
+        if not plan.is_live and last > self.last_finished_day(market):
             raise Refused(bodies.not_authorized(bodies.BEFORE_END_OF_DAY))
 
 

@@ -1,12 +1,12 @@
-"""Which path is answered by which document, and which of them the plan allows."""
+"""Which path is answered by which document."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assetbatch.markets import TRAITS
-from assetbatch.sandbox import aggregates, bodies, reference, snapshots
+from assetbatch.sandbox import aggregates, bodies, market_snapshots, reference, snapshots, splits
 from assetbatch.sandbox.bodies import Refused
 
 if TYPE_CHECKING:
@@ -18,31 +18,25 @@ if TYPE_CHECKING:
 LONGEST_TARGET = 8_000
 """Bytes of path and query that the proxy in front lets through."""
 
-_ALL_PLANS, _PAID, _NEVER = range(3)
-
-
-def _nothing(*_: Any) -> Document:
-    raise Refused(bodies.not_authorized(bodies.NOT_ENTITLED))
-
-
-_MARKETS = f"/v2/snapshot/locale/global/markets/({'|'.join(one.snapshot_name for one in TRAITS.values())})/tickers"
-_DAYS = f"/v2/aggs/grouped/locale/global/market/({'|'.join(one.reference_name for one in TRAITS.values())})/([^/]+)"
-_ROUTES: tuple[tuple[re.Pattern[str], int, Callable[..., Document]], ...] = tuple(
-    (re.compile(pattern), plan, document)
-    for pattern, plan, document in (
-        ("/v3/snapshot", _PAID, snapshots.unified),
-        (f"{_MARKETS}/([^/]+)", _PAID, snapshots.single),
-        (_MARKETS, _PAID, snapshots.whole_market),
-        ("/v1/last_quote/currencies/([^/]+)/([^/]+)", _PAID, snapshots.last_quote),
-        ("/v1/last/crypto/([^/]+)/([^/]+)", _PAID, snapshots.last_trade),
-        ("/v2/aggs/ticker/([^/]+)/prev", _ALL_PLANS, aggregates.previous_day),
-        (_DAYS, _ALL_PLANS, aggregates.grouped_day),
-        (r"/v2/aggs/ticker/([^/]+)/range/(\d+/[a-z]+)/([^/]+)/([^/]+)", _ALL_PLANS, aggregates.custom_range),
-        ("/v1/marketstatus/now", _ALL_PLANS, reference.market_status),
-        ("/v3/reference/tickers", _ALL_PLANS, reference.tickers),
-        ("/v3/reference/tickers/([^/]+)", _ALL_PLANS, reference.ticker_details),
-        # Stocks and indices are other products: no currencies plan includes them.
-        ("/v3/snapshot/indices|/v2/(snapshot|aggs/grouped)/locale/us/.+", _NEVER, _nothing),
+_LOCALES = "|".join({traits.locale: None for traits in TRAITS.values()})
+_SNAPSHOTS = f"/v2/snapshot/locale/({_LOCALES})/markets/([a-z]+)/tickers"
+_ROUTES: tuple[tuple[re.Pattern[str], Callable[..., Document | list[Document]]], ...] = tuple(
+    (re.compile(pattern), document)
+    for pattern, document in (
+        ("/v3/snapshot", snapshots.unified),
+        ("/v3/snapshot/indices", snapshots.indices),
+        (f"{_SNAPSHOTS}/([^/]+)", market_snapshots.single),
+        (_SNAPSHOTS, market_snapshots.whole_market),
+        ("/v1/last_quote/currencies/([^/]+)/([^/]+)", market_snapshots.last_quote),
+        ("/v1/last/crypto/([^/]+)/([^/]+)", market_snapshots.last_trade),
+        ("/v2/aggs/ticker/([^/]+)/prev", aggregates.previous_day),
+        (f"/v2/aggs/grouped/locale/({_LOCALES})/market/([a-z]+)/([^/]+)", aggregates.grouped_day),
+        (r"/v2/aggs/ticker/([^/]+)/range/(\d+/[a-z]+)/([^/]+)/([^/]+)", aggregates.custom_range),
+        ("/v1/marketstatus/now", reference.market_status),
+        ("/v1/marketstatus/upcoming", reference.holidays),
+        ("/stocks/v1/splits", splits.splits),
+        ("/v3/reference/tickers", reference.tickers),
+        ("/v3/reference/tickers/([^/]+)", reference.ticker_details),
     )
 )
 
@@ -51,13 +45,11 @@ def answer(request: Request) -> Answer:
     """Answer a request that was let in, as its plan allows."""
     if len(request.target) > LONGEST_TARGET:
         return bodies.nginx(414, "Request-URI Too Large")
-    for pattern, plan, document in _ROUTES:
+    for pattern, document in _ROUTES:
         match = pattern.fullmatch(request.path)
         if match is None:
             continue
         try:
-            if plan == _PAID:
-                request.require_entitlement()
             return bodies.documented(document(request, *match.groups()))
         except Refused as refused:
             return refused.answer

@@ -10,17 +10,21 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, unquote
 
+from assetbatch.markets import TRAITS
 from assetbatch.model import Product
-from assetbatch.plans import ALIASES, PLANS
-from assetbatch.sandbox import bodies, routes, wire
+from assetbatch.plans import ALIASES, FREE, PLANS
+from assetbatch.sandbox import bodies, routes, sold, wire
+from assetbatch.sandbox.actions import Listing
 from assetbatch.sandbox.bodies import Refused
 from assetbatch.sandbox.faults import Faults
+from assetbatch.sandbox.hours import Hours
 from assetbatch.sandbox.market import Market
 from assetbatch.sandbox.request import Request, read_query
 from assetbatch.sandbox.window import Arrival, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import date
 
     from assetbatch.plans import Plan
     from assetbatch.sandbox.bodies import Answer
@@ -37,23 +41,45 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class _PlanOf:
+    """What the key is entitled to of a product from now on; set it at any time. ValueError for no plan of it."""
+
+    def __init__(self, product: Product) -> None:
+        self._product = product
+
+    def __get__(self, sandbox: Sandbox, _: type[Sandbox]) -> str:
+        return sandbox.plans[self._product]
+
+    def __set__(self, sandbox: Sandbox, plan: str) -> None:
+        plans = PLANS[self._product]
+        if ALIASES.get(plan, plan) not in plans:
+            raise ValueError(f"unknown plan {plan!r} of {self._product}: the plans are {', '.join(plans)}")
+        sandbox.plans[self._product] = plan
+
+
 class Sandbox:
     """A local server that answers as the vendor does, with invented prices: one `seed`, one market.
 
     It listens from the first moment, so `url` is known; it answers between `start` and `stop` (or inside
     `with`), or as long as `serve_forever` runs. At most `limit` requests (None: any number) are let in in any
-    `window_seconds`; the others get a 429. `plan` is a name of `plans.PLANS`. `fail` lists words of
-    `sandbox.faults`. `clock` tells the time that prices and plans go by, and may be set at any time; the limit
-    goes by the monotonic clock. `keep_arrivals` False keeps no list of requests and connections, for a server that runs
-    for days.
-    `stream` is its WebSocket, on `stream_port`, with `stream_rate` quotes a second of each pair.
+    `window_seconds`; the others get a 429. With `paid_unlimited` only what is on a free plan counts. `plan` is what the
+    key has for forex and crypto, a name of `plans.PLANS`, `stocks_plan` and `indices_plan` what it has for those. On
+    `holidays` stocks and indices rest, beside those of the exchanges' own rules; `listing` is what becomes of stocks.
+    `fail` lists words of `sandbox.faults`. `clock` tells the time that prices and plans go by, and may be set at any
+    time; the limit goes by the monotonic clock. `keep_arrivals` False keeps no list of requests and connections, for a
+    server that runs for days. `stream` is its WebSocket, on `stream_port`, with `stream_rate` quotes a second of each
+    pair.
 
-    Quotes move at weekends too, unlike the vendor's, so that it can be tried at any hour; bars keep market
-    hours.
+    Quotes of currencies move at weekends too, unlike the vendor's, so that it can be tried at any hour; their bars keep
+    market hours, as all of stocks and indices does.
 
     Raises ValueError for a plan, limit, window or failure that does not exist, OSError when the address is
     taken.
     """
+
+    plan = _PlanOf(Product.CURRENCIES)
+    stocks_plan = _PlanOf(Product.STOCKS)
+    indices_plan = _PlanOf(Product.INDICES)
 
     def __init__(
         self,
@@ -62,7 +88,12 @@ class Sandbox:
         port: int = 0,
         key: str = "sandbox",
         plan: str = "starter",
+        stocks_plan: str = FREE.name,
+        indices_plan: str = FREE.name,
+        holidays: Iterable[date] = (),
+        listing: Listing | None = None,
         limit: int | None = None,
+        paid_unlimited: bool = False,
         window_seconds: float = 60.0,
         fail: Sequence[str] = (),
         seed: int = 0,
@@ -76,10 +107,13 @@ class Sandbox:
         self._keep_arrivals = keep_arrivals
         self._stream_port = stream_port
         self._stream_rate = stream_rate
-        self.plan = plan
+        self.plans: dict[Product, str] = {}
+        self.plan, self.stocks_plan, self.indices_plan = plan, stocks_plan, indices_plan
         self._seed = seed
         self.clock = clock
-        self._market = Market(seed)
+        self._market = Market(seed, Hours(holidays))
+        self.listing = listing or Listing()
+        self.paid_unlimited = paid_unlimited
         self._window = Window(limit, window_seconds, keep_arrivals=keep_arrivals)
         self._lock = Lock()
         self.fail = list(fail)
@@ -102,7 +136,7 @@ class Sandbox:
             host=self._host,
             port=self._stream_port,
             key=self._key,
-            plan=self._plan_now,
+            plan=lambda: self._plans_now()[Product.CURRENCIES],
             clock=lambda: self.clock(),  # noqa: PLW0108 - the one of the time being
             market=self._market,
             faults=self._faults_now,
@@ -119,15 +153,13 @@ class Sandbox:
         return self._window.arrivals
 
     @property
-    def plan(self) -> str:
-        """What the key is entitled to from now on; set it at any time. ValueError for a plan that does not exist."""
-        return self._plan
+    def listing(self) -> Listing:
+        """Which tickers there are, and what becomes of them; set it at any time."""
+        return self._market.listing
 
-    @plan.setter
-    def plan(self, plan: str) -> None:
-        if ALIASES.get(plan, plan) not in PLANS:
-            raise ValueError(f"unknown plan {plan!r}: the plans are {', '.join(PLANS)}")
-        self._plan = plan
+    @listing.setter
+    def listing(self, listing: Listing) -> None:
+        self._market.listing = listing
 
     @property
     def fail(self) -> list[str]:
@@ -184,12 +216,17 @@ class Sandbox:
 
     def _respond(self, method: str, target: str, authorization: str | None) -> Answer:
         # The limit comes before the key: the strictest server counts whatever reaches it.
-        arrival, accepted = self._window.arrive(_KEY_IN_QUERY.sub("***", target))
+        counts = not self.paid_unlimited or self._is_of_free_plan(target)
+        arrival, accepted = self._window.arrive(_KEY_IN_QUERY.sub("***", target), counts=counts)
         if not accepted:
             return bodies.error(429, bodies.TOO_MANY)
         answer = self._answer(method, target, authorization)
         self._window.answered(arrival, answer.status)
         return answer
+
+    def _is_of_free_plan(self, target: str) -> bool:
+        plans = self._plans_now()
+        return any(not plans[TRAITS[market].product].is_live for market in sold.markets(target))
 
     def _answer(self, method: str, target: str, authorization: str | None) -> Answer:
         if method != "GET":
@@ -210,7 +247,7 @@ class Sandbox:
                     path=unquote(path),
                     query=read_query(query),
                     now=self.clock(),
-                    plan=self._plan_now(),
+                    plans=self._plans_now(),
                     url=self.url,
                     market=self._market,
                     faults=faults,
@@ -221,8 +258,8 @@ class Sandbox:
 
         return faults.breakdown(target, good) or good()
 
-    def _plan_now(self) -> Plan:
-        return PLANS[Product.CURRENCIES][ALIASES.get(self._plan, self._plan)]
+    def _plans_now(self) -> Mapping[Product, Plan]:
+        return {product: PLANS[product][ALIASES.get(plan, plan)] for product, plan in self.plans.items()}
 
     def _faults_now(self) -> Faults:
         # The list may have been changed in place; what has begun (a stale time, a seeded draw) goes on while

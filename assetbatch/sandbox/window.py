@@ -41,11 +41,11 @@ class Window:
         self._counted: deque[float] = deque()
         self._lock = Lock()
 
-    def arrive(self, path: str) -> tuple[Arrival, bool]:
-        """Stamp a request and say whether it is let in; a refused one is noted with status 429."""
+    def arrive(self, path: str, *, counts: bool = True) -> tuple[Arrival, bool]:
+        """Stamp a request and say whether it is let in, as one that does not count is; a refused one is a 429."""
         with self._lock:
             now = time.monotonic()
-            accepted = self._count(now)
+            accepted = not counts or self._count(now)
             arrival = Arrival(now, path, 0 if accepted else 429)
             if self._keep_arrivals:
                 self.arrivals.append(arrival)

@@ -272,7 +272,7 @@ class Feed:
         if silent < SILENT_SECONDS:
             return
         for market in self._markets:
-            if market_hours.open_time(market, heard_at, now).total_seconds() >= SILENT_SECONDS:
+            if market_hours.open_time(market, heard_at, now, regular=True).total_seconds() >= SILENT_SECONDS:
                 raise EndedError(Cause.SILENT, f"nothing came for {silent:.0f} s, and {market.value} trades")
 
 

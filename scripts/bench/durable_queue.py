@@ -461,6 +461,7 @@ def measure_enqueue(bench: Bench, options: argparse.Namespace) -> None:
             origins=None,
             symbols=None,
             due_or_not=False,
+            days={},
             max_size=10_000_000,
             step_seconds=1800,
             plan="starter",

@@ -118,6 +118,50 @@ def market(shared: Connection) -> Iterator[Connection]:
         yield shared
 
 
+INDEX = Asset("BROAD", "I:BROAD", AssetType.INDICES, Role.PRIORITY, 1, 300)
+
+
+def write_index(connection: Connection, *found: Bar) -> StoredBars:
+    with connection.transaction():
+        stored = bar_pages.write(
+            connection,
+            INDEX,
+            BarSeries.of(found),
+            final_until=at(9),
+            is_new=True,
+            has_finality=True,
+            asked_at=ASKED,
+            fetched_at=ASKED,
+            carefully=True,
+        )
+    assert stored is not None
+    return stored
+
+
+def test_bars_of_nothing_that_was_traded_are_stored_and_read_so(market: Connection) -> None:
+    page = [replace(bar(window, "3822.390"), volume=None, vwap=None, trades=None) for window in range(3)]
+
+    assert write_index(market, *page) == bar_pages.StoredBars(3)
+    stored = bar_pages.read(market, INDEX.symbol, span(0, 3))
+    assert [one for one, _ in stored.values()] == page
+    assert str(stored[at(0)][0].close) == "3822.390"
+    assert write_index(market, *page) == bar_pages.StoredBars(0)
+
+
+def test_a_table_that_insists_on_volume_refuses_bars_of_indices_with_a_way_out(market: Connection) -> None:
+    market.execute("alter table market_data.ohlcv_5m alter volume set not null")
+    page = [replace(bar(window), volume=None, vwap=None, trades=None) for window in range(30)]
+
+    stored = write_index(market, *page)
+
+    assert (stored.written, stored.kind, len(stored.refused)) == (0, FailureKind.REFUSED_BY_DATABASE, 30)
+    (words,) = {words for _, words in stored.refused}
+    assert 'null value in column "volume"' in words
+    assert "indices have none, and `assetbatch init` prints the statement" in words
+    # Others have what it insists on.
+    assert write(market, finals(bar(0))) == bar_pages.StoredBars(1)
+
+
 @pytest.mark.parametrize("carefully", [False, True])
 def test_bars_are_stored_digit_by_digit(market: Connection, carefully: bool) -> None:
     page = [
@@ -606,7 +650,7 @@ def test_an_asset_that_fails_is_put_off_ever_longer(market: Connection) -> None:
 def due(connection: Connection, **changes: Any) -> list[str]:
     given = {"symbols": None, "now": ASKED, "limit": 10} | changes
     limits = [(1800, market, ASKED - HOUR / 2, ASKED) for market in Market]
-    return bars.due(connection, limits, **given)
+    return [symbol for symbol, _ in bars.due(connection, limits, **given)]
 
 
 def test_priority_assets_come_first_and_then_the_oldest_watermark(market: Connection) -> None:
@@ -622,7 +666,7 @@ def test_priority_assets_come_first_and_then_the_oldest_watermark(market: Connec
     assert due(market) == ["E", "D", "C", "F", "A", "B"]
     assert due(market, limit=2) == ["E", "D"]
     assert due(market, symbols=["A", "E"]) == ["E", "A"]
-    assert bar_holes.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == []
+    assert bar_holes.next_to_scan(market, types=set(AssetType), scanned_before=ASKED, now=ASKED, limit=9) == {}
 
 
 @pytest.mark.parametrize(
@@ -651,12 +695,14 @@ def test_bars_of_what_is_not_there_are_never_due(market: Connection, what: str) 
         "insert into assetbatch.bar_state (symbol, wanted_since, asked_until) values ('BTCUSD', %s, %s)", [at(0), at(9)]
     )
     assert due(market) == ["BTCUSD"]
-    assert bar_holes.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == ["BTCUSD"]
+    assert bar_holes.next_to_scan(market, types=set(AssetType), scanned_before=ASKED, now=ASKED, limit=9) == {
+        "BTCUSD": AssetType.CRYPTO
+    }
 
     market.execute(what)
 
     assert due(market) == []
-    assert bar_holes.next_to_scan(market, scanned_before=ASKED, now=ASKED, limit=9) == []
+    assert bar_holes.next_to_scan(market, types=set(AssetType), scanned_before=ASKED, now=ASKED, limit=9) == {}
 
 
 def test_holes_are_looked_for_where_nobody_has_looked_for_longest(market: Connection) -> None:
@@ -671,7 +717,7 @@ def test_holes_are_looked_for_where_nobody_has_looked_for_longest(market: Connec
     bar_holes.mark_scanned(market, "BTCUSD", ASKED - 2 * HOUR)
 
     def scan(before: datetime) -> list[str]:
-        return bar_holes.next_to_scan(market, scanned_before=before, now=ASKED, limit=9)
+        return list(bar_holes.next_to_scan(market, types=set(AssetType), scanned_before=before, now=ASKED, limit=9))
 
     assert scan(ASKED) == ["B", "BTCUSD", "A"]
     assert scan(ASKED - HOUR) == ["B", "BTCUSD"]

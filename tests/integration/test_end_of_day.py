@@ -16,8 +16,9 @@ from assetbatch.database import entitlements
 from assetbatch.database.setup import schema
 from assetbatch.jobs import forecast, priority
 from assetbatch.jobs.calls import Calls
-from assetbatch.model import Access, AssetType, CallKind
-from assetbatch.planner import Entitlement
+from assetbatch.model import Access, AssetType, CallKind, Product
+from assetbatch.planner import Entitlement, Sight
+from assetbatch.plans import PLANS
 from assetbatch.report import reading
 from assetbatch.report.health import Health
 from assetbatch.sandbox.catalogue import KNOWN
@@ -528,11 +529,15 @@ def test_a_day_whose_call_had_not_left_when_a_second_snapshot_was_refused_is_ask
 
 def test_what_a_key_was_refused_is_remembered_of_that_key_and_plan_alone(connection: Connection) -> None:
     found = Entitlement(allowed=False, asked_at=TUESDAY, reason="upgrade")
-    entitlements.remember(connection, key="one", plan="starter", access=Access.SNAPSHOTS, found=found)
+    sight = Sight(Product.CURRENCIES, Access.SNAPSHOTS)
+    entitlements.remember(connection, key="one", plan="starter", sight=sight, found=found)
 
-    assert connection.answer(entitlements.entitlements(key="one", plan="starter")) == {Access.SNAPSHOTS: found}
-    assert connection.answer(entitlements.entitlements(key="one", plan="developer")) == {}
-    assert connection.answer(entitlements.entitlements(key="another", plan="starter")) == {}
+    def remembered(key: str, plan: str, product: Product = Product.CURRENCIES) -> dict[Sight, Entitlement]:
+        return connection.answer(entitlements.entitlements(key=key, plans={product: PLANS[product][plan]}))
+
+    assert remembered("one", "starter") == {sight: found}
+    assert remembered("one", "developer") == remembered("one", "starter", Product.STOCKS) == {}
+    assert remembered("another", "starter") == {}
 
 
 def test_items_of_a_refused_call_go_back_with_all_their_attempts(world: World) -> None:

@@ -115,7 +115,7 @@ class World(worlds.World):
     @contextmanager
     def slots_taken(self, **sections: str) -> Iterator[None]:
         """Hold all slots, so that whoever asks for one waits; then give them back, unused."""
-        rules = rules_of(self.configure(**sections))
+        rules = rules_of(self.configure(**sections), {AssetType.FOREX})
         limiter = RateLimiter(
             self.connection,
             key=key_fingerprint(API_KEY),

@@ -63,7 +63,7 @@ def tickers(paths: list[str]) -> list[str]:
 
 def closed_markets(world: World) -> frozenset[AssetType]:
     """Tell which markets the vendor said are closed."""
-    return world.connection.answer(entitlements.Remembered(key="", plan="", now=world.now).closed)
+    return world.connection.answer(entitlements.Remembered(key="", plans={}, now=world.now).closed)
 
 
 def told(world: World) -> Status:

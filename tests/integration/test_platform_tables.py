@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from assetbatch.database.errors import translated_errors
-from assetbatch.database.setup import platform, schema
+from assetbatch.database.read.doctor import platform_lacks
+from assetbatch.database.setup import pending, platform, schema
 from assetbatch.errors import SchemaError
+from assetbatch.model import Asset, AssetType, Role
 from tests.conftest import open_database
 from tests.integration.test_refused_prices import store
 
@@ -206,6 +208,79 @@ def test_what_is_as_good_is_used_as_it_is(tables: Connection, change: str) -> No
     assert store(tables).updated == []
     words = tables.execute("select sync_status::text as word from data_sources.data_sync_status").fetchall()
     assert [row["word"] for row in words].count("success") == 3
+
+
+BROAD = Asset("BROAD", "I:BROAD", AssetType.INDICES, Role.SECONDARY, 3, 1800)
+EURO = Asset("EURUSD", "C:EURUSD", AssetType.FOREX, Role.PRIORITY, 1, 300)
+ADD_INDEX = """
+insert into assetbatch.assets (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)
+values ('BROAD', 'I:BROAD', 'indices', 'secondary', 3, 1800, 'symbols')
+"""
+# What a table may insist on that bars of an index do not have, and what is said of it.
+INSISTENT = {
+    "alter table market_data.ohlcv_5m alter volume set not null": (
+        ["volume"],
+        ["ALTER TABLE market_data.ohlcv_5m ALTER COLUMN volume DROP NOT NULL;"],
+    ),
+    "alter table market_data.ohlcv_5m alter vwap set not null, alter trades set not null": (
+        ["vwap", "trades"],
+        [
+            "ALTER TABLE market_data.ohlcv_5m ALTER COLUMN vwap DROP NOT NULL;",
+            "ALTER TABLE market_data.ohlcv_5m ALTER COLUMN trades DROP NOT NULL;",
+        ],
+    ),
+    "create domain market_data.amount as numeric not null;"
+    " alter table market_data.ohlcv_5m alter volume type market_data.amount": (
+        ["volume"],
+        ["ALTER DOMAIN market_data.amount DROP NOT NULL;"],
+    ),
+}
+
+
+@pytest.mark.parametrize("known_by", ["config", "catalogue"])
+@pytest.mark.parametrize("change", INSISTENT)
+def test_a_table_that_insists_on_volume_is_refused_where_there_are_indices(
+    tables: Connection, change: str, known_by: str
+) -> None:
+    tables.execute(change.encode())
+    assert refusal(tables) == ("", [])
+    assert pending.read(tables, [EURO], partition_bars=False).owner_statements == []
+    assets = [EURO, BROAD]
+    if known_by == "catalogue":
+        tables.execute(ADD_INDEX)
+        assets = [EURO]
+
+    columns, statements = INSISTENT[change]
+    lacks = [f"market_data.ohlcv_5m.{name} cannot be null, and indices have none" for name in columns]
+    found = pending.read(tables, assets, partition_bars=False)
+    assert (found.lacks, found.owner_statements) == (lacks, statements)
+    with pytest.raises(platform.PlatformTablesError) as caught:
+        schema.migrate(tables, assets=assets)
+    assert caught.value.reason.partition(": ")[2].split("; ") == lacks
+    assert (platform_lacks(tables) == lacks) is (known_by == "catalogue")
+
+    for statement in statements:
+        tables.execute(statement.encode())
+    assert schema.migrate(tables, assets=assets) == []
+    assert pending.read(tables, assets, partition_bars=False).owner_statements == []
+
+
+def test_nothing_is_made_where_the_table_insists_on_volume(tables: Connection) -> None:
+    tables.execute("alter table market_data.ohlcv_5m alter volume set not null")
+
+    assert pending.read(tables, [BROAD], partition_bars=False).lacks
+    with pytest.raises(platform.PlatformTablesError):
+        schema.migrate(tables, assets=[BROAD])
+    assert tables.execute("select to_regnamespace('assetbatch') as made").fetchone() == {"made": None}
+
+
+def test_a_table_of_our_own_is_made_ready_for_indices_by_its_migration(empty_database: str) -> None:
+    with open_database(empty_database) as connection:
+        schema.migrate(connection)
+        connection.execute("alter table market_data.ohlcv_5m alter volume set not null")
+        connection.execute("delete from assetbatch.migrations where version >= 9")
+
+        assert pending.read(connection, [BROAD], partition_bars=False).owner_statements == []
 
 
 def test_times_are_kept_when_their_column_gets_its_zone(tables: Connection) -> None:

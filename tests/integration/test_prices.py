@@ -55,6 +55,20 @@ def test_numbers_keep_the_vendors_digits(connection: Connection) -> None:
     assert last_update(connection)["timestamp"] == "2026-11-17T12:00:00.000Z"
 
 
+def test_of_an_index_there_is_neither_bid_nor_ask(connection: Connection) -> None:
+    stored = store(connection, Brought("BROAD", Quote(Decimal("3822.390"), NOON, daily_open=Decimal("3827.38"))))
+
+    assert stored.updated == ["BROAD"]
+    found = last_update(connection, "BROAD")
+    assert {name: found[name] for name in ("bid", "ask", "last_price", "daily_open", "daily_close")} == {
+        "bid": None,
+        "ask": None,
+        "last_price": Decimal("3822.390"),
+        "daily_open": Decimal("3827.38"),
+        "daily_close": None,
+    }
+
+
 def test_other_metadata_of_the_platform_is_kept(connection: Connection) -> None:
     connection.execute("insert into trading.symbols (symbol, metadata) values ('EURUSD', '{\"sector\": \"fx\"}')")
 

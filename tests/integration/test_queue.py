@@ -74,6 +74,7 @@ def enqueue_now(connection: Connection, symbols: Sequence[str] | None = None, **
     """Put assets of the catalogue on the queue, due or not."""
 
     arguments: dict[str, Any] = {"origins": None, "symbols": symbols, "due_or_not": True, "max_size": 1_000_000}
+    arguments |= {"days": {}}
     arguments |= {"step_seconds": STEP, "plan": PLAN, "key": KEY}
     arguments |= {"frequencies": connection.answer(catalogue.frequencies())} | changed
     served_before = arguments.pop("served_before", lambda _seconds, _market: planner.EPOCH)

@@ -17,7 +17,7 @@ from assetbatch.failures import CallError, FailureKind
 from tests.conftest import open_database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from assetbatch.database.connection import Connection, Row
@@ -143,9 +143,16 @@ class World:
         return float(row["seconds"])
 
 
-def ask(limiter: RateLimiter, ticket: int | None = None, *, max_wait: float = math.inf, calls_after: int = 0) -> Row:
+def ask(
+    limiter: RateLimiter,
+    ticket: int | None = None,
+    *,
+    max_wait: float = math.inf,
+    calls_after: int = 0,
+    products: Collection[Product] = (),
+) -> Row:
     """Ask once; do not wait."""
-    return limiter._ask(ticket, max_wait, calls_after, 1, None)
+    return limiter._ask(ticket, max_wait, calls_after, 1, products=products, lease=None)
 
 
 def verdicts(limiter: RateLimiter, times: int) -> list[str]:

@@ -91,6 +91,10 @@ ROWS = {
         insert into assetbatch.streamed_assets values ('EURUSD', 'forex');
         update assetbatch.sync_state set daily_at = '2026-11-20 22:00Z';
     """,
+    10: """
+        insert into assetbatch.market_holidays values ('2026-11-26', null, now()), ('2026-11-27', '13:00', now());
+        update assetbatch.market_holiday_lists set asked_at = now(), listed_at = now();
+    """,
     12: """
         insert into assetbatch.ticker_lives (symbol, state, delisted_on, asked_at, ask_at)
         values ('EURUSD', 'delisted', '2026-11-20', now(), now());

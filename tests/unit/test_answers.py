@@ -774,17 +774,24 @@ anything = st.recursive(
 )
 number = st.sampled_from([1.5, 2104.9, 0, QUOTED_MS, QUOTED_NS, 1e-9, -1]) | anything
 keys = ["ask", "bid", "price", "last_updated", "participant_timestamp", "open", "high", "low", "close"]
-keys += ["o", "h", "l", "c", "a", "b", "p", "t"]
+keys += ["o", "h", "l", "c", "a", "b", "p", "P", "t"]
 part = st.dictionaries(st.sampled_from(keys), number) | anything
-parts = ["session", "last_quote", "last_trade", "day", "lastQuote", "lastTrade", "error", "message", "updated"]
+parts = ["session", "last_quote", "last_trade", "last_minute", "day", "lastQuote", "lastTrade", "min"]
 row = (
-    st.dictionaries(st.sampled_from(parts[:6]), part)
-    | st.dictionaries(st.sampled_from(parts), part)
+    st.dictionaries(st.sampled_from(parts), part)
+    | st.dictionaries(st.sampled_from([*parts, "error", "message", "updated"]), part)
+    | st.dictionaries(st.sampled_from(["value", "last_updated", "session"]), number)
     | st.dictionaries(st.text(max_size=5), anything)
 )
-tickers = st.sampled_from(["C:XAUUSD", "X:BTCUSD", "C:EURUSD"]) | anything
+tickers = st.sampled_from(["C:XAUUSD", "X:BTCUSD", "C:EURUSD", "ACME", "I:BROAD"]) | anything
 named = st.builds(lambda ticker, rest: {**rest, "ticker": ticker}, tickers, row)
-calls = st.sampled_from([SNAPSHOT, SINGLE_GOLD, SINGLE_BITCOIN, Call(CallKind.SNAPSHOT, (GOLD, EURO, BITCOIN))])
+ACME, BROAD = asset("ACME", "ACME", AssetType.STOCKS), asset("BROAD", "I:BROAD", AssetType.INDICES)
+calls = st.sampled_from(
+    [
+        *(SNAPSHOT, SINGLE_GOLD, SINGLE_BITCOIN, Call(CallKind.SNAPSHOT_SINGLE, (ACME,))),
+        *(Call(CallKind.SNAPSHOT, assets) for assets in ((GOLD, EURO, BITCOIN), (ACME, BROAD), (BROAD,))),
+    ]
+)
 
 
 @given(call=calls, rows=st.lists(named | anything, max_size=4))

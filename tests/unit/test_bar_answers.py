@@ -19,6 +19,8 @@ from assetbatch.provider import endpoints
 from assetbatch.provider.results import Page
 
 ASSET = Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 1, 300)
+ACME = Asset("ACMpB", "ACMpB", AssetType.STOCKS, Role.PRIORITY, 1, 300)
+BROAD = Asset("BROAD", "I:BROAD", AssetType.INDICES, Role.PRIORITY, 1, 300)
 BEGIN = datetime(2026, 11, 17, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 NOW = BEGIN + timedelta(days=1)
@@ -26,8 +28,8 @@ NOW = BEGIN + timedelta(days=1)
 RAW = {'"@NaN"': "NaN", '"@huge"': "1e400", '"@digits"': "96512.12345678901234567890", '"@exponent"': "9.65e4"}
 
 
-def call(minutes: int = 5, length: timedelta = timedelta(hours=1)) -> Call:
-    return Call(CallKind.BARS, (ASSET,), span=Span(BEGIN, BEGIN + length), minutes=minutes)
+def call(minutes: int = 5, length: timedelta = timedelta(hours=1), asset: Asset = ASSET) -> Call:
+    return Call(CallKind.BARS, (asset,), span=Span(BEGIN, BEGIN + length), minutes=minutes)
 
 
 def row(minute: int = 0, **changes: Any) -> dict[str, Any]:
@@ -269,6 +271,45 @@ def test_whatever_a_row_holds_its_neighbours_are_read(changes: dict[str, Any]) -
     assert {BEGIN, BEGIN + 10 * MINUTE} <= {bar.ts for bar in page.bars}
     for bar in page.bars:
         assert all(0 < price < 10**18 + 1 for price in (bar.open, bar.high, bar.low, bar.close))
+
+
+@pytest.mark.parametrize("volume", [9099.618093, 0.000001, 28727868, 0])
+def test_parts_of_shares_are_volume_digit_by_digit(volume: float) -> None:
+    document = {"ticker": "ACMpB", "results": [row(v=volume, dv=str(volume)), row(5)]}
+    request = endpoints.bars(call(asset=ACME))
+
+    assert request.path.startswith("/v2/aggs/ticker/ACMpB/range/5/minute/")
+    assert read([row(v=volume)]).bars[0].volume == Decimal(str(volume))
+    assert read([], call(asset=ACME), **document).bars[0].volume == Decimal(str(volume))
+
+
+def test_a_stock_without_its_volume_has_no_bar() -> None:
+    page = read([], call(asset=ACME), ticker="ACMpB", results=[row(v=None), row(5)])
+
+    assert (len(page.bars), [ts for ts, _ in page.invalid]) == (1, [BEGIN])
+
+
+INDEX_ROWS = [{}, {"v": None, "vw": None, "n": None}, {"v": 0, "vw": 0, "n": 0}, {"v": "-1", "vw": -1, "n": 1.5}]
+
+
+@pytest.mark.parametrize("changes", INDEX_ROWS, ids=str)
+@pytest.mark.parametrize("minutes", [1, 5])
+def test_bars_of_indices_tell_of_no_trade_whatever_stands_there(changes: dict[str, Any], minutes: int) -> None:
+    nothing = {"v": "absent", "vw": "absent", "n": "absent"}
+    rows = [row(**nothing | changes), row(5, **nothing)]
+    asked = call(minutes, asset=BROAD)
+
+    page = read(rows, asked, ticker="I:BROAD")
+
+    prices = (Decimal(96500), Decimal("96520.5"), Decimal(96499), Decimal("96512.25"))
+    assert list(page.bars) == [Bar(BEGIN, *prices, None), Bar(BEGIN + 5 * MINUTE, *prices, None)]
+    assert endpoints.bars(asked).plain(written(rows, ticker="I:BROAD")) is not None
+
+
+def test_of_two_bars_of_an_index_the_first_is_taken() -> None:
+    page = read([row(n="absent", c=1), row(n="absent", c=2)], call(asset=BROAD), ticker="I:BROAD")
+
+    assert ([bar.close for bar in page.bars], page.contradicted) == ([Decimal(1)], (BEGIN,))
 
 
 PLAIN = [

@@ -19,7 +19,8 @@ numbers = st.decimals(0, 1000, places=8)
 
 bars_at = st.tuples(
     st.integers(0, 50).map(lambda window: NOON + window * LENGTH),
-    *(numbers for _ in range(5)),
+    *(numbers for _ in range(4)),
+    st.none() | numbers,
     st.none() | numbers,
     st.none() | st.integers(0, 2**31),
 ).map(lambda values: Bar(*values))
@@ -59,6 +60,12 @@ def test_a_series_of_no_bars_is_empty() -> None:
     assert BarSeries.of([]) == BarSeries() == BarSeries()[:3] == BarSeries.of([]).without({NOON})
     assert not BarSeries()
     assert list(BarSeries()) == []
+
+
+def test_there_are_bars_of_nothing_that_was_traded() -> None:
+    one = Decimal("3822.390")
+
+    assert list(BarSeries.of([Bar(NOON, one, one, one, one, None)])) == [Bar(NOON, one, one, one, one, None)]
 
 
 def test_digits_stay_as_they_were_written() -> None:

@@ -229,12 +229,14 @@ def test_a_window_that_lacks_a_minute_has_no_bar() -> None:
 @st.composite
 def minute_bars(draw: st.DrawFn) -> list[Bar]:
     times = sorted(draw(st.sets(st.integers(0, 60), min_size=1, max_size=30)))
+    # Of an index nothing is traded.
+    traded = draw(st.just(volumes) | st.just(st.none()))
     made = []
     for time in times:
         low, opened, closed, high = sorted(draw(st.lists(prices, min_size=4, max_size=4)))
         average = draw(st.none() | prices)
         count = draw(st.none() | st.integers(0, 1000))
-        made.append(Bar(NOON + time * MINUTE, opened, high, low, closed, draw(volumes), average, count))
+        made.append(Bar(NOON + time * MINUTE, opened, high, low, closed, draw(traded), average, count))
     return made
 
 
@@ -248,7 +250,8 @@ def test_bars_are_built_as_aggregation_says(minutes: list[Bar]) -> None:
         parts = [part for part in minutes if one.ts <= part.ts < one.ts + LENGTH]
         assert (one.open, one.close) == (parts[0].open, parts[-1].close)
         assert (one.high, one.low) == (max(part.high for part in parts), min(part.low for part in parts))
-        assert one.volume == sum(part.volume for part in parts)
+        amounts = [part.volume for part in parts if part.volume is not None]
+        assert one.volume == (sum(amounts) if amounts else None)
         counts = [part.trades for part in parts if part.trades is not None]
         assert one.trades == (sum(counts) if counts else None)
         weighted = [(part.vwap, part.volume) for part in parts if part.vwap is not None and part.volume]

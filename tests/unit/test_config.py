@@ -83,6 +83,8 @@ def test_keys_and_defaults_are_those_of_the_specification(tmp_path: Path) -> Non
         "instance",
     }
     extra = {
+        "provider.plans.stocks",
+        "provider.plans.indices",
         "stream.urls.forex",
         "stream.urls.crypto",
         "rate_limiting.tier",
@@ -119,7 +121,7 @@ def test_every_key_has_a_comment_and_every_number_a_range() -> None:
 )
 def test_plan_and_limit(tmp_path: Path, text: str, plan: str, calls: int | None) -> None:
     config = load_in(tmp_path, EMBEDDED + text)
-    assert (config.plan, config.calls_per_window) == (plan, calls)
+    assert (config.plan_words, config.calls_per_window(config.types)) == (plan, calls)
     assert config.window_seconds == (2 if "window_seconds" in text else 60)
 
 
@@ -278,7 +280,7 @@ def test_what_is_in_force_is_a_configuration_that_means_the_same(
     pings = msgspec.structs.replace(config.settings, pings=Settings().pings)
     assert again.settings == pings
     assert (again.database.name, again.database.embedded) == (config.database.name, config.database.embedded)
-    assert again.calls_per_window == config.calls_per_window
+    assert again.calls_per_window(again.types) == config.calls_per_window(config.types)
 
 
 def test_json_schema_is_tight_and_commented() -> None:

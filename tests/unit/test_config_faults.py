@@ -133,12 +133,15 @@ def assets(*rows: str) -> str:
         ),
         (
             assets("{symbol: AAPL, polygon_ticker: AAPL, asset_type: crypto}"),
-            "forex and crypto are what this version does",
+            "crypto does not go with AAPL, which is stocks",
         ),
-        (assets("{symbol: SPX, polygon_ticker: 'I:SPX', asset_type: crypto}"), "expected C:… (forex, metals)"),
+        (
+            assets("{symbol: SPX, polygon_ticker: 'I:SPX', asset_type: crypto}"),
+            "crypto does not go with I:SPX, which is indices",
+        ),
         (
             assets("{symbol: X, polygon_ticker: 'X:X', asset_type: stock}"),
-            'expected forex (metals included) or crypto, which are what this version does, not "stock"',
+            'expected forex (metals included) or crypto or stocks or indices, not "stock"',
         ),
         (
             assets("{symbol: X, polygon_ticker: 'X:X', asset_type: forex}"),

@@ -36,7 +36,7 @@ def test_each_source_goes_before_the_next(tmp_path: Path) -> None:
     ]
     for arguments, plan, origin in steps:
         config = load_in(tmp_path, **arguments)
-        assert (config.plan, config.origins["provider.plan"]) == (plan, origin)
+        assert (config.plan_words, config.origins["provider.plan"]) == (plan, origin)
 
 
 def test_set_but_empty_counts_as_unset(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_set_but_empty_counts_as_unset(tmp_path: Path) -> None:
         environ={"POLYGON_TIER": "", "DATABASE_URL": " ", "POLYGON_API_KEY": "", "ASSETBATCH_CONFIG": ""},
         dotenv="POLYGON_TIER=starter\nDB_HOST=\n",
     )
-    assert config.plan == "starter"
+    assert config.plan_words == "starter"
     assert config.api_key is None
     assert config.database.embedded
 
@@ -181,14 +181,14 @@ def test_dotenv_reads_only_known_names_and_interpolates_nothing(tmp_path: Path) 
     )
     assert config.api_key is not None
     assert config.api_key.reveal() == "abc${HOME}"
-    assert config.plan == "starter"
+    assert config.plan_words == "starter"
     assert config.origins["api_key"] == ".env:1"
     assert config.origins["provider.plan"] == ".env:4"
 
 
 def test_the_last_line_of_dotenv_counts(tmp_path: Path) -> None:
-    assert load_in(tmp_path, dotenv="POLYGON_TIER=starter\nPOLYGON_TIER=developer\n").plan == "developer"
-    assert load_in(tmp_path, dotenv="POLYGON_TIER=starter\nPOLYGON_TIER=\n").plan == "free"
+    assert load_in(tmp_path, dotenv="POLYGON_TIER=starter\nPOLYGON_TIER=developer\n").plan_words == "developer"
+    assert load_in(tmp_path, dotenv="POLYGON_TIER=starter\nPOLYGON_TIER=\n").plan_words == "free"
 
 
 def test_a_broken_dotenv_line_is_told_without_its_text(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_dotenv_lies_beside_the_file_that_was_found(tmp_path: Path) -> None:
     (tmp_path / "conf" / ".env").write_text("POLYGON_TIER=starter\n")
     (tmp_path / ".env").write_text("POLYGON_TIER=developer\n")
     config = load_in(tmp_path, file=Path("conf/my.yaml"))
-    assert (config.plan, config.origins["provider.plan"]) == ("starter", "conf/.env:1")
+    assert (config.plan_words, config.origins["provider.plan"]) == ("starter", "conf/.env:1")
 
 
 def test_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_the_shipped_file_is_right_and_short() -> None:
     config = load(file=path, environ={}, cwd=REPOSITORY)
     assert len(path.read_text().splitlines()) <= 30
     assert config.database.embedded
-    assert (config.plan, config.calls_per_window, config.window_seconds) == ("free", 5, 60)
+    assert (config.plan_words, config.calls_per_window(config.types), config.window_seconds) == ("free", 5, 60)
     assert [asset.symbol for asset in config.priority_assets] == ["XAUUSD", "EURUSD", "BTCUSD"]
     assert [asset.symbol for asset in config.secondary_assets] == ["ETHUSDT", "GBPUSD", "USDJPY", "XAGUSD"]
 

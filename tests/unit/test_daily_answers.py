@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from assetbatch import market_hours
 from assetbatch.failures import CallError, FailureKind
-from assetbatch.model import Asset, AssetType, Call, CallKind, Role
+from assetbatch.model import Asset, AssetType, Call, CallKind, Quote, Role
 from assetbatch.provider import endpoints
 from assetbatch.provider.results import Answers
 
@@ -22,6 +23,13 @@ HOUR_MS = 3_600_000
 GOLD = Asset("XAUUSD", "C:XAUUSD", AssetType.FOREX, Role.PRIORITY, 1, 300)
 EURO = Asset("EURUSD", "C:EURUSD", AssetType.FOREX, Role.PRIORITY, 2, 300)
 BITCOIN = Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 3, 300)
+ACME, UPPER, PREFERRED, CLASS_B = (
+    Asset(ticker, ticker, AssetType.STOCKS, Role.SECONDARY, 3, 1800) for ticker in ("ACME", "ACMPB", "ACMpB", "ACM.B")
+)
+BROAD = Asset("BROAD", "I:BROAD", AssetType.INDICES, Role.SECONDARY, 3, 1800)
+# 2026-11-16, 16:00 and 0:00 in New York
+CLOSE_OF_MONDAY_MS = END_OF_MONDAY_MS + 1 - 3 * HOUR_MS
+BEGIN_OF_MONDAY_MS = END_OF_MONDAY_MS + 1 - 19 * HOUR_MS
 
 
 def row(ticker: str = "C:EURUSD", **changes: Any) -> dict[str, Any]:
@@ -172,6 +180,114 @@ def test_a_refusal_inside_a_good_answer_is_one(body: str, kind: FailureKind) -> 
     assert caught.value.kind == kind
 
 
+# Stocks: a whole market in New York
+
+
+def test_the_day_of_all_stocks_is_asked_for_in_their_country_without_those_traded_over_the_counter() -> None:
+    call = Call(CallKind.DAILY, (ACME,), market=AssetType.STOCKS, day=MONDAY)
+
+    assert endpoints.prices(call).path == "/v2/aggs/grouped/locale/us/market/stocks/2026-11-16?adjusted=true"
+
+
+def test_tickers_of_stocks_are_those_that_are_written_so() -> None:
+    rows = [row(ticker, c=price, t=CLOSE_OF_MONDAY_MS) for ticker, price in (("ACMpB", 25.5), ("ACM.B", 300), ("A", 1))]
+
+    found = read(answer(*rows), PREFERRED, UPPER, CLASS_B)
+
+    assert {symbol: quote.last_price for symbol, quote in found.quotes.items()} == {
+        "ACMpB": Decimal("25.5"),
+        "ACM.B": Decimal(300),
+    }
+    assert found.failures == {"ACMPB": (FailureKind.MISSING, "ACMPB is not among the 3 tickers of 2026-11-16")}
+
+
+@pytest.mark.parametrize(
+    ("hours", "is_good"),
+    [(0.0, True), (-15.9, True), (8.0, True), (-24.0, False), (24.0, False), (9.0, False)],
+)
+def test_a_stocks_row_is_of_the_day_in_new_york_whose_session_it_ends(hours: float, is_good: bool) -> None:
+    time = CLOSE_OF_MONDAY_MS + int(hours * HOUR_MS) - 1
+
+    found = read(answer(row("ACME", t=time)), ACME, now=datetime(2026, 11, 18, 6, tzinfo=UTC))
+
+    assert ("ACME" in found.quotes) is is_good
+    if is_good:
+        assert found.quotes["ACME"].timestamp == market_hours.end_of_day(AssetType.STOCKS, MONDAY)
+
+
+# Indices: a day of each
+
+
+def read_index(
+    rows: list[Any] | None, *, now: datetime = datetime(2026, 11, 17, 6, tzinfo=UTC), **changes: Any
+) -> Answers:
+    call = Call(CallKind.DAILY_TICKER, (BROAD,), market=AssetType.INDICES, day=MONDAY)
+    document = {"ticker": "I:BROAD", "queryCount": 1, "resultsCount": 1, "status": "OK", "request_id": "a", "count": 1}
+    return endpoints.prices(call).parse(
+        json.dumps(document | ({} if rows is None else {"results": rows}) | changes).encode()
+    )(now)
+
+
+def index_row(**changes: Any) -> dict[str, Any]:
+    return {"o": 3827.38, "h": 3834.41, "l": 3817.11, "c": 3822.25, "t": BEGIN_OF_MONDAY_MS} | changes
+
+
+def test_a_days_window_of_one_ticker_is_asked_for() -> None:
+    call = Call(CallKind.DAILY_TICKER, (BROAD,), market=AssetType.INDICES, day=MONDAY)
+
+    path = "/v2/aggs/ticker/I:BROAD/range/1/day/2026-11-16/2026-11-16?adjusted=true"
+    assert endpoints.prices(call).path == path
+    assert call.kind.access is CallKind.DAILY.access
+
+
+def test_an_index_has_figures_without_volume_average_or_count() -> None:
+    quote = read_index([index_row()]).quotes["BROAD"]
+
+    assert quote == Quote(
+        Decimal("3822.25"),
+        market_hours.end_of_day(AssetType.INDICES, MONDAY),
+        daily_open=Decimal("3827.38"),
+        daily_high=Decimal("3834.41"),
+        daily_low=Decimal("3817.11"),
+        daily_close=Decimal("3822.25"),
+    )
+
+
+@pytest.mark.parametrize("rows", [None, []])
+def test_an_index_without_a_row_is_an_empty_day(rows: list[Any] | None) -> None:
+    with pytest.raises(CallError) as caught:
+        read_index(rows, resultsCount=0)
+
+    assert caught.value.kind is FailureKind.EMPTY
+    assert caught.value.reason == "the vendor has no figures of I:BROAD of 2026-11-16"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"c": 0}, "no close price"),
+        ({"c": "3822.25"}, "no number"),
+        ({"h": -1}, "negative"),
+        ({"t": BEGIN_OF_MONDAY_MS + 24 * HOUR_MS}, "not of 2026-11-16"),
+        ({"t": BEGIN_OF_MONDAY_MS - 24 * HOUR_MS}, "not of 2026-11-16"),
+    ],
+)
+def test_an_index_whose_row_is_no_price_fails(changes: dict[str, Any], reason: str) -> None:
+    kind, error = read_index([index_row(**changes)]).failures["BROAD"]
+
+    assert kind is FailureKind.INVALID
+    assert error.startswith("I:BROAD: ")
+    assert reason in error
+
+
+@pytest.mark.parametrize("ticker", ["I:OTHER", "BROAD", "i:broad", None, 5])
+def test_a_day_of_another_ticker_is_none(ticker: object) -> None:
+    with pytest.raises(CallError) as caught:
+        read_index([index_row()], ticker=ticker)
+
+    assert caught.value.kind is FailureKind.INVALID
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
@@ -181,6 +297,18 @@ def test_a_refusal_inside_a_good_answer_is_one(body: str, kind: FailureKind) -> 
         ({"currencies": None}, {}),
         ({"currencies": ["fx"]}, {}),
         ({"market": "closed"}, {}),
+        (
+            {"exchanges": {"nyse": "open", "nasdaq": "open", "otc": "closed"}},
+            {AssetType.STOCKS: True, AssetType.INDICES: True},
+        ),
+        ({"exchanges": {"nyse": "closed", "nasdaq": "open"}}, {AssetType.STOCKS: True, AssetType.INDICES: True}),
+        (
+            {"market": "extended-hours", "exchanges": {"nyse": "extended-hours", "nasdaq": 5}},
+            {AssetType.STOCKS: False, AssetType.INDICES: False},
+        ),
+        ({"exchanges": {"nasdaq": "closed"}}, {AssetType.STOCKS: False, AssetType.INDICES: False}),
+        ({"exchanges": {"otc": "open"}, "indicesGroups": {"s_and_p": "open"}}, {}),
+        ({"exchanges": "open"}, {}),
     ],
 )
 def test_every_field_of_the_market_status_may_be_absent(

@@ -10,8 +10,8 @@ import pytest
 from assetbatch import market_hours
 from assetbatch.config.settings import Pings
 from assetbatch.markets import HOURS, TRAITS, Hours, Market, type_of, without_prefix
-from assetbatch.model import ACCESS, AssetType, CallKind
-from assetbatch.plans import ALIASES, FREE, HISTORY_YEARS, PLANS
+from assetbatch.model import ACCESS, AssetType, CallKind, Product
+from assetbatch.plans import ALIASES, FREE, HISTORY_YEARS, KEYS, PLANS
 from assetbatch.schedule import JOBS
 
 
@@ -34,7 +34,8 @@ def test_every_call_says_what_a_plan_must_allow_for_it() -> None:
 
 
 def test_words_for_plans_lead_to_plans_and_no_plan_shows_less_than_the_smallest() -> None:
-    assert set(ALIASES.values()) <= set(PLANS)
+    assert list(PLANS) == list(Product) == list(KEYS)
+    assert all(set(ALIASES.values()) <= set(plans) for plans in PLANS.values())
     assert FREE.history_years == min(HISTORY_YEARS)
 
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetbatch import planner
-from assetbatch.model import Asset, AssetType, CallKind, Role
+from assetbatch.model import Asset, AssetType, CallKind, Product, Role
 from assetbatch.planner import Candidate, Entitlement, Mode
+from assetbatch.plans import PLANS
 
 TUESDAY = datetime(2026, 11, 17, 12, 0, tzinfo=UTC)
 SATURDAY = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -32,7 +33,9 @@ def plan(
     batch_size: int = 250,
     closed: frozenset[AssetType] = frozenset(),
 ) -> planner.Plan:
-    return planner.plan(candidates, mode=mode, batch_size=batch_size, now=now, days={}, closed=closed)
+    return planner.plan(
+        candidates, modes=dict.fromkeys(AssetType, mode), batch_size=batch_size, now=now, days={}, closed=closed
+    )
 
 
 def test_one_call_for_all_in_their_order() -> None:
@@ -86,7 +89,7 @@ def test_calls_cover_each_asset_once_and_fit_into_a_request_line(names: list[str
 def test_the_plan_is_believed_until_the_key_is_refused_and_for_an_hour_after_that_it_is_not(
     configured: str, of_plan: str, snapshots: Entitlement | None, expected: Mode
 ) -> None:
-    assert planner.mode(of_plan, configured, snapshots, TUESDAY) is expected
+    assert planner.mode(PLANS[Product.CURRENCIES][of_plan], configured, snapshots, TUESDAY) is expected
 
 
 def test_an_asset_is_due_once_in_a_slot() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
 
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetbatch import market_hours, planner
+from assetbatch.calendars import new_york_stock_exchange
 from assetbatch.model import Asset, AssetType, CallKind, Role
 from assetbatch.planner import AskedDay, Candidate, DayOutcome, Mode
 
@@ -20,6 +21,7 @@ TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
 MONDAYS_DAY = date(2026, 11, 16)
 HOUR = timedelta(hours=1)
 INSTANT = timedelta(microseconds=1)
+NOON = time(12)
 
 times = st.datetimes(datetime(2025, 12, 15), datetime(2027, 1, 10), timezones=st.just(UTC))
 # Around the changes of the clock in March and November, Christmas and New Year.
@@ -41,6 +43,8 @@ def is_over(day: date, now: datetime) -> bool:
 
 
 def trades(market: AssetType, day: date) -> bool:
+    if market in {AssetType.STOCKS, AssetType.INDICES}:
+        return day.isoweekday() <= 5 and new_york_stock_exchange(day.year).get(day, NOON) is not None
     return market is CRYPTO or (day.isoweekday() <= 5 and (day.month, day.day) not in {(12, 25), (1, 1)})
 
 
@@ -207,7 +211,9 @@ GOLD, EURO, BITCOIN = asset("XAUUSD"), asset("EURUSD"), asset("BTCUSD", CRYPTO)
 
 
 def plan(*candidates: Candidate, days: planner.Days | None = None, now: datetime = TUESDAY) -> planner.Plan:
-    return planner.plan(candidates, mode=Mode.END_OF_DAY, batch_size=250, now=now, days=days or {})
+    return planner.plan(
+        candidates, modes=dict.fromkeys(AssetType, Mode.END_OF_DAY), batch_size=250, now=now, days=days or {}
+    )
 
 
 def test_one_call_a_market_in_the_order_of_its_first_asset() -> None:
@@ -250,6 +256,9 @@ def test_a_market_without_a_day_to_ask_for_is_left_alone() -> None:
         (FOREX, "2026-03-13", "2026-03-13T21:00"),
         (FOREX, "2026-11-19", "2026-11-19T23:59:59.999"),
         (CRYPTO, "2026-11-20", "2026-11-20T23:59:59.999"),
+        (AssetType.STOCKS, "2026-11-20", "2026-11-20T21:00"),
+        (AssetType.STOCKS, "2026-07-14", "2026-07-14T20:00"),
+        (AssetType.INDICES, "2026-11-27", "2026-11-27T18:00"),
     ],
 )
 def test_a_days_last_price_is_of_its_end_and_on_friday_of_the_end_of_trade(

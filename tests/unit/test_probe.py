@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from assetbatch.jobs.probe import MarketAccess, Probed
-from assetbatch.model import AssetType
+from assetbatch.model import AssetType, Product
+from assetbatch.plans import PLANS
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,9 @@ from assetbatch.model import AssetType
 def test_probe_finds_fault_with_the_plan_only_where_it_could_tell(
     plan: str, quotes: tuple[bool | None, ...], verdict: str
 ) -> None:
-    markets = [MarketAccess(market, seen, None, None) for market, seen in zip(AssetType, quotes, strict=True)]
+    said = PLANS[Product.CURRENCIES][plan]
+    currencies = (AssetType.FOREX, AssetType.CRYPTO)
+    markets = [MarketAccess(market, seen, None, None, said) for market, seen in zip(currencies, quotes, strict=True)]
 
     found = Probed(plan, tuple(markets), 5).verdict
 

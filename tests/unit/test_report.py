@@ -25,8 +25,8 @@ def test_so_much_market_time_ago_is_that_much_open_time_and_no_less(
 
     since = market_time_ago(market, length, now)
 
-    assert open_time(market, since, now) == length
-    assert open_time(market, since + timedelta(seconds=1), now) < length
+    assert open_time(market, since, now, regular=True) == length
+    assert open_time(market, since + timedelta(seconds=1), now, regular=True) < length
 
 
 @pytest.mark.parametrize(

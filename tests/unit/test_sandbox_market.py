@@ -8,9 +8,12 @@ from itertools import pairwise
 
 import pytest
 
-from assetbatch.model import AssetType
+from assetbatch.model import AssetType, Product
 from assetbatch.sandbox.catalogue import KNOWN, Instrument, find
-from assetbatch.sandbox.market import DAY_MS, MINUTE_MS, Bar, Market, is_open, merge, open_minutes
+from assetbatch.sandbox.hours import DAY_MS, MINUTE_MS, Hours
+from assetbatch.sandbox.market import Bar, Market, merge
+
+CURRENCIES = [ticker for ticker, known in KNOWN.items() if known.traits.product is Product.CURRENCIES]
 
 
 def ms(*parts: int) -> int:
@@ -51,7 +54,7 @@ def test_anything_else_is_unknown(ticker: str) -> None:
     assert find(ticker) is None
 
 
-@pytest.mark.parametrize("ticker", [*list(KNOWN)[::9], "X:SHIBUSD", "C:USDJPY", "X:T77USD"])
+@pytest.mark.parametrize("ticker", [*CURRENCIES[::9], "X:SHIBUSD", "C:USDJPY", "X:T77USD"])
 def test_every_second_brings_another_price_of_at_most_eight_decimals(ticker: str) -> None:
     market, what = Market(0), instrument(ticker)
     start = ms(2026, 9, 5, 11, 59)  # a Saturday: quotes move at weekends too
@@ -122,7 +125,7 @@ def test_a_day_is_the_aggregation_of_its_minutes(ticker: str, day: tuple[int, in
     assert joined is not None
     assert (whole.open, whole.high, whole.low, whole.close) == (joined.open, joined.high, joined.low, joined.close)
     assert (whole.transactions, whole.base_minutes) == (joined.transactions, len(parts))
-    assert whole == market.finished_day(what, begin // DAY_MS)
+    assert whole == market.day(what, begin // DAY_MS, begin + 30 * DAY_MS)
     assert what.volume(whole.transactions) == pytest.approx(sum(what.volume(part.transactions) for part in parts))
 
 
@@ -165,20 +168,21 @@ def test_a_minute_without_a_quote_yet_has_no_bar() -> None:
 
 
 def test_forex_rests_from_friday_to_sunday_five_in_new_york() -> None:
-    summer, winter = ms(2026, 9, 4) // DAY_MS, ms(2026, 1, 9) // DAY_MS
-    assert open_minutes(AssetType.FOREX, summer) == (0, 21 * 60)
-    assert open_minutes(AssetType.FOREX, winter) == (0, 22 * 60)
-    assert open_minutes(AssetType.FOREX, summer + 1) == (0, 0)
-    assert open_minutes(AssetType.FOREX, summer + 2) == (21 * 60, 1440)
-    assert open_minutes(AssetType.FOREX, ms(2026, 11, 1) // DAY_MS) == (22 * 60, 1440)  # the clock changed that day
-    assert open_minutes(AssetType.CRYPTO, summer + 1) == (0, 1440)
-    assert is_open(AssetType.FOREX, ms(2026, 9, 4, 20, 59, 59))
-    assert not is_open(AssetType.FOREX, ms(2026, 9, 4, 21))
-    assert is_open(AssetType.FOREX, ms(2026, 9, 6, 21))
+    hours = Hours()
+    summer, winter, clock_changes = (ms(*day) // DAY_MS for day in ((2026, 9, 4), (2026, 1, 9), (2026, 11, 1)))
+    assert hours.session(AssetType.FOREX, summer)[:2] == (0, 21 * 60)
+    assert hours.session(AssetType.FOREX, winter)[:2] == (0, 22 * 60)
+    assert hours.session(AssetType.FOREX, summer + 1)[:2] == (0, 0)
+    assert hours.session(AssetType.FOREX, summer + 2)[:2] == (21 * 60, 1440)
+    assert hours.session(AssetType.FOREX, clock_changes)[:2] == (22 * 60, 1440)
+    assert hours.session(AssetType.CRYPTO, summer + 1)[:2] == (0, 1440)
+    assert hours.is_open(AssetType.FOREX, ms(2026, 9, 4, 20, 59, 59))
+    assert not hours.is_open(AssetType.FOREX, ms(2026, 9, 4, 21))
+    assert hours.is_open(AssetType.FOREX, ms(2026, 9, 6, 21))
     market, what = Market(0), instrument("C:EURUSD")
     friday, now = ms(2026, 9, 4, 20, 58), ms(2026, 9, 30)
     assert len(minutes(market, what, friday, friday + 10 * MINUTE_MS, now)) == 2
-    assert market.finished_day(what, summer + 1) is None
+    assert market.day(what, summer + 1, now) is None
     week = market.bar(what, ms(2026, 8, 31), ms(2026, 9, 7), now)
     assert week is not None
     assert week.base_minutes == 4 * 1440 + 21 * 60 + 3 * 60
@@ -188,5 +192,6 @@ def test_there_is_nothing_before_history_begins() -> None:
     market, what = Market(0), instrument("X:BTCUSD")
     old = ms(2009, 12, 31)
     assert market.bar(what, old, old + DAY_MS, ms(2026, 1, 1)) is None
-    assert market.finished_day(what, old // DAY_MS) is None
-    assert market.finished_day(what, old // DAY_MS + 1) is not None
+    now = ms(2026, 1, 1)
+    assert market.day(what, old // DAY_MS, now) is None
+    assert market.day(what, old // DAY_MS + 1, now) is not None

@@ -150,7 +150,7 @@ def install(config: Config, connection: Connection, *, restored: bool) -> Instal
     from assetbatch.database.setup import schema
 
     partitioned = config.settings.bars.retention_months is not None
-    applied = schema.migrate(connection, partition_bars=partitioned)
+    applied = schema.migrate(connection, assets=config.assets, partition_bars=partitioned)
     catalogue.sync_with_config(connection, config.assets)
     bars.keep_partitions(connection, since=schema.check(connection), kept_since=None)
     return Installed(

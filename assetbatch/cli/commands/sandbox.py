@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from assetbatch import config as configuration
 from assetbatch.cli.invocation import answer
-from assetbatch.plans import PLANS
+from assetbatch.model import Product
+from assetbatch.plans import FREE, PLANS
+
+
+def _plan_help(what: str, product: Product) -> str:
+    return f"The plan that the key has for {what}: {', '.join(PLANS[product])}."
 
 
 def sandbox(
@@ -20,9 +26,34 @@ def sandbox(
         typer.Option(min=0, max=65535, help="Port of the WebSocket; without it 1000 above --port, or a free one."),
     ] = None,
     ws_rate: Annotated[float, typer.Option(min=0, help="Quotes a second of each pair that it streams.")] = 1.0,
-    plan: Annotated[str, typer.Option(help=f"The plan that the key has: {', '.join(PLANS)}.")] = "starter",
+    plan: Annotated[str, typer.Option(help=_plan_help("forex and crypto", Product.CURRENCIES))] = "starter",
+    stocks_plan: Annotated[str, typer.Option(help=_plan_help("stocks", Product.STOCKS))] = FREE.name,
+    indices_plan: Annotated[str, typer.Option(help=_plan_help("indices", Product.INDICES))] = FREE.name,
     limit: Annotated[int | None, typer.Option(min=1, help="Calls in any window; without it no limit.")] = None,
+    paid_unlimited: Annotated[
+        bool, typer.Option("--paid-unlimited", help="What is on a paid plan does not count against --limit.")
+    ] = False,
     window: Annotated[float, typer.Option(min=0.01, help="Seconds of that window.")] = 60.0,
+    holiday: Annotated[
+        list[datetime] | None,
+        typer.Option(formats=["%Y-%m-%d"], help="A day on which stocks and indices rest, too; may be repeated."),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TICKER:FACTOR:DATE",
+            help="Split a stock, e.g. AAPL:2:2026-12-01, or 0.125 for a reverse split; may be repeated.",
+        ),
+    ] = None,
+    delist: Annotated[
+        list[str] | None, typer.Option(metavar="TICKER:DATE", help="Delist a stock; may be repeated.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="OLD:NEW:DATE", help="Rename a stock; may be repeated.")
+    ] = None,
+    stocks: Annotated[
+        int, typer.Option(min=0, max=999_999, help="List so many invented stocks (ZZT1, ZZT2, …) beside the others.")
+    ] = 0,
     fail: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,6 +69,7 @@ def sandbox(
 
     Example: assetbatch sandbox --plan starter --limit 5
     """
+    from assetbatch.sandbox.actions import Listing
     from assetbatch.sandbox.server import Sandbox
 
     try:
@@ -45,7 +77,12 @@ def sandbox(
             port=port,
             key=configuration.sandbox_key(os.environ),
             plan=plan,
+            stocks_plan=stocks_plan,
+            indices_plan=indices_plan,
+            holidays=[day.date() for day in holiday or ()],
+            listing=Listing(split or (), delist or (), rename or (), stocks),
             limit=limit,
+            paid_unlimited=paid_unlimited,
             window_seconds=window,
             fail=fail or (),
             keep_arrivals=False,
@@ -61,7 +98,8 @@ def sandbox(
         stream_url = server.stream.url
     except OSError as error:
         raise typer.BadParameter(f"the WebSocket's port: {error.strerror} (--ws-port 0 takes a free one)") from None
-    document = {"url": server.url, "stream_url": stream_url, "plan": plan, "limit": limit}
+    plans = {"plan": plan, "stocks_plan": stocks_plan, "indices_plan": indices_plan}
+    document = {"url": server.url, "stream_url": stream_url, **plans, "limit": limit}
     answer({**document, "window_seconds": window, "ws_rate": ws_rate}, f"{server.url}\n{stream_url}")
     sys.stdout.flush()
     server.serve_forever()

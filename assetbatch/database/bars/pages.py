@@ -15,6 +15,7 @@ from assetbatch.database.query import Query, command
 from assetbatch.database.rows import value
 from assetbatch.database.savepoints import refuses_row, refuses_table, sift
 from assetbatch.failures import FailureKind
+from assetbatch.markets import TRAITS
 from assetbatch.model import Bar
 from assetbatch.planner import EPOCH
 
@@ -181,13 +182,21 @@ def write(
     if not (found.taken or is_tables or refuses_row(first)):
         # Neither for what any of them is nor for where they belong: there is no such table.
         raise first
-    refused = sorted((page.times[at], words_of(error)) for at, error in found.refused)
+    refused = sorted((page.times[at], _reason(asset, error)) for at, error in found.refused)
     return StoredBars(
         sum(found.taken),
         tuple(refused),
         FailureKind.REFUSED_BY_TABLE if is_tables else FailureKind.REFUSED_BY_DATABASE,
         is_any_taken=bool(found.taken),
     )
+
+
+def _reason(asset: Asset, error: psycopg.Error) -> str:
+    """Return why a bar was refused, and how a table is mended that takes none without volume."""
+    words = words_of(error)
+    if isinstance(error, psycopg.errors.NotNullViolation) and not TRAITS[asset.asset_type].has_volume:
+        words += f": {asset.asset_type} have none, and `assetbatch init` prints the statement that lets it be null"
+    return words
 
 
 def upserting(series: Sequence[tuple[str, BarSeries]], *, has_finality: bool, now: datetime) -> Query[int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from assetbatch.database.rows import filled, one, value
-from assetbatch.database.setup.platform import lacks
+from assetbatch.database.setup.platform import lacks, volume_lacks
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -154,7 +154,7 @@ def missing_privileges(connection: Connection) -> list[str]:
 
 def platform_lacks(connection: Connection) -> list[str]:
     """Return what in the platform's tables is not (any more) as the tool needs it."""
-    return [one.what for one in lacks(connection)]
+    return [one.what for one in [*lacks(connection), *volume_lacks(connection)]]
 
 
 def rounding_columns(connection: Connection) -> list[tuple[str, str]]:

@@ -8,9 +8,9 @@ from msgspec import Struct, field
 
 from assetbatch.database import catalogue
 from assetbatch.database.bars import state as bars
-from assetbatch.database.rows import one
+from assetbatch.database.rows import one, value
 from assetbatch.database.setup import schema
-from assetbatch.database.setup.platform import guards, lacks
+from assetbatch.database.setup.platform import guards, lacks, volume_lacks
 from assetbatch.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ select to_regclass('assetbatch.assets') is not null as catalogue,
        to_regclass('market_data.ohlcv_5m') is not null as bars,
        clock_timestamp() as now
 """
+
+OWNS_BARS = "select exists (select from assetbatch.meta where key = 'bars') as yes"
 
 READ_CATALOGUE = """
 select symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, name, enabled, origin
@@ -124,6 +126,8 @@ def read(connection: Connection, assets: Sequence[Asset], *, partition_bars: boo
             partition_bars = bool(there["meta"]) and bars.are_partitioned(connection)
         months = {"names": _months(there["now"]) if partition_bars else []}
         lacking = lacks(connection)
+        if not (there["meta"] and value(connection.execute(OWNS_BARS))):
+            lacking += volume_lacks(connection, assets, has_catalogue=there["catalogue"])
         return Pending(
             schema_version=schema.version(connection),
             migrations=[migration.full_name for migration in missing],

@@ -11,11 +11,13 @@ from psycopg import sql
 from assetbatch.database.query import Query
 from assetbatch.database.rows import one, value
 from assetbatch.errors import SchemaError
+from assetbatch.markets import TRAITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from assetbatch.database.connection import Connection
+    from assetbatch.model import Asset
 
 # The row polygon is missing, and cannot be put there without values that nobody but the owner knows better.
 READ_PROVIDER_LACK = """
@@ -46,6 +48,20 @@ where a.attrelid = to_regclass('data_sources.api_providers') and a.attnum > 0 an
   and not a.atthasdef and a.attidentity = '' and t.typdefault is null
   and not exists (select from data_sources.api_providers where code = 'polygon')
 having count(*) > 0
+"""
+
+ANY_WITHOUT_VOLUME = (
+    "select exists (select from assetbatch.assets where enabled and asset_type = any(%(types)s)) as yes"
+)
+
+READ_VOLUME_LACKS = """
+select 'market_data.ohlcv_5m.' || a.attname || ' cannot be null, and indices have none' as what,
+       case when a.attnotnull then 'ALTER TABLE market_data.ohlcv_5m ALTER COLUMN ' || a.attname
+            else 'ALTER DOMAIN ' || format_type(t.oid, null) end || ' DROP NOT NULL;' as statement
+from pg_attribute a join pg_type t on t.oid = a.atttypid
+where a.attrelid = to_regclass('market_data.ohlcv_5m') and a.attname in ('volume', 'vwap', 'trades')
+  and (a.attnotnull or t.typnotnull)
+order by a.attnum
 """
 
 MAY_READ_PROVIDERS = """
@@ -185,6 +201,18 @@ def lacks(connection: Connection) -> list[Lack]:
     if may_read and not any(PROVIDERS in lack.statement for lack in found):
         found += [Lack(**row) for row in connection.execute(READ_PROVIDER_LACK)]
     return found
+
+
+def volume_lacks(connection: Connection, assets: Sequence[Asset] = (), *, has_catalogue: bool = True) -> list[Lack]:
+    """Return what the table of the bars lacks where bars have no volume: that figures of trade may be null.
+
+    It need not, where neither these assets nor any of the catalogue are of such a type.
+    """
+    types = [asset_type for asset_type, traits in TRAITS.items() if not traits.has_volume]
+    are_there = any(asset.asset_type in types for asset in assets)
+    if not are_there and has_catalogue:
+        are_there = value(connection.execute(ANY_WITHOUT_VOLUME, {"types": [one.value for one in types]}))
+    return [Lack(**row) for row in connection.execute(READ_VOLUME_LACKS)] if are_there else []
 
 
 class PlatformTablesError(SchemaError):

@@ -20,14 +20,16 @@ from psycopg import sql
 from assetbatch import __version__
 from assetbatch.database.query import Query
 from assetbatch.database.rows import one, value
-from assetbatch.database.setup.platform import PlatformTablesError, keep_provider, lacks
+from assetbatch.database.setup.platform import Lack, PlatformTablesError, keep_provider, lacks, volume_lacks
 from assetbatch.errors import SchemaError, SourceMismatchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
     from importlib.resources.abc import Traversable
 
     from assetbatch.database.connection import Connection, Row
+    from assetbatch.model import Asset
 
 # Changed together with a migration that older programs cannot work with.
 OLDEST_PROGRAM = "0.1.0"
@@ -136,10 +138,11 @@ def functions() -> list[str]:
     return [file.read_text("utf-8") for file in sorted(found, key=lambda file: file.name)]
 
 
-def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Migration]:
+def migrate(connection: Connection, *, assets: Sequence[Asset] = (), partition_bars: bool = False) -> list[Migration]:
     """Bring the schema up to date in one transaction; return the migrations that were applied, in order.
 
-    `partition_bars`: should the table of the bars be missing, it is made with a partition for each month.
+    `assets` are those that the catalogue is going to have, too. `partition_bars`: should the table of the bars
+    be missing, it is made with a partition for each month.
 
     Raises PlatformTablesError where tables of the platform lack what is relied on, and SchemaError when the schema is
     too new for this program.
@@ -147,8 +150,7 @@ def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Mig
     with connection.transaction(lock_timeout=f"{LOCK_SECONDS}s", statement_timeout="10min"):
         connection.execute(LOCK_MIGRATIONS)
         connection.execute(SET_PARTITION_BARS, {"value": "on" if partition_bars else "off"})
-        if found := lacks(connection):
-            raise PlatformTablesError([one.what for one in found], [one.statement for one in found])
+        _refuse(lacks(connection))
         connection.execute(CREATE_MIGRATIONS_TABLE)
         missing = missing_migrations(connection)
         if missing:
@@ -164,7 +166,14 @@ def migrate(connection: Connection, *, partition_bars: bool = False) -> list[Mig
             for text in functions():
                 connection.execute(sql.SQL(text))
             connection.execute(SET_OLDEST_PROGRAM, {"oldest_program": OLDEST_PROGRAM})
+        # By now, a table of our own is as it has to be.
+        _refuse(volume_lacks(connection, assets))
     return missing
+
+
+def _refuse(found: Sequence[Lack]) -> None:
+    if found:
+        raise PlatformTablesError([one.what for one in found], [one.statement for one in found])
 
 
 def _lock_own_tables(connection: Connection) -> None:

@@ -2,7 +2,7 @@
 
 A page in which nothing is odd is taken by columns, its digits as they are written; any other is read row by row. Of
 `next_url` it only counts that it is there: the next page is asked for by its time, so that a run that was
-killed between two pages goes on where it was.
+killed between two pages goes on where it was. What was traded is not looked at of assets without volume.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from assetbatch.bar_series import BarSeries
+from assetbatch.bar_series import ABSENT, BarSeries
 from assetbatch.failures import CallError, FailureKind
+from assetbatch.markets import TRAITS
 from assetbatch.model import Bar
 from assetbatch.planner import EPOCH
 from assetbatch.plans import MOST_BASE_MINUTES
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from assetbatch.provider.documents import Document
 
 PRICES = ("o", "h", "l", "c")
+TRADED = ("v", "vw", "n")
 
 # Likewise of what is no price.
 _VOLUME = rb"(?:0|[1-9][0-9]{0,17})%b|[1-9]%b[eE](?:-[0-9]{1,2}|\+?0?[0-9])" % (FRACTION, FRACTION)
@@ -131,6 +133,9 @@ def _plain(call: Call, body: bytes | bytearray) -> Callable[[datetime], Page] | 
         return None
     digits = []
     for name, pattern in _COLUMNS.items():
+        if name in TRADED and not TRAITS[asset.asset_type].has_volume:
+            digits.append(",".join([ABSENT] * len(rows)))
+            continue
         column = b",".join(map(attrgetter(name), rows))
         if not pattern.fullmatch(column):
             return None
@@ -166,7 +171,7 @@ def _read(call: Call, document: Document, now: datetime) -> Page:
         # What is not there may have been lost: such a page does not tell that there is nothing.
         reason = f"the page has {len(rows)} rows and says that they are {text(told)}"
         raise CallError(FailureKind.MALFORMED, reason, answered=True)
-    length = timedelta(minutes=call.minutes)
+    length, has_volume = timedelta(minutes=call.minutes), TRAITS[asset.asset_type].has_volume
     bars: dict[datetime, Bar] = {}
     invalid: dict[datetime, str] = {}
     contradicted: set[datetime] = set()
@@ -179,7 +184,7 @@ def _read(call: Call, document: Document, now: datetime) -> Page:
         if not call.span.since <= ts < call.span.until or (ts - EPOCH) % length:
             continue
         try:
-            bar = bar_of(ts, row)
+            bar = bar_of(ts, row, has_volume=has_volume)
         except InvalidRowError as error:
             invalid[ts] = str(error)
             continue
@@ -200,17 +205,21 @@ def _read(call: Call, document: Document, now: datetime) -> Page:
 
 def _weight(bar: Bar) -> tuple[int, Decimal]:
     """Return how much a bar knows of, to choose among several of one time: of as much, the first is taken."""
-    return (-1 if bar.trades is None else bar.trades, bar.volume)
+    return (-1 if bar.trades is None else bar.trades, bar.volume or Decimal(0))
 
 
-def bar_of(ts: datetime, row: Mapping[str, Any]) -> Bar:
-    """Read a bar that begins at `ts`, by the vendor's short names. Raises InvalidRowError."""
+def bar_of(ts: datetime, row: Mapping[str, Any], *, has_volume: bool = True) -> Bar:
+    """Read a bar that begins at `ts`, by the vendor's short names. Raises InvalidRowError.
+
+    Without `has_volume` its asset is of a type of which nothing is traded.
+    """
     prices = [number(row, key) for key in PRICES]
     if None in prices:
         raise InvalidRowError(f"no `{PRICES[prices.index(None)]}` (zero or absent)")
     opened, high, low, close = prices
     assert opened and high and low and close  # noqa: S101, PT018 - or the type checker would not know
-    return Bar(ts, opened, high, low, close, _volume(row), number(row, "vw"), _trades(row))
+    traded = (_volume(row), number(row, "vw"), _trades(row)) if has_volume else (None, None, None)
+    return Bar(ts, opened, high, low, close, *traded)
 
 
 def _volume(row: Mapping[str, Any]) -> Decimal:

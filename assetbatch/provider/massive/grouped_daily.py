@@ -5,7 +5,6 @@ A row that is no price condemns itself alone.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,10 @@ from assetbatch.provider.results import Answers
 from assetbatch.provider.values import InvalidRowError, number, time_of
 
 if TYPE_CHECKING:
-    from datetime import date
+    from datetime import date, datetime
 
     from assetbatch.model import Asset, Call
     from assetbatch.provider.documents import Document
-
-# A row's own time is the end of its day, or of its last trade; some days of the vendor's end with New York's.
-DAY_LASTS = timedelta(hours=30)
 
 
 def request(call: Call) -> Request[Answers]:
@@ -51,12 +47,17 @@ def _read(call: Call, document: Document, now: datetime) -> Answers:
         if row is None:
             reason = f"{asset.polygon_ticker} is not among the {len(rows)} tickers of {day}"
             answers.failures[asset.symbol] = (FailureKind.MISSING, reason)
-            continue
-        try:
-            answers.quotes[asset.symbol] = _figures(asset, row, day, now)
-        except InvalidRowError as error:
-            answers.failures[asset.symbol] = (FailureKind.INVALID, f"{asset.polygon_ticker}: {error}")
+        else:
+            put_figures(answers, asset, row, day, now)
     return answers
+
+
+def put_figures(answers: Answers, asset: Asset, row: Document, day: date, now: datetime) -> None:
+    """Put the figures that a row has of a day among the answers, as a quote of its end or as a failure."""
+    try:
+        answers.quotes[asset.symbol] = _figures(asset, row, day, now)
+    except InvalidRowError as error:
+        answers.failures[asset.symbol] = (FailureKind.INVALID, f"{asset.polygon_ticker}: {error}")
 
 
 def _figures(asset: Asset, row: Document, day: date, now: datetime) -> Quote:
@@ -64,8 +65,9 @@ def _figures(asset: Asset, row: Document, day: date, now: datetime) -> Quote:
     if close is None:
         raise InvalidRowError("no close price (zero or absent)")
     if row.get("t") is not None:
-        begin = datetime.combine(day, time(0), UTC)
-        if not begin <= time_of(row["t"], now) < begin + DAY_LASTS:
+        # Its end, its last trade or its beginning; some days of the vendor's are New York's.
+        moment = time_of(row["t"], now)
+        if day not in {moment.date(), moment.astimezone(market_hours.NEW_YORK).date()}:
             raise InvalidRowError(f"its time is not of {day}")
     return Quote(
         last_price=close,

@@ -21,7 +21,7 @@ from msgspec import Raw, Struct
 
 from assetbatch.failures import FailureKind
 from assetbatch.markets import TRAITS
-from assetbatch.model import Quote
+from assetbatch.model import AssetType, Quote
 from assetbatch.plans import MOST_TICKERS
 from assetbatch.provider.answers import GOOD_STATUSES, message, rows_of, text
 from assetbatch.provider.documents import MAX_PART_BYTES, parse
@@ -33,45 +33,47 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from assetbatch.markets import Price
     from assetbatch.model import Asset, Call
     from assetbatch.provider.documents import Document
 
 
-class Shape(Struct, frozen=True):
-    """Where a kind of snapshot keeps what a quote is made of; by itself, the unified one.
+class Part(Struct, frozen=True):
+    """Where a kind of snapshot keeps an object of a row: its name, what its figures are called, and where its time is.
 
-    `updated` of a row is not among it: one and the same time, often in the future, for half of the vendor's rows.
+    Of several times the first counts that is there.
     """
 
-    quote: str = "last_quote"
-    bid: str = "bid"
-    ask: str = "ask"
-    quote_time: str = "last_updated"
-    trade: str = "last_trade"
-    price: str = "price"
-    trade_times: tuple[str, ...] = ("participant_timestamp", "sip_timestamp", "last_updated")
-    day: str = "session"
-    open: str = "open"
-    high: str = "high"
-    low: str = "low"
-    close: str = "close"
+    name: str
+    figures: Mapping[str, str]
+    times: tuple[str, ...] = ()
 
 
-UNIFIED = Shape()
-SINGLE = Shape(
-    quote="lastQuote",
-    bid="b",
-    ask="a",
-    quote_time="t",
-    trade="lastTrade",
-    price="p",
-    trade_times=("t",),
-    day="day",
-    open="o",
-    high="h",
-    low="l",
-    close="c",
-)
+# By the names that the unified snapshot has for them; "" is the row itself. `updated` of a row is in none: one and the
+# same time, often in the future, for half of the vendor's rows.
+UNIFIED: Mapping[str, Part] = {
+    name: Part(name, {figure: figure for figure in figures}, times)
+    for name, figures, times in (
+        ("", ("value",), ("last_updated",)),
+        ("last_quote", ("bid", "ask"), ("last_updated",)),
+        ("last_trade", ("price",), ("participant_timestamp", "sip_timestamp", "last_updated")),
+        ("last_minute", ("close",), ("last_updated",)),
+        ("session", ("open", "high", "low", "close"), ()),
+    )
+}
+SINGLE: Mapping[str, Part] = {
+    "last_quote": Part("lastQuote", {"bid": "b", "ask": "a"}, ("t",)),
+    "last_trade": Part("lastTrade", {"price": "p"}, ("t",)),
+    "last_minute": Part("min", {"close": "c"}, ("t",)),
+    "session": Part("day", {"open": "o", "high": "h", "low": "l", "close": "c"}),
+}
+# There is none of a single index.
+SINGLES: Mapping[AssetType, Mapping[str, Part]] = {
+    AssetType.FOREX: SINGLE,
+    AssetType.CRYPTO: SINGLE,
+    # Here, capitals are of the ask: `S` and `s` are the sizes.
+    AssetType.STOCKS: {**SINGLE, "last_quote": Part("lastQuote", {"bid": "p", "ask": "P"}, ("t",))},
+}
 
 
 def unified(call: Call) -> Request[Answers]:
@@ -83,18 +85,21 @@ def unified(call: Call) -> Request[Answers]:
 
 
 def single(call: Call) -> Request[Answers]:
-    """Return the request for the quote of the one asset of a call."""
+    """Return the request for the quote of the one asset of a call: the unified one where its market has no other."""
     (asset,) = call.assets
+    shape = SINGLES.get(asset.asset_type)
+    if shape is None:
+        return unified(call)
     traits, ticker = TRAITS[asset.asset_type], quote(asset.polygon_ticker, safe=":")
     path = f"/v2/snapshot/locale/{traits.locale}/markets/{traits.snapshot_name}/tickers/{ticker}"
-    return Request(call, path, lambda document, now: _read(call, [document.get("ticker")], SINGLE, now))
+    return Request(call, path, lambda document, now: _read(call, [document.get("ticker")], shape, now))
 
 
 def _read_unified(call: Call, document: Document, now: datetime) -> Answers:
     return _read(call, rows_of(document), UNIFIED, now)
 
 
-def _read(call: Call, found: Sequence[object], shape: Shape, now: datetime) -> Answers:
+def _read(call: Call, found: Sequence[object], shape: Mapping[str, Part], now: datetime) -> Answers:
     """Read the rows of a snapshot; every asset of the call is in the result, as a quote or as a failure."""
     rows = {row["ticker"]: row for row in found if isinstance(row, dict) and isinstance(row.get("ticker"), str)}
     answers = Answers()
@@ -120,30 +125,31 @@ def _row_error(row: Document) -> tuple[FailureKind, str]:
     return kinds.get(code if isinstance(code, str) else "", FailureKind.INVALID), f"{text(code)}: {message(row)}"
 
 
-def _quote(asset: Asset, row: Document, shape: Shape, now: datetime) -> Quote:
-    last_quote, trade, day = (_part(row, name) for name in (shape.quote, shape.trade, shape.day))
-    has_trades = TRAITS[asset.asset_type].has_trades
-    if has_trades:
-        price, moment = number(trade, shape.price), _first(trade, shape.trade_times)
-    else:
-        price, moment = number(last_quote, shape.bid), last_quote.get(shape.quote_time)
+def _quote(asset: Asset, row: Document, shape: Mapping[str, Part], now: datetime) -> Quote:
+    objects = {name: _object(row, part.name) for name, part in shape.items()}
+
+    def figure(name: str, key: str) -> Decimal | None:
+        return number(objects[name], shape[name].figures[key])
+
+    places = TRAITS[asset.asset_type].prices
+    found = ((place.part, price) for place in places if (price := figure(place.part, place.figure)) is not None)
+    part, price = next(found, ("", None))
     if price is None:
-        what = "trade" if has_trades else "bid"
-        raise InvalidRowError(f"no {what} price (zero or absent)")
+        raise InvalidRowError(f"no {' or '.join(place.name for place in places)} (zero or absent)")
     return Quote(
         last_price=price,
-        timestamp=time_of(moment, now),
-        bid=number(last_quote, shape.bid),
-        ask=number(last_quote, shape.ask),
-        daily_open=number(day, shape.open),
-        daily_high=number(day, shape.high),
-        daily_low=number(day, shape.low),
-        daily_close=number(day, shape.close),
+        timestamp=time_of(_first(objects[part], shape[part].times), now),
+        bid=figure("last_quote", "bid"),
+        ask=figure("last_quote", "ask"),
+        daily_open=figure("session", "open"),
+        daily_high=figure("session", "high"),
+        daily_low=figure("session", "low"),
+        daily_close=figure("session", "close"),
     )
 
 
-def _part(row: Document, key: str) -> Mapping[str, Any]:
-    part = row.get(key)
+def _object(row: Document, key: str) -> Mapping[str, Any]:
+    part = row.get(key) if key else row
     if part is None:
         return {}
     if not isinstance(part, dict):
@@ -161,17 +167,31 @@ _NONE = Raw(b"null")
 _FIGURES = re.compile(rb"(?:(?:%b|null|0(?:\.0{1,18})?)(?:,|\Z))++" % PRICE)
 
 
-class _LastQuote(msgspec.Struct, gc=False):
-    bid: Raw = _NONE
-    ask: Raw = _NONE
+class _Timed(msgspec.Struct, gc=False):
     last_updated: int | None = None
 
+    @property
+    def moment(self) -> int:
+        return self.last_updated or 0
 
-class _LastTrade(msgspec.Struct, gc=False):
+
+class _LastQuote(_Timed, gc=False):
+    bid: Raw = _NONE
+    ask: Raw = _NONE
+
+
+class _LastTrade(_Timed, gc=False):
     price: Raw = _NONE
     participant_timestamp: int | None = None
     sip_timestamp: int | None = None
-    last_updated: int | None = None
+
+    @property
+    def moment(self) -> int:
+        return self.participant_timestamp or self.sip_timestamp or self.last_updated or 0
+
+
+class _LastMinute(_Timed, gc=False):
+    close: Raw = _NONE
 
 
 class _Session(msgspec.Struct, gc=False):
@@ -181,14 +201,21 @@ class _Session(msgspec.Struct, gc=False):
     close: Raw = _NONE
 
 
-class _Row(msgspec.Struct, gc=False):
-    """A row of a unified snapshot as it should be; its numbers are not read yet, but for its time."""
+class _Row(_Timed, kw_only=True, gc=False):
+    """A row of a unified snapshot as it should be; its numbers are not read yet, but for its times."""
 
     ticker: str
     error: None = None
+    value: Raw = _NONE
     last_quote: _LastQuote | None = None
     last_trade: _LastTrade | None = None
+    last_minute: _LastMinute | None = None
     session: _Session | None = None
+
+    def figure(self, place: Price) -> tuple[Raw, int]:
+        """Return the digits that are at a place, and the time of them."""
+        part = getattr(self, place.part) if place.part else self
+        return (_NONE, 0) if part is None else (getattr(part, place.figure), part.moment)
 
 
 class _Document(msgspec.Struct):
@@ -197,7 +224,7 @@ class _Document(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(_Document)
-_NO_QUOTE, _NO_TRADE, _NO_SESSION = _LastQuote(), _LastTrade(), _Session()
+_NO_QUOTE, _NO_SESSION = _LastQuote(), _Session()
 
 
 def _plain(call: Call, body: bytes | bytearray) -> Callable[[datetime], Answers] | None:
@@ -220,26 +247,24 @@ def _read_plain(call: Call, document: _Document) -> Answers:
     """Read a price of each asset. Raises LookupError, InvalidRowError where anything is odd, or one has none."""
     rows = {row.ticker: row for row in document.results}
     figures: list[Raw] = []
-    times: list[int] = []
+    times: list[list[int]] = []
     for asset in call.assets:
         row = rows[asset.polygon_ticker]
-        last_quote, trade, day = row.last_quote or _NO_QUOTE, row.last_trade or _NO_TRADE, row.session or _NO_SESSION
-        if TRAITS[asset.asset_type].has_trades:
-            price = trade.price
-            moment = trade.participant_timestamp or trade.sip_timestamp or trade.last_updated
-        else:
-            price, moment = last_quote.bid, last_quote.last_updated
-        figures += (price, last_quote.bid, last_quote.ask, day.open, day.high, day.low, day.close)
-        times.append(moment or 0)
+        last_quote, day = row.last_quote or _NO_QUOTE, row.session or _NO_SESSION
+        found = [row.figure(place) for place in TRAITS[asset.asset_type].prices]
+        figures += [digits for digits, _ in found]
+        figures += (last_quote.bid, last_quote.ask, day.open, day.high, day.low, day.close)
+        times.append([at for _, at in found])
     column = b",".join(figures)
     if document.status not in GOOD_STATUSES or not _FIGURES.fullmatch(column):
         raise InvalidRowError("something is odd")
     numbers = iter([None if digits == "null" else Decimal(digits) or None for digits in column.decode().split(",")])
     answers = Answers()
-    for asset, at in zip(call.assets, times, strict=True):
-        last_price, bid, ask, *daily = islice(numbers, 7)
-        if last_price is None:
+    for asset, moments in zip(call.assets, times, strict=True):
+        prices = [(price, at) for price, at in zip(islice(numbers, len(moments)), moments, strict=True) if price]
+        bid, ask, opened, high, low, close = islice(numbers, 6)
+        if not prices:
             raise InvalidRowError("no price")
-        opened, high, low, close = daily
+        last_price, at = prices[0]
         answers.quotes[asset.symbol] = Quote(last_price, moment_of(at), bid, ask, opened, high, low, close)
     return answers
