@@ -72,11 +72,6 @@ def events(
         return
     instrument = listed
     head = {"ev": channel.name, channel.symbol: stream_name(cluster, instrument)}
-    # As it is on that day: a stock may have split by then, or left.
-    day, _ = moment(instrument.market, stretch[1])
-    instrument = market.listing.find(instrument.ticker, day) or instrument
-    if day >= instrument.until:
-        return
     for due_ms, values in _CONTENTS[channel.content](market, instrument, stretch, rate):
         yield due_ms, head | {name: values[source] for name, source in channel.fields.items()}
 
