@@ -46,6 +46,7 @@ KNOWN = {
         *("last_quote", "last_trade", "last_minute", "session", "lastQuote", "lastTrade", "min", "day"),
         *("bid", "ask", "price", "value"),
         *("open", "high", "low", "close", "last_updated", "participant_timestamp", "sip_timestamp"),
+        *("active", "delisted_utc", "composite_figi", "cik"),
     )
 }
 

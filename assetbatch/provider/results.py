@@ -35,15 +35,30 @@ class Page(Struct, frozen=True):
     contradicted: tuple[datetime, ...] = ()
 
 
+class Listing(Struct, frozen=True):
+    """What a row of the reference list tells of a ticker's life; empty or None: not told.
+
+    `delisted_on` is the last day it was traded on, `figi` the composite FIGI of what is traded, which stays when its
+    ticker changes, `company` the CIK of who issued it.
+    """
+
+    ticker: str
+    is_active: bool = True
+    delisted_on: date | None = None
+    figi: str = ""
+    company: str = ""
+
+
 class TickerPage(Struct, frozen=True):
     """A page of the reference list: the names of its tickers, and of pairs what the sides are called, base first.
 
-    `next_page` is empty on the last.
+    `next_page` is empty on the last. Several `listings` may be of one ticker, which was given to one after another.
     """
 
     names: dict[str, str]
     pairs: dict[str, tuple[str, str]]
     next_page: str
+    listings: tuple[Listing, ...] = ()
 
 
 class SplitPage(Struct, frozen=True):

@@ -102,6 +102,10 @@ ROWS = {
         insert into assetbatch.unadjusted_bars (symbol, ranges, adjusted_from, doubted_until, ask_at)
         values ('AAPL', '{["2026-09-01Z","2026-11-24Z")}', now(), now(), now());
     """,
+    12: """
+        insert into assetbatch.ticker_lives (symbol, state, delisted_on, asked_at, ask_at)
+        values ('EURUSD', 'delisted', '2026-11-20', now(), now());
+    """,
 }
 
 

@@ -65,6 +65,11 @@ order by p.execution_date desc
 limit %(limit)s
 """
 
+READ_LIFE = """
+select state, delisted_on, became, figi, reused_on, asked_at, ask_at
+from assetbatch.ticker_lives where symbol = %(symbol)s
+"""
+
 READ_STREAMED = "select exists (select from assetbatch.streamed where symbol = %(symbol)s) as is_streamed"
 
 # Calls are found by their time, not by their asset: looking at the newest of them bounds what that costs.
@@ -93,6 +98,8 @@ class AssetHistory(Struct, frozen=True):
     calls: list[Row]
     is_streamed: bool
     """A stream keeps its price fresh now: no call asks for its quote."""
+    life: Row | None = None
+    """What the reference list says of its ticker, where that was asked."""
 
 
 def read(connection: Connection, symbol: str) -> AssetHistory:
@@ -107,4 +114,5 @@ def read(connection: Connection, symbol: str) -> AssetHistory:
         splits=connection.execute(READ_SPLITS, asset | {"limit": MOST_SPLITS}).fetchall(),
         calls=connection.execute(READ_CALLS, asset | {"looked_at": CALLS_LOOKED_AT, "limit": MOST_CALLS}).fetchall(),
         is_streamed=bool(value(connection.execute(READ_STREAMED, asset))),
+        life=connection.execute(READ_LIFE, asset).fetchone(),
     )

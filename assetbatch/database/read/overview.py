@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from msgspec import Struct, field
 
-from assetbatch.database import entitlements, outbox, splits, streams
+from assetbatch.database import entitlements, lives, outbox, splits, streams
+from assetbatch.database.lives import Gone
 from assetbatch.database.query import Query
 from assetbatch.database.rows import one, value
 from assetbatch.database.setup import platform
@@ -238,6 +239,8 @@ class Overview(Struct, frozen=True):
     """When the list of splits came last, or since when there are assets that need it; None: there are none."""
     streams: Sequence[Told] = ()
     """What streams last told, by cluster."""
+    gone: Gone = Gone()
+    """What is delisted or renamed."""
 
     def job(self, name: str) -> Row:
         """Give the row of a job; each has one, whether it ever ran or not."""
@@ -274,6 +277,7 @@ class Reading:
             "role_view": platform.role_view(),
             "splits_listed_at": splits.listed_at(),
             "streams": streams.all_told(away_seconds=STREAM_AWAY_SECONDS),
+            "gone": lives.gone(limit=MOST_NAMED),
         }
         self.queries = tuple(self._asked.values())
 
