@@ -156,10 +156,13 @@ def _of_priority_assets(
 
 def _of_refused(config: Config, refused: Sequence[AssetStatus]) -> Iterator[Alert]:
     for product, plan in config.plans.items():
-        if own := [one.asset.symbol for one in refused if TRAITS[one.asset.asset_type].product is product]:
-            message = f"plan says {plan_words(product, plan)}, the key is refused {', '.join(own)}"
+        if own := [one.asset for one in refused if TRAITS[one.asset.asset_type].product is product]:
+            symbols = ", ".join(asset.symbol for asset in own)
+            message = f"plan says {plan_words(product, plan)}, the key is refused {symbols}"
             hint = "lapsed payment?" if plan.is_live else f"see {config.settings.provider.upgrade_url}"
-            yield Alert(Level.CRITICAL, "api.plan", message, hint)
+            # A plan without live prices may well have only some of what is sold in part.
+            is_known = not plan.is_live and all(TRAITS[asset.asset_type].is_sold_in_part for asset in own)
+            yield Alert(Level.WARNING if is_known else Level.CRITICAL, "api.plan", message, hint)
 
 
 def _late(one: AssetStatus, outlook: Outlook) -> Alert:
