@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 EVENTS_PENDING_AT_MOST = timedelta(minutes=5)
 # A hole that is older has had its turn, unless the system itself is younger.
 HOLES_AT_MOST = timedelta(days=1)
+# A day has one list: two that did not come are no chance.
+SPLITS_UNKNOWN_AT_MOST = timedelta(days=2)
 REFUSED = {FailureKind.REFUSED_BY_TABLE, FailureKind.REFUSED_BY_DATABASE}
 DRAINS = "does drain-queue run, and is the budget of calls large enough?"
 FAR_FROM_WELL = {Freshness.STALE, Freshness.FAILING}
@@ -60,6 +62,7 @@ def all_alerts(
         *_of_limit(overview, status.budget),
         *_of_queue(config, overview, status.metrics),
         *_of_bars(overview, status.bars),
+        *_of_splits(overview),
         *_of_events(overview),
         *_of_platform(overview),
         *_of_hosts(overview),
@@ -278,6 +281,13 @@ def _of_bars(overview: Overview, bars: BarsStatus) -> Iterator[Alert]:
         message = f"{counted(bars.holes, 'bar')} of priority assets missing, since {since}"
         hint = "does drain-queue run? `assetbatch backfill` fetches them now"
         yield Alert(Level.WARNING, "bars.holes", message, hint)
+
+
+def _of_splits(overview: Overview) -> Iterator[Alert]:
+    at = overview.splits_listed_at
+    if at is not None and overview.now - at > SPLITS_UNKNOWN_AT_MOST:
+        message = f"the list of splits has not come since {at:%Y-%m-%d}: bars of before one may be of another scale"
+        yield Alert(Level.WARNING, "splits.list", message, "`assetbatch -v drain-queue` tells why")
 
 
 def _of_platform(overview: Overview) -> Iterator[Alert]:
