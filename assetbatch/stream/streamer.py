@@ -150,7 +150,7 @@ class Streamer:
         self._is_endless = math.isinf(end)
         self._calls.start()
         self._list_assets()
-        self._connection.be_patient(PATIENCE_SECONDS)
+        self._connection.be_patient(PATIENCE_SECONDS, ends_interrupted=True)
         notify.tell("READY=1")
         try:
             try:
@@ -212,7 +212,7 @@ class Streamer:
             if not self._is_database_away:
                 log.warning("the database is away, the newest prices wait until it is back: %s", words_of(error))
             self._is_database_away = True
-            self._connection.be_patient(PATIENCE_SECONDS)
+            self._connection.be_patient(PATIENCE_SECONDS, ends_interrupted=True)
             self._run.stop.requested.wait(STANDBY_SECONDS)
         else:
             if self._is_database_away:
