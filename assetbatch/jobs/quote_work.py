@@ -23,7 +23,7 @@ from assetbatch.model import CallKind, Failure, Role
 from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.calls import Calls, Landed
@@ -44,7 +44,8 @@ class QuoteWork(Source):
     """The calls for prices that one run has planned; failures are in what the run stored, they are not raised.
 
     `max_calls` bounds the requests of the run, None: no bound. `replan` makes other calls out of some that are of no
-    use as they are. `is_aside`: others bring the quotes, so that a call that fails is no failure of its assets.
+    use as they are. `is_aside`: others bring the quotes, so that a call that fails is no failure of its assets; they
+    make rows, too, so `known` tells of which assets there was one by the time of an answer.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class QuoteWork(Source):
         no_call_after: float,
         max_calls: int | None,
         is_aside: bool = False,
+        known: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._run = run
         self._calls = calls
@@ -64,6 +66,7 @@ class QuoteWork(Source):
         self._no_call_after = no_call_after
         self._max_calls = max_calls
         self._is_aside = is_aside
+        self._known = known
         self._waiting: deque[Call] = deque()
         # What was known of finished days when the calls that wait were planned.
         self._days: Days = {}
@@ -153,7 +156,8 @@ class QuoteWork(Source):
             self._waiting.popleft()
             self._forget()
             self._entitlements.learn(one.call, None)
-            brought = sort_out(one.call, one.answer, self._entitlements.known, self._entitlements.excuses)
+            known = self._entitlements.known.union(self._known())
+            brought = sort_out(one.call, one.answer, known, self._entitlements.excuses)
             self._store(one.call, brought, [one.record] if one.record else [])
 
     def take_back(self, works: Sequence[tuple[Call, Any]], *, held_up: bool) -> None:

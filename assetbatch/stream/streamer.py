@@ -127,7 +127,7 @@ class Streamer:
             )
             for asset_type, url in urls.items()
         ]
-        self._calls = BackgroundCalls(run, connect)
+        self._calls = BackgroundCalls(run, connect, lambda: self._known)
         self._storage = Storage(run.connection)
         self._stored: set[str] = set()
         self._standing_by: set[str] = set()
@@ -389,7 +389,7 @@ class Streamer:
         for one in self._ours:
             if assets := one.due_for_refresh(now):
                 one.look_for_silent(self._connection.answer(streams.priced_at(list(one.listed))))
-                self._calls.refresh(assets, self._known)
+                self._calls.refresh(assets)
             if missed := one.missed(now):
                 log.info("%s: asking for the bars of %d assets that were missed", one.name, len(missed))
                 self._calls.close_gap(missed)
