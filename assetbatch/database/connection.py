@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self, TypeVar
 import psycopg
 
 from assetbatch.database import errors, sqlstates
+from assetbatch.database.pipeline import pipeline
 from assetbatch.database.query import IN_ORDER_OF_INDEX, Query, Statement, command
 from assetbatch.database.sqlstates import AwayError, Meaning
 
@@ -247,7 +248,7 @@ class Connection:
     def _pipeline(self) -> Iterator[None]:
         """Let what the block executes go in one round trip; who is interrupted in it waits for no answer any more."""
         try:
-            with self._waiting(), self._plain.pipeline(), self._waiting():
+            with self._waiting(), pipeline(self._plain), self._waiting():
                 yield
         except psycopg.OperationalError as error:
             # That the pipeline cannot end follows from that.
