@@ -225,6 +225,6 @@ def test_a_redis_that_is_away_is_told_once_and_has_the_events_afterwards(
         since = datetime.now(UTC)
         with open_database(own) as connection:
             query = "select from assetbatch.outbox where published_at > %s"
-            wait_until(lambda: connection.execute(query, [since]).fetchone() is not None)
+            wait_until(lambda: connection.execute(query, [since]).fetchone() is not None, seconds=30)
         assert stream.end() < END_SECONDS
     assert "Traceback" not in stream.log
