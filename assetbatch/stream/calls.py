@@ -88,6 +88,8 @@ class BackgroundCalls:
         """Tickers of which the vendor's reference list has no pair."""
         self.has_asked_pairs = threading.Event()
         """Set once more is known of pairs."""
+        self.stored: set[str] = set()
+        """Symbols of which it has stored quotes."""
         self.refusal: CallError | None = None
         """What says that the key is wrong."""
         self.error: Exception | None = None
@@ -188,7 +190,9 @@ class BackgroundCalls:
         work = QuoteWork(run, calls, lambda _: [], no_call_after=end, max_calls=None, is_aside=True, known=self._known)
         work.plan(planner.snapshots(assets, run.config.settings.provider.batch_size))
         Worker(run, calls, [work], begin_until=end, is_all=False).work()
-        run.connection.answer(streams.complete([*run.stored.updated, *run.stored.unchanged]))
+        stored = [*run.stored.updated, *run.stored.unchanged]
+        self.stored.update(stored)
+        run.connection.answer(streams.complete(stored))
 
     def _close_gap(self, spans: Mapping[str, Span], until: float, run: Run) -> None:
         if not run.entitlements.may(Access.BARS) or time.monotonic() >= until:

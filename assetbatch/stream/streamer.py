@@ -138,7 +138,9 @@ class Streamer:
     @property
     def _known(self) -> set[str]:
         """The symbols that had a row in the platform's table before."""
-        return self._stored.union(*([s for s, found in one.listed.items() if found.known] for one in self._ours))
+        return self._stored.union(
+            self._calls.stored, *([s for s, found in one.listed.items() if found.known] for one in self._ours)
+        )
 
     @property
     def _ours(self) -> list[ClusterStream]:
