@@ -40,7 +40,8 @@ where (s.error_kind = 'unknown_ticker' or (s.error_kind in ('missing', 'not_foun
 union all
 select symbol, 'unknown_ticker', words from assetbatch.gone_tickers;
 
-create or replace function assetbatch.forget_ticker() returns trigger language plpgsql as $$
+create or replace function assetbatch.forget_ticker() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   update assetbatch.sync_state set error_kind = null, error = null
   where symbol = new.symbol and error_kind is not null;
