@@ -91,13 +91,14 @@ class Traits(Struct, frozen=True):
     """What the vendor calls the assets of one type, and what it has of them.
 
     Their tickers are `prefix` and a name that `names` (a regular expression) describes, case and all; `example` is one
-    that every plan has. The reference list, the days of a whole market and the market's status call them
-    `reference_name`, snapshots of one ticker `snapshot_name`; paths have the `locale` before that. `prices` are where
-    the price is, the first one that is there. `markets` are the hours at which they trade: those of the first, but for
-    tickers that others name. They are sold as the `product`. `has_whole_days`: one call brings a finished day of all of
-    them; else it takes a call each. `has_volume`: their bars tell what was traded. `is_sold_in_part`: a plan may have
-    some of them, so that a refusal is of a ticker, not of all. `lists_inactive`: the reference list tells what became
-    of those that are not traded any more. `test_names` (a regular expression) are those that exchanges test with.
+    that every plan has. The reference list and the days of a whole market call them `reference_name`, snapshots of one
+    ticker `snapshot_name`; paths have the `locale` before that. `prices` are where the price is, the first one that is
+    there. `markets` are the hours at which they trade: those of the first, but for tickers that others name. They are
+    sold as the `product`. `has_whole_days`: one call brings a finished day of all of them; else it takes a call each.
+    `has_volume`: their bars tell what was traded. `has_splits`: one changes all their bars of before.
+    `is_sold_in_part`: a plan may have some of them, so that a refusal is of a ticker, not of all. `lists_inactive`: the
+    reference list tells what became of those that are not traded any more. `test_names` (a regular expression) are
+    those that exchanges test with.
     """
 
     prefix: str
@@ -111,6 +112,7 @@ class Traits(Struct, frozen=True):
     locale: str = "global"
     has_whole_days: bool = True
     has_volume: bool = True
+    has_splits: bool = False
     is_sold_in_part: bool = False
     lists_inactive: bool = False
     test_names: str = ""
@@ -172,6 +174,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         product=Product.STOCKS,
         names="[A-Z][A-Za-z0-9.]*",
         locale="us",
+        has_splits=True,
         lists_inactive=True,
         test_names=r"Z[A-Z]ZZT|ZVZZCNX|[ACMNPZ]TEST(\.[A-Z])?|ZTST|ZBZX|ZEXIT|ZIEXT|ZXIET",
     ),

@@ -107,6 +107,15 @@ class Bar(Struct, frozen=True):
     trades: int | None = None
 
 
+class Split(Struct, frozen=True):
+    """So many shares of a ticker (`split_from`) become so many (`split_to`) on a day, before its trade begins."""
+
+    ticker: str
+    execution_date: date
+    split_from: Decimal
+    split_to: Decimal
+
+
 class Failure(Struct, frozen=True):
     """Why one asset was not updated."""
 
@@ -150,6 +159,8 @@ class CallKind(StrEnum):
     """The days that come on which exchanges rest, or close early."""
     TICKERS = "tickers"
     """One page of the reference list of a market."""
+    SPLITS = "splits"
+    """One page of the list of splits."""
 
     @property
     def access(self) -> Access:
@@ -166,6 +177,7 @@ ACCESS = {
     CallKind.MARKET_STATUS: Access.REFERENCE,
     CallKind.MARKET_HOLIDAYS: Access.REFERENCE,
     CallKind.TICKERS: Access.REFERENCE,
+    CallKind.SPLITS: Access.REFERENCE,
 }
 
 
@@ -175,7 +187,7 @@ class Call(Struct, frozen=True):
     Daily figures are of a `market` and a `day`, all of it or one asset's; bars are of one asset, of so many `minutes`
     each, within a `span`; tickers are of a `market`, all or that of the one asset, from where `page` (the vendor's
     words for the next) says: those of one `company` (its CIK, the number that the SEC knows it by), where one is named;
-    not `active`: those that are not traded any more, the last ones first.
+    not `active`: those that are not traded any more, the last ones first. So are splits, since a `day`.
     """
 
     kind: CallKind

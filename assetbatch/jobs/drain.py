@@ -1,6 +1,6 @@
 """`drain-queue`: what waits in the queue, in its order, for as long as there is something to do and a call to do it.
 
-Bars take the slots that the queue leaves.
+The list of splits and bars take the slots that the queue leaves.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.lives import LifeWork
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
+from assetbatch.jobs.splits import Splits
 from assetbatch.jobs.worker import Worker
 from assetbatch.markets import TRAITS
 from assetbatch.schedule import DRAIN_QUEUE
@@ -64,6 +65,7 @@ def drain_queue(
     api_key = start.config.require_api_key()
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
     is_as_configured = catalogue.is_as_configured(start.config.assets)
+    splits_state = Splits.state(start.started_at)
     brought_back = queue.bringing_back(retries=start.config.settings.queue.retry_max_attempts)
     due_lives = lives.due(start.started_at)
 
@@ -75,8 +77,9 @@ def drain_queue(
         is_limited = all(config.limit_of(TRAITS[one].product) is not None for one in run.entitlements.types)
         calls = Calls(run, Lane.QUEUE, clients=1 if is_limited else config.settings.provider.concurrency)
         bars = [Bars(run, calls, CatalogueBars(run, types=group)) for group in groups]
-        holidays = Holidays(run)
+        splits = Splits(run, splits_state.answer, applied=[one.work.look_again for one in bars], waits=True)
         looks = LifeWork(run, calls, due_lives.answer)
+        lists = [Holidays(run), splits, looks]
         size = 0
 
         def tell() -> None:
@@ -99,13 +102,13 @@ def drain_queue(
         worker = Worker(
             run,
             calls,
-            [*items, holidays, looks, *bars],
+            [*items, *lists, *bars],
             begin_until=begin_until,
             may_begin=lambda: items[0].items_left > 0,
             reconnect=reconnect,
         )
         is_waiting = any(one.is_waiting(brought_back.answer) for one in items)
-        if is_waiting or any(one.is_ready() for one in (holidays, looks, *bars)):
+        if is_waiting or any(one.is_ready() for one in (*lists, *bars)):
             run.claim_source()
             if not is_as_configured.answer:
                 catalogue.sync_with_config(connection, config.assets)
@@ -122,7 +125,7 @@ def drain_queue(
         work,
         max_seconds=bounds.max_seconds,
         lease_seconds=lease_seconds,
-        needs=[brought_back, is_as_configured, due_lives],
+        needs=[brought_back, is_as_configured, splits_state, due_lives],
         looks_at_queue=True,
     )
 

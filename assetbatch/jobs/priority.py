@@ -20,6 +20,7 @@ from assetbatch.jobs.holidays import Holidays
 from assetbatch.jobs.lives import LifeWork
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
+from assetbatch.jobs.splits import Splits
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Source, Worker
 from assetbatch.markets import TRAITS
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from assetbatch.database.lives import Life
     from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import RateLimiter
+    from assetbatch.database.splits import SplitsState
     from assetbatch.jobs.run import Run, Start
     from assetbatch.jobs.worker import Source
     from assetbatch.model import Asset, RunResult
@@ -50,14 +52,16 @@ def run_priority(start: Start) -> RunResult:
     start.config.require_api_key()
     known = catalogue.candidates(start.config.priority_assets)
     is_as_configured = catalogue.is_as_configured(start.config.assets)
-    due_lives = lives.due(start.started_at)
+    splits, due_lives = Splits.state(start.started_at), lives.due(start.started_at)
     return perform(
         RUN_PRIORITY.name,
         start,
-        lambda run: _Update(run).work(known.answer, due_lives.answer, is_as_configured=is_as_configured.answer),
+        lambda run: _Update(run).work(
+            known.answer, splits.answer, due_lives.answer, is_as_configured=is_as_configured.answer
+        ),
         max_seconds=start.config.settings.batch.max_cycle_seconds,
         lease_seconds=renewal_seconds(start.config),
-        needs=[known, is_as_configured, due_lives],
+        needs=[known, is_as_configured, splits, due_lives],
     )
 
 
@@ -66,7 +70,7 @@ def _may_begin(requests: Calls, source: Source, max_calls: int | None) -> bool:
 
 
 class _Update:
-    """One run: quotes first, or the figures of finished days; then bars, with the calls that are left.
+    """One run: quotes first, or the figures of finished days; with the calls that are left the splits, and bars.
 
     At last it is asked what became of tickers that seem to be gone.
     """
@@ -78,7 +82,14 @@ class _Update:
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
 
-    def work(self, known: Sequence[Candidate], due_lives: Sequence[Life], *, is_as_configured: bool) -> RunResult:
+    def work(
+        self,
+        known: Sequence[Candidate],
+        splits_state: SplitsState,
+        due_lives: Sequence[Life],
+        *,
+        is_as_configured: bool,
+    ) -> RunResult:
         """Update the assets, of which this is known as the run begins."""
         run, config, settings = self._run, self._run.config, self._run.config.settings
         calls = self._plan(known)
@@ -96,9 +107,10 @@ class _Update:
         requests = Calls(run, Lane.PRIORITY)
         symbols = [asset.symbol for asset in self._assets]
         works = [CatalogueBars(run, types=group, symbols=symbols) for group in self._entitlements.groups]
-        bars, holidays = [Bars(run, requests, work) for work in works], Holidays(run)
-        looks = LifeWork(run, requests, due_lives, waits=False)
-        if calls or due_lives or any(work.has_work() for work in works) or holidays.is_ready():
+        bars = [Bars(run, requests, work) for work in works]
+        splits = Splits(run, splits_state, applied=[work.look_again for work in works], waits=False)
+        lists, looks = [Holidays(run), splits], LifeWork(run, requests, due_lives, waits=False)
+        if calls or due_lives or any(work.has_work() for work in works) or any(one.is_ready() for one in lists):
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -111,7 +123,7 @@ class _Update:
         self._look_back(quotes, calls)
         first.work()
         self._look_at_markets(quotes, requests, no_call_after)
-        for source in (holidays, *bars, looks):
+        for source in (*lists, *bars, looks):
             if not self._ends_run():
                 Worker(
                     run,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from assetbatch.bar_series import BarSeries
     from assetbatch.failures import FailureKind
-    from assetbatch.model import Quote
+    from assetbatch.model import Quote, Split
 
 
 class Answers(Struct):
@@ -59,6 +59,14 @@ class TickerPage(Struct, frozen=True):
     pairs: dict[str, tuple[str, str]]
     next_page: str
     listings: tuple[Listing, ...] = ()
+
+
+class SplitPage(Struct, frozen=True):
+    """A page of the list of splits; `invalid`: why rows were none. `next_page` is empty on the last."""
+
+    splits: tuple[Split, ...]
+    invalid: tuple[str, ...]
+    next_page: str
 
 
 class Holidays(Struct, frozen=True):

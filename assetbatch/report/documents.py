@@ -191,6 +191,7 @@ def _history(status: Status, subject: AssetStatus) -> dict[str, Any]:
         "last_update": _prices(told.price),
         "queue_item": told.item,
         "bars": told.bars and told.bars | {"absent": told.absences},
+        "splits": [row | {"execution_date": str(row["execution_date"])} for row in told.splits],
         "calls": told.calls,
         "is_streamed": told.is_streamed,
         "life": told.life,

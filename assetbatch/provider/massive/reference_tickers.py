@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode
 
-from assetbatch.failures import CallError, FailureKind
 from assetbatch.markets import TRAITS
-from assetbatch.provider.answers import rows_of, text
+from assetbatch.provider.answers import next_page, rows_of, text
 from assetbatch.provider.request import Request
 from assetbatch.provider.results import Listing, TickerPage
 
@@ -45,7 +44,7 @@ def _read(market: str, document: Document, _now: datetime) -> TickerPage:
     rows = [row for row in rows_of(document) if isinstance(row.get("ticker"), str) and row.get("market") == market]
     names = {row["ticker"]: text(row["name"])[:LONGEST_NAME] if row.get("name") else "" for row in rows}
     pairs = {row["ticker"]: pair for row in rows if (pair := _pair(row)) is not None}
-    return TickerPage(names, pairs, _next_page(document.get("next_url")), tuple(_listing(row) for row in rows))
+    return TickerPage(names, pairs, next_page(document, PATH), tuple(_listing(row) for row in rows))
 
 
 def _listing(row: Document) -> Listing:
@@ -67,13 +66,3 @@ def _word(value: object) -> str:
 def _pair(row: Document) -> tuple[str, str] | None:
     base, quote = row.get("base_currency_symbol"), row.get("currency_symbol")
     return (base, quote) if isinstance(base, str) and isinstance(quote, str) and base and quote else None
-
-
-def _next_page(next_url: object) -> str:
-    """Keep the query of the address of the next page, without any key: its host is not to be trusted."""
-    if not isinstance(next_url, str) or not next_url:
-        return ""
-    parts = urlsplit(next_url)
-    if parts.path != PATH:
-        raise CallError(FailureKind.MALFORMED, f"the next page is elsewhere: {text(parts.path)}", answered=True)
-    return urlencode([(key, value) for key, value in parse_qsl(parts.query) if key != "apiKey"])
