@@ -64,16 +64,18 @@ select not exists (
 
 READ_SYNC_STATE = """
 select s.symbol, greatest(s.served_at, t.served_at) as served_at, s.succeeded_at, s.error_kind, s.error, s.day,
-       s.missing_since, exists (select from assetbatch.gone_tickers g where g.symbol = s.symbol) as is_gone
+       s.missing_since, s.symbol in (select symbol from assetbatch.gone_tickers) as is_gone
 from assetbatch.sync_state s left join assetbatch.streamed t using (symbol)
 where s.symbol = any(%(symbols)s)
 """
 
 READ_UNKNOWN = """
-select u.symbol, u.error_kind, u.error
-from assetbatch.unknown_tickers u join assetbatch.assets a using (symbol)
-where a.enabled and u.symbol = any(coalesce(%(symbols)s, array[u.symbol]))
-order by a.role, a.rank, u.symbol
+select symbol, case when g.symbol is null then u.error_kind else 'unknown_ticker' end as error_kind,
+       coalesce(g.words, u.error) as error
+from assetbatch.unknown_tickers u full join assetbatch.gone_tickers g using (symbol)
+join assetbatch.assets a using (symbol)
+where a.enabled and symbol = any(coalesce(%(symbols)s, array[symbol]))
+order by a.role, a.rank, symbol
 """
 
 READ_FREQUENCIES = "select distinct update_frequency_seconds as seconds from assetbatch.assets"
@@ -89,7 +91,7 @@ READ_MARKET = """
 select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name,
        s.served_at is not null and a.role = 'secondary' as served,
        s.succeeded_at is not null or (a.market = 'metals' and s.missing_since is null)
-         or exists (select from assetbatch.gone_tickers g where g.symbol = a.symbol) as believed,
+         or a.symbol in (select symbol from assetbatch.gone_tickers) as believed,
        coalesce(a.market = 'metals' and s.missing_since = s.day, false) as paused
 from assetbatch.assets a left join assetbatch.sync_state s using (symbol)
 where a.enabled and a.asset_type = %(market)s

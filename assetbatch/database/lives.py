@@ -26,13 +26,19 @@ if TYPE_CHECKING:
     from assetbatch.model import Asset
 
 # A ticker seems to be gone when the vendor does not know it, or when the finished days of more than a weekend and a
-# holiday lack it; the first one already where it never had a price.
+# holiday lack it; the first one already where it never had a price. Both are found by an index: every run asks.
 DUE = """
+with suspects as (
+  select symbol from assetbatch.sync_state where error_kind in ('missing', 'not_found', 'unknown_ticker')
+  union
+  select symbol from assetbatch.ticker_lives where state in ('delisted', 'renamed')
+)
 select a.*, coalesce(l.state, 'suspected') as state, l.delisted_on, l.became, l.figi, l.company, l.reused_on,
        case when s.succeeded_at is null then null
             else least(s.missing_since, s.succeeded_at::date) end as missing_since,
        coalesce(s.error_kind = 'unknown_ticker', false) as is_refused
-from assetbatch.assets a
+from suspects
+join assetbatch.assets a using (symbol)
 join assetbatch.sync_state s using (symbol)
 left join assetbatch.ticker_lives l using (symbol)
 where a.enabled and a.asset_type = any(%(types)s)

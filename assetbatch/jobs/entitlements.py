@@ -169,7 +169,12 @@ class Entitlements:
 
         Metals may rest on a day that others trade on: they are unknown if two in a row lack them.
         """
-        return [one for one in failed if one.kind is FailureKind.MISSING and one.symbol not in self._believed]
+        missing = {one.symbol for one in failed if one.kind is FailureKind.MISSING} - self._believed
+        # A day that was asked for by ticker says nothing of those before.
+        never = (
+            {one.symbol for one in catalogue.unknown_tickers(self.connection, sorted(missing))} if missing else set()
+        )
+        return [one for one in failed if one.kind is FailureKind.MISSING and one.symbol in never]
 
     def may(self, access: Access, asset_type: AssetType) -> bool:
         """Return whether it is worth asking."""

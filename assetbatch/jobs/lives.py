@@ -120,9 +120,12 @@ class LifeWork(Source):
             self._inactive([life], listings, since=date.min)
             return
         self._read.add(life.asset.asset_type)
-        asked = [one for one in self._waiting if one.asset.asset_type is call.market and self._may_be_inactive(one)]
-        self._waiting = deque(one for one in self._waiting if one not in asked)
-        self._inactive([life, *asked], listings, since=_whole_since(page))
+        asked, others = [life], list[Life]()
+        for one in self._waiting:
+            is_asked = one.asset.asset_type is call.market and self._may_be_inactive(one)
+            (asked if is_asked else others).append(one)
+        self._waiting = deque(others)
+        self._inactive(asked, listings, since=_whole_since(page))
 
     def _inactive(self, asked: Iterable[Life], listings: Mapping[str, Listing], *, since: date) -> None:
         """Note who is in the inactive list, of which this is all `since` a day; ask on about the others."""

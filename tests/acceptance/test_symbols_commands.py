@@ -82,7 +82,8 @@ def test_an_asset_is_added_listed_and_removed(user: Commands, connection: Connec
 def test_what_cannot_be_added_is_refused(user: Commands, connection: Connection, sandbox: Sandbox) -> None:
     for arguments, words, calls in (
         (("APPLE", "aapl"), "as the vendor writes it: case matters", 0),
-        (("NOSUCH", "X:NOSUCH"), "X:NOSUCH is not in the vendor's reference list", 1),
+        (("EURUSD", "EURUSD"), "is not in the vendor's reference list; did you mean C:EURUSD or X:EURUSD?", 1),
+        (("NOSUCH", "X:NOSUCH"), "X:NOSUCH is not in the vendor's reference list", 2),
     ):
         done = user("symbols", "add", *arguments)
 
@@ -137,7 +138,7 @@ def test_a_csv_is_stored_whole_or_not_at_all(user: Commands, connection: Connect
     }
     assert len(sandbox.arrivals) == 4  # a page of each market, twice
 
-    piped = {"stdin": None, "input": "symbol,polygon_ticker\nADAUSD,X:ADAUSD\nX,Y\n"}
+    piped = {"stdin": None, "input": "symbol,polygon_ticker\nADAUSD,X:ADAUSD\nX,y\n"}
     run = user("symbols", "import", "-", "--no-check", "--json", streams=piped)
     assert run.returncode == 2
     assert [fault["place"] for fault in json.loads(run.stdout)["faults"]] == ["stdin:3"]

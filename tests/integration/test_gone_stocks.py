@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 ADD = """
 insert into assetbatch.assets (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)
-select ticker, ticker, 'stocks', 'secondary', 3, 1800, 'symbols' from unnest(%(tickers)s::text[]) ticker
+select ticker, ticker, case left(ticker, 2) when 'I:' then 'indices' else 'stocks' end, 'secondary', 3, 1800, 'symbols'
+from unnest(%(tickers)s::text[]) ticker
 """
 
 LEAVING = date(2026, 11, 10)
@@ -108,7 +109,7 @@ class World(AnyWorld):
 
 
 LISTING = Listing(
-    delistings=[f"{ticker}:{LEAVING}" for ticker in (*DELISTED, REUSED)],
+    delistings=[f"{ticker}:{LEAVING}" for ticker in (*DELISTED, REUSED, "I:DJI")],
     renamings=[*(f"{old}:{new}:{LEAVING}" for old, new in RENAMED.items()), f"TSLA:{REUSED}:2026-11-24"],
     stocks=2_000,
 )
@@ -187,6 +188,21 @@ def test_a_name_that_somebody_else_takes_is_served_again_and_told(
         "select metadata #>> '{last_update,timestamp}' as at from trading.symbols where symbol = %s", [REUSED]
     )
     assert quote["at"] > "2026-11-27"
+
+
+def test_an_index_that_has_left_is_asked_for_no_more(world: World) -> None:
+    keys = finished_days(world)
+    world.add("I:DJI", "I:COMP")
+    world.days([10, 11, 12, 13, 17, 18], **keys)
+    assert world.told == [f"delisted on {LEAVING}: I:DJI"]
+    assert world.asked_alone("I:DJI")
+
+    world.asked.clear()
+    world.days([19, 20], **keys)
+
+    assert len(world.asked_alone("I:COMP")) == 2
+    assert world.asked_alone("I:DJI") == []
+    assert world.status(**keys).asset_states == {"delisted": 1, "end_of_day": 1}
 
 
 def test_no_bars_are_asked_for_of_what_has_left(world: World) -> None:

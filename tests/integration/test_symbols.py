@@ -325,6 +325,21 @@ def test_a_pattern_chooses_tickers_of_one_market_by_their_names(world: World) ->
     assert none.assets == []
 
 
+def test_stocks_that_match_are_added_by_their_tickers_but_for_those_of_tests(world: World) -> None:
+    config = world.config()
+    names = world.reference(config, AssetType.STOCKS).names
+
+    chosen = job.select(config, world.connection, names, "*", priority="LOW", frequency_seconds=60)
+    lower = job.select(config, world.connection, names, "*p?", priority="LOW", frequency_seconds=60)
+
+    assert {"AAPL", "BRK.B", "KIM", "KIMpL"} <= {one.symbol for one in chosen.assets}
+    assert all(one.symbol == one.polygon_ticker and one.asset_type is AssetType.STOCKS for one in chosen.assets)
+    assert [ticker for ticker, _ in chosen.skipped] == ["ZVZZT"]
+    assert [one.symbol for one in lower.assets] == ["JPMpC", "KIMpL"]
+    added = symbols.add(world.connection, chosen.assets)
+    assert (len(added.added), added.refused) == (len(chosen.assets), [])
+
+
 def test_each_page_of_the_reference_list_is_a_call_of_the_budget(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_tickers, "LIMIT", 20)
     config = world.config(rate_limiting="{calls_per_minute: 9, window_seconds: 30}")

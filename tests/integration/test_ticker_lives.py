@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from assetbatch.database import lives, runs
+from assetbatch.database import catalogue, lives, runs
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.calls import Landed
 from assetbatch.jobs.lives import LifeWork
@@ -330,8 +330,8 @@ def test_what_is_gone_leaves_queue_and_bars_alone(looks: Looks) -> None:
     assert looks.connection.execute("select failures, error_kind from assetbatch.bar_state").fetchall() == [
         {"failures": 0, "error_kind": None}
     ]
-    assert looks.connection.execute("select error from assetbatch.unknown_tickers").fetchall() == [
-        {"error": "delisted on 2026-11-10"}
+    assert [(one.symbol, one.error) for one in catalogue.unknown_tickers(looks.connection)] == [
+        ("ABC", "delisted on 2026-11-10")
     ]
 
 

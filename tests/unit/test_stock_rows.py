@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from assetbatch.config.assets import Row, Table, read_csv
-from assetbatch.errors import Fault
+from assetbatch.errors import ConfigurationError, Fault
 from assetbatch.jobs.symbols import unheard_of
 from assetbatch.markets import TRAITS, is_for_tests, type_of, with_prefix
 from assetbatch.model import Asset, AssetType, Priority, Role
 from assetbatch.words import named
+from tests.world import load_config
 
 
 def read(text: str) -> Table:
@@ -111,3 +112,12 @@ def test_the_documented_list_is_one() -> None:
     assert (found.faults, found.repeated) == ([], [])
     assert len(found.rows) == block.count("\n") - 1 == 6
     assert "6 added: " + named(sorted(row.asset.symbol for row in found.rows)) in text
+
+
+def test_a_ticker_without_its_prefix_is_told_with_it(tmp_path: Path) -> None:
+    asset = "{symbol: EURUSD, polygon_ticker: EURUSD, asset_type: forex}"
+
+    with pytest.raises(
+        ConfigurationError, match="forex does not go with EURUSD, which is stocks: did you mean C:EURUSD"
+    ):
+        load_config(tmp_path, f"batch: {{priority_assets: [{asset}]}}\ndatabase: {{embedded: true}}\n")

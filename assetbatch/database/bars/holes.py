@@ -30,6 +30,7 @@ left join assetbatch.unadjusted_bars n on n.symbol = a.symbol and n.ask_at <= %(
 where a.enabled and a.asset_type = any(%(types)s) and b.asked_until is not null
   and exists (select from trading.symbols s where s.symbol = a.symbol)
   and not exists (select from assetbatch.unknown_tickers u where u.symbol = a.symbol)
+  and a.symbol not in (select symbol from assetbatch.gone_tickers)
   and not exists (
     select from assetbatch.splits p
     where p.ticker = a.polygon_ticker and not p.is_applied and p.executed_at <= %(now)s

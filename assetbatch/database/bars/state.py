@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
 # the oldest watermark. An asset that was served and has no row in the platform's table now was deleted there. While one
 # waits whose bars the table did not take, it takes no others either that reach as far. Of a ticker that the vendor does
-# not know there are none; whether it does, the price tells that is on its way. In the night of a split it is not known
-# whether the vendor's bars are adjusted.
+# not know, or not any more, there are none; whether it does, the price tells that is on its way. In the night of a
+# split it is not known whether the vendor's bars are adjusted.
 DUE = """
 with limits as (
   select * from unnest(
@@ -53,6 +53,7 @@ left join assetbatch.bar_state b using (symbol)
 where a.enabled and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
   and l.until < (select since from refusing)
   and not exists (select from assetbatch.unknown_tickers u where u.symbol = a.symbol)
+  and a.symbol not in (select symbol from assetbatch.gone_tickers)
   and not exists (
     select from assetbatch.splits p
     where p.ticker = a.polygon_ticker and not p.is_applied and p.executed_at <= %(now)s
@@ -96,7 +97,8 @@ select a.*, greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s) as
   select from assetbatch.bar_absences o where o.symbol = a.symbol and o.reason = 'nothing' and not isempty(o.ranges)
 ) as silent, exists (
   select from assetbatch.unknown_tickers u where u.symbol = a.symbol
-) as is_unknown, unadjusted.since as unadjusted_since, unadjusted.until as unadjusted_until
+) or a.symbol in (select symbol from assetbatch.gone_tickers) as is_unknown,
+       unadjusted.since as unadjusted_since, unadjusted.until as unadjusted_until
 from assetbatch.assets a left join assetbatch.bar_state b using (symbol) left join trading.symbols s using (symbol)
 left join lateral (
   select upper(u.ranges) as until,

@@ -24,7 +24,12 @@ comment on column assetbatch.ticker_lives.reused_on is
   'when it was seen that the ticker is another one''s than it was: prices and bars of before are of the old one';
 comment on column assetbatch.ticker_lives.ask_at is 'when it may be asked for again';
 
--- What is not asked for any more. One that has had a price since is back.
+-- Every run asks which tickers seem to be gone: they are few.
+create index sync_state_without_price on assetbatch.sync_state (symbol)
+  where error_kind in ('missing', 'not_found', 'unknown_ticker');
+
+-- What is not asked for any more. One that has had a price since is back. Statements about many assets look it up by
+-- `in`, which is hashed: to join it, the planner may take it for a single row.
 create view assetbatch.gone_tickers as
 select l.symbol, l.state, l.delisted_on, l.became, l.asked_at,
        case when l.state = 'renamed' then 'renamed to ' || l.became
@@ -33,15 +38,7 @@ from assetbatch.ticker_lives l left join assetbatch.sync_state s using (symbol)
 where l.state in ('delisted', 'renamed') and coalesce(s.succeeded_at <= l.asked_at, true);
 comment on view assetbatch.gone_tickers is 'assets that are delisted or renamed: no call is made for them';
 
-create or replace view assetbatch.unknown_tickers as
-select s.symbol, s.error_kind, s.error from assetbatch.sync_state s
-where (s.error_kind = 'unknown_ticker' or (s.error_kind in ('missing', 'not_found') and s.succeeded_at is null))
-  and not exists (select from assetbatch.gone_tickers g where g.symbol = s.symbol)
-union all
-select symbol, 'unknown_ticker', words from assetbatch.gone_tickers;
-
-create or replace function assetbatch.forget_ticker() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+create or replace function assetbatch.forget_ticker() returns trigger language plpgsql as $$
 begin
   update assetbatch.sync_state set error_kind = null, error = null
   where symbol = new.symbol and error_kind is not null;

@@ -43,7 +43,7 @@ with limits as (
          ) as dead,
          coalesce(q.state <> 'dead', false) as queued,
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
-         g.symbol is not null as gone,
+         a.symbol in (select symbol from assetbatch.gone_tickers) as gone,
          %(all)s or case when l.daily then coalesce(coalesce(s.day, '-infinity') < l.day, false)
                          else v.served_at is null or coalesce(v.served_at < l.served_before, false)
                               or v.served_at > clock_timestamp() + interval '1 minute' end as due,
@@ -55,7 +55,6 @@ with limits as (
   left join assetbatch.sync_state s on s.symbol = a.symbol
   left join assetbatch.streamed t on t.symbol = a.symbol
   left join assetbatch.queue q on q.symbol = a.symbol
-  left join assetbatch.gone_tickers g on g.symbol = a.symbol
   cross join lateral (select greatest(s.served_at, t.served_at) as served_at) v
   where a.enabled and a.role = 'secondary' and a.origin = any(coalesce(%(origins)s, array[a.origin]))
     and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
