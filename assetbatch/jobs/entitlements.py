@@ -156,6 +156,7 @@ class Entitlements:
         return planner.plan(
             candidates,
             modes=self.modes,
+            delays=self.config.delays,
             batch_size=self.config.settings.provider.batch_size,
             now=at,
             days=self.days,
@@ -208,8 +209,8 @@ class Entitlements:
 
     def excuses(self, asset: Asset, kind: FailureKind) -> bool:
         """Return whether a live answer without a price is no failure, since the asset's market rests."""
-        market, now = market_hours.market_of(asset), self.clock.now()
-        rests = asset.asset_type in self.closed or not market_hours.is_open(market, now, regular=True)
+        market, seen = market_hours.market_of(asset), self.clock.now() - self.config.plan_of(asset.asset_type).delay
+        rests = asset.asset_type in self.closed or not market_hours.is_open(market, seen, regular=True)
         return rests and kind in WITHOUT_PRICE
 
     def may_ask_status(self) -> bool:
@@ -218,7 +219,7 @@ class Entitlements:
         return asked_at is None or self.clock.now() - asked_at >= planner.ASK_AGAIN
 
     def note_markets(self, found: dict[AssetType, bool]) -> None:
-        """Note which markets the vendor says are open; that one rests outside its sessions is no news, and soon over."""
+        """Note which markets the vendor says are open; that one rests outside its sessions is no news, and may end."""
         now = self.clock.now()
         open_ones = {
             one: is_open or not market_hours.is_open(TRAITS[one].main_market, now, regular=True)
