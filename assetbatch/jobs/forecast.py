@@ -111,6 +111,8 @@ class _Forecaster:
         if found:
             number = sum(one.calls for one in found)
             calls.append(ForeseenCalls(DRAIN_QUEUE.name, drained, CallKind.BARS, number, len(found)))
+        if self._entitlements.lacks_holidays:
+            calls.append(ForeseenCalls(DRAIN_QUEUE.name, drained, CallKind.MARKET_HOLIDAYS, 1, 0))
         last = max((one.at for one in prices if one.calls), default=self._now)
         last_calls = sum(one.calls for one in prices if one.at == last)
         total = sum(one.calls for one in calls)

@@ -11,7 +11,12 @@ import pytest
 
 from assetbatch import market_hours
 from assetbatch.database import holidays
+from assetbatch.jobs import forecast
+from assetbatch.jobs.clock import Clock
+from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.markets import Market
+from assetbatch.model import AssetType, CallKind
+from assetbatch.report import reading
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, open_database, wait_until
 from tests.integration.test_end_of_day import World
@@ -234,3 +239,47 @@ def test_a_day_of_mourning_costs_no_call_and_raises_no_alarm(world: World) -> No
 
     world.now = noon(date(2026, 12, 1))
     assert world.prioritise(**keys).updated == ("AAPL",)
+
+
+def test_status_goes_by_what_is_listed(world: World) -> None:
+    """An asset without a price for five days is stale, unless its market rested on all of them."""
+    config = world.configure(**KEYS)
+    add(world, "AAPL", "stocks")
+    world.connection.execute(
+        "insert into assetbatch.sync_state (symbol, succeeded_at, served_at) values ('AAPL', %(at)s, %(at)s)",
+        {"at": datetime.now(UTC) - 5 * DAY},
+    )
+    assert reading.read(config, world.connection).asset_states == {"stale": 1}
+
+    today = datetime.now(NEW_YORK).date()
+    store(world.connection, {today + number * DAY: None for number in range(-9, 9)}, datetime.now(UTC))
+
+    assert reading.read(config, world.connection).asset_states == {"closed": 1}
+
+
+def test_the_forecast_has_the_call_where_it_is_due(world: World) -> None:
+    config = world.configure(**KEYS)
+    add(world, "AAPL", "stocks")
+
+    def foreseen() -> list[str]:
+        return [one.kind for one in forecast.foresee(config, world.connection).calls]
+
+    assert CallKind.MARKET_HOLIDAYS in foreseen()
+    store(world.connection, {THANKSGIVING: None}, datetime.now(UTC))
+    assert CallKind.MARKET_HOLIDAYS not in foreseen()
+
+
+@pytest.mark.parametrize(
+    ("clock", "rests"),
+    [(time(9, 15), frozenset()), (time(12), {AssetType.STOCKS, AssetType.INDICES}), (time(16, 5), frozenset())],
+)
+def test_that_exchanges_rest_is_remembered_of_their_sessions_alone(
+    world: World, clock: time, rests: frozenset[AssetType]
+) -> None:
+    """Else stocks would rest for an hour from when they were seen to, at a quarter past nine as well."""
+    now = datetime.combine(TUESDAY.date(), clock, NEW_YORK).astimezone(UTC)
+    seen = Entitlements(world.connection, world.configure(**KEYS), Clock(now))
+
+    seen.note_markets({AssetType.FOREX: True, AssetType.STOCKS: False, AssetType.INDICES: False})
+
+    assert seen.closed == rests

@@ -272,7 +272,8 @@ class Reading:
             "role_view": platform.role_view(),
             "streams": streams.all_told(away_seconds=STREAM_AWAY_SECONDS),
         }
-        self.queries = tuple(self._asked.values())
+        # Hours are looked up by what the vendor lists from then on.
+        self.queries = (*self._asked.values(), remembered.holidays)
 
     def overview(self, connection: Connection) -> Overview:
         """Return what was read; what the key may see that was used last is asked for now."""
