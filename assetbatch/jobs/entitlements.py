@@ -219,7 +219,7 @@ class Entitlements:
         return asked_at is None or self.clock.now() - asked_at >= planner.ASK_AGAIN
 
     def note_markets(self, found: dict[AssetType, bool]) -> None:
-        """Note which markets the vendor says are open; that one rests outside its sessions is no news, and may end."""
+        """Note which markets the vendor says are open; that one rests outside its sessions is no news, soon over."""
         now = self.clock.now()
         open_ones = {
             one: is_open or not market_hours.is_open(TRAITS[one].main_market, now, regular=True)

@@ -530,6 +530,8 @@ CLAIMING: dict[str, object] = {
     "lease_seconds": LEASE,
     "token": "00000000-0000-0000-0000-000000000000",
     "run_id": 1,
+    "types": None,
+    "daily": [],
 }
 
 
@@ -559,7 +561,7 @@ def test_nothing_reads_the_whole_queue_to_find_its_next_items(connection: Connec
         "bring back": scans(
             connection, queue.BRING_BACK, {"retries": 3, "error": queue.LOST, "kind": "worker_lost", "bug": EXIT_BUG}
         ),
-        "is waiting": scans(connection, queue.IS_WAITING, {}),
+        "is waiting": scans(connection, queue.IS_WAITING, {"types": None}),
     }
 
     whole = {name for name, read in found.items() if ("Seq Scan", "queue") in read}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection, Row
     from assetbatch.database.embedded import EmbeddedServer
+    from assetbatch.model import Product
 
 RULES = Rules(
     max_calls=5,

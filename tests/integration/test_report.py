@@ -19,8 +19,8 @@ from assetbatch.database.outbox import Refusal
 from assetbatch.database.read.overview import Overview
 from assetbatch.database.setup.platform import RoleView
 from assetbatch.failures import FailureKind, hint_of
-from assetbatch.model import Access, AssetType
-from assetbatch.planner import AskedDay, DayOutcome, Entitlement
+from assetbatch.model import Access, AssetType, Product
+from assetbatch.planner import AskedDay, DayOutcome, Entitlement, Sight
 from assetbatch.report import reading
 from assetbatch.report.documents import status_document
 from assetbatch.report.freshness import Freshness
@@ -65,7 +65,10 @@ def config(tmp_path: Path) -> Config:
 
 def without_live_prices(now: datetime = TUESDAY) -> Overview:
     """A quiet hour of a key that is refused what its plan promises."""
-    return replace(overview(now), entitlements={Access.SNAPSHOTS: Entitlement(allowed=False, asked_at=now)})
+    return replace(
+        overview(now),
+        entitlements={Sight(Product.CURRENCIES, Access.SNAPSHOTS): Entitlement(allowed=False, asked_at=now)},
+    )
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from assetbatch import market_hours
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.provider.answers import rows_of, text
 from assetbatch.provider.massive.grouped_daily import put_figures
@@ -36,7 +37,7 @@ def _read(call: Call, document: Document, now: datetime) -> Answers:
 
     Raises CallError: empty where the vendor has none, invalid where it tells of another ticker.
     """
-    (asset,), (_, day) = call.assets, call.market_day
+    (asset,), (market, day) = call.assets, call.market_day
     ticker = document.get("ticker")
     if ticker != asset.polygon_ticker:
         reason = f"asked for {asset.polygon_ticker}, the answer is about {text(ticker)}"
@@ -47,5 +48,5 @@ def _read(call: Call, document: Document, now: datetime) -> Answers:
             FailureKind.EMPTY, f"the vendor has no figures of {asset.polygon_ticker} of {day}", answered=True
         )
     answers = Answers()
-    put_figures(answers, asset, rows[0], day, now)
+    put_figures(answers, asset, rows[0], market_hours.end_of_day(market, day), day=day, now=now)
     return answers

@@ -37,41 +37,41 @@ def _read(call: Call, document: Document, now: datetime) -> Answers:
 
     Raises CallError (empty) where the vendor has none for any ticker: it rested, or does not have them yet.
     """
-    _, day = call.market_day
+    market, day = call.market_day
     rows = {row["T"]: row for row in rows_of(document) if isinstance(row.get("T"), str)}
     if not rows:
         raise CallError(FailureKind.EMPTY, f"the vendor has no figures of {day}", answered=True)
-    answers = Answers()
+    answers, ends_at = Answers(), market_hours.end_of_day(market, day)
     for asset in call.assets:
         row = rows.get(asset.polygon_ticker)
         if row is None:
             reason = f"{asset.polygon_ticker} is not among the {len(rows)} tickers of {day}"
             answers.failures[asset.symbol] = (FailureKind.MISSING, reason)
         else:
-            put_figures(answers, asset, row, day, now)
+            put_figures(answers, asset, row, ends_at, day=day, now=now)
     return answers
 
 
-def put_figures(answers: Answers, asset: Asset, row: Document, day: date, now: datetime) -> None:
-    """Put the figures that a row has of a day among the answers, as a quote of its end or as a failure."""
+def put_figures(answers: Answers, asset: Asset, row: Document, ends_at: datetime, *, day: date, now: datetime) -> None:
+    """Put the figures that a row has of a day among the answers, as a quote of when it ends or as a failure."""
     try:
-        answers.quotes[asset.symbol] = _figures(asset, row, day, now)
+        answers.quotes[asset.symbol] = _figures(row, ends_at, day=day, now=now)
     except InvalidRowError as error:
         answers.failures[asset.symbol] = (FailureKind.INVALID, f"{asset.polygon_ticker}: {error}")
 
 
-def _figures(asset: Asset, row: Document, day: date, now: datetime) -> Quote:
+def _figures(row: Document, ends_at: datetime, *, day: date, now: datetime) -> Quote:
     close = number(row, "c")
     if close is None:
         raise InvalidRowError("no close price (zero or absent)")
     if row.get("t") is not None:
         # Its end, its last trade or its beginning; some days of the vendor's are New York's.
         moment = time_of(row["t"], now)
-        if day not in {moment.date(), moment.astimezone(market_hours.NEW_YORK).date()}:
+        if day != moment.date() and day != moment.astimezone(market_hours.NEW_YORK).date():
             raise InvalidRowError(f"its time is not of {day}")
     return Quote(
         last_price=close,
-        timestamp=market_hours.end_of_day(asset.asset_type, day),
+        timestamp=ends_at,
         daily_open=number(row, "o"),
         daily_high=number(row, "h"),
         daily_low=number(row, "l"),
