@@ -49,7 +49,8 @@ class Track(Struct, frozen=True):
     5, or 1 where they are built here; since `source_told_at` it seems to be 1, but was told so once only. `served`: its
     price was stored before; `is_unknown`: the vendor does not know its ticker. `silent`: the vendor was asked before,
     and had no bars at some time of an open market; what it has not said twice, and may be asked again, begins at
-    `silent_since`, within a page.
+    `silent_since`, within a page. `unadjusted` is where bars are as they were before a split, the newest ones of them,
+    within a page.
     """
 
     asset: Asset
@@ -63,6 +64,7 @@ class Track(Struct, frozen=True):
     is_unknown: bool = False
     silent: bool = False
     silent_since: datetime | None = None
+    unadjusted: Span | None = None
 
     @property
     def minutes(self) -> int:
@@ -117,7 +119,8 @@ def tail(track: Track, *, until: datetime, now: datetime, recheck: timedelta) ->
     """Return what to ask for to have an asset's newest bars up to `until`; None: nothing.
 
     From the newest final bar on, inclusive; once a day from `recheck` before it, so that corrections arrive with no
-    further call; and from where the vendor had no bars once, so that it says so twice with no further call. What does
+    further call; and from where the vendor had no bars once, so that it says so twice with no further call. What a
+    split has changed comes along, as far as it fits: the newest bars and those before them are of one scale. What does
     not fit into one page is a hole, for later: the newest bars come first.
     """
     if track.asked_until is not None and track.asked_until >= until:
@@ -127,6 +130,8 @@ def tail(track: Track, *, until: datetime, now: datetime, recheck: timedelta) ->
         since -= recheck
     if track.silent_since is not None:
         since = min(since, track.silent_since)
+    if track.unadjusted is not None and track.unadjusted.until > until - ONE_PAGE:
+        since = min(since, track.unadjusted.since)
     if track.is_doubtful(now):
         since = track.wanted_since
     since = max(since, track.wanted_since, until - ONE_PAGE)

@@ -49,10 +49,12 @@ def new_york_stock_exchange(year: int) -> Mapping[date, time | None]:
 
 @lru_cache
 def _new_york_stock_exchange(year: int, listed: _Listed) -> Mapping[date, time | None]:
-    return _by_rule(year) | {day: closes for day, closes in listed.days.items() if day.year == year}
+    return {**by_rule(year), **{day: closes for day, closes in listed.days.items() if day.year == year}}
 
 
-def _by_rule(year: int) -> Exceptions:
+@cache
+def by_rule(year: int) -> Mapping[date, time | None]:
+    """Return the holidays of a year of New York's exchanges, and its half days, by their own rules."""
     thanksgiving = _nth(year, 11, THURSDAY, 4)
     holidays = [
         _nth(year, 1, MONDAY, 3),  # Martin Luther King

@@ -95,8 +95,10 @@ class Traits(Struct, frozen=True):
     ticker `snapshot_name`; paths have the `locale` before that. `prices` are where the price is, the first one that is
     there. `markets` are the hours at which they trade: those of the first, but for tickers that others name. They are
     sold as the `product`. `has_whole_days`: one call brings a finished day of all of them; else it takes a call each.
-    `has_volume`: their bars tell what was traded. `is_sold_in_part`: a plan may have some of them, so that a refusal is
-    of a ticker, not of all.
+    `has_volume`: their bars tell what was traded. `has_splits`: one changes all their bars of before.
+    `is_sold_in_part`: a plan may have some of them, so that a refusal is of a ticker, not of all. `lists_inactive`: the
+    reference list tells what became of those that are not traded any more. `test_names` (a regular expression) are
+    those that exchanges test with.
     """
 
     prefix: str
@@ -110,7 +112,15 @@ class Traits(Struct, frozen=True):
     locale: str = "global"
     has_whole_days: bool = True
     has_volume: bool = True
+    has_splits: bool = False
     is_sold_in_part: bool = False
+    lists_inactive: bool = False
+    test_names: str = ""
+
+    @property
+    def is_case_sensitive(self) -> bool:
+        """Whether two tickers may differ by case alone."""
+        return "a-z" in self.names
 
     @property
     def has_trades(self) -> bool:
@@ -152,7 +162,8 @@ TRAITS: Mapping[AssetType, Traits] = {
         product=Product.CURRENCIES,
     ),
     # Smaller plans have no trades, but the last minute made of them. Lower case marks preferred shares (KIMpL), a dot
-    # a class (BRK.B).
+    # a class (BRK.B). No type of the reference list marks those that exchanges test with: NASDAQ's ZVZZT, NYSE's NTEST
+    # and NTEST.A, Cboe's ZTST and ZBZX, IEX' ZEXIT.
     AssetType.STOCKS: Traits(
         prefix="",
         example="AAPL",
@@ -163,6 +174,9 @@ TRAITS: Mapping[AssetType, Traits] = {
         product=Product.STOCKS,
         names="[A-Z][A-Za-z0-9.]*",
         locale="us",
+        has_splits=True,
+        lists_inactive=True,
+        test_names=r"Z[A-Z]ZZT|ZVZZCNX|[ACMNPZ]TEST(\.[A-Z])?|ZTST|ZBZX|ZEXIT|ZIEXT|ZXIET",
     ),
     AssetType.INDICES: Traits(
         prefix="I:",
@@ -177,6 +191,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         has_whole_days=False,
         has_volume=False,
         is_sold_in_part=True,
+        lists_inactive=True,
     ),
 }
 
@@ -192,6 +207,25 @@ _BY_PREFIX = sorted(TRAITS.items(), key=lambda item: -len(item[1].prefix))
 def type_of(ticker: str) -> AssetType:
     """Return the type of asset that a well-formed ticker of the vendor's is of."""
     return next(asset_type for asset_type, traits in _BY_PREFIX if ticker.startswith(traits.prefix))
+
+
+def is_for_tests(ticker: str) -> bool:
+    """Return whether a ticker is one that exchanges test with: its prices mean nothing."""
+    tests = TRAITS[type_of(ticker)].test_names
+    return bool(tests) and re.fullmatch(tests, ticker) is not None
+
+
+def with_prefix(ticker: str) -> list[str]:
+    """Return what a ticker without a prefix may be meant for: a pair where it has six letters, else an index."""
+    is_pair = re.fullmatch("[A-Z]{6}", ticker) is not None
+    return [
+        traits.prefix + ticker
+        for traits in TRAITS.values()
+        if traits.prefix
+        and not TRAITS[type_of(ticker)].prefix
+        and is_pair is (traits.product is Product.CURRENCIES)
+        and re.fullmatch(traits.names, ticker)
+    ]
 
 
 def without_prefix(ticker: str) -> str:

@@ -107,6 +107,15 @@ class Bar(Struct, frozen=True):
     trades: int | None = None
 
 
+class Split(Struct, frozen=True):
+    """So many shares of a ticker (`split_from`) become so many (`split_to`) on a day, before its trade begins."""
+
+    ticker: str
+    execution_date: date
+    split_from: Decimal
+    split_to: Decimal
+
+
 class Failure(Struct, frozen=True):
     """Why one asset was not updated."""
 
@@ -150,6 +159,8 @@ class CallKind(StrEnum):
     """The days that come on which exchanges rest, or close early."""
     TICKERS = "tickers"
     """One page of the reference list of a market."""
+    SPLITS = "splits"
+    """One page of the list of splits."""
 
     @property
     def access(self) -> Access:
@@ -166,6 +177,7 @@ ACCESS = {
     CallKind.MARKET_STATUS: Access.REFERENCE,
     CallKind.MARKET_HOLIDAYS: Access.REFERENCE,
     CallKind.TICKERS: Access.REFERENCE,
+    CallKind.SPLITS: Access.REFERENCE,
 }
 
 
@@ -174,7 +186,8 @@ class Call(Struct, frozen=True):
 
     Daily figures are of a `market` and a `day`, all of it or one asset's; bars are of one asset, of so many `minutes`
     each, within a `span`; tickers are of a `market`, all or that of the one asset, from where `page` (the vendor's
-    words for the next) says.
+    words for the next) says: those of one `company` (its CIK, the number that the SEC knows it by), where one is named;
+    not `active`: those that are not traded any more, the last ones first. So are splits, since a `day`.
     """
 
     kind: CallKind
@@ -184,6 +197,8 @@ class Call(Struct, frozen=True):
     span: Span | None = None
     minutes: int = 5
     page: str = ""
+    active: bool = True
+    company: str = ""
 
     @property
     def symbols(self) -> list[str]:
@@ -216,7 +231,7 @@ class Enqueued(Struct, frozen=True):
     """What became of the assets that were looked at for the queue; each counts once.
 
     `fresh`: not due; `dead`: a dead letter, until it is retried; `dropped`: the queue is full; `unmapped`: not in the
-    catalogue, or without its row in the platform's table.
+    catalogue, or without its row in the platform's table; `gone`: delisted or renamed.
     """
 
     enqueued: int = 0
@@ -225,6 +240,7 @@ class Enqueued(Struct, frozen=True):
     dead: int = 0
     dropped: int = 0
     unmapped: int = 0
+    gone: int = 0
 
 
 class BarsResult(Struct, frozen=True):

@@ -113,7 +113,7 @@ class Candidate(Struct, frozen=True):
     """An asset, as of when it was served last (`served_as_of`), and the newest finished day that was asked for it.
 
     `failed`: what that day brought was no price. `missing`: how the vendor left it out of that day, and out of each one
-    since `missing_since`; its newest price came at `succeeded_at`.
+    since `missing_since`; its newest price came at `succeeded_at`. `is_gone`: it is delisted or renamed.
     """
 
     asset: Asset
@@ -123,6 +123,7 @@ class Candidate(Struct, frozen=True):
     missing: str = ""
     missing_since: date | None = None
     succeeded_at: datetime | None = None
+    is_gone: bool = False
 
 
 def mode(plan: PricePlan, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
@@ -303,7 +304,10 @@ def plan(
     """Plan the fewest calls that bring what is newer, for assets in their order of importance; live ones first.
 
     `closed` are markets that the vendor says rest now, whatever their hours; of `refused` tickers it gives no days.
+    Nothing newer exists of what is gone.
     """
+    gone = [one.asset for one in candidates if one.is_gone]
+    candidates = [one for one in candidates if not one.is_gone]
     daily = [one for one in candidates if modes[one.asset.asset_type] is Mode.END_OF_DAY]
     live = [one for one in candidates if modes[one.asset.asset_type] is Mode.LIVE]
     due = [candidate for candidate in live if is_due(candidate, now)]
@@ -313,7 +317,7 @@ def plan(
     return Plan(
         calls=(*calls, *finished),
         not_due=tuple(one.asset for one in live if not is_due(one, now)),
-        unchanged=(*(one.asset for one in due if one.asset.symbol in resting), *unchanged),
+        unchanged=(*(one.asset for one in due if one.asset.symbol in resting), *unchanged, *gone),
     )
 
 
@@ -353,7 +357,8 @@ def _lacks(candidate: Candidate, day: date, days: Days, now: datetime) -> bool:
 
 def is_missed(candidate: Candidate, now: datetime) -> bool:
     """Return whether the newest finished day should have an asset that it lacks: it may not have traded then."""
-    return bool(candidate.missing) and not (_seen_lately(candidate, now) or _may_have_rested(candidate))
+    excused = candidate.is_gone or _seen_lately(candidate, now) or _may_have_rested(candidate)
+    return bool(candidate.missing) and not excused
 
 
 def _seen_lately(candidate: Candidate, now: datetime) -> bool:

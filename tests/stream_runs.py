@@ -14,6 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.jobs.run import Start
+from assetbatch.model import AssetType
 from assetbatch.stream import streamer
 from assetbatch.stream.addresses import addresses
 from tests.conftest import open_database, wait_until
@@ -81,7 +82,7 @@ class StreamWorld(World):
         return self.market()
 
     def settings(self, assets: str = BOTH, **sections: str) -> Config:
-        urls = ", ".join(f'{one}: "{self.sandbox.stream.url}/{one}"' for one in ("forex", "crypto"))
+        urls = ", ".join(f'{one}: "{self.sandbox.stream.url}/{one}"' for one in AssetType)
         stream = f"{{flush_seconds: 0.1, urls: {{{urls}}}}}"
         return self.configure(**({"batch": f"{{{assets}, secondary_assets: []}}", "stream": stream} | sections))
 

@@ -56,7 +56,8 @@ QUICK = "{window_seconds: 0.05, margin_seconds: 0, calls_per_minute: 50}"
 
 ADD_ASSETS = """
 insert into assetbatch.assets (symbol, polygon_ticker, asset_type, role, rank, update_frequency_seconds, origin)
-select split_part(ticker, ':', 2), ticker, case when ticker like 'X:%%' then 'crypto' else 'forex' end,
+select regexp_replace(ticker, '^[A-Z]:', ''), ticker,
+       case left(ticker, 2) when 'X:' then 'crypto' when 'C:' then 'forex' when 'I:' then 'indices' else 'stocks' end,
        %(role)s, %(rank)s, 1800, 'symbols'
 from unnest(%(tickers)s::text[]) ticker
 """

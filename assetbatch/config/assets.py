@@ -15,7 +15,7 @@ from assetbatch.config.keys import fields
 from assetbatch.config.settings import PRIORITY_ASSETS, SecondaryAsset
 from assetbatch.config.wording import Refusal, did_you_mean, typed
 from assetbatch.errors import Fault
-from assetbatch.markets import type_of
+from assetbatch.markets import TRAITS, type_of, without_prefix
 from assetbatch.model import Asset, AssetType, Priority, Role
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from assetbatch.config.settings import AssetSection, Batch
 
 REQUIRED_COLUMNS = ("symbol", "polygon_ticker")
+# In place of both: the vendor's tickers, which are symbols, too, without their prefix.
+TICKER_COLUMN = "ticker"
 COLUMNS = (*REQUIRED_COLUMNS, "priority", "update_frequency_seconds", "name")
 DELIMITERS = ",;\t"
 
@@ -76,27 +78,35 @@ def check_config(values: Values, faults: list[Fault]) -> None:
 
 
 def check(rows: Iterable[tuple[str, Values]], faults: list[Fault], *, defaults: Iterable[AssetSection] = ()) -> None:
-    """Add the faults of rows: ticker against type; a symbol, in whatever case, or a ticker twice.
+    """Add the faults of rows: ticker against type; a symbol or a ticker twice.
 
-    Each row has its dotted path, where it has one, and its cells, as many as are well-formed.
+    A symbol is there twice in whatever case, but for types whose tickers may differ by case alone (AMPB, AMpB): both of
+    them have to find a name. Each row has its dotted path, where it has one, and its cells, as many as are well-formed.
     """
-    # A ticker has a colon, a symbol has none: they do not meet.
-    seen = {name: _Seen(row.symbol, "") for row in defaults for name in (row.symbol, row.polygon_ticker)}
+    seen = {
+        key: _Seen(row.symbol, "")
+        for row in defaults
+        for key in (("symbol", row.symbol), ("polygon_ticker", row.polygon_ticker))
+    }
     for path, row in rows:
         key = f"{path}." if path else ""
         symbol, ticker, asset_type = (row.get(name) for name in ("symbol", "polygon_ticker", "asset_type"))
         if ticker and asset_type and (market := type_of(ticker.value)) != asset_type.value:
             message = f"{asset_type.value} does not go with {ticker.value}, which is {market}"
+            prefix = TRAITS[AssetType(asset_type.value)].prefix
+            if prefix and not TRAITS[market].prefix:
+                message += f": did you mean {prefix}{ticker.value}?"
             faults.append(Fault(asset_type.place, f"{key}asset_type", message))
-        named = [("symbol", symbol.value.upper(), symbol)] if symbol else []
-        named += [("polygon_ticker", ticker.value, ticker)] if ticker else []
-        twice = next(((name, given, seen[word]) for name, word, given in named if word in seen), None)
+        is_exact = ticker is not None and TRAITS[type_of(ticker.value)].is_case_sensitive
+        named = [(("symbol", symbol.value if is_exact else symbol.value.upper()), symbol)] if symbol else []
+        named += [(("polygon_ticker", ticker.value), ticker)] if ticker else []
+        twice = next(((cell, given, seen[cell]) for cell, given in named if cell in seen), None)
         if twice:
-            name, given, first = twice
+            (name, _), given, first = twice
             faults.append(Fault(given.place, key + name, _twice(given.value, first)))
         else:
             called = symbol.value if symbol else ""
-            seen |= {word: _Seen(called, given.place + (f" ({path})" if path else "")) for _, word, given in named}
+            seen |= {cell: _Seen(called, given.place + (f" ({path})" if path else "")) for cell, given in named}
 
 
 class _Seen(NamedTuple):
@@ -143,7 +153,10 @@ def read_row(place: str, cells: Mapping[str, str], *, priority: str, frequency_s
 
 
 def read_csv(data: bytes, *, name: str, priority: str, frequency_seconds: int) -> Table:
-    """Return what a CSV with a header says, as spreadsheets write it: of every line, so that all faults are told."""
+    """Return what a CSV with a header says, as spreadsheets write it: of every line, so that all faults are told.
+
+    A column `ticker` stands for `polygon_ticker`, and for `symbol` where there is none.
+    """
     faults: list[Fault] = []
     try:
         text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
@@ -154,8 +167,12 @@ def read_csv(data: bytes, *, name: str, priority: str, frequency_seconds: int) -
     lines = _lines(text, name, faults)
     place, header = next(lines, (f"{name}:1", []))
     columns = [re.sub("[^a-z0-9]+", "_", cell.lower()).strip("_") for cell in header]
+    is_of_tickers = TICKER_COLUMN in columns and "polygon_ticker" not in columns
+    if is_of_tickers:
+        columns[columns.index(TICKER_COLUMN)] = "polygon_ticker"
+    names_symbols = "symbol" in columns or not is_of_tickers
     if not faults:
-        faults += _header_faults(place, columns)
+        faults += _header_faults(place, columns if names_symbols else ["symbol", *columns])
     if faults:
         return Table([], faults, [])
     read: list[Row] = []
@@ -166,6 +183,8 @@ def read_csv(data: bytes, *, name: str, priority: str, frequency_seconds: int) -
         # Spreadsheets may leave out what is empty at the end of a line.
         cells = dict(zip_longest(columns, texts, fillvalue=""))
         cells["priority"] = cells.get("priority", "").upper()
+        if not names_symbols:
+            cells["symbol"] = without_prefix(cells["polygon_ticker"])
         row = read_row(place, cells, priority=priority, frequency_seconds=frequency_seconds)
         if isinstance(row, Row):
             read.append(row)

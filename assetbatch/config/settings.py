@@ -285,6 +285,8 @@ class StreamUrls(Section, frozen=True, kw_only=True):
 
     forex: StreamUrl = UNSET
     crypto: StreamUrl = UNSET
+    stocks: StreamUrl = UNSET
+    indices: StreamUrl = UNSET
 
 
 class Stream(Section, frozen=True, kw_only=True):

@@ -61,6 +61,11 @@ SET_BACK: tuple[LiteralString, ...] = (
         asking_until = case when asking_until > now() + interval '10 minutes' then null else asking_until end
     where greatest(asked_at, asking_until - interval '10 minutes') > now()
     """,
+    """
+    update assetbatch.split_list set listed_at = least(listed_at, now()), ask_at = now()
+    where greatest(listed_at, ask_at - interval '1 day') > now()
+    """,
+    "update assetbatch.unadjusted_bars set ask_at = now() where ask_at > now() + interval '1 hour'",
     "update assetbatch.entitlements set asked_at = now() - interval '1 day' where asked_at > now()",
     "update assetbatch.market_status set asked_at = now() - interval '1 day' where asked_at > now()",
     "delete from assetbatch.leases where held_until > now() + interval '10 minutes'",

@@ -64,7 +64,7 @@ select not exists (
 
 READ_SYNC_STATE = """
 select s.symbol, greatest(s.served_at, t.served_at) as served_at, s.succeeded_at, s.error_kind, s.error, s.day,
-       s.missing_since
+       s.missing_since, exists (select from assetbatch.gone_tickers g where g.symbol = s.symbol) as is_gone
 from assetbatch.sync_state s left join assetbatch.streamed t using (symbol)
 where s.symbol = any(%(symbols)s)
 """
@@ -88,7 +88,8 @@ order by role, rank, symbol
 READ_MARKET = """
 select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name,
        s.served_at is not null and a.role = 'secondary' as served,
-       s.succeeded_at is not null or (a.market = 'metals' and s.missing_since is null) as believed,
+       s.succeeded_at is not null or (a.market = 'metals' and s.missing_since is null)
+         or exists (select from assetbatch.gone_tickers g where g.symbol = a.symbol) as believed,
        coalesce(a.market = 'metals' and s.missing_since = s.day, false) as paused
 from assetbatch.assets a left join assetbatch.sync_state s using (symbol)
 where a.enabled and a.asset_type = %(market)s
@@ -130,7 +131,7 @@ class OfMarket(Struct, frozen=True):
     """All enabled assets of a market, and the symbols of some of them.
 
     `served`: secondary ones that were served before; `believed`: those that exist, or may rest on a day that lacks
-    them; `paused`: those that may have rested on the newest day.
+    them, or are known to be gone; `paused`: those that may have rested on the newest day.
     """
 
     assets: tuple[Asset, ...]
@@ -182,4 +183,5 @@ def _candidate(asset: Asset, row: Row) -> Candidate:
         missing=(row["error"] or "") if kind is FailureKind.MISSING else "",
         missing_since=row["missing_since"],
         succeeded_at=row["succeeded_at"],
+        is_gone=row["is_gone"],
     )

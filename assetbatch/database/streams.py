@@ -23,6 +23,7 @@ from assetbatch.assets a
 left join assetbatch.sync_state s using (symbol)
 left join assetbatch.pairs p using (polygon_ticker)
 where a.enabled and a.asset_type = any(%(types)s)
+  and not exists (select from assetbatch.gone_tickers g where g.symbol = a.symbol)
 order by a.role, a.rank, a.symbol
 """
 

@@ -80,6 +80,10 @@ with gone as (
   delete from assetbatch.bar_absences where symbol in (select symbol from gone)
 ), silences as (
   delete from assetbatch.bar_silences where symbol in (select symbol from gone)
+), unadjusted as (
+  delete from assetbatch.unadjusted_bars where symbol in (select symbol from gone)
+), lives as (
+  delete from assetbatch.ticker_lives where symbol in (select symbol from gone)
 )
 select array(select symbol from gone order by symbol) as removed
 """

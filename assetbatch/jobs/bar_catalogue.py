@@ -159,7 +159,8 @@ class CatalogueBars:
 
     def _hole(self, claimed: Claimed) -> Span | None:
         track = claimed.track
-        span = core.next_hole(
+        # What a split has changed page by page, the newest first: what is adjusted has one end only.
+        span = track.unadjusted or core.next_hole(
             self.wanted.holes(track.asset.symbol, track.asset.asset_type, track.wanted_since, track.asked_until)
         )
         # A hole that its call has left as it was is left to the next run, whatever the cause.

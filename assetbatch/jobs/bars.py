@@ -20,6 +20,7 @@ from assetbatch.database.bars import absences as bar_absences
 from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars import pages as bar_pages
 from assetbatch.database.bars import state as bars
+from assetbatch.database.bars import unadjusted
 from assetbatch.database.bars.pages import StoredBars
 from assetbatch.database.errors import words_of
 from assetbatch.failures import POLICIES, Covers, FailureKind, Fate, Then, decide
@@ -204,6 +205,8 @@ class Bars(Source, Generic[W]):
         if not bars.hold(connection, one.claimed):
             return None, False
         before = self.work.known(one)
+        covered = Span(one.span.since, found.until)
+        stale = 0 if track.unadjusted is None else unadjusted.count_stale(connection, one.symbol, covered)
         stored = bar_pages.write(
             connection,
             track.asset,
@@ -236,8 +239,24 @@ class Bars(Source, Generic[W]):
             else:
                 self._finish(one, found)
         if stored is not None:
+            if track.unadjusted is not None and stored.is_any_taken:
+                self._note_fetched(one, covered, stale)
             self.work.written(one, found, before)
         return stored, True
+
+    def _note_fetched(self, one: BarCall, covered: Span, stale: int) -> None:
+        """Note that bars of before a split were fetched again, `stale` of them there, and tell what has come of it."""
+        connection, at = self._run.connection, one.asked_at
+        fetched = unadjusted.note_fetched(connection, one.symbol, covered, stale=stale, asked_at=at)
+        if fetched is None:
+            return
+        if not fetched.is_adjusted:
+            log.info("%s: the vendor has not adjusted its bars yet: they are asked for again in an hour", one.symbol)
+        elif fetched.kept:
+            words = "%s: %d bars of before a split stay as they are: the vendor has none for them, or the same"
+            log.info(words, one.symbol, fetched.kept)
+        if fetched.is_last:
+            log.info("%s: all bars of before its split were fetched again", one.symbol)
 
     def _finish(self, one: BarCall, found: JudgedPage) -> None:
         track = one.claimed.track
@@ -298,6 +317,7 @@ class Bars(Source, Generic[W]):
         seen = next((moment for moment in reaches if moment > since - A_FEW_DAYS), since + timedelta(days=365))
         span = Span(since, min(one.span.until, max(since + timedelta(days=1), seen)))
         bar_absences.note_not_entitled(connection, one.symbol, span, told=told, noted_at=now)
+        unadjusted.leave(connection, one.symbol, span)
         bars.release(connection, one.claimed)
         return span
 

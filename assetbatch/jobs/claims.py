@@ -16,6 +16,7 @@ from assetbatch.database.queue.items import Ending, State
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.database.retries import in_transaction
 from assetbatch.failures import POLICIES, FailureKind, Fate, backoff_seconds
+from assetbatch.markets import TRAITS
 from assetbatch.model import Failure
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ def verdict(item: Item, failure: Failure, settings: Queue, *, of_day: bool = Fal
         # No attempt is spent, and the day is asked for again in an hour.
         hour = planner.ASK_AGAIN.total_seconds()
         return Ending(item, State.DELAYED, delay_seconds=hour, failure=failure)
-    match POLICIES[failure.kind].fate:
+    fate = POLICIES[failure.kind].fate
+    if failure.kind is FailureKind.UNKNOWN_TICKER and TRAITS[item.asset.asset_type].lists_inactive:
+        # It may be delisted: meanwhile the reference list is asked.
+        fate = Fate.RETRY
+    match fate:
         case Fate.BACK:
             return Ending(item, State.DELAYED, delay_seconds=settings.retry_delay_seconds, failure=failure)
         case Fate.RETRY if item.attempts <= settings.retry_max_attempts:

@@ -1,6 +1,6 @@
 """`drain-queue`: what waits in the queue, in its order, for as long as there is something to do and a call to do it.
 
-Bars take the slots that the queue leaves.
+The list of splits and bars take the slots that the queue leaves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from assetbatch.database import catalogue
+from assetbatch.database import catalogue, lives
 from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import Lane
 from assetbatch.jobs.bar_catalogue import CatalogueBars
@@ -19,8 +19,10 @@ from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.claims import Claims
 from assetbatch.jobs.holidays import Holidays
+from assetbatch.jobs.lives import LifeWork
 from assetbatch.jobs.queue_work import QueueWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
+from assetbatch.jobs.splits import Splits
 from assetbatch.jobs.worker import Worker
 from assetbatch.markets import TRAITS
 from assetbatch.schedule import DRAIN_QUEUE
@@ -63,7 +65,9 @@ def drain_queue(
     api_key = start.config.require_api_key()
     begin_until = time.monotonic() + bounds.max_seconds - LAST_CALL_SECONDS
     is_as_configured = catalogue.is_as_configured(start.config.assets)
+    splits_state = Splits.state(start.started_at)
     brought_back = queue.bringing_back(retries=start.config.settings.queue.retry_max_attempts)
+    due_lives = lives.due(start.started_at)
 
     def work(run: Run) -> RunResult:
         config, connection = run.config, run.connection
@@ -73,7 +77,9 @@ def drain_queue(
         is_limited = all(config.limit_of(TRAITS[one].product) is not None for one in run.entitlements.types)
         calls = Calls(run, Lane.QUEUE, clients=1 if is_limited else config.settings.provider.concurrency)
         bars = [Bars(run, calls, CatalogueBars(run, types=group)) for group in groups]
-        holidays = Holidays(run)
+        splits = Splits(run, splits_state.answer, applied=[one.work.look_again for one in bars], waits=True)
+        looks = LifeWork(run, calls, due_lives.answer)
+        lists = [Holidays(run), splits, looks]
         size = 0
 
         def tell() -> None:
@@ -96,13 +102,13 @@ def drain_queue(
         worker = Worker(
             run,
             calls,
-            [*items, holidays, *bars],
+            [*items, *lists, *bars],
             begin_until=begin_until,
             may_begin=lambda: items[0].items_left > 0,
             reconnect=reconnect,
         )
         is_waiting = any(one.is_waiting(brought_back.answer) for one in items)
-        if is_waiting or any(one.is_ready() for one in (holidays, *bars)):
+        if is_waiting or any(one.is_ready() for one in (*lists, *bars)):
             run.claim_source()
             if not is_as_configured.answer:
                 catalogue.sync_with_config(connection, config.assets)
@@ -110,7 +116,7 @@ def drain_queue(
                 size = queue.size(connection)
             calls.warm_up()
             worker.work()
-        return _result(run, claims, bars, worker.ended_by)
+        return _result(run, claims, bars, worker.ended_by, looks.warnings())
 
     lease_seconds = None if shared else renewal_seconds(start.config)
     return perform(
@@ -119,18 +125,25 @@ def drain_queue(
         work,
         max_seconds=bounds.max_seconds,
         lease_seconds=lease_seconds,
-        needs=[brought_back, is_as_configured],
+        needs=[brought_back, is_as_configured, splits_state, due_lives],
         looks_at_queue=True,
     )
 
 
-def _result(run: Run, claims: Claims, bars: Sequence[Bars[CatalogueBars]], ended_by: Trouble | None) -> RunResult:
+def _result(
+    run: Run,
+    claims: Claims,
+    bars: Sequence[Bars[CatalogueBars]],
+    ended_by: Trouble | None,
+    lives_told: tuple[str, ...],
+) -> RunResult:
     stored, dead, entitlements = run.stored, claims.dead, run.entitlements
     warnings = run.platform_warnings() + bars[0].work.warnings()
     of_bars = total(bars)
     if stored.deleted:
         warnings += (f"dropped, having no row in trading.symbols any more: {', '.join(stored.deleted)}",)
     warnings += unknown_tickers(entitlements.unknown(stored.failed))
+    warnings += lives_told
     if not run.config.priority_assets and entitlements.contradiction:  # else run-priority tells it
         warnings += (entitlements.contradiction,)
     return run.result(

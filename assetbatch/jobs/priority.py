@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from assetbatch import market_hours, planner
-from assetbatch.database import catalogue
+from assetbatch.database import catalogue, lives
 from assetbatch.database.rate_limit import Lane
 from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
 from assetbatch.jobs.bar_catalogue import CatalogueBars
 from assetbatch.jobs.bars import Bars, total
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.holidays import Holidays
+from assetbatch.jobs.lives import LifeWork
 from assetbatch.jobs.quote_work import QuoteWork
 from assetbatch.jobs.run import perform, renewal_seconds, unknown_tickers
+from assetbatch.jobs.splits import Splits
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Source, Worker
 from assetbatch.markets import TRAITS
@@ -29,9 +31,12 @@ from assetbatch.schedule import RUN_PRIORITY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from assetbatch.database.lives import Life
     from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import RateLimiter
+    from assetbatch.database.splits import SplitsState
     from assetbatch.jobs.run import Run, Start
+    from assetbatch.jobs.worker import Source
     from assetbatch.model import Asset, RunResult
     from assetbatch.planner import Candidate
 
@@ -47,13 +52,16 @@ def run_priority(start: Start) -> RunResult:
     start.config.require_api_key()
     known = catalogue.candidates(start.config.priority_assets)
     is_as_configured = catalogue.is_as_configured(start.config.assets)
+    splits, due_lives = Splits.state(start.started_at), lives.due(start.started_at)
     return perform(
         RUN_PRIORITY.name,
         start,
-        lambda run: _Update(run).work(known.answer, is_as_configured=is_as_configured.answer),
+        lambda run: _Update(run).work(
+            known.answer, splits.answer, due_lives.answer, is_as_configured=is_as_configured.answer
+        ),
         max_seconds=start.config.settings.batch.max_cycle_seconds,
         lease_seconds=renewal_seconds(start.config),
-        needs=[known, is_as_configured],
+        needs=[known, is_as_configured, splits, due_lives],
     )
 
 
@@ -62,7 +70,10 @@ def _may_begin(requests: Calls, source: Source, max_calls: int | None) -> bool:
 
 
 class _Update:
-    """One run: quotes first, or the figures of finished days; then bars, with the calls that are left."""
+    """One run: quotes first, or the figures of finished days; with the calls that are left the splits, and bars.
+
+    At last it is asked what became of tickers that seem to be gone.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -71,7 +82,14 @@ class _Update:
         self._not_due: list[Asset] = []
         self._unchanged: list[Asset] = []
 
-    def work(self, known: Sequence[Candidate], *, is_as_configured: bool) -> RunResult:
+    def work(
+        self,
+        known: Sequence[Candidate],
+        splits_state: SplitsState,
+        due_lives: Sequence[Life],
+        *,
+        is_as_configured: bool,
+    ) -> RunResult:
         """Update the assets, of which this is known as the run begins."""
         run, config, settings = self._run, self._run.config, self._run.config.settings
         calls = self._plan(known)
@@ -89,8 +107,10 @@ class _Update:
         requests = Calls(run, Lane.PRIORITY)
         symbols = [asset.symbol for asset in self._assets]
         works = [CatalogueBars(run, types=group, symbols=symbols) for group in self._entitlements.groups]
-        bars, holidays = [Bars(run, requests, work) for work in works], Holidays(run)
-        if calls or any(work.has_work() for work in works) or holidays.is_ready():
+        bars = [Bars(run, requests, work) for work in works]
+        splits = Splits(run, splits_state, applied=[work.look_again for work in works], waits=False)
+        lists, looks = [Holidays(run), splits], LifeWork(run, requests, due_lives, waits=False)
+        if calls or due_lives or any(work.has_work() for work in works) or any(one.is_ready() for one in lists):
             run.claim_source()
             requests.warm_up()
         no_call_after = time.monotonic() + settings.batch.max_cycle_seconds
@@ -103,7 +123,7 @@ class _Update:
         self._look_back(quotes, calls)
         first.work()
         self._look_at_markets(quotes, requests, no_call_after)
-        for source in (holidays, *bars):
+        for source in (*lists, *bars, looks):
             if not self._ends_run():
                 Worker(
                     run,
@@ -115,7 +135,7 @@ class _Update:
         deferred = [symbol for work in works for symbol in work.waiting()]
         known = self._known_by_now(requests, known)
         run.leaves.append(self._foresee(requests.limiter, known))
-        return self._result(bars, deferred, self._missed(known))
+        return self._result(bars, deferred, self._missed(known), looks.warnings())
 
     def _plan(self, known: Sequence[Candidate]) -> list[Call]:
         plan = self._entitlements.plan(known, self._run.clock.started_at)
@@ -220,7 +240,11 @@ class _Update:
         )
 
     def _result(
-        self, bars: Sequence[Bars[CatalogueBars]], deferred: Sequence[str], missed: Sequence[Failure]
+        self,
+        bars: Sequence[Bars[CatalogueBars]],
+        deferred: Sequence[str],
+        missed: Sequence[Failure],
+        lives_told: Sequence[str],
     ) -> RunResult:
         run, own = self._run, [asset.symbol for asset in self._assets]
         stored = run.stored
@@ -255,5 +279,6 @@ class _Update:
                 *(warning for one in bars[:1] for warning in one.work.warnings()),
                 *([self._entitlements.contradiction] if self._entitlements.contradiction else []),
                 *unknown_tickers(self._entitlements.unknown(strangers)),
+                *lives_told,
             ),
         )

@@ -21,7 +21,7 @@ from assetbatch.errors import Fault
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.run import Start, perform
-from assetbatch.markets import without_prefix
+from assetbatch.markets import is_for_tests, with_prefix, without_prefix
 from assetbatch.model import Asset, AssetType, Call, CallKind
 from assetbatch.provider import endpoints
 
@@ -77,12 +77,15 @@ def faults_of(config: Config, connection: Connection, rows: Sequence[Row]) -> li
 
 
 def unheard_of(rows: Sequence[Row], names: Mapping[str, str]) -> list[Fault]:
-    """Return the faults of rows whose tickers the vendor does not list."""
-    return [
-        Fault(row.place, "polygon_ticker", f"{row.asset.polygon_ticker} is not in the vendor's reference list")
-        for row in rows
-        if row.asset.polygon_ticker not in names
-    ]
+    """Return the faults of rows whose tickers the vendor does not list, with what they may have been meant for."""
+    found = []
+    for row in rows:
+        if (ticker := row.asset.polygon_ticker) not in names:
+            message = f"{ticker} is not in the vendor's reference list"
+            if others := with_prefix(ticker):
+                message += f"; did you mean {' or '.join(others)}?"
+            found.append(Fault(row.place, "polygon_ticker", message))
+    return found
 
 
 def _listed(config: Config) -> dict[str, str]:
@@ -105,15 +108,20 @@ def select(
     priority: str,
     frequency_seconds: int,
 ) -> Selection:
-    """Choose the tickers that match a pattern, without their prefix; that is also what they are called here."""
+    """Choose the tickers that match a pattern, without their prefix; that is also what they are called here.
+
+    Those that exchanges test with are left out.
+    """
     matching, skipped = [], []
     for ticker in sorted(ticker for ticker in names if fnmatchcase(without_prefix(ticker), pattern)):
         cells = {"symbol": without_prefix(ticker), "polygon_ticker": ticker}
         row = read_row("", cells, priority=priority, frequency_seconds=frequency_seconds)
-        if isinstance(row, Row):
-            matching.append(row.asset)
-        else:
+        if not isinstance(row, Row):
             skipped.append((printable(ticker), row[0].message))
+        elif is_for_tests(ticker):
+            skipped.append((ticker, "exchanges test with it: its prices mean nothing"))
+        else:
+            matching.append(row.asset)
     known = _known(config, connection, matching)
     symbol_of = {ticker: symbol for symbol, ticker in known.items()}
     chosen = Selection([], [], skipped)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from assetbatch.failures import CallError, FailureKind
 
@@ -56,6 +57,20 @@ def rows_of(document: Document) -> list[Document]:
     if not isinstance(rows, list):
         raise CallError(FailureKind.MALFORMED, "`results` is no list", answered=True)
     return [row for row in rows if isinstance(row, dict)]
+
+
+def next_page(document: Document, path: str) -> str:
+    """Return the query of the next page of a list, without any key; empty on the last page. Raises CallError.
+
+    Of the address that the answer names nothing else is used: its host is not to be trusted.
+    """
+    next_url = document.get("next_url")
+    if not isinstance(next_url, str) or not next_url:
+        return ""
+    parts = urlsplit(next_url)
+    if parts.path != path:
+        raise CallError(FailureKind.MALFORMED, f"the next page is elsewhere: {text(parts.path)}", answered=True)
+    return urlencode([(key, value) for key, value in parse_qsl(parts.query) if key != "apiKey"])
 
 
 def message(document: object) -> str:

@@ -40,12 +40,13 @@ KNOWN = {
     name: name
     for name in (
         *("status", "message", "error", "results", "resultsCount", "next_url", "ticker", "name", "market"),
-        *("base_currency_symbol", "currency_symbol"),
+        *("base_currency_symbol", "currency_symbol", "execution_date", "split_from", "split_to"),
         *("currencies", "fx", "crypto", "exchanges", "nyse", "nasdaq", "exchange", "date"),
         *("T", "t", "o", "h", "l", "c", "v", "vw", "n", "a", "b", "p", "P"),
         *("last_quote", "last_trade", "last_minute", "session", "lastQuote", "lastTrade", "min", "day"),
         *("bid", "ask", "price", "value"),
         *("open", "high", "low", "close", "last_updated", "participant_timestamp", "sip_timestamp"),
+        *("active", "delisted_utc", "composite_figi", "cik"),
     )
 }
 

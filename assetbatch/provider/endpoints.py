@@ -16,6 +16,7 @@ from assetbatch.provider.massive import (
     market_status,
     reference_tickers,
     snapshot,
+    splits,
 )
 
 if TYPE_CHECKING:
@@ -42,3 +43,4 @@ bars = aggregates.request
 holidays = market_holidays.request
 markets_open = market_status.request
 tickers = reference_tickers.request
+splits_since = splits.request

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from assetbatch.bar_series import BarSeries
     from assetbatch.failures import FailureKind
-    from assetbatch.model import Quote
+    from assetbatch.model import Quote, Split
 
 
 class Answers(Struct):
@@ -35,14 +35,37 @@ class Page(Struct, frozen=True):
     contradicted: tuple[datetime, ...] = ()
 
 
+class Listing(Struct, frozen=True):
+    """What a row of the reference list tells of a ticker's life; empty or None: not told.
+
+    `delisted_on` is the last day it was traded on, `figi` the composite FIGI of what is traded, which stays when its
+    ticker changes, `company` the CIK of who issued it.
+    """
+
+    ticker: str
+    is_active: bool = True
+    delisted_on: date | None = None
+    figi: str = ""
+    company: str = ""
+
+
 class TickerPage(Struct, frozen=True):
     """A page of the reference list: the names of its tickers, and of pairs what the sides are called, base first.
 
-    `next_page` is empty on the last.
+    `next_page` is empty on the last. Several `listings` may be of one ticker, which was given to one after another.
     """
 
     names: dict[str, str]
     pairs: dict[str, tuple[str, str]]
+    next_page: str
+    listings: tuple[Listing, ...] = ()
+
+
+class SplitPage(Struct, frozen=True):
+    """A page of the list of splits; `invalid`: why rows were none. `next_page` is empty on the last."""
+
+    splits: tuple[Split, ...]
+    invalid: tuple[str, ...]
     next_page: str
 
 

@@ -40,11 +40,13 @@ class Status(Struct, frozen=True):
 class Frame(Struct):
     """What one frame brought, in its order: statuses, quotes and minutes by the names they were subscribed by.
 
-    `dropped` counts events that were no prices, or that nobody knows; `oddest` is what was wrong with the last.
+    `closes` are quotes of what minutes closed with, where no others come. `dropped` counts events that were no prices,
+    or that nobody knows; `oddest` is what was wrong with the last.
     """
 
     statuses: list[Status] = field(default_factory=list)
     quotes: list[tuple[str, Quote]] = field(default_factory=list)
     minutes: list[tuple[str, Bar]] = field(default_factory=list)
+    closes: list[tuple[str, Quote]] = field(default_factory=list)
     dropped: int = 0
     oddest: str = ""

@@ -17,7 +17,7 @@ from assetbatch.model import Access, AssetType, Role
 from assetbatch.planner import Mode
 from assetbatch.plans import KEYS, plan_words
 from assetbatch.report import job_alerts
-from assetbatch.report.freshness import DAY_PATIENCE, Freshness, oldest_priority
+from assetbatch.report.freshness import DAY_PATIENCE, GONE, Freshness, oldest_priority
 from assetbatch.report.health import Alert, Level
 from assetbatch.words import counted, duration, named
 
@@ -104,12 +104,13 @@ def _of_markets(
 ) -> Iterator[Alert]:
     """Report a market none of whose assets is kept fresh, unless it is told of each of them that it is late."""
     for market in AssetType:
-        own = [group for group in groups if group.asset_type == market]
+        own = [group for group in groups if group.asset_type == market and group.state not in GONE]
         ill = [group for group in own if group.ill and group.state in FAR_FROM_WELL]
         total = sum(group.assets for group in own)
         late = sum(one.late for one in assets if one.asset.asset_type is market)
         if total > late and sum(group.assets for group in ill) == total:
-            first = next((one for one in (*assets, *others) if one.asset.asset_type is market and one.error), None)
+            own_assets = (one for one in (*assets, *others) if one.asset.asset_type is market)
+            first = next((one for one in own_assets if one.error and one.state not in GONE), None)
             why = f"; {first.asset.symbol}: {first.error}" if first else ""
             message = f"every {market} asset is stale or failing: {_states(ill)}{why}"
             hint = hint_of(first.error_kind if first else None) or "`assetbatch status --all-assets` tells why"

@@ -141,6 +141,10 @@ def status_document(status: Status) -> dict[str, Any]:
         "budget": asdict(status.budget),
         "assets": [_asset(one) for one in (*status.assets, *status.others)],
         "asset_states": dict(status.asset_states),
+        "gone": {
+            "total": status.gone.total,
+            "newest": [{"symbol": symbol, "error": words} for symbol, words in status.gone.named],
+        },
         "bars": asdict(status.bars) | {"refused": [asdict(one) for one in status.bars.refused]},
         "metrics": dict(status.metrics),
         "stream": _streams(status),
@@ -187,8 +191,10 @@ def _history(status: Status, subject: AssetStatus) -> dict[str, Any]:
         "last_update": _prices(told.price),
         "queue_item": told.item,
         "bars": told.bars and told.bars | {"absent": told.absences},
+        "splits": [row | {"execution_date": str(row["execution_date"])} for row in told.splits],
         "calls": told.calls,
         "is_streamed": told.is_streamed,
+        "life": told.life,
     }
 
 

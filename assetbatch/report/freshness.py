@@ -45,6 +45,12 @@ class Freshness(StrEnum):
     NOT_ENTITLED = "not_entitled"
     FAILING = "failing"
     NEVER = "never"
+    DELISTED = "delisted"
+    RENAMED = "renamed"
+
+
+# What is not asked for any more, since it is not traded.
+GONE = frozenset({Freshness.DELISTED, Freshness.RENAMED})
 
 
 class AssetStatus(Struct, frozen=True):

@@ -210,6 +210,7 @@ def build(
         bars=bars,
         events=events_of(config, overview),
         metrics=metrics,
+        gone=overview.gone,
         streams=_streams(overview),
     )
     return replace(status, alerts=all_alerts(config, overview, outlook, judged.groups, status))

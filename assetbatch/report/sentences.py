@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from assetbatch.database.bars.absences import sentences as refused_bars
 from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
-from assetbatch.words import counted, duration
+from assetbatch.words import counted, duration, named
 
 if TYPE_CHECKING:
     from assetbatch.report.status import Status
@@ -34,7 +34,9 @@ def sentences(status: Status) -> dict[str, str]:
 def _asset_states(status: Status) -> str:
     order = [state.value for state in Freshness]
     counts = sorted(status.asset_states.items(), key=lambda item: order.index(item[0]))
-    return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts if count) or "none"
+    states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts if count) or "none"
+    gone = [f"{symbol} {words}" for symbol, words in status.gone.named]
+    return f"{states}; no longer asked for: {named(gone, status.gone.total)}" if gone else states
 
 
 def _prices(status: Status) -> str:

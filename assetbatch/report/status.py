@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from assetbatch import planner
+from assetbatch.database.lives import Gone
 from assetbatch.events import backend
 from assetbatch.model import Priority
 from assetbatch.planner import Mode
@@ -128,6 +129,8 @@ class Status(Struct, frozen=True):
     bars: BarsStatus
     events: EventsStatus
     metrics: Mapping[str, float | int | None]
+    gone: Gone = Gone()
+    """What is delisted or renamed, and asked for no more."""
     streams: tuple[StreamStatus, ...] = ()
     """The clusters of the stream, where one was ever used."""
     not_well: Sequence[Row] | None = None

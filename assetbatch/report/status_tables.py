@@ -199,6 +199,7 @@ def _history_view(status: Status, one: AssetStatus, *, width: int) -> Renderable
     if told.absences:
         reasons = (f"{row['bars']} {row['reason'].replace('_', ' ')}" for row in told.absences)
         parts.append(_line("Absent", ", ".join(reasons)))
+    parts += [_line("Split", _split(row, now)) for row in told.splits]
     if not told.calls:
         return Group(*parts, _line("Calls", "none of late that covered it alone"))
     columns = ["time", "call", "outcome", "status", "ms"]
@@ -272,6 +273,19 @@ def _item(item: Mapping[str, Any] | None, now: datetime) -> str:
     if item["state"] == "delayed":
         words += f", again in {duration(item['available_at'] - now)}"
     return words + (f"; {item['error_kind']}: {item['error']}" if item["error"] else "")
+
+
+def _split(split: Mapping[str, Any], now: datetime) -> str:
+    words = f"{split['split_to']:f} for {split['split_from']:f} on {split['execution_date']}"
+    if split["withdrawn_at"] is not None:
+        words += ", withdrawn"
+    elif split["executed_at"] > now:
+        return f"{words}, announced"
+    if split["waiting"]:
+        return f"{words}: {counted(split['waiting'], 'bar')} before it still to be fetched again"
+    if split["kept"]:
+        return f"{words}: {counted(split['kept'], 'bar')} before it kept as before, the vendor has no others"
+    return words
 
 
 def _bars(told: AssetHistory, now: datetime) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from assetbatch import market_hours
 from assetbatch.database.read.overview import STREAM_AWAY_SECONDS
 from assetbatch.markets import TRAITS
-from assetbatch.model import Product
+from assetbatch.model import AssetType
+from assetbatch.plans import KEYS, plan_words
 from assetbatch.report.health import Alert, Level
 from assetbatch.report.streams import ENDED, LIVE, first_of, stream_status
 from assetbatch.schedule import RUN_PRIORITY
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Config
     from assetbatch.database.read.overview import Overview
-    from assetbatch.model import AssetType
     from assetbatch.report.streams import StreamStatus
 
 # A connection is made anew within a minute: one that is not there for longer will not come by itself.
@@ -43,14 +43,16 @@ def of_stream(config: Config, overview: Overview, types: Collection[AssetType]) 
 def _of_absence(
     config: Config, overview: Overview, types: Collection[AssetType], found: Sequence[StreamStatus]
 ) -> Iterator[Alert]:
-    plan = config.plans[Product.CURRENCIES]
-    if not plan.has_websocket:
-        message = f"stream.enabled is true, but the {plan.name} plan has no WebSocket"
-        hint = f"set provider.plan to what the key has ({config.settings.provider.upgrade_url}), or stream.enabled back"
+    clusters = config.settings.stream.clusters
+    meant = [one for one in types if clusters == "auto" or one.value in clusters]
+    wanted = sorted(one.value for one in meant if config.plan_of(one).has_websocket)
+    if meant and not wanted:
+        first = min(meant)
+        message = f"stream.enabled is true, but the {config.plan_of(first).name} plan has no WebSocket"
+        key = KEYS[TRAITS[first].product]
+        hint = f"set {key} to what the key has ({config.settings.provider.upgrade_url}), or stream.enabled back"
         yield Alert(Level.WARNING, "stream.plan", message, hint)
         return
-    clusters = config.settings.stream.clusters
-    wanted = sorted(one.value for one in types if clusters == "auto" or one.value in clusters)
     known = {one.report.cluster: one for one in found}
     away = [name for name in wanted if name not in known or not known[name].told.is_told]
     if not away:
@@ -83,9 +85,12 @@ def _stands_alone(config: Config, overview: Overview) -> bool:
 
 def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterator[Alert]:
     report, cluster = one.report, one.report.cluster
+    asset_type = AssetType(cluster)
+    plan = config.plan_of(asset_type)
     match one.state:
         case "refused":
-            message = f"plan says {config.plan_words}, the stream of {cluster} is refused: {report.words}"
+            says = plan_words(TRAITS[asset_type].product, plan)
+            message = f"plan says {says}, the stream of {cluster} is refused: {report.words}"
             hint = "lapsed payment, or a plan for another market? It asks again hourly, and when it is started anew"
             yield Alert(Level.CRITICAL, "stream.refused", message, hint)
         case "resting":
@@ -96,7 +101,7 @@ def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterat
             )
             yield Alert(Level.WARNING, "stream.resting", message, hint)
         case "connecting" | "waiting":
-            yield from _of_connection(overview, one)
+            yield from _of_connection(overview, one, delay=plan.delay)
     if report.unconfirmed and one.state == LIVE:
         message = (
             f"{counted(len(report.unconfirmed), 'name')} of {cluster} not streamed: {first_of(report.unconfirmed)}"
@@ -109,14 +114,14 @@ def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterat
         yield Alert(Level.WARNING, "stream.silent", message, hint, len(report.silent), 0)
 
 
-def _of_connection(overview: Overview, one: StreamStatus) -> Iterator[Alert]:
-    """Report a cluster that has no connection though its market trades."""
-    traits = next((traits for kind, traits in TRAITS.items() if kind.value == one.report.cluster), None)
+def _of_connection(overview: Overview, one: StreamStatus, *, delay: timedelta) -> Iterator[Alert]:
+    """Report a cluster that has no connection though its market trades, of which the plan tells so much later."""
     known = [at for at in (one.report.frame_at, one.told.started_at) if at is not None]
-    if not known or traits is None:
+    if not known:
         return
-    since = max(known)
-    missed = max(market_hours.open_time(market, since, overview.now) for market in traits.markets)
+    since, until = max(known) - delay, overview.now - delay
+    markets = TRAITS[AssetType(one.report.cluster)].markets
+    missed = max(market_hours.open_time(market, since, until) for market in markets)
     if missed > UNREACHABLE_AT_MOST:
         message = f"the stream of {one.report.cluster} has no connection for {duration(missed)}"
         message += f": {one.report.words}" if one.report.words else ""

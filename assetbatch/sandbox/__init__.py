@@ -12,10 +12,12 @@ the wire, so that it can catch the tool out.
     request     one request as the documents see it, and what the plans of its key allow
     snapshots   documents of the live prices of any markets; market_snapshots of one
     aggregates  documents of the bars: previous day, grouped day, ranges with paging
-    reference   documents about tickers and market hours
+    reference   documents about tickers and market hours; splits, about those
+    sold        of which markets a request is: some plans have no limit
     market      the invented prices: a pure function of seed, ticker and time
     hours       the days of a market, and when it has bars
     catalogue   the tickers that exist; equities, those of stocks and indices
+    actions     what becomes of stocks: splits, delistings, new names
     faults      the misbehaviours that can be asked for, and what they do to rows
     breakdowns  what they do to whole answers
     stream_faults  what goes wrong with a connection each second, and with its events

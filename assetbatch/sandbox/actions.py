@@ -70,8 +70,13 @@ class Listing:
         """All that are known of, those of days to come, too."""
         self._split = frozenset(split.ticker for split in self.splits)
 
+    def listed(self, ticker: str, day: int) -> Instrument | None:
+        """Return the instrument that a ticker is on a day, as its prices are told then; None when it is none."""
+        found = self.find(ticker, day)
+        return found if found is not None and found.is_listed(day) else None
+
     def find(self, ticker: str, day: int) -> Instrument | None:
-        """Find the newest instrument of a ticker by a day, as its prices are told then; it may be delisted."""
+        """Return the newest instrument of a ticker by a day; it may be delisted. None when there was none."""
         known = find(ticker)
         for life in reversed(self._lives.get(ticker, [] if known is None else [known])):
             if life.since <= day:

@@ -48,7 +48,7 @@ def previous_day(request: Request, ticker: str) -> Document:
     found = last_day_bar(request, instrument, _newest_session(request, market)) if instrument else None
     rows = []
     if instrument and found:
-        rows = [{"T": ticker, **_row(instrument, found[1], _end_ms(request, market, found[0]))}]
+        rows = [{"T": ticker, **_day_row(request, instrument, found[0], _end_ms(request, market, found[0]))}]
     document = _document(request, market, request.faults.rows(rows, BAR), queried=len(rows))
     return {"ticker": request.faults.ticker(ticker), **document}
 
@@ -71,14 +71,13 @@ def grouped_day(request: Request, locale: str, name: str, day_text: str) -> Docu
         raise Refused(bodies.plain(404, "404 page not found\n"))
     request.require_timeframe(market, day, day)
     rests = request.faults.holiday(market, request.target)
-    number, now_ms = (day - EPOCH).days, request.now_ms_of(market)
+    number = (day - EPOCH).days
+    end_ms = _end_ms(request, market, number)
     rows = []
     for instrument in [] if rests else request.known(market):
-        if request.wants(instrument):
-            bar = request.market.day(instrument, number, now_ms)
-            if bar is not None:
-                row = {"T": instrument.ticker, **_row(instrument, bar, _end_ms(request, market, number))}
-                rows.append(row | ({"otc": True} if instrument.is_over_the_counter else {}))
+        row = _day_row(request, instrument, number, end_ms) if request.wants(instrument) else {}
+        if row:
+            rows.append({"T": instrument.ticker, **row, **({"otc": True} if instrument.is_over_the_counter else {})})
     return _document(request, market, request.faults.rows(rows, BAR, day=day_text), queried=len(rows))
 
 
@@ -134,8 +133,7 @@ class _Minutes:
     """Windows of whole minutes, counted from 1970; what they are made of is minutes."""
 
     def __init__(self, request: Request, instrument: Instrument, step_ms: int) -> None:
-        self._request, self._step_ms = request, step_ms
-        self.instrument = instrument
+        self._request, self._instrument, self._step_ms = request, instrument, step_ms
         self.now_ms = request.now_ms_of(instrument.market)
 
     def window(self, at_ms: int) -> int:
@@ -144,30 +142,33 @@ class _Minutes:
     def start_ms(self, window: int) -> int:
         return window * self._step_ms
 
-    def bar(self, window: int) -> tuple[Bar | None, int]:
+    def row(self, window: int) -> tuple[Document, int]:
         start_ms = self.start_ms(window)
-        bar = self._request.market.bar(self.instrument, start_ms, start_ms + self._step_ms, self.now_ms)
-        return bar, bar.base_minutes if bar else 0
+        told = self._request.at_its_day(self._instrument, moment(self._instrument.market, start_ms)[0])
+        bar = self._request.market.bar(told, start_ms, start_ms + self._step_ms, self.now_ms)
+        return (_row(told, bar, start_ms), bar.base_minutes) if bar else ({}, 0)
 
 
 class _Days:
     """Windows of whole days of a market, counted from 1970; what they are made of is days."""
 
     def __init__(self, request: Request, instrument: Instrument, count: int) -> None:
-        self._request, self._count = request, count
-        self.instrument = instrument
+        self._request, self._instrument, self._count = request, instrument, count
         self.now_ms = request.now_ms_of(instrument.market)
 
     def window(self, at_ms: int) -> int:
-        return moment(self.instrument.market, at_ms)[0] // self._count
+        return moment(self._instrument.market, at_ms)[0] // self._count
 
     def start_ms(self, window: int) -> int:
-        return midnight_ms(self.instrument.market, window * self._count)
+        return midnight_ms(self._instrument.market, window * self._count)
 
-    def bar(self, window: int) -> tuple[Bar | None, int]:
-        days = range(window * self._count, (window + 1) * self._count)
-        bars = [bar for day in days if (bar := self._request.market.day(self.instrument, day, self.now_ms))]
-        return merge(bars), len(bars)
+    def row(self, window: int) -> tuple[Document, int]:
+        first = window * self._count
+        told = self._request.at_its_day(self._instrument, first)
+        days = range(first, first + self._count)
+        bars = [bar for day in days if (bar := self._request.market.day(told, day, self.now_ms))]
+        whole = merge(bars)
+        return (_row(told, whole, self.start_ms(window)), len(bars)) if whole else ({}, 0)
 
 
 Windows = _Minutes | _Days
@@ -183,13 +184,13 @@ def _page(
     queried = 0
     order = range(first, last + 1)
     for window in reversed(order) if descending else order:
-        bar, base = windows.bar(window)
-        if bar is None:
+        row, base = windows.row(window)
+        if not row:
             continue
         if rows and queried + base > limit:
             return rows, queried, window
         queried += base
-        rows.append(_row(windows.instrument, bar, windows.start_ms(window)))
+        rows.append(row)
     return rows, queried, None
 
 
@@ -207,7 +208,7 @@ def _require_free(request: Request, instrument: Instrument | None) -> None:
 
 def _document(request: Request, market: AssetType, rows: list[Document], *, queried: int) -> Document:
     document: Document = {
-        "adjusted": True,
+        "adjusted": request.is_adjusted,
         "queryCount": queried,
         "resultsCount": len(rows),
         "status": request.status(market),
@@ -235,6 +236,12 @@ def _row(instrument: Instrument, bar: Bar, at_ms: int) -> dict[str, Any]:
     if instrument.traits.has_volume:
         row |= {"vw": instrument.number(bar.vwap), "n": bar.transactions}
     return row | {"t": at_ms}
+
+
+def _day_row(request: Request, instrument: Instrument, day: int, end_ms: int) -> Document:
+    told = request.at_its_day(instrument, day)
+    bar = request.market.day(told, day, request.now_ms_of(instrument.market))
+    return _row(told, bar, end_ms) if bar else {}
 
 
 def _newest_session(request: Request, market: AssetType) -> int:

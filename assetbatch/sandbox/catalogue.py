@@ -111,6 +111,10 @@ class Instrument(Struct, frozen=True):
         """Whether no exchange lists it: whole markets have it only for those who ask."""
         return self.listed_by == "OTC"
 
+    def is_listed(self, day: int) -> bool:
+        """Whether there is such a ticker on a day of its market."""
+        return self.since <= day < self.until
+
     def volume(self, transactions: int) -> float:
         """Return what so many transactions moved: quotes for forex, units of the base currency for crypto, shares."""
         if not self.traits.has_trades:

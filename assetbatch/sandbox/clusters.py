@@ -1,7 +1,6 @@
-"""What the vendor streams, as data: clusters, the addresses that serve them, their channels, the fields of an event.
+"""What the vendor streams, as data: clusters, the paths that serve them, their channels, the fields of an event.
 
-A cluster has one path. Stocks and indices have theirs, also with what is 15 minutes old, where other plans look; what
-has no `asset_type` here has no prices yet: each of its names is confirmed, and silent.
+The vendor has a host of its own for plans that are late. Here a cluster has one path, which is so late as the plan.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from assetbatch.model import AssetType
+from assetbatch.model import AssetType, Product
+from assetbatch.plans import PLANS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,22 +51,19 @@ class Cluster(Struct, frozen=True, eq=False):
     separator is taken, too.
     """
 
-    name: str
+    asset_type: AssetType
     channels: tuple[Channel, ...]
-    asset_type: AssetType | None = None
     separator: str = ""
     other: str = ""
+
+    @property
+    def name(self) -> str:
+        """What its path is called."""
+        return self.asset_type.value
 
     def channel(self, name: str) -> Channel | None:
         """Return the channel of that name, None when there is none."""
         return next((channel for channel in self.channels if channel.name == name), None)
-
-
-class Source(Struct, frozen=True, eq=False):
-    """What is served at one path: a cluster, so many milliseconds late."""
-
-    cluster: Cluster
-    delay_ms: int = 0
 
 
 _OHLC = {"o": "open", "c": "close", "h": "high", "l": "low"}
@@ -80,38 +77,61 @@ _CRYPTO_QUOTE = {
 _CRYPTO_TRADE = {
     "p": "price", "s": "size", "c": "conditions", "i": "id", "x": "exchange", "t": "at_ms", "r": "received_ms",
 }  # fmt: skip
+# `v` counts whole shares, `dv` parts of them, too; `op` is 0 before the session.
+_STOCK_BAR = {
+    "v": "whole_volume", "av": "whole_day_volume", "op": "day_open", "vw": "vwap", **_OHLC, "a": "day_vwap",
+    "z": "average_size", **_TIMES, "dv": "volume_text", "dav": "day_volume_text",
+}  # fmt: skip
+_STOCK_TRADE = {
+    "x": "exchange", "i": "id", "z": "tape", "p": "price", "s": "whole_size", "ds": "size_text", "c": "conditions",
+    "t": "at_ms", "q": "sequence",
+}  # fmt: skip
+_INDEX_BAR = {"op": "day_open", **_OHLC, **_TIMES}
+_WITH_TRADES = frozenset(name for name, plan in PLANS[Product.STOCKS].items() if plan.has_trades)
+_WITH_QUOTES = frozenset({"advanced", "business"})
 _FAIR_VALUE = Channel("FMV", Content.NEVER_SENT, plans=frozenset({"business"}))
 
-FOREX = Cluster(
-    "forex",
-    (
-        Channel("C", Content.TICK, "p", _FOREX_QUOTE, times=("t",)),
-        Channel("CA", Content.MINUTE, "pair", _FOREX_BAR),
-        Channel("CAS", Content.SECOND, "pair", _FOREX_BAR),
-        _FAIR_VALUE,
+_CLUSTERS = (
+    Cluster(
+        AssetType.FOREX,
+        (
+            Channel("C", Content.TICK, "p", _FOREX_QUOTE, times=("t",)),
+            Channel("CA", Content.MINUTE, "pair", _FOREX_BAR),
+            Channel("CAS", Content.SECOND, "pair", _FOREX_BAR),
+            _FAIR_VALUE,
+        ),
+        separator="/",
+        other="-",
     ),
-    AssetType.FOREX,
-    separator="/",
-    other="-",
-)
-CRYPTO = Cluster(
-    "crypto",
-    (
-        Channel("XT", Content.TICK, "pair", _CRYPTO_TRADE, times=("t", "r")),
-        Channel("XQ", Content.TICK, "pair", _CRYPTO_QUOTE, times=("t", "r")),
-        Channel("XA", Content.MINUTE, "pair", _CRYPTO_BAR),
-        Channel("XAS", Content.SECOND, "pair", _CRYPTO_BAR),
-        _FAIR_VALUE,
+    Cluster(
+        AssetType.CRYPTO,
+        (
+            Channel("XT", Content.TICK, "pair", _CRYPTO_TRADE, times=("t", "r")),
+            Channel("XQ", Content.TICK, "pair", _CRYPTO_QUOTE, times=("t", "r")),
+            Channel("XA", Content.MINUTE, "pair", _CRYPTO_BAR),
+            Channel("XAS", Content.SECOND, "pair", _CRYPTO_BAR),
+            _FAIR_VALUE,
+        ),
+        separator="-",
     ),
-    AssetType.CRYPTO,
-    separator="-",
+    Cluster(
+        AssetType.STOCKS,
+        (
+            Channel("T", Content.TICK, fields=_STOCK_TRADE, times=("t",), plans=_WITH_TRADES),
+            Channel("AM", Content.MINUTE, fields=_STOCK_BAR),
+            Channel("A", Content.SECOND, fields=_STOCK_BAR),
+            *(Channel(name, Content.NEVER_SENT, plans=_WITH_QUOTES) for name in ("Q", "LULD", "NOI")),
+            _FAIR_VALUE,
+        ),
+    ),
+    Cluster(
+        AssetType.INDICES,
+        (
+            Channel("V", Content.TICK, "T", {"val": "price", "t": "at_ms"}, times=("t",)),
+            Channel("AM", Content.MINUTE, fields=_INDEX_BAR),
+            Channel("A", Content.SECOND, fields=_INDEX_BAR),
+        ),
+    ),
 )
-STOCKS = Cluster("stocks", tuple(Channel(name, Content.NEVER_SENT) for name in ("A", "AM", "T", "Q", "LULD", "NOI")))
-INDICES = Cluster("indices", tuple(Channel(name, Content.NEVER_SENT) for name in ("A", "AM", "V")))
-
-_LATE_MS = 15 * 60_000
-SOURCES: Mapping[str, Source] = {
-    **{f"/{cluster.name}": Source(cluster) for cluster in (FOREX, CRYPTO, STOCKS, INDICES)},
-    **{f"/delayed/{cluster.name}": Source(cluster, _LATE_MS) for cluster in (STOCKS, INDICES)},
-}
+CLUSTERS: Mapping[str, Cluster] = {f"/{cluster.name}": cluster for cluster in _CLUSTERS}
 """By path, what is served there."""

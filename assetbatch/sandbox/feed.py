@@ -11,9 +11,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.markets import TRAITS
+from assetbatch.model import AssetType
 from assetbatch.sandbox.catalogue import KNOWN, find
 from assetbatch.sandbox.clusters import Content
-from assetbatch.sandbox.hours import MINUTE_MS
+from assetbatch.sandbox.hours import EXCHANGES, MINUTE_MS, midnight_ms, moment
 from assetbatch.sandbox.market import TICK_MS, Bar, merge
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from assetbatch.sandbox.catalogue import Instrument
     from assetbatch.sandbox.clusters import Channel, Cluster
-    from assetbatch.sandbox.market import Market
+    from assetbatch.sandbox.market import Market, Tick
 
 Event = dict[str, Any]
 Values = Mapping[str, Any]
@@ -32,8 +33,9 @@ MOST_TICKS_MS = 10_000
 """Of a longer stretch (the clock was set ahead) quotes and seconds come for its end alone; minutes for as many."""
 MOST_MINUTES_MS = 15 * MINUTE_MS
 _FOREX_EXCHANGE = 48
-_CRYPTO_EXCHANGE = 1
-_BOUGHT = 2
+_OTHER_EXCHANGE = 1
+_BOUGHT, _REGULAR = 2, 0
+_TAPE = 3
 
 
 def stream_name(cluster: Cluster, instrument: Instrument) -> str:
@@ -44,8 +46,6 @@ def stream_name(cluster: Cluster, instrument: Instrument) -> str:
 @lru_cache(maxsize=10_000)
 def instruments(cluster: Cluster, name: str) -> tuple[Instrument, ...]:
     """Return what a name of a subscription stands for: one pair, for `*` the whole catalogue; nothing if unknown."""
-    if cluster.asset_type is None:
-        return ()
     if name == ALL:
         return tuple(known for known in KNOWN.values() if known.market is cluster.asset_type)
     for separator in filter(None, (cluster.separator, cluster.other)):
@@ -67,14 +67,17 @@ def events(
     rate: float,
 ) -> Iterator[tuple[int, Event]]:
     """Yield what falls due in (begin, end], milliseconds since 1970, each with its time; `rate` ticks a second."""
+    listed = market.listing.listed(instrument.ticker, moment(instrument.market, stretch[1])[0])
+    if listed is None:
+        return
+    instrument = listed
     head = {"ev": channel.name, channel.symbol: stream_name(cluster, instrument)}
     for due_ms, values in _CONTENTS[channel.content](market, instrument, stretch, rate):
         yield due_ms, head | {name: values[source] for name, source in channel.fields.items()}
 
 
-def tick_values(market: Market, instrument: Instrument, at_ms: int) -> Values:
+def _tick_values(instrument: Instrument, tick: Tick, at_ms: int) -> Values:
     """Return the newest quote and trade at a time, which becomes theirs."""
-    tick = market.tick(instrument, at_ms)
     number, size = instrument.number, instrument.volume(1)
     return {
         "bid": number(tick.bid),
@@ -83,9 +86,13 @@ def tick_values(market: Market, instrument: Instrument, at_ms: int) -> Values:
         "bid_size": size,
         "ask_size": size,
         "size": size,
-        "conditions": [_BOUGHT],
+        "whole_size": int(size),
+        "size_text": str(size),
+        "conditions": [_BOUGHT if instrument.market is AssetType.CRYPTO else _REGULAR],
         "id": str(at_ms),
-        "exchange": _CRYPTO_EXCHANGE if instrument.traits.has_trades else _FOREX_EXCHANGE,
+        "sequence": at_ms,
+        "tape": _TAPE,
+        "exchange": _OTHER_EXCHANGE if instrument.traits.has_trades else _FOREX_EXCHANGE,
         "at_ms": at_ms,
         "received_ms": at_ms + 4,
     }
@@ -101,7 +108,10 @@ def _ticks(
     period_ms = max(1, round(1_000 / rate))
     for at_ms in _due(stretch, period_ms, instrument.mark % period_ms, MOST_TICKS_MS):
         if market.hours.is_open(instrument.market, at_ms):
-            yield at_ms, tick_values(market, instrument, at_ms)
+            tick = market.tick(instrument, at_ms)
+            # In a minute without trade the newest one is an older one.
+            if at_ms - tick.at_ms < TICK_MS:
+                yield at_ms, _tick_values(instrument, tick, at_ms)
 
 
 def _minutes(
@@ -112,7 +122,7 @@ def _minutes(
         end_ms = due_ms - delay_ms
         bar = market.bar(instrument, end_ms - MINUTE_MS, end_ms, end_ms)
         if bar is not None:
-            yield due_ms, _bar_values(instrument, bar, end_ms - MINUTE_MS, end_ms)
+            yield due_ms, _bar_values(market, instrument, bar, end_ms - MINUTE_MS, end_ms)
 
 
 def _seconds(
@@ -128,12 +138,14 @@ def _seconds(
         prices = [market.tick(instrument, at_ms).price for at_ms in times]
         bar = merge([Bar(price, price, price, price, price, 1, 0) for price in prices])
         if bar is not None:
-            yield due_ms, _bar_values(instrument, bar, start_ms, start_ms + SECOND_MS)
+            yield due_ms, _bar_values(market, instrument, bar, start_ms, start_ms + SECOND_MS)
 
 
-def _bar_values(instrument: Instrument, bar: Bar, start_ms: int, end_ms: int) -> Values:
+def _bar_values(market: Market, instrument: Instrument, bar: Bar, start_ms: int, end_ms: int) -> Values:
     number, volume = instrument.number, instrument.volume(bar.transactions)
+    of_day = _day_values(market, instrument, volume, end_ms) if instrument.market in EXCHANGES else {}
     return {
+        **of_day,
         "open": number(bar.open),
         "high": number(bar.high),
         "low": number(bar.low),
@@ -143,6 +155,22 @@ def _bar_values(instrument: Instrument, bar: Bar, start_ms: int, end_ms: int) ->
         "average_size": int(volume / bar.transactions),
         "start_ms": start_ms,
         "end_ms": end_ms,
+    }
+
+
+def _day_values(market: Market, instrument: Instrument, volume: float, end_ms: int) -> Values:
+    """Return what bars of exchanges have beside their own figures: of the day so far, and volumes in two ways."""
+    day, _ = moment(instrument.market, end_ms - 1)
+    traded = market.bar(instrument, midnight_ms(instrument.market, day), end_ms, end_ms)
+    session = market.day(instrument, day, end_ms)
+    day_volume = instrument.volume(traded.transactions) if traded else 0
+    return {
+        "whole_volume": int(volume),
+        "volume_text": str(volume),
+        "whole_day_volume": int(day_volume),
+        "day_volume_text": str(day_volume),
+        "day_open": instrument.number(session.open) if session else 0,
+        "day_vwap": instrument.number(traded.vwap) if traded else 0,
     }
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
-from assetbatch.calendars import new_york_stock_exchange
+from assetbatch import calendars
 from assetbatch.model import AssetType
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Hours:
         """Return when the exchanges of New York close on a day; None: they rest."""
         if day.isoweekday() > 5 or day in self.holidays:
             return None
-        return new_york_stock_exchange(day.year).get(day, time(CLOSES // 60))
+        return calendars.by_rule(day.year).get(day, time(CLOSES // 60))
 
     def _indices(self, day: int) -> Session:
         closing = self.closing(date_of(day))

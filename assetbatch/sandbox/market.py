@@ -76,7 +76,7 @@ class Tick(NamedTuple):
     """The minute that is still open, as far as it has come."""
 
 
-class _Shape(Struct, frozen=True):
+class _Shape(Struct, frozen=True, eq=False):
     path: array[int]
     high: array[int]
     low: array[int]
@@ -168,7 +168,7 @@ class Market:
         elif end - begin == 1:
             high, low = shape.high[begin], shape.low[begin]
         else:
-            high, low = max(shape.high[begin:end]), min(shape.low[begin:end])
+            high, low = _extremes(shape, begin, end)
         return Bar(
             instrument.price(shape.path[begin]), instrument.price(high), instrument.price(low),
             instrument.price(shape.path[end]), instrument.price(shape.weighted[end] - shape.weighted[begin], count),
@@ -200,9 +200,7 @@ class Market:
         return bar._replace(transactions=traded.transactions)
 
     def _session(self, instrument: Instrument, day: int) -> Session:
-        if not instrument.since <= day < instrument.until:
-            return REST
-        return self.hours.session(instrument.market, day)
+        return self.hours.session(instrument.market, day) if instrument.is_listed(day) else REST
 
     def _last_minute(self, instrument: Instrument, day: int, minute: int) -> tuple[int, int]:
         # The newest minute up to this one in which something happened, and its day.
@@ -280,6 +278,12 @@ def _shape(seed: int, kind: int, begin: int, end: int, pace: Pace) -> _Shape:
         weighted=array("q", [0, *accumulate(map(int.__mul__, counts, middle))]),
         busy=array("i", done),
     )
+
+
+# Sessions begin and end at the same minutes for all that share a shape.
+@lru_cache(maxsize=4_000)
+def _extremes(shape: _Shape, begin: int, end: int) -> tuple[int, int]:
+    return max(shape.high[begin:end]), min(shape.low[begin:end])
 
 
 def _busy(pace: Pace, chance: random.Random) -> list[int]:

@@ -57,6 +57,11 @@ class Request(Struct, frozen=True):
         is_late = any(self.plan_of(market).delay for market in markets)
         return "DELAYED" if is_late or self.faults.document("delayed", self.target) else "OK"
 
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether prices of before a split are to be told as if it had been then."""
+        return self.query.get("adjusted") != "false"
+
     def number(self, name: str, default: int, largest: int) -> int:
         """Read a whole number of the query, from 1 to `largest`; refused with 400 when it is not."""
         text = self.query.get(name, str(default))
@@ -76,17 +81,22 @@ class Request(Struct, frozen=True):
         return moment(market, self.now_ms)[0]
 
     def find(self, ticker: str) -> Instrument | None:
-        """Find the instrument of a ticker as it is told of today, None when there is none or none any more."""
-        found = self.lately(ticker)
-        return found if found and self.is_listed(found) else None
+        """Return the instrument of a ticker as it is told of today, None when there is none or none any more."""
+        return self.market.listing.listed(ticker, self.day(type_of(ticker)))
 
     def lately(self, ticker: str) -> Instrument | None:
-        """Find the newest instrument of a ticker, one that was delisted, too."""
+        """Return the newest instrument of a ticker, one that was delisted, too."""
         return self.market.listing.find(ticker, self.day(type_of(ticker)))
 
+    def at_its_day(self, instrument: Instrument, day: int) -> Instrument:
+        """Return an instrument as its bar of a day is to be told: after all splits by today, or those by that day."""
+        if self.is_adjusted:
+            return instrument
+        return self.market.listing.find(instrument.ticker, day) or instrument
+
     def is_listed(self, instrument: Instrument) -> bool:
-        """Whether it has not been delisted yet."""
-        return self.day(instrument.market) < instrument.until
+        """Whether there is such a ticker today."""
+        return instrument.is_listed(self.day(instrument.market))
 
     def known(self, *markets: AssetType) -> list[Instrument]:
         """Return all instruments of these markets that there ever were up to today."""

@@ -136,7 +136,7 @@ class Sandbox:
             host=self._host,
             port=self._stream_port,
             key=self._key,
-            plan=lambda: self._plans_now()[Product.CURRENCIES],
+            plan=lambda market: self._plans_now()[TRAITS[market].product],
             clock=lambda: self.clock(),  # noqa: PLW0108 - the one of the time being
             market=self._market,
             faults=self._faults_now,

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.server import ServerConnection
 
+    from assetbatch.model import AssetType
     from assetbatch.plans import Plan
     from assetbatch.sandbox.catalogue import Instrument
-    from assetbatch.sandbox.clusters import Channel, Cluster, Source
+    from assetbatch.sandbox.clusters import Channel, Cluster
     from assetbatch.sandbox.feed import Event
 
 WRONG_KEY = "authentication failed"
@@ -47,9 +48,8 @@ class Account:
     """Whose key it is, and what that gives; all of it may be changed at any time."""
 
     key: bytes = field(repr=False)
-    plan: Callable[[], Plan]
-    clusters: set[str]
-    """What the plan is of. A key of currencies has none of stocks."""
+    plan: Callable[[AssetType], Plan]
+    """A key of currencies is free for stocks."""
     connections: int = 1
     """How many it may have open at once for a cluster, whatever the feed."""
     auth_seconds: float = 10.0
@@ -70,7 +70,7 @@ class Session:
     """One connection, also after its end. Times are `time.monotonic()`; the event loop alone changes it."""
 
     path: str
-    source: Source
+    cluster: Cluster
     connection: ServerConnection
     account: Account
     admit: Callable[[Session], None]
@@ -110,9 +110,9 @@ class Session:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
-    def cluster(self) -> Cluster:
-        """What it serves."""
-        return self.source.cluster
+    def plan(self) -> Plan:
+        """What the key has of what it serves."""
+        return self.account.plan(self.cluster.asset_type)
 
     @property
     def is_open(self) -> bool:
@@ -242,15 +242,12 @@ class Session:
             return
         if self.holds("ws-auth-failed") or not hmac.compare_digest(key.encode(), self.account.key):
             self.refuse("auth_failed", WRONG_KEY)
-        elif self.holds("ws-no-plan") or not self._is_in_plan():
+        elif self.holds("ws-no-plan") or not self.plan.has_websocket:
             self.refuse("auth_failed", NO_WEBSOCKET)
         else:
             self.authenticated_at = time.monotonic()
             self.admit(self)
             self.tell("auth_success", "authenticated")
-
-    def _is_in_plan(self) -> bool:
-        return self.account.plan().has_websocket and self.cluster.name in self.account.clusters
 
     def _subscribe(self, names: Iterable[str]) -> None:
         # Each name that is held already, or of no channel, has no answer; one of an unknown pair is confirmed.
@@ -260,7 +257,7 @@ class Session:
             channel = self.cluster.channel(name.partition(".")[0])
             if channel is None or "." not in name or name in self.held or self.holds("ws-no-answer", name):
                 continue
-            lacks = channel.plans and self.account.plan().name not in channel.plans
+            lacks = channel.plans and self.plan.name not in channel.plans
             if lacks or self.holds("ws-not-authorized", name):
                 answers.append(_status("error", "not authorized"))
                 continue

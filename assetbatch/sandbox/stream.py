@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from concurrent.futures import Future
+from datetime import timedelta
 from http import HTTPStatus
 from itertools import combinations
 from operator import itemgetter
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from websockets.asyncio.server import serve
 
 from assetbatch.sandbox import feed
-from assetbatch.sandbox.clusters import SOURCES
+from assetbatch.sandbox.clusters import CLUSTERS
 from assetbatch.sandbox.session import TOO_MANY, TOO_SLOW, Account, Session
 from assetbatch.sandbox.stream_faults import ail, spoiled
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
 
+    from assetbatch.model import AssetType
     from assetbatch.plans import Plan
     from assetbatch.sandbox.faults import Faults
     from assetbatch.sandbox.feed import Event
@@ -46,7 +48,7 @@ _BACKLOG = 128
 
 
 class Stream:
-    """Serves every path of `clusters.SOURCES` at `url`, between `start` and `stop`, from `market` by `clock`.
+    """Serves every path of `clusters.CLUSTERS` at `url`, between `start` and `stop`, from `market` by `clock`.
 
     Each pair has `rate` quotes and trades a second. Up to `events_per_frame` events go into one frame. `account`
     is whose key it is. `sessions` are all connections that there were, without `keep_sessions` those that stand.
@@ -59,7 +61,7 @@ class Stream:
         host: str,
         port: int,
         key: bytes,
-        plan: Callable[[], Plan],
+        plan: Callable[[AssetType], Plan],
         clock: Callable[[], datetime],
         market: Market,
         faults: Callable[[], Faults],
@@ -72,9 +74,7 @@ class Stream:
         self._faults = faults
         self.rate = rate
         self.events_per_frame = 50
-        self.account = Account(
-            key, plan, {one.cluster.name for one in SOURCES.values() if one.cluster.asset_type is not None}
-        )
+        self.account = Account(key, plan)
         self._keep_sessions = keep_sessions
         self.sessions: list[Session] = []
         self._open: list[Session] = []
@@ -190,7 +190,7 @@ class Stream:
 
     async def _upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
         path = _path(request)
-        if path not in SOURCES:
+        if path not in CLUSTERS:
             return connection.respond(HTTPStatus.NOT_FOUND, "404 page not found\n")
         try:
             faults = self._faults()
@@ -208,7 +208,7 @@ class Stream:
         path = _path(connection.request)
         session = Session(
             path,
-            SOURCES[path],
+            CLUSTERS[path],
             connection,
             self.account,
             self._admit,
@@ -228,7 +228,7 @@ class Stream:
                 self.sessions.remove(session)
 
     def _admit(self, newcomer: Session) -> None:
-        # The older ones go, whichever feed of the cluster they have.
+        # The older ones go.
         held = [
             session
             for session in self._open
@@ -264,7 +264,7 @@ class Stream:
                 session.close(INTERNAL_ERROR, "close", message[:MOST_REASON])
 
     def _feed(self, session: Session, now_ms: int, faults: Faults) -> None:
-        delay_ms, begin_ms = session.source.delay_ms, session.fed_until_ms
+        delay_ms, begin_ms = session.plan.delay // timedelta(milliseconds=1), session.fed_until_ms
         session.fed_until_ms = now_ms
         if not session.wanted or session.ended_by:
             return

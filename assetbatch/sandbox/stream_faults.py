@@ -8,6 +8,7 @@ from its first subscription on; of an event, for each.
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from assetbatch.sandbox.bodies import raw
@@ -123,7 +124,13 @@ def _spoiled(session: Session, faults: Faults, channel: Channel, event: Event, n
 
 def _provisional(event: Event) -> Event:
     # A minute that some late quotes and trades are not in yet.
-    return event | {"c": event["o"], "v": event["v"] // 2 if isinstance(event["v"], int) else event["v"] / 2}
+    return event | {"c": event["o"]} | {name: _half(event[name]) for name in ("v", "dv") if name in event}
+
+
+def _half(volume: float | str) -> float | str:
+    if isinstance(volume, str):
+        return str(Decimal(volume) / 2)
+    return volume // 2 if isinstance(volume, int) else volume / 2
 
 
 def _shape(channel: Channel) -> RowShape:

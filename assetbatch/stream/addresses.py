@@ -8,45 +8,44 @@ from urllib.parse import urlsplit
 from msgspec import UNSET
 
 from assetbatch.errors import ConfigurationError, Fault
+from assetbatch.markets import TRAITS
 from assetbatch.model import Product
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
-from assetbatch.provider.massive.websocket import CLUSTERS
+from assetbatch.provider.massive.websocket import CHANNELS, cluster_of
 
 # From the port of the sandbox to that of its WebSocket.
 SANDBOX_DISTANCE = 1000
 LAST_PORT = 65_535
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from assetbatch.config import Config
     from assetbatch.model import AssetType
 
 
-def addresses(config: Config) -> Mapping[AssetType, str]:
-    """Return the address of each cluster that is configured.
+def configured(config: Config) -> Sequence[AssetType]:
+    """Return the types of assets that are to be streamed, whether or not their plans have it."""
+    words = config.settings.stream.clusters
+    return [asset_type for asset_type in CHANNELS if words == "auto" or asset_type.value in words]
 
-    Raises ConfigurationError where the plan has no stream, where none is known for the source of all other prices, and
-    where an address is of another source.
+
+def addresses(config: Config) -> Mapping[AssetType, str]:
+    """Return the address of each cluster that is configured, where the plan of its market has it.
+
+    Raises ConfigurationError where none has, where none is known for the source of all other prices, and where an
+    address is of another source.
     """
-    settings, base_url = config.settings.stream, config.settings.provider.base_url
-    plan = config.plans[Product.CURRENCIES]
-    if not plan.has_websocket:
-        ways = (
-            f"set provider.plan to the paid plan that your key has ({config.settings.provider.upgrade_url}), or try"
-            " streaming with `assetbatch sandbox --plan starter`, which needs no key of the vendor's"
-        )
-        raise _fault(
-            config, "provider.plan", f"the {plan.name} plan has no WebSocket: streaming takes a paid one", ways
-        )
+    wanted, base_url = configured(config), config.settings.provider.base_url
     source = source_of(base_url)
     found: dict[AssetType, str] = {}
-    for asset_type, cluster in CLUSTERS.items():
-        if settings.clusters != "auto" and asset_type.value not in settings.clusters:
+    for asset_type in wanted:
+        plan = config.plan_of(asset_type)
+        if not plan.has_websocket:
             continue
         key = f"stream.urls.{asset_type}"
-        given = getattr(settings.urls, asset_type.value)
-        url = given if given is not UNSET else _default(base_url, cluster.url)
+        given = getattr(config.settings.stream.urls, asset_type.value)
+        url = given if given is not UNSET else _default(base_url, cluster_of(asset_type, plan).url)
         if url is None:
             words = f"is missing: prices come from {source}, and its WebSocket may be anywhere"
             raise _fault(config, key, words, "give its address, as wss://…")
@@ -56,7 +55,20 @@ def addresses(config: Config) -> Mapping[AssetType, str]:
         if url.startswith("ws://") and source != SANDBOX_SOURCE:
             raise _fault(config, key, "would send the key unencrypted", "give a wss:// address")
         found[asset_type] = url
+    if wanted and not found:
+        raise _no_plan(config, wanted[0])
     return found
+
+
+def _no_plan(config: Config, asset_type: AssetType) -> ConfigurationError:
+    product = TRAITS[asset_type].product
+    key = "provider.plan" if product is Product.CURRENCIES else f"provider.plans.{product}"
+    words = f"the {config.plan_of(asset_type).name} plan has no WebSocket: streaming takes a paid one"
+    ways = (
+        f"set {key} to the paid plan that your key has ({config.settings.provider.upgrade_url}), or try"
+        " streaming with `assetbatch sandbox --plan starter`, which needs no key of the vendor's"
+    )
+    return _fault(config, key, words, ways)
 
 
 def _default(base_url: str, vendors: str) -> str | None:

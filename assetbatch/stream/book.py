@@ -54,7 +54,8 @@ class Counts(Struct, frozen=True):
 class Book:
     """The news of one cluster: filled by its connection's thread, emptied by the one that stores.
 
-    `symbols` has an asset's symbol by what the stream calls it.
+    `symbols` has an asset's symbol by what the stream calls it. `now` is the time of which the vendor tells by now:
+    that of the clock, less the delay of the plan.
     """
 
     def __init__(self, symbols: Mapping[str, str]) -> None:
@@ -97,18 +98,24 @@ class Book:
                 symbol = self._symbols.get(name)
                 if symbol is None:
                     self._dropped += 1
-                    continue
-                newest = self._newest.get(symbol)
-                if newest is None or newest <= quote.timestamp:
-                    self._newest[symbol] = quote.timestamp
-                    self._quotes[symbol] = quote
-                    self._lags.append((now - quote.timestamp).total_seconds())
+                else:
+                    self._renew(symbol, quote, now)
             for name, minute in frame.minutes:
                 symbol = self._symbols.get(name)
                 if symbol is None:
                     self._dropped += 1
                 else:
                     self._add(symbol, minute, now)
+            for name, quote in frame.closes:
+                if (symbol := self._symbols.get(name)) is not None:
+                    self._renew(symbol, quote, now)
+
+    def _renew(self, symbol: str, quote: Quote, now: datetime) -> None:
+        newest = self._newest.get(symbol)
+        if newest is None or newest <= quote.timestamp:
+            self._newest[symbol] = quote.timestamp
+            self._quotes[symbol] = quote
+            self._lags.append((now - quote.timestamp).total_seconds())
 
     def _add(self, symbol: str, minute: Bar, now: datetime) -> None:
         begins = bars.floor(minute.ts)

@@ -70,11 +70,9 @@ class Telling(Struct, frozen=True):
 
 
 class ClusterStream:
-    """One cluster of one run of `stream`, which `stop` ends."""
+    """One cluster of one run of `stream`, which `stop` ends; without minutes it builds no bars."""
 
-    def __init__(
-        self, cluster: Cluster, url: str, lease: Lease, clock: Clock, stop: threading.Event, *, with_bars: bool
-    ) -> None:
+    def __init__(self, cluster: Cluster, url: str, lease: Lease, clock: Clock, stop: threading.Event) -> None:
         self.cluster = cluster
         self.lease = lease
         self.feed: Feed | None = None
@@ -91,7 +89,6 @@ class ClusterStream:
         self._url = url
         self._clock = clock
         self._stop = stop
-        self._with_bars = with_bars
         self._pacing = Pacing()
         self._silent: frozenset[str] = frozenset()
         self._pairless: frozenset[str] = frozenset()
@@ -140,12 +137,11 @@ class ClusterStream:
         self._connect(key, self.feed.missing_since)
 
     def _connect(self, key: str, lost_at: datetime | None) -> None:
-        channels = [self.cluster.quotes.channel, *([self.cluster.minutes.channel] if self._with_bars else [])]
         feed = Feed(
             self.cluster,
             self._url,
             key=key,
-            names=[f"{channel}.{name}" for channel in channels for name in self.names],
+            names=[f"{channel}.{name}" for channel in self.cluster.channels for name in self.names],
             markets={market_hours.market_of(found.asset) for found in self.listed.values()},
             book=self.book,
             clock=self._clock,
@@ -236,19 +232,25 @@ class ClusterStream:
         if not self.is_live or time.monotonic() - self._refreshed_at < REFRESH_SECONDS:
             return []
         self._refreshed_at = time.monotonic()
-        assets = (found.asset for found in self.listed.values())
-        return [asset for asset in assets if market_hours.is_open(market_hours.market_of(asset), now)]
+        assets, told = (found.asset for found in self.listed.values()), now - self.cluster.delay
+        return [asset for asset in assets if market_hours.is_open(market_hours.market_of(asset), told)]
 
     def look_for_silent(self, priced_at: Mapping[str, datetime]) -> None:
-        """Find the assets that are confirmed, and silent though calls bring newer quotes, of `priced_at`."""
+        """Find the assets that are confirmed, and silent though calls bring newer quotes, of `priced_at`.
+
+        What is so new that the stream may still be about to tell it says nothing.
+        """
         since = self.feed.state.since if self.feed is not None else None
         if since is None:
             return
-        newest = self.book.newest()
+        delay, newest = self.cluster.delay, self.book.newest()
+        due = self._clock.now() - delay - self.cluster.quotes.every
         silent = frozenset(
             symbol
             for symbol in self.names.values()
-            if (at := priced_at.get(symbol)) is not None and at - max(newest.get(symbol, since), since) > SILENT
+            if (at := priced_at.get(symbol)) is not None
+            and (at <= due or symbol in self._silent)
+            and at - max(newest.get(symbol, since - delay), since - delay) > SILENT
         )
         for symbol in sorted(silent - self._silent):
             log.warning("%s is confirmed, but silent, while calls bring newer quotes: misspelt, or delisted?", symbol)
@@ -262,9 +264,10 @@ class ClusterStream:
             return {}
         if (now - state.since).total_seconds() < STEADY_SECONDS:
             return {}
-        feed.made_up_since, lost_at, since = state.since, state.lost_at, state.since
-        if lost_at is None or not self._with_bars:
+        feed.made_up_since = state.since
+        if state.lost_at is None or self.cluster.minutes is None:
             return {}
+        lost_at, since = state.lost_at - self.cluster.delay, state.since - self.cluster.delay
         span = Span(bars.floor(max(lost_at, since - LONGEST_GAP)), bars.floor(since) + bars.LENGTH)
         return {
             symbol: span

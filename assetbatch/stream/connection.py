@@ -50,6 +50,9 @@ MOST_BYTES = 16 * 2**20
 # Frames of one event each come by thousands a second: the fewer wait, the more often two threads take turns.
 MOST_FRAMES = 128
 SILENT_SECONDS = 30.0
+# Stocks that are seldom traded are silent for longer: each connection that brought nothing at all waits twice as long
+# as the one before, up to so many times.
+MOST_PATIENCE = 16
 # How often to look whether the connection is to end.
 TICK_SECONDS = 0.2
 
@@ -117,6 +120,7 @@ class Feed:
         self.error: Exception | None = None
         """What nobody foresaw, and has ended it."""
         self._events = 0
+        self._patience = 1
         self._thread = threading.Thread(target=self._run, name=f"stream {cluster.asset_type}", daemon=True)
 
     def start(self) -> None:
@@ -158,6 +162,10 @@ class Feed:
         ending = self._attempt()
         if ending.cause is Cause.HALTED:
             return
+        if ending.cause is not Cause.SILENT:
+            self._patience = 1
+        elif not ending.had_data:
+            self._patience = min(2 * self._patience, MOST_PATIENCE)
         seconds = self._pacing.pause(ending)
         word = {Cause.TOO_MANY: "resting", Cause.REFUSED_KEY: "refused", Cause.REFUSED_PLAN: "refused"}
         lost_at = self.missing_since
@@ -242,7 +250,7 @@ class Feed:
             if session.is_ready and (has_changed or since is None):
                 if since is None:
                     since = now
-                    self._book.begin(now)
+                    self._book.begin(now - self._cluster.delay)
                 self._set(
                     word="live",
                     since=since,
@@ -261,18 +269,20 @@ class Feed:
         frame.oddest = self._blotted(frame.oddest)
         if frame.quotes or frame.minutes or frame.dropped:
             self._events += len(frame.quotes) + len(frame.minutes)
-            self._book.take(frame, now)
+            self._book.take(frame, now - self._cluster.delay)
         for odd in (status for status in frame.statuses if status.word is Word.OTHER):
             log.info("%s: the vendor says %s", self._cluster.asset_type, self._blotted(odd.about))
         return frame
 
     def _require_sound(self, heard_at: datetime, now: datetime) -> None:
         """Raise EndedError where nothing came for too long of a time in which a market is open."""
-        silent = (now - heard_at).total_seconds()
-        if silent < SILENT_SECONDS:
+        silent, delay = (now - heard_at).total_seconds(), self._cluster.delay
+        too_long = self._patience * (SILENT_SECONDS + self._cluster.quotes.every.total_seconds())
+        if silent < too_long:
             return
         for market in self._markets:
-            if market_hours.open_time(market, heard_at, now, regular=True).total_seconds() >= SILENT_SECONDS:
+            open_time = market_hours.open_time(market, heard_at - delay, now - delay, regular=True)
+            if open_time.total_seconds() >= too_long:
                 raise EndedError(Cause.SILENT, f"nothing came for {silent:.0f} s, and {market.value} trades")
 
 

@@ -26,8 +26,9 @@ from assetbatch.database.sqlstates import Meaning, meaning_of
 from assetbatch.errors import AssetbatchError, Interrupted, LeaseLostError
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.run import perform
-from assetbatch.provider.massive.websocket import CLUSTERS
+from assetbatch.provider.massive.websocket import cluster_of
 from assetbatch.stream import notify
+from assetbatch.stream.addresses import configured
 from assetbatch.stream.book import Taken
 from assetbatch.stream.calls import BackgroundCalls
 from assetbatch.stream.cluster import JOIN_SECONDS, LONGEST_GAP, ClusterStream
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from assetbatch.database.query import Query
     from assetbatch.jobs.run import Run, Start
     from assetbatch.model import AssetType, RunResult
+    from assetbatch.provider.massive.websocket import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -114,16 +116,15 @@ class Streamer:
         self._api_key = api_key
         self._progress = progress
         self._follows_database = follows_database
-        self._with_bars = run.config.settings.stream.bars
+        self._settings = run.config.settings.stream
         fingerprint = key_fingerprint(api_key)
         self._clusters = [
             ClusterStream(
-                CLUSTERS[asset_type],
+                self._cluster(asset_type),
                 url,
                 Lease(run.connection, f"{JOB} {asset_type} {fingerprint}", seconds=LEASE_SECONDS, run_id=run.id),
                 run.clock,
                 run.stop.requested,
-                with_bars=self._with_bars,
             )
             for asset_type, url in urls.items()
         ]
@@ -131,9 +132,15 @@ class Streamer:
         self._storage = Storage(run.connection)
         self._stored: set[str] = set()
         self._standing_by: set[str] = set()
+        self._left_out: set[AssetType] = set()
         self._announced_at = self._announcer_since = time.monotonic()
         self._listed_at = self._stood_by_at = self._day_began_at = -math.inf
         self._is_database_away = self._is_idle = self._is_endless = False
+
+    def _cluster(self, asset_type: AssetType) -> Cluster:
+        """Return a cluster as the plan of its market has it."""
+        found = cluster_of(asset_type, self._run.config.plan_of(asset_type))
+        return found if self._settings.bars else replace(found, minutes=None)
 
     @property
     def _known(self) -> set[str]:
@@ -168,7 +175,7 @@ class Streamer:
         return self._result()
 
     def _stream(self, end: float) -> None:
-        stop, every = self._run.stop.requested, self._run.config.settings.stream.flush_seconds
+        stop, every = self._run.stop.requested, self._settings.flush_seconds
         flushed_at = kept_at = progressed_at = time.monotonic()
         while not stop.is_set() and (now := time.monotonic()) < end:
             notify.tell("WATCHDOG=1")
@@ -266,7 +273,7 @@ class Streamer:
             self._day_began_at = now
             if self._is_endless:
                 self._connection.answer(runs.go_on(self._run.id, seconds=ENDLESS_SECONDS))
-            if self._with_bars:
+            if self._settings.bars:
                 self._keep_partitions()
 
     def _keep_partitions(self) -> None:
@@ -282,12 +289,15 @@ class Streamer:
         """Read which assets there are; where they have changed, connect anew."""
         self._listed_at = time.monotonic()
         self._calls.has_asked_pairs.clear()
-        listed = self._connection.answer(streams.assets([one.cluster.asset_type for one in self._clusters]))
+        clusters = {one.cluster.asset_type: one.cluster for one in self._clusters}
+        found = self._connection.answer(streams.assets(configured(self._run.config)))
+        listed = [one for one in found if one.asset.asset_type in clusters]
         if not listed and not self._is_idle:
             names = " or ".join(one.name for one in self._clusters)
             log.warning("there is nothing to stream: no asset of %s is enabled", names)
         self._is_idle = not listed
-        self._calls.name_pairs([one.asset for one in listed if CLUSTERS[one.asset.asset_type].lacks_pair(one.pair)])
+        self._leave_out({one.asset.asset_type for one in found} - clusters.keys())
+        self._calls.name_pairs([one.asset for one in listed if clusters[one.asset.asset_type].lacks_pair(one.pair)])
         for one in self._clusters:
             changes = one.take_list(listed, self._calls.pairless)
             if not changes or one.feed is None:
@@ -297,6 +307,14 @@ class Streamer:
             else:
                 self._disconnect([one])
                 self._let_go([one])
+
+    def _leave_out(self, types: set[AssetType]) -> None:
+        """Say once that assets of these types are left to calls, which is news only where they are to be streamed."""
+        level = logging.INFO if self._settings.clusters == "auto" else logging.WARNING
+        for asset_type in sorted(types - self._left_out):
+            plan = self._run.config.plan_of(asset_type).name
+            log.log(level, "%s: not streamed, since the %s plan has no WebSocket; calls go on", asset_type, plan)
+        self._left_out = types
 
     def _disconnect(self, which: Sequence[ClusterStream]) -> None:
         """Close connections; what they brought stays to be stored."""
@@ -346,7 +364,7 @@ class Streamer:
         now, ours = self._run.clock.now(), self._ours
         tellings = [(one, told) for one in ours if (told := one.telling(self._run.id)) is not None]
         renewing = {one: query for one in ours if (query := one.lease.renewing(lasting=LEASE_SECONDS / 2))}
-        taken = {one: one.book.drain(now) for one in ours} if stores else {}
+        taken = {one: one.book.drain(now - one.cluster.delay) for one in ours} if stores else {}
         together = Taken()
         for part in taken.values():
             together.quotes |= part.quotes

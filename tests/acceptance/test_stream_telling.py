@@ -192,3 +192,30 @@ def free(commands: Commands) -> Path:
     file.write_text((commands.folder / "config.yaml").read_text() + "provider: {plan: free}\n")
     commands.environment.pop("POLYGON_TIER", None)
     return file
+
+
+def test_each_market_with_a_paid_plan_is_a_cluster_and_one_that_is_free_is_left_to_calls(
+    streaming: Commands, sandbox: Sandbox
+) -> None:
+    sandbox.stocks_plan = "developer"
+    file = streaming.folder / "config.yaml"
+    url = sandbox.stream.url
+    assets = [("BRKB", "BRK.B", "stocks"), ("SPX", "I:SPX", "indices"), ("BTCUSD", "X:BTCUSD", "crypto")]
+    urls = ", ".join(f"{one}: '{url}/{one}'" for one in ("forex", "crypto", "stocks"))
+    rows = ", ".join(
+        f"{{symbol: {symbol}, polygon_ticker: '{ticker}', asset_type: {kind}}}" for symbol, ticker, kind in assets
+    )
+    file.write_text(
+        "provider: {plans: {stocks: developer}}\n"
+        f"batch: {{priority_assets: [{rows}], secondary_assets: []}}\n"
+        f"stream: {{flush_seconds: 0.2, urls: {{{urls}}}}}\n"
+    )
+
+    done = streaming("-v", "stream", "--max-seconds", "3", "--json")
+
+    assert done.returncode == 0, done.stderr
+    clusters = {one["cluster"]: one["assets"] for one in json.loads(done.stdout)["clusters"]}
+    assert clusters == {"forex": 0, "crypto": 1, "stocks": 1}
+    assert "indices: not streamed, since the free plan has no WebSocket" in done.stderr
+    (session,) = [one for one in sandbox.stream.sessions if one.path == "/stocks"]
+    assert list(session.held) == ["T.BRK.B", "AM.BRK.B"]

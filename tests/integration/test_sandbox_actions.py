@@ -48,6 +48,10 @@ def session() -> Iterator[requests.Session]:
         yield session
 
 
+def ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
 @contextmanager
 def serving(clock: Clock, *, stocks: int = 0, **words: list[str]) -> Iterator[Sandbox]:
     with Sandbox(clock=clock, stocks_plan="advanced", listing=Listing(stocks=stocks, **words)) as sandbox:
@@ -97,6 +101,23 @@ def test_a_split_rewrites_what_was_before_it_once_its_day_has_come(
     assert adjusted["MSFT"] == grouped["MSFT"]
     assert live["session"]["previous_close"] == adjusted["AAPL"]["c"]
     assert live["last_trade"]["price"] == pytest.approx(adjusted["AAPL"]["c"], rel=Decimal("0.1"))
+
+
+def test_prices_of_before_a_split_are_told_as_they_were_where_asked(session: requests.Session) -> None:
+    clock = Clock(MONDAY + NOON)
+    days = f"{AGGS}/AAPL/range/1/day/2026-11-30/2026-12-01"
+    minutes = f"{AGGS}/AAPL/range/30/minute/2026-11-30/2026-12-01"
+    with serving(clock, splits=["AAPL:4:2026-12-01"]) as sandbox:
+        clock.now = TUESDAY + 2 * NOON
+        for path in (days, minutes):
+            adjusted, told = (rows(session, sandbox, f"{path}?adjusted={word}") for word in ("true", "false"))
+            times = [4 if row["t"] < ms(TUESDAY) else 1 for row in adjusted]
+            assert {*times} == {1, 4}
+            assert [row["c"] for row in told] == [row["c"] * n for row, n in zip(adjusted, times, strict=True)]
+            assert [row["v"] * n for row, n in zip(told, times, strict=True)] == [row["v"] for row in adjusted]
+        body = ask(session, sandbox, f"{GROUPED}/2026-11-30?adjusted=false")
+        apple = next(row for row in body["results"] if row["T"] == "AAPL")
+        assert (body["adjusted"], apple["c"]) == (False, rows(session, sandbox, days)[0]["c"] * 4)
 
 
 def test_splits_are_listed_before_their_day(session: requests.Session) -> None:

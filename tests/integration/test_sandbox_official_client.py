@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -106,6 +107,24 @@ def test_it_reads_trades_quotes_and_minutes_of_crypto(sandbox: Sandbox, clock: C
     assert found["XAS"].end_timestamp - found["XAS"].start_timestamp == 1_000
     (session,) = sandbox.stream.sessions
     assert set(session.held) == set(names)
+
+
+def test_it_reads_trades_and_minutes_of_stocks_and_values_of_indices(sandbox: Sandbox, clock: Clock) -> None:
+    sandbox.stocks_plan = sandbox.indices_plan = "advanced"
+    clock.set(datetime(2026, 9, 3, 14, 0, 57, tzinfo=UTC))
+    one = client(sandbox, "stocks", "T.KIM", "AM.BRK.B")
+
+    found = {message.event_type: message for message in read(one, lambda found: len(kinds(found)) == 2)}
+
+    assert (found["T"].symbol, found["AM"].symbol) == ("KIM", "BRK.B")
+    assert found["T"].price > 0
+    assert float(found["T"].fractional_shares) > 0
+    assert found["AM"].end_timestamp - found["AM"].start_timestamp == 60_000
+    assert found["AM"].low <= found["AM"].vwap <= found["AM"].high
+    assert found["AM"].accumulated_volume >= found["AM"].volume == int(float(found["AM"].fractional_volume))
+    (value, *_) = read(client(sandbox, "indices", "V.I:SPX"), bool)
+    assert (value.event_type, value.ticker) == ("V", "I:SPX")
+    assert value.value > 0
 
 
 def test_it_subscribes_and_unsubscribes_while_it_runs(sandbox: Sandbox) -> None:

@@ -19,7 +19,7 @@ import requests
 from websockets.exceptions import InvalidStatus
 
 from assetbatch.model import AssetType
-from assetbatch.sandbox.clusters import SOURCES, Channel, Cluster, Content, Source
+from assetbatch.sandbox.clusters import CLUSTERS, Channel, Cluster, Content
 from assetbatch.sandbox.server import Sandbox
 from assetbatch.sandbox.session import NO_REQUEST, NO_WEBSOCKET, TOO_MANY
 from tests.conftest import wait_until
@@ -241,7 +241,7 @@ def test_a_plan_without_it_has_the_same_status_and_another_message(sandbox: Sand
         assert client.end() == (1006, "")
 
 
-@pytest.mark.parametrize("path", ["/stocks", "/indices", "/delayed/stocks", "/delayed/indices"])
+@pytest.mark.parametrize("path", ["/stocks", "/indices"])
 def test_a_key_of_currencies_has_no_stocks_and_no_indices(sandbox: Sandbox, path: str) -> None:
     with connected(sandbox, path) as client:
         client.receive()
@@ -250,8 +250,9 @@ def test_a_key_of_currencies_has_no_stocks_and_no_indices(sandbox: Sandbox, path
 
 
 def test_stocks_split_at_the_first_dot_and_what_a_test_publishes_arrives(sandbox: Sandbox) -> None:
-    sandbox.stream.account.clusters.add("stocks")
-    with streaming(sandbox, "AM.BRK.B", "T.*", path="/delayed/stocks") as client:
+    sandbox.stocks_plan = "developer"
+    sandbox.stream.rate = 0
+    with streaming(sandbox, "AM.BRK.B", "T.*", path="/stocks") as client:
         assert sandbox.stream.publish({"ev": "AM", "sym": "BRK.B", "v": 9099.618093}, cluster="stocks") == 1
         assert client.event("AM") == {"ev": "AM", "sym": "BRK.B", "v": 9099.618093}
         assert sandbox.stream.publish({"ev": "C"}, cluster="forex") == 0
@@ -263,20 +264,17 @@ def test_stocks_split_at_the_first_dot_and_what_a_test_publishes_arrives(sandbox
 def test_a_cluster_is_a_row_of_a_table(sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = {"v": "volume", "vw": "vwap", "o": "open", "c": "close", "h": "high", "l": "low", "s": "start_ms"}
     row = Cluster(
-        "made-up",
-        (Channel("AM", Content.MINUTE, fields=fields), Channel("T", Content.TICK, fields={"p": "price", "t": "at_ms"})),
         AssetType.CRYPTO,
+        (Channel("AM", Content.MINUTE, fields=fields), Channel("T", Content.TICK, fields={"p": "price", "t": "at_ms"})),
     )
-    monkeypatch.setitem(cast("dict[str, Source]", SOURCES), "/delayed/made-up", Source(row, delay_ms=900_000))
-    sandbox.stream.account.clusters.add("made-up")
+    monkeypatch.setitem(cast("dict[str, Cluster]", CLUSTERS), "/made-up", row)
 
-    with streaming(sandbox, "AM.X:BTCUSD", "T.X:BTCUSD", "T.C:EURUSD", path="/delayed/made-up") as client:
+    with streaming(sandbox, "AM.X:BTCUSD", "T.X:BTCUSD", "T.C:EURUSD", path="/made-up") as client:
         clock.forward(minutes=1)
         minute, trade = client.event("AM"), client.event("T")
 
     assert list(minute) == ["ev", "sym", *fields]
     assert (minute["sym"], trade["sym"]) == ("X:BTCUSD", "X:BTCUSD")
-    assert 0 <= clock().timestamp() * 1000 - trade["t"] - 900_000 < 30_000
 
 
 def test_who_sends_no_key_is_sent_away(sandbox: Sandbox) -> None:
@@ -326,14 +324,11 @@ def test_the_newcomer_is_accepted_and_the_older_connection_sent_away(sandbox: Sa
         assert sandbox.stream.overlap_seconds("crypto") == 0
 
 
-def test_an_account_may_have_more_connections_and_the_feeds_of_a_cluster_share_them(sandbox: Sandbox) -> None:
+def test_an_account_may_have_more_connections(sandbox: Sandbox) -> None:
     sandbox.stream.account.connections = 2
-    sandbox.stream.account.clusters.add("stocks")
+    sandbox.stocks_plan = "starter"
     with ExitStack() as stack:
-        clients = [
-            stack.enter_context(streaming(sandbox, "AM.*", path=path))
-            for path in ("/stocks", "/delayed/stocks", "/stocks")
-        ]
+        clients = [stack.enter_context(streaming(sandbox, "AM.AAPL", path="/stocks")) for _ in range(3)]
         assert clients[0].end() == (1008, "")
         assert clients[1].silent()
         assert clients[2].silent()

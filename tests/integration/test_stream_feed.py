@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from assetbatch.jobs.clock import Clock
 from assetbatch.markets import Market
-from assetbatch.model import AssetType
-from assetbatch.provider.massive.websocket import CLUSTERS
+from assetbatch.model import AssetType, Product
+from assetbatch.plans import PLANS
+from assetbatch.provider.massive.websocket import cluster_of
 from assetbatch.stream.book import Book
 from assetbatch.stream.connection import Feed
 from assetbatch.stream.pacing import Cause, Ending, Pacing
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def feed(url: str, **more: Any) -> Feed:
     return Feed(
-        CLUSTERS[AssetType.CRYPTO],
+        cluster_of(AssetType.CRYPTO, PLANS[Product.CURRENCIES]["starter"]),
         url,
         key=API_KEY,
         names=["XT.BTC-USD"],

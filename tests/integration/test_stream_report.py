@@ -178,6 +178,55 @@ def test_a_plan_without_websocket_is_told_in_place_of_a_stream_that_is_away(
     assert of_stream(report.alerts) == [("stream.plan", "WARNING")]
 
 
+STOCKS = """
+provider: {{plan: {plan}, plans: {{stocks: {stocks}}}}}
+batch:
+  priority_assets:
+    - {{symbol: AAPL, polygon_ticker: AAPL, asset_type: stocks}}
+    - {{symbol: EURUSD, polygon_ticker: "C:EURUSD", asset_type: forex}}
+  secondary_assets: []
+stream: {{enabled: true}}
+"""
+TRADE_BEGINS = datetime(2026, 11, 17, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("plan", "stocks", "states", "minutes", "expected"),
+    [
+        # A market that is free is not missed; where all are, the key of one is named.
+        ("starter", "free", {"forex": "live"}, 60, []),
+        ("starter", "starter", {"forex": "live"}, 60, [("stream.away", "no stream of stocks")]),
+        ("free", "starter", {"stocks": "live"}, 60, []),
+        ("free", "free", {}, 60, [("stream.plan", "provider.plan")]),
+        # What is late has nothing to tell of a day until a quarter of an hour after trade began.
+        ("starter", "advanced", {"forex": "live", "stocks": "waiting"}, 3, [("stream.unreachable", "3 min")]),
+        ("starter", "starter", {"forex": "live", "stocks": "waiting"}, 3, []),
+        ("starter", "starter", {"forex": "live", "stocks": "waiting"}, 18, [("stream.unreachable", "3 min")]),
+        ("starter", "starter", {"forex": "live", "stocks": "refused"}, 60, [("stream.refused", "starter for stocks")]),
+    ],
+)
+def test_each_market_is_told_of_by_its_own_plan(
+    connection: Connection,
+    tmp_path: Path,
+    plan: str,
+    stocks: str,
+    states: dict[str, str],
+    minutes: int,
+    expected: list[tuple[str, str]],
+) -> None:
+    text = STOCKS.format(plan=plan, stocks=stocks)
+    config = load_config(tmp_path, text, DATABASE_URL="postgresql://user@127.0.0.1/unused")
+    now = TRADE_BEGINS + minutes * MINUTE
+    lost: dict[str, Any] = {"frame_at": TRADE_BEGINS - 60 * MINUTE}
+    seen = [told(name, one, now=now, **({} if one == "live" else lost)) for name, one in states.items()]
+
+    alerts = [one for one in built(connection, config, *seen, now=now).alerts if one.area == "stream"]
+
+    assert [one.metric for one in alerts] == [metric for metric, _ in expected]
+    for alert, (_, words) in zip(alerts, expected, strict=True):
+        assert words in f"{alert.message} {alert.hint}"
+
+
 def test_status_shows_each_cluster_and_what_is_in_the_way(connection: Connection, tmp_path: Path) -> None:
     seen = (told("crypto", silent=("BTCUSD",)), told("forex", "resting", words=EVICTED))
     report = built(connection, configured(tmp_path, ""), *seen)

@@ -143,7 +143,7 @@ def test_all_faults_are_told_at_once_with_their_lines() -> None:
         HEADER
         + "GOOD,X:GOOD,LOW,60\n"
         + "bad symbol,X:A,,\n"
-        + "APPLE,AAPL,,\n"
+        + "APPLE,aapl,,\n"
         + "GOOD,X:B,,\n"
         + "C,X:GOOD,,\n"
         + "D,X:D,URGENT,0\n"

@@ -95,6 +95,17 @@ ROWS = {
         insert into assetbatch.market_holidays values ('2026-11-26', null, now()), ('2026-11-27', '13:00', now());
         update assetbatch.market_holiday_lists set asked_at = now(), listed_at = now();
     """,
+    11: """
+        insert into assetbatch.splits (ticker, execution_date, split_from, split_to, noted_at, adjusted_from)
+        values ('AAPL', '2026-11-24', 1, 4, now(), '2026-11-24 09:00Z');
+        insert into assetbatch.split_list (market, listed_at, ask_at) values ('stocks', now(), now());
+        insert into assetbatch.unadjusted_bars (symbol, ranges, adjusted_from, doubted_until, ask_at)
+        values ('AAPL', '{["2026-09-01Z","2026-11-24Z")}', now(), now(), now());
+    """,
+    12: """
+        insert into assetbatch.ticker_lives (symbol, state, delisted_on, asked_at, ask_at)
+        values ('EURUSD', 'delisted', '2026-11-20', now(), now());
+    """,
 }
 
 

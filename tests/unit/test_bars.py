@@ -92,6 +92,32 @@ def test_a_ticker_without_bars_is_asked_only_for_what_is_new() -> None:
     assert core.tail(track, until=at(6), now=at(7), recheck=RECHECK) == span(0, 6)
 
 
+@pytest.mark.parametrize(
+    ("unadjusted", "since"),
+    [
+        # All of it fits: whatever else is asked for comes along with it.
+        (Span(NOON - 20 * DAY, NOON - DAY), NOON - 20 * DAY),
+        # As much as fits; it is the newest part.
+        (Span(NOON - 35 * DAY, NOON - DAY), NOON - ONE_PAGE),
+        # None of it would fit: that is left to spare slots, and the call is as short as ever.
+        (Span(NOON - 60 * DAY, NOON - ONE_PAGE), NOON - LENGTH),
+    ],
+)
+def test_what_a_split_has_changed_comes_along_with_the_newest_bars_as_far_as_it_fits(
+    unadjusted: Span, since: datetime
+) -> None:
+    track = Track(
+        ASSET,
+        wanted_since=NOON - 90 * DAY,
+        asked_until=NOON - LENGTH,
+        rechecked_at=NOON,
+        watermark=NOON - LENGTH,
+        unadjusted=unadjusted,
+    )
+
+    assert core.tail(track, until=NOON, now=NOON, recheck=RECHECK) == Span(since, NOON)
+
+
 @given(
     st.integers(0, 300_000),
     st.none() | st.integers(-300_000, 1000),

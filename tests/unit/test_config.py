@@ -87,6 +87,8 @@ def test_keys_and_defaults_are_those_of_the_specification(tmp_path: Path) -> Non
         "provider.plans.indices",
         "stream.urls.forex",
         "stream.urls.crypto",
+        "stream.urls.stocks",
+        "stream.urls.indices",
         "rate_limiting.tier",
         "database.host",
         "database.port",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from assetbatch import market_hours
 from assetbatch.markets import TRAITS, type_of
 from assetbatch.model import AssetType
 from assetbatch.sandbox.catalogue import KNOWN, Instrument, find
-from assetbatch.sandbox.hours import EPOCH, MINUTE_MS, Hours, midnight_ms, moment
+from assetbatch.sandbox.hours import EPOCH, MINUTE_MS, REST, Hours, midnight_ms, moment
 from assetbatch.sandbox.market import Bar, Market
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -76,6 +77,20 @@ def test_days_begin_at_midnight_in_new_york(on: tuple[int, int, int]) -> None:
     before, passed_ms = moment(AssetType.STOCKS, begins - 1)
     assert before == day(*on) - 1
     assert passed_ms == begins - 1 - midnight_ms(AssetType.STOCKS, before)
+
+
+@pytest.mark.parametrize("market", [AssetType.STOCKS, AssetType.INDICES])
+def test_sessions_are_those_that_the_tool_reckons_with(market: AssetType) -> None:
+    hours, tool = Hours(), TRAITS[market].main_market
+    for number in range(day(2026, 1, 1), day(2028, 1, 1)):
+        begins, ends = (datetime.fromtimestamp(midnight_ms(market, n) / 1000, UTC) for n in (number, number + 1))
+        session = hours.session(market, number)
+        around = [
+            (begins, begins + timedelta(minutes=session.begins)),
+            (begins + timedelta(minutes=session.ends), ends),
+        ]
+        expected = [(begins, ends)] if session == REST else around
+        assert [(span.since, span.until) for span in market_hours.closed_spans(tool, begins, ends)] == expected
 
 
 @pytest.mark.parametrize("on", [(2026, 1, 8), (2026, 9, 3)])

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 VENDOR, OLD, SANDBOX = "https://api.massive.com", "https://api.polygon.io", "http://127.0.0.1:8100"
 
 
-def found(folder: Path, base_url: str, stream: str = "{}", plan: str = "starter") -> dict[str, str]:
+def found(folder: Path, base_url: str, stream: str = "{}", plan: str = "starter", plans: str = "{}") -> dict[str, str]:
     """The addresses by cluster."""
     config = load_config(
         folder,
-        f"provider: {{base_url: '{base_url}', plan: {plan}}}\nstream: {stream}\n",
+        f"provider: {{base_url: '{base_url}', plan: {plan}, plans: {plans}}}\nstream: {stream}\n",
         DATABASE_URL="postgresql://u@h:5432/d",
     )
     return {asset_type.value: url for asset_type, url in addresses(config).items()}
@@ -78,3 +78,35 @@ def test_a_free_plan_is_told_the_ways(tmp_path: Path) -> None:
     assert "no WebSocket" in words
     assert "provider.plan" in words
     assert "sandbox" in words
+
+
+@pytest.mark.parametrize(
+    ("plan", "plans", "expected"),
+    [
+        ("starter", "{stocks: starter}", "socket/forex socket/crypto delayed/stocks"),
+        ("free", "{stocks: developer, indices: starter}", "delayed/stocks delayed/indices"),
+        ("free", "{stocks: advanced, indices: advanced}", "socket/stocks socket/indices"),
+    ],
+)
+def test_each_market_streams_from_the_host_of_its_own_plan_and_one_that_is_free_is_left_out(
+    tmp_path: Path, plan: str, plans: str, expected: str
+) -> None:
+    hosts = [
+        url.removeprefix("wss://").replace(".massive.com", "")
+        for url in found(tmp_path, VENDOR, "{}", plan, plans).values()
+    ]
+    assert hosts == expected.split()
+
+
+def test_an_address_takes_the_place_of_the_host_of_the_plan(tmp_path: Path) -> None:
+    urls = "{urls: {stocks: 'wss://socket.massive.com/stocks'}, clusters: [stocks]}"
+    addresses = found(tmp_path, VENDOR, urls, plans="{stocks: starter}")
+    assert addresses == {"stocks": "wss://socket.massive.com/stocks"}
+    assert found(tmp_path, SANDBOX, "{clusters: [indices]}", plans="{indices: starter}") == {
+        "indices": "ws://127.0.0.1:9100/indices"
+    }
+
+
+def test_where_no_market_that_is_meant_has_a_paid_plan_its_own_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"provider\.plans\.stocks: the free plan has no WebSocket"):
+        found(tmp_path, VENDOR, "{clusters: [stocks, indices]}")

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from assetbatch.database.streams import Listed
 from assetbatch.jobs.clock import Clock
-from assetbatch.model import Asset, AssetType, Role
-from assetbatch.provider.massive.websocket import CLUSTERS
+from assetbatch.model import Asset, AssetType, Product, Role
+from assetbatch.plans import PLANS
+from assetbatch.provider.massive.websocket import cluster_of
 from assetbatch.stream import cluster as clusters
 from assetbatch.stream.book import Book
 from assetbatch.stream.cluster import ClusterStream
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 NOON = datetime(2026, 9, 3, 12, tzinfo=UTC)  # a Thursday
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 STEADY = timedelta(seconds=STEADY_SECONDS)
-FOREX = CLUSTERS[AssetType.FOREX]
+FOREX = cluster_of(AssetType.FOREX, PLANS[Product.CURRENCIES]["starter"])
 
 
 def listed(symbol: str, pair: tuple[str, str] | None) -> Listed:
@@ -58,7 +59,7 @@ def live(since: datetime = NOON, *, lost_at: datetime | None = None, confirmed: 
 
 
 def cluster(*assets: Listed) -> ClusterStream:
-    one = ClusterStream(FOREX, "", cast("Lease", None), Clock(NOON), threading.Event(), with_bars=True)
+    one = ClusterStream(FOREX, "", cast("Lease", None), Clock(NOON), threading.Event())
     one.take_list(assets, ())
     return one
 

@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetbatch import bars
-from assetbatch.model import AssetType
+from assetbatch.model import AssetType, Product
+from assetbatch.plans import PLANS
 from assetbatch.provider.massive.aggregates import bar_of
-from assetbatch.provider.massive.websocket import CLUSTERS, authentication, read, subscription
+from assetbatch.provider.massive.websocket import authentication, cluster_of, read, subscription
 from assetbatch.provider.stream import Status, Word
 
 NOW = datetime(2026, 9, 3, 12, 0, 30, 500_000, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)
-FOREX, CRYPTO = CLUSTERS[AssetType.FOREX], CLUSTERS[AssetType.CRYPTO]
+FOREX, CRYPTO = (cluster_of(one, PLANS[Product.CURRENCIES]["starter"]) for one in (AssetType.FOREX, AssetType.CRYPTO))
 GOOD = f'{{"ev":"C","p":"EUR/USD","x":48,"a":1.10,"b":1.0900,"t":{MS}}}'
 MINUTE = f'{{"ev":"CA","pair":"EUR/USD","o":1.1,"h":1.20,"l":1.0,"c":1.1,"v":7,"s":{MS - 30_500},"e":{MS + 29_500}}}'
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 STDIN = Path("-")
 # By what the vendor's reference list calls them.
 MARKETS = {traits.reference_name: asset_type for asset_type, traits in TRAITS.items()}
-PREFIXES = " or ".join(traits.prefix for traits in TRAITS.values())
+PREFIXES = " or ".join(filter(None, (traits.prefix for traits in TRAITS.values())))
 
 
 class PriorityWord(StrEnum):
@@ -110,7 +110,8 @@ def import_(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="CSV: symbol,polygon_ticker[,priority,update_frequency_seconds,name]; - is stdin.",
+            help="CSV: symbol,polygon_ticker[,priority,update_frequency_seconds,name], or ticker in place of the first"
+            " two; - is stdin.",
             exists=True,
             dir_okay=False,
             readable=True,
@@ -127,7 +128,8 @@ def import_(
         ),
     ] = None,
     match: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help=f"those whose name without {PREFIXES} matches, as '*USD'.")
+        str | None,
+        typer.Option(metavar="PATTERN", help=f"those whose name without {PREFIXES} matches, case and all, as '*USD'."),
     ] = None,
     priority: PriorityOption = PriorityWord.MEDIUM,
     frequency: FrequencyOption = None,

@@ -1,4 +1,4 @@
-"""Holes: where bars are missing, for no reason that is noted in `bar_absences`."""
+"""Holes: where bars are missing, for no reason that is noted in `bar_absences`, or are as they were before a split."""
 
 from __future__ import annotations
 
@@ -22,20 +22,25 @@ if TYPE_CHECKING:
 HELD = timedelta(days=1)
 
 # Holes are looked for where nobody has looked for longest; nowhere while the table takes nothing, and not of a ticker
-# that the vendor does not know.
+# that the vendor does not know. What a split has changed comes first, once that is known to have come into force.
 NEXT_TO_SCAN = """
 select a.symbol, a.asset_type
 from assetbatch.assets a join assetbatch.bar_state b using (symbol)
+left join assetbatch.unadjusted_bars n on n.symbol = a.symbol and n.ask_at <= %(now)s
 where a.enabled and a.asset_type = any(%(types)s) and b.asked_until is not null
   and exists (select from trading.symbols s where s.symbol = a.symbol)
   and not exists (select from assetbatch.unknown_tickers u where u.symbol = a.symbol)
+  and not exists (
+    select from assetbatch.splits p
+    where p.ticker = a.polygon_ticker and not p.is_applied and p.executed_at <= %(now)s
+  )
   and coalesce(b.scanned_at < %(scanned_before)s, true)
   and coalesce(b.retry_at <= %(now)s, true) and coalesce(b.leased_until < clock_timestamp(), true)
   and not exists (
     select from assetbatch.bar_state r join assetbatch.assets o using (symbol)
     where r.error_kind = 'refused_by_table' and r.retry_at > %(now)s and o.enabled
   )
-order by a.role, b.scanned_at nulls first, a.symbol
+order by n.symbol is null, a.role, b.scanned_at nulls first, a.symbol
 limit %(limit)s
 """
 
@@ -46,7 +51,8 @@ select count(*) = 2 as yes from pg_attribute
 where attrelid = 'market_data.ohlcv_5m'::regclass and attname in ('is_final', 'fetched_at') and not attisdropped
 """
 
-# What is wanted, less the bars that are there, less what is absent for a reason that still holds. Where a platform's
+# What is wanted, less the bars that are there, less what is absent for a reason that still holds; but for what is to be
+# fetched again since a split. Where a platform's
 # own table does not tell which bars are final, the column's name means that of `bare`, and all are.
 HOLES = """
 with wanted (r) as (
@@ -68,9 +74,12 @@ with wanted (r) as (
     select i.ranges from assetbatch.bar_silences i
     where i.symbol = %(symbol)s and i.ask_at > %(now)s and coalesce(i.told_at > %(told_since)s, true)
   ) o, unnest(o.ranges) r
+), unadjusted (r) as (
+  select coalesce(range_agg(r), '{}') from assetbatch.unadjusted_bars u, unnest(u.ranges) r
+  where u.symbol = %(symbol)s and u.ask_at <= %(now)s
 )
 select lower(hole) as since, upper(hole) as until
-from wanted, covered, absent, unnest(wanted.r - covered.r - absent.r) hole
+from wanted, covered, absent, unadjusted, unnest(wanted.r - (covered.r + absent.r - unadjusted.r)) hole
 order by 1
 """
 
@@ -143,7 +152,7 @@ def holes(
     held: timedelta = HELD,
     at_once: bool = False,
 ) -> list[Span]:
-    """Find where bars are missing within a span, for no reason that still holds, in the order of time.
+    """Find where bars are missing within a span, for no reason that still holds, or unadjusted, in the order of time.
 
     `told` names plan and key, as `note_not_entitled` did; what is no bar, or was refused, is no hole while `held`. What
     the vendor had no bar for once is a hole after an hour if it is wanted `at_once`; else calls for the newest bars may

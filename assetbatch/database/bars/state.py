@@ -19,21 +19,22 @@ from assetbatch.database.leases import new_token, release_dead
 from assetbatch.database.query import Query, command
 from assetbatch.database.retries import in_transaction
 from assetbatch.database.rows import filled
-from assetbatch.model import AssetType
+from assetbatch.model import AssetType, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from assetbatch.database.connection import Connection
+    from assetbatch.database.connection import Connection, Row
     from assetbatch.failures import FailureKind
     from assetbatch.markets import Market
 
 # Whose newest bars are due: what the planner says of each frequency and market. Priority assets in their order, then
 # the oldest watermark. An asset that was served and has no row in the platform's table now was deleted there. While one
 # waits whose bars the table did not take, it takes no others either that reach as far. Of a ticker that the vendor does
-# not know there are none; whether it does, the price tells that is on its way.
+# not know there are none; whether it does, the price tells that is on its way. In the night of a split it is not known
+# whether the vendor's bars are adjusted.
 DUE = """
 with limits as (
   select * from unnest(
@@ -52,6 +53,10 @@ left join assetbatch.bar_state b using (symbol)
 where a.enabled and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
   and l.until < (select since from refusing)
   and not exists (select from assetbatch.unknown_tickers u where u.symbol = a.symbol)
+  and not exists (
+    select from assetbatch.splits p
+    where p.ticker = a.polygon_ticker and not p.is_applied and p.executed_at <= %(now)s
+  )
   and (not exists (select from assetbatch.queue q where q.symbol = a.symbol and q.state in ('queued', 'leased'))
        or exists (select from assetbatch.sync_state s where s.symbol = a.symbol and s.succeeded_at is not null))
   and (exists (select from trading.symbols s where s.symbol = a.symbol)
@@ -91,8 +96,13 @@ select a.*, greatest(least(b.wanted_since, %(wanted_since)s), %(kept_since)s) as
   select from assetbatch.bar_absences o where o.symbol = a.symbol and o.reason = 'nothing' and not isempty(o.ranges)
 ) as silent, exists (
   select from assetbatch.unknown_tickers u where u.symbol = a.symbol
-) as is_unknown
+) as is_unknown, unadjusted.since as unadjusted_since, unadjusted.until as unadjusted_until
 from assetbatch.assets a left join assetbatch.bar_state b using (symbol) left join trading.symbols s using (symbol)
+left join lateral (
+  select upper(u.ranges) as until,
+         lower(u.ranges * tstzmultirange(tstzrange(upper(u.ranges) - %(page)s::interval, null))) as since
+  from assetbatch.unadjusted_bars u where u.symbol = a.symbol and u.ask_at <= %(now)s
+) unadjusted on true
 where a.symbol = any(%(symbols)s)
 order by array_position(%(symbols)s, a.symbol)
 """
@@ -135,7 +145,9 @@ where a.symbol = b.symbol and a.asset_type = %(market)s and b.error_kind = any(%
 LONGEST_SECONDS = 86_400.0
 
 READ_STATES = """
-select symbol, wanted_since, asked_until from assetbatch.bar_state where symbol = any(%(symbols)s)
+select b.symbol, least(b.wanted_since, lower(u.ranges)) as wanted_since, b.asked_until
+from assetbatch.bar_state b left join assetbatch.unadjusted_bars u using (symbol)
+where b.symbol = any(%(symbols)s)
 """
 
 ARE_PARTITIONED = "select from assetbatch.meta where key = 'bars' and value = 'partitioned'"
@@ -193,7 +205,7 @@ def due(
 
 
 def states(connection: Connection, symbols: Sequence[str]) -> dict[str, tuple[datetime, datetime | None]]:
-    """Read since when bars are wanted, and until when they were asked for."""
+    """Read since when bars are wanted, or are to be fetched again, and until when they were asked for."""
     rows = connection.execute(READ_STATES, {"symbols": list(symbols)})
     return {row["symbol"]: (row["wanted_since"], row["asked_until"]) for row in rows}
 
@@ -235,10 +247,19 @@ def tracks(
             "wanted_since": wanted_since,
             "kept_since": kept_since,
             "page_since": now - ONE_PAGE,
+            "page": ONE_PAGE,
             "told_before": now - TOLD_AGAIN,
+            "now": now,
         },
-        lambda rows: [filled(Track, row, asset=asset_of(row), watermark=row["newest"]) for row in rows],
+        lambda rows: [
+            filled(Track, row, asset=asset_of(row), watermark=row["newest"], unadjusted=_unadjusted(row))
+            for row in rows
+        ],
     )
+
+
+def _unadjusted(row: Row) -> Span | None:
+    return None if row["unadjusted_since"] is None else Span(row["unadjusted_since"], row["unadjusted_until"])
 
 
 def release(connection: Connection, claimed: Claimed) -> None:

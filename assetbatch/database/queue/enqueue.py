@@ -43,6 +43,7 @@ with limits as (
          ) as dead,
          coalesce(q.state <> 'dead', false) as queued,
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
+         g.symbol is not null as gone,
          %(all)s or case when l.daily then coalesce(coalesce(s.day, '-infinity') < l.day, false)
                          else v.served_at is null or coalesce(v.served_at < l.served_before, false)
                               or v.served_at > clock_timestamp() + interval '1 minute' end as due,
@@ -54,11 +55,12 @@ with limits as (
   left join assetbatch.sync_state s on s.symbol = a.symbol
   left join assetbatch.streamed t on t.symbol = a.symbol
   left join assetbatch.queue q on q.symbol = a.symbol
+  left join assetbatch.gone_tickers g on g.symbol = a.symbol
   cross join lateral (select greatest(s.served_at, t.served_at) as served_at) v
   where a.enabled and a.role = 'secondary' and a.origin = any(coalesce(%(origins)s, array[a.origin]))
     and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
 ), wanted as materialized (
-  select * from looked_at where due and not (queued or dead or unmapped)
+  select * from looked_at where due and not (queued or dead or unmapped or gone)
 ), added as (
   insert into assetbatch.queue as q (symbol, priority, waiting_since, rank, served_at, enqueued_at, available_at)
   select symbol, priority, at, at + (priority - 1) * make_interval(secs => %(step_seconds)s), served_at, at, at
@@ -76,8 +78,9 @@ from (select count(*) as enqueued from added) added,
      (select count(*) as due from wanted) wanted,
      (select count(*) filter (where queued) as already_queued,
              count(*) filter (where dead) as dead,
-             count(*) filter (where unmapped and not (queued or dead)) as unmapped,
-             count(*) filter (where not (due or queued or dead or unmapped)) as fresh,
+             count(*) filter (where gone and not (queued or dead)) as gone,
+             count(*) filter (where unmapped and not (queued or dead or gone)) as unmapped,
+             count(*) filter (where not (due or queued or dead or unmapped or gone)) as fresh,
              count(*) as found
       from looked_at) looked_at
 """

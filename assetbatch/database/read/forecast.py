@@ -41,6 +41,7 @@ join unnest(%(markets)s::text[], %(daily)s::boolean[], %(days)s::date[]) as w (a
 left join assetbatch.sync_state s using (symbol)
 left join assetbatch.streamed t using (symbol)
 where a.enabled and a.role = 'secondary' and not exists (select from assetbatch.queue q where q.symbol = a.symbol)
+  and not exists (select from assetbatch.gone_tickers g where g.symbol = a.symbol)
   and case when w.daily then coalesce(s.day, '-infinity') < w.day
            else t.symbol is null and coalesce(s.served_at < l.served_before, true) end
 group by a.asset_type

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # The states are those of `report.freshness.Freshness`. What the vendor left out of a finished day though it had it
 # lately did not trade then; what it never had is a ticker that it does not know, a metal once two days lack it: one
-# may be a holiday of its own. What was asked for since its market closed, and had no price, is closed, too.
+# may be a holiday of its own. What was asked for since its market closed, and had no price, is closed, too. What is
+# gone is in the state that the vendor's reference list says, for nobody asks for it.
 JUDGE = """
 with limits as (
   select * from unnest(
@@ -32,7 +33,7 @@ with limits as (
   )
 ), judged as materialized (
   select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name, a.enabled,
-         a.origin, s.succeeded_at, s.day, s.error_kind, s.error, v.state,
+         a.origin, s.succeeded_at, s.day, s.error_kind, coalesce(g.words, s.error) as error, v.state,
          case v.state when 'failing' then true
                       when 'stale' then a.enabled_at < l.stale_before
                       when 'never' then a.enabled_at < l.never_before
@@ -40,19 +41,21 @@ with limits as (
          v.state = 'failing' and exists (
            select from assetbatch.unknown_tickers u where u.symbol = a.symbol
          ) as unknown,
-         coalesce(case when l.rests or s.succeeded_at is null then false
+         coalesce(case when l.rests or s.succeeded_at is null or g.state is not null then false
                        when l.daily then coalesce(s.day, '-infinity') < l.day
                        else s.succeeded_at < l.late_before end, false) as late
   from assetbatch.assets a
   left join limits l using (update_frequency_seconds, market)
   left join assetbatch.sync_state s using (symbol)
+  left join assetbatch.gone_tickers g using (symbol)
   cross join lateral (
     select coalesce(
              l.daily and l.rests_alone and s.error_kind = 'missing' and s.missing_since = s.day, false
            ) as paused
   ) p
   cross join lateral (
-    select case when s.error_kind = 'not_entitled' then 'not_entitled'
+    select case when g.state is not null then g.state
+                when s.error_kind = 'not_entitled' then 'not_entitled'
                 when l.rests then 'closed'
                 when s.error_kind is not null and not (
                   l.daily and s.error_kind = 'missing'

@@ -46,6 +46,30 @@ group by reason
 order by reason
 """
 
+# Of the newest splits of its ticker, how many bars are still as they were before: `waiting` to be fetched again, or
+# `kept` since the vendor has no others. Where a table does not tell when a bar was fetched, none is counted as kept.
+READ_SPLITS = """
+select p.execution_date, p.split_from, p.split_to, p.executed_at, p.withdrawn_at, there.waiting, there.kept
+from assetbatch.assets a
+join assetbatch.splits p on p.ticker = a.polygon_ticker
+left join trading.symbols s on s.symbol = a.symbol
+left join assetbatch.unadjusted_bars u on u.symbol = a.symbol
+cross join (values ('infinity'::timestamptz)) as bare (fetched_at)
+cross join lateral (
+  select count(*) filter (where coalesce(u.ranges @> b.ts, false)) as waiting,
+         count(*) filter (where fetched_at < p.adjusted_from and not coalesce(u.ranges @> b.ts, false)) as kept
+  from market_data.ohlcv_5m b where b.symbol_id = s.id and b.ts < p.executed_at and p.is_applied
+) there
+where a.symbol = %(symbol)s
+order by p.execution_date desc
+limit %(limit)s
+"""
+
+READ_LIFE = """
+select state, delisted_on, became, figi, reused_on, asked_at, ask_at
+from assetbatch.ticker_lives where symbol = %(symbol)s
+"""
+
 READ_STREAMED = "select exists (select from assetbatch.streamed where symbol = %(symbol)s) as is_streamed"
 
 # Calls are found by their time, not by their asset: looking at the newest of them bounds what that costs.
@@ -59,6 +83,7 @@ limit %(limit)s
 
 CALLS_LOOKED_AT = 100_000
 MOST_CALLS = 10
+MOST_SPLITS = 5
 
 
 class AssetHistory(Struct, frozen=True):
@@ -69,9 +94,12 @@ class AssetHistory(Struct, frozen=True):
     item: Row | None
     bars: Row | None
     absences: list[Row]
+    splits: list[Row]
     calls: list[Row]
     is_streamed: bool
     """A stream keeps its price fresh now: no call asks for its quote."""
+    life: Row | None = None
+    """What the reference list says of its ticker, where that was asked."""
 
 
 def read(connection: Connection, symbol: str) -> AssetHistory:
@@ -83,6 +111,8 @@ def read(connection: Connection, symbol: str) -> AssetHistory:
         item=connection.execute(READ_ITEM, asset).fetchone(),
         bars=connection.execute(READ_BARS, asset).fetchone(),
         absences=connection.execute(READ_ABSENCES, asset).fetchall(),
+        splits=connection.execute(READ_SPLITS, asset | {"limit": MOST_SPLITS}).fetchall(),
         calls=connection.execute(READ_CALLS, asset | {"looked_at": CALLS_LOOKED_AT, "limit": MOST_CALLS}).fetchall(),
         is_streamed=bool(value(connection.execute(READ_STREAMED, asset))),
+        life=connection.execute(READ_LIFE, asset).fetchone(),
     )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from msgspec import Struct, field
 
-from assetbatch.database import entitlements, outbox, streams
+from assetbatch.database import entitlements, lives, outbox, streams
+from assetbatch.database.lives import Gone
 from assetbatch.database.query import Query
 from assetbatch.database.rows import one, value
 from assetbatch.database.setup import platform
@@ -236,6 +237,8 @@ class Overview(Struct, frozen=True):
     """What the role may see of the platform's tables."""
     streams: Sequence[Told] = ()
     """What streams last told, by cluster."""
+    gone: Gone = Gone()
+    """What is delisted or renamed."""
 
     def job(self, name: str) -> Row:
         """Give the row of a job; each has one, whether it ever ran or not."""
@@ -271,6 +274,7 @@ class Reading:
             "events_refused": outbox.refusal(),
             "role_view": platform.role_view(),
             "streams": streams.all_told(away_seconds=STREAM_AWAY_SECONDS),
+            "gone": lives.gone(limit=MOST_NAMED),
         }
         # Hours are looked up by what the vendor lists from then on.
         self.queries = (*self._asked.values(), remembered.holidays)

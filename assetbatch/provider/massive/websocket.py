@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType, Quote
 from assetbatch.provider.answers import text
 from assetbatch.provider.documents import NO_NUMBER, decimal_of
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from assetbatch.model import Bar
+    from assetbatch.plans import Plan
 
-HOST = "wss://socket.massive.com"
+REAL_TIME, DELAYED = "wss://socket.massive.com", "wss://delayed.massive.com"
 # In all of a frame, at any depth: all pairs of a cluster may come in one.
 MOST_VALUES = 1_000_000
 CONFIRMED = "subscribed to: "
@@ -48,38 +50,56 @@ WORDS = {
 
 
 class QuoteFields(Struct, frozen=True):
-    """Where a channel of quotes or trades has what; "": nowhere. `price` is what counts as the last price."""
+    """Where a channel of quotes or trades has what; "": nowhere. `price` is what counts as the last price.
+
+    `is_of_trades`: only plans that are told single trades have it. `every`: so long after a price an event of it comes
+    at the latest, where they are collected first.
+    """
 
     channel: str
     name: str
     price: str
-    bid: str
-    ask: str
     time: str
+    bid: str = ""
+    ask: str = ""
+    is_of_trades: bool = False
+    every: timedelta = timedelta(0)
 
 
 class MinuteFields(Struct, frozen=True):
-    """Where a channel of minutes names its asset; its figures are called as those of the bars that a call brings."""
+    """Where a channel of minutes names its asset; its figures are called as those of the bars that a call brings.
+
+    `exact_volume` is where it has the volume as a text, with parts of a share, as bars of calls have it; "": nowhere.
+    """
 
     channel: str
     name: str
+    exact_volume: str = ""
 
 
 class Cluster(Struct, frozen=True):
-    """One address of the stream, with the channels of its assets.
+    """One address of the stream, with the channels of its assets; all that it brings is so late as the `delay`.
 
-    A pair is called by its two sides, with `joined_by` between them; "": an asset by its ticker.
+    A pair is called by its two sides, with `joined_by` between them; "": an asset by its ticker. `minutes` None: they
+    are not asked for. Where quotes come by the same channel, a minute is one, too.
     """
 
     asset_type: AssetType
-    joined_by: str
     quotes: QuoteFields
-    minutes: MinuteFields
+    minutes: MinuteFields | None
+    joined_by: str = ""
+    delay: timedelta = timedelta(0)
 
     @property
     def url(self) -> str:
-        """Where the vendor has it."""
-        return f"{HOST}/{self.asset_type.value}"
+        """Where the vendor has it: what is late has a host of its own."""
+        return f"{DELAYED if self.delay else REAL_TIME}/{self.asset_type.value}"
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What to subscribe to of each asset, prices first."""
+        minutes = () if self.minutes is None else (self.minutes.channel,)
+        return tuple(dict.fromkeys((self.quotes.channel, *minutes)))
 
     def lacks_pair(self, pair: tuple[str, str] | None) -> bool:
         """Return whether an asset has no name for want of its pair."""
@@ -92,22 +112,48 @@ class Cluster(Struct, frozen=True):
         return None if pair is None else self.joined_by.join(pair)
 
 
-CLUSTERS: Mapping[AssetType, Cluster] = {
+class Channels(Struct, frozen=True):
+    """The channels of one type of asset: of `quotes` the first counts that a plan has."""
+
+    quotes: tuple[QuoteFields, ...]
+    minutes: MinuteFields
+    joined_by: str = ""
+
+
+CHANNELS: Mapping[AssetType, Channels] = {
     # Forex has no trades: the bid is its price, of which the vendor makes its own bars. Volume counts quotes.
-    AssetType.FOREX: Cluster(
-        AssetType.FOREX,
+    AssetType.FOREX: Channels(
+        (QuoteFields("C", name="p", price="b", bid="b", ask="a", time="t"),),
+        MinuteFields("CA", name="pair"),
         joined_by="/",
-        quotes=QuoteFields("C", name="p", price="b", bid="b", ask="a", time="t"),
-        minutes=MinuteFields("CA", name="pair"),
     ),
     # Quotes of crypto (XQ) are those of one exchange each, no market's: bid and ask are left out.
-    AssetType.CRYPTO: Cluster(
-        AssetType.CRYPTO,
+    AssetType.CRYPTO: Channels(
+        (QuoteFields("XT", name="pair", price="p", time="t"),),
+        MinuteFields("XA", name="pair"),
         joined_by="-",
-        quotes=QuoteFields("XT", name="pair", price="p", bid="", ask="", time="t"),
-        minutes=MinuteFields("XA", name="pair"),
+    ),
+    # Without trades the price is what the last minute closed with, of the time at which that ended; some seconds later
+    # it comes.
+    AssetType.STOCKS: Channels(
+        (
+            QuoteFields("T", name="sym", price="p", time="t", is_of_trades=True),
+            QuoteFields("AM", name="sym", price="c", time="e", every=timedelta(seconds=75)),
+        ),
+        MinuteFields("AM", name="sym", exact_volume="dv"),
+    ),
+    AssetType.INDICES: Channels(
+        (QuoteFields("V", name="T", price="val", time="t"),),
+        MinuteFields("AM", name="sym"),
     ),
 }
+
+
+def cluster_of(asset_type: AssetType, plan: Plan) -> Cluster:
+    """Return the cluster of a type of asset as a plan has it."""
+    found = CHANNELS[asset_type]
+    quotes = next(fields for fields in found.quotes if plan.has_trades or not fields.is_of_trades)
+    return Cluster(asset_type, quotes, found.minutes, found.joined_by, plan.delay)
 
 
 def _no_number(_constant: str) -> Decimal:
@@ -136,13 +182,18 @@ def read(cluster: Cluster, frame: str | bytes, now: datetime) -> Frame:
     except (ValueError, RecursionError):
         events = ["what came is no JSON, or more than any frame has"]
     quotes, minutes = cluster.quotes, cluster.minutes
+    is_one_channel = minutes is not None and minutes.channel == quotes.channel
+    has_volume = TRAITS[cluster.asset_type].has_volume
     for event in events if isinstance(events, list) else [events]:
         try:
             kind = event.get("ev") if isinstance(event, dict) else None
-            if kind == quotes.channel:
+            if kind == quotes.channel and not is_one_channel:
                 found.quotes.append(_quote(quotes, event, now))
-            elif kind == minutes.channel:
-                found.minutes.append(_minute(minutes, event, now))
+            elif minutes is not None and kind == minutes.channel:
+                minute = _minute(minutes, event, now, has_volume=has_volume)
+                if is_one_channel:
+                    found.closes.append(_quote(quotes, event, now))
+                found.minutes.append(minute)
             elif kind == "status":
                 found.statuses.append(_status(event))
             else:
@@ -178,11 +229,13 @@ def _quote(fields: QuoteFields, event: Mapping[str, Any], now: datetime) -> tupl
     return _name(event, fields.name), quote
 
 
-def _minute(fields: MinuteFields, event: Mapping[str, Any], now: datetime) -> tuple[str, Bar]:
+def _minute(fields: MinuteFields, event: Mapping[str, Any], now: datetime, *, has_volume: bool) -> tuple[str, Bar]:
     start = time_of(event.get("s"), now)
     if start.second or start.microsecond:
         raise InvalidRowError(f"a minute that begins at {start.isoformat()}")
-    return _name(event, fields.name), bar_of(start, event)
+    volume = event.get(fields.exact_volume) if fields.exact_volume else None
+    figures = {**event, "v": decimal_of(volume)} if isinstance(volume, str) else event
+    return _name(event, fields.name), bar_of(start, figures, has_volume=has_volume)
 
 
 def _status(event: Mapping[str, Any]) -> Status:

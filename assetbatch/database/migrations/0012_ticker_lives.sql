@@ -1,0 +1,55 @@
+-- What became of tickers that are not traded any more: delisted, renamed, or given to somebody else.
+
+create table assetbatch.ticker_lives (
+  symbol      text primary key,
+  state       text not null check (state in ('listed', 'delisted', 'renamed', 'unknown')),
+  delisted_on date,
+  became      text,
+  figi        text,
+  company     text,
+  reused_on   date,
+  asked_at    timestamptz not null,
+  ask_at      timestamptz not null
+);
+comment on table assetbatch.ticker_lives is
+  'what the vendor''s reference list says of tickers that it had no price of, or did not know';
+comment on column assetbatch.ticker_lives.state is
+  'listed: traded, whatever it looked like; unknown: in no list, so probably misspelt';
+comment on column assetbatch.ticker_lives.delisted_on is 'the last day it was traded on; null: not told';
+comment on column assetbatch.ticker_lives.became is 'renamed: the ticker that what was traded has now';
+comment on column assetbatch.ticker_lives.figi is 'the composite FIGI of what was, or is, traded under the ticker';
+comment on column assetbatch.ticker_lives.company is
+  'delisted: the CIK of a company whose other tickers have not been looked at yet, for one that it became';
+comment on column assetbatch.ticker_lives.reused_on is
+  'when it was seen that the ticker is another one''s than it was: prices and bars of before are of the old one';
+comment on column assetbatch.ticker_lives.ask_at is 'when it may be asked for again';
+
+-- What is not asked for any more. One that has had a price since is back.
+create view assetbatch.gone_tickers as
+select l.symbol, l.state, l.delisted_on, l.became, l.asked_at,
+       case when l.state = 'renamed' then 'renamed to ' || l.became
+            when l.delisted_on is null then 'delisted' else 'delisted on ' || to_char(l.delisted_on, 'YYYY-MM-DD') end as words
+from assetbatch.ticker_lives l left join assetbatch.sync_state s using (symbol)
+where l.state in ('delisted', 'renamed') and coalesce(s.succeeded_at <= l.asked_at, true);
+comment on view assetbatch.gone_tickers is 'assets that are delisted or renamed: no call is made for them';
+
+create or replace view assetbatch.unknown_tickers as
+select s.symbol, s.error_kind, s.error from assetbatch.sync_state s
+where (s.error_kind = 'unknown_ticker' or (s.error_kind in ('missing', 'not_found') and s.succeeded_at is null))
+  and not exists (select from assetbatch.gone_tickers g where g.symbol = s.symbol)
+union all
+select symbol, 'unknown_ticker', words from assetbatch.gone_tickers;
+
+create or replace function assetbatch.forget_ticker() returns trigger language plpgsql as $$
+begin
+  update assetbatch.sync_state set error_kind = null, error = null
+  where symbol = new.symbol and error_kind is not null;
+  update assetbatch.bar_state
+  set source_minutes = 5, source_told_at = null, failures = 0, retry_at = null, error_kind = null, error = null
+  where symbol = new.symbol;
+  delete from assetbatch.bar_absences where symbol = new.symbol and reason <> 'refused';
+  delete from assetbatch.bar_silences where symbol = new.symbol;
+  delete from assetbatch.ticker_lives where symbol = new.symbol;
+  return null;
+end
+$$;
