@@ -143,6 +143,11 @@ def add(world: World, ticker: str, kind: str) -> None:
     world.connection.execute(ADD, {"symbol": ticker.removeprefix("I:"), "ticker": ticker, "kind": kind})
 
 
+def lists(world: World) -> int:
+    """Count how often the list was asked for, and forget it."""
+    return world.asked().count(LIST)
+
+
 def priority(*assets: str) -> dict[str, Any]:
     return KEYS | {"batch": f"{{priority_assets: [{', '.join(assets)}], secondary_assets: []}}"}
 
@@ -153,14 +158,16 @@ def test_a_drain_asks_for_the_list_once_a_week_and_keeps_it(world: World, ticker
 
     result = world.drain(**KEYS)
 
-    assert (result.exit_code, result.api_calls_used, world.asked()) == (0, 1, [LIST])
+    assert (result.exit_code, lists(world)) == (0, 1)
     found = listed(world.connection, world.now).days
     assert found[MOURNING] is None
     assert (found[THANKSGIVING], found[FRIDAY], found[CHRISTMAS]) == (None, time(13), None)
     world.now += 7 * DAY - MINUTE
-    assert (world.drain(**KEYS).api_calls_used, world.asked()) == (0, [])
+    world.drain(**KEYS)
+    assert lists(world) == 0
     world.now += 2 * MINUTE
-    assert (world.drain(**KEYS).api_calls_used, world.asked()) == (1, [LIST])
+    world.drain(**KEYS)
+    assert lists(world) == 1
 
 
 def test_nobody_asks_for_it_where_nothing_trades_by_it(world: World) -> None:
@@ -190,13 +197,13 @@ def test_the_list_comes_behind_prices_and_before_bars(world: World) -> None:
 
 def test_no_run_waits_for_the_call(world: World) -> None:
     """Prices take the only slot: the list is left to a run that finds one free."""
-    add(world, "AAPL", "stocks")
+    add(world, "I:SPX", "indices")
     limited = KEYS | {"rate_limiting": "{calls_per_minute: 1, window_seconds: 2, margin_seconds: 0}"}
     world.enqueue(**limited)
 
     result = world.drain(**limited)
 
-    assert (result.updated, result.waited_seconds < 1) == (("AAPL",), True)
+    assert (result.updated, result.waited_seconds < 1) == (("SPX",), True)
     assert [path.partition("?")[0] for path in world.asked()] == ["/v3/snapshot"]
     wait_until(lambda: world.drain(**limited).api_calls_used)
     assert world.asked() == [LIST]
@@ -212,17 +219,17 @@ def test_a_list_that_cannot_be_had_is_told_in_the_log_and_asked_for_again_in_a_d
     with caplog.at_level(logging.WARNING):
         result = world.drain(**KEYS)
 
-    assert (result.exit_code, result.failed, world.asked()) == (0, (), [LIST])
+    assert (result.exit_code, result.failed, lists(world)) == (0, (), 1)
     assert "no list of holidays, days go by rule" in caplog.text
     assert not market_hours.is_open(Market.STOCKS, noon(THANKSGIVING))
     assert market_hours.is_open(Market.STOCKS, noon(MOURNING))
     world.sandbox.fail = []
     world.now += DAY - MINUTE
     world.drain(**KEYS)
-    assert world.asked() == []
+    assert lists(world) == 0
     world.now += 2 * MINUTE
     world.drain(**KEYS)
-    assert world.asked() == [LIST]
+    assert lists(world) == 1
     assert not market_hours.is_open(Market.STOCKS, noon(MOURNING))
 
 
@@ -230,12 +237,13 @@ def test_a_day_of_mourning_costs_no_call_and_raises_no_alarm(world: World) -> No
     keys = priority(STOCK)
     world.now = datetime(2026, 11, 27, 23, 30, tzinfo=UTC)
     world.prioritise(**keys)
-    assert LIST in world.asked()
+    assert lists(world) == 1
 
     for hours in range(60, 72):
         world.now = datetime(2026, 11, 28, tzinfo=UTC) + hours * HOUR
         result = world.prioritise(**keys)
-        assert (result.exit_code, result.unchanged, world.asked()) == (0, ("AAPL",), [])
+        assert (result.exit_code, result.unchanged) == (0, ("AAPL",))
+        assert not any("AAPL" in path or path == LIST for path in world.asked())
 
     world.now = noon(date(2026, 12, 1))
     assert world.prioritise(**keys).updated == ("AAPL",)
