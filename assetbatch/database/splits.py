@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from assetbatch.database.query import Query
-from assetbatch.database.rows import columns, one
+from assetbatch.database.rows import columns, one, value
 from assetbatch.markets import TRAITS
 from assetbatch.model import Split
 from assetbatch.planner import ASK_AGAIN
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # A split may be listed late: from so many days before the list came last it is asked for.
 DAYS_BACK = 7
 
+SPLIT_TYPES = [asset_type.value for asset_type, traits in TRAITS.items() if traits.has_splits]
+
 READ_STATE = """
 select is_wanted and coalesce(l.ask_at <= t.now, true) as is_due,
        (least(l.listed_at, t.now) at time zone 'America/New_York')::date - %(days_back)s::int as since,
@@ -31,6 +33,13 @@ cross join (
   select exists (select from assetbatch.assets where enabled and asset_type = any(%(types)s)) as is_wanted
 ) w
 left join assetbatch.split_list l on l.market = %(market)s
+"""
+
+READ_LISTED_AT = """
+select case when exists (select from assetbatch.assets where enabled and asset_type = any(%(types)s)) then coalesce(
+  (select max(listed_at) from assetbatch.split_list),
+  (select min(enabled_at) from assetbatch.assets where enabled and asset_type = any(%(types)s))
+) end as listed_at
 """
 
 TAKE = """
@@ -96,13 +105,18 @@ def state(market: AssetType, *, now: datetime | None) -> Query[SplitsState]:
     return Query(
         READ_STATE,
         {
-            "types": [asset_type.value for asset_type, traits in TRAITS.items() if traits.has_splits],
+            "types": SPLIT_TYPES,
             "market": market.value,
             "days_back": DAYS_BACK,
             "now": now,
         },
         lambda cursor: SplitsState(**one(cursor)),
     )
+
+
+def listed_at() -> Query[datetime | None]:
+    """Ask when the list came last, or since when there are assets that need it; None: there are none."""
+    return Query(READ_LISTED_AT, {"types": SPLIT_TYPES}, value)
 
 
 def take(connection: Connection, market: AssetType, *, now: datetime) -> bool:

@@ -68,6 +68,8 @@ class CatalogueBars:
 
     def waiting(self) -> list[str]:
         """Return whose newest bars are due and are not asked for by this run."""
+        if not self.types:
+            return []
         self._list_due()
         return [symbol for symbol, _ in self._due]
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 EVENTS_PENDING_AT_MOST = timedelta(minutes=5)
 # A hole that is older has had its turn, unless the system itself is younger.
 HOLES_AT_MOST = timedelta(days=1)
+# A day has one list: two that did not come are no chance.
+SPLITS_UNKNOWN_AT_MOST = timedelta(days=2)
 REFUSED = {FailureKind.REFUSED_BY_TABLE, FailureKind.REFUSED_BY_DATABASE}
 DRAINS = "does drain-queue run, and is the budget of calls large enough?"
 FAR_FROM_WELL = {Freshness.STALE, Freshness.FAILING}
@@ -60,6 +62,7 @@ def all_alerts(
         *_of_limit(overview, status.budget),
         *_of_queue(config, overview, status.metrics),
         *_of_bars(overview, status.bars),
+        *_of_splits(overview),
         *_of_events(overview),
         *_of_platform(overview),
         *_of_hosts(overview),
@@ -153,10 +156,13 @@ def _of_priority_assets(
 
 def _of_refused(config: Config, refused: Sequence[AssetStatus]) -> Iterator[Alert]:
     for product, plan in config.plans.items():
-        if own := [one.asset.symbol for one in refused if TRAITS[one.asset.asset_type].product is product]:
-            message = f"plan says {plan_words(product, plan)}, the key is refused {', '.join(own)}"
+        if own := [one.asset for one in refused if TRAITS[one.asset.asset_type].product is product]:
+            symbols = ", ".join(asset.symbol for asset in own)
+            message = f"plan says {plan_words(product, plan)}, the key is refused {symbols}"
             hint = "lapsed payment?" if plan.is_live else f"see {config.settings.provider.upgrade_url}"
-            yield Alert(Level.CRITICAL, "api.plan", message, hint)
+            # A plan without live prices may well have only some of what is sold in part.
+            is_known = not plan.is_live and all(TRAITS[asset.asset_type].is_sold_in_part for asset in own)
+            yield Alert(Level.WARNING if is_known else Level.CRITICAL, "api.plan", message, hint)
 
 
 def _late(one: AssetStatus, outlook: Outlook) -> Alert:
@@ -275,6 +281,13 @@ def _of_bars(overview: Overview, bars: BarsStatus) -> Iterator[Alert]:
         message = f"{counted(bars.holes, 'bar')} of priority assets missing, since {since}"
         hint = "does drain-queue run? `assetbatch backfill` fetches them now"
         yield Alert(Level.WARNING, "bars.holes", message, hint)
+
+
+def _of_splits(overview: Overview) -> Iterator[Alert]:
+    at = overview.splits_listed_at
+    if at is not None and overview.now - at > SPLITS_UNKNOWN_AT_MOST:
+        message = f"the list of splits has not come since {at:%Y-%m-%d}: bars of before one may be of another scale"
+        yield Alert(Level.WARNING, "splits.list", message, "`assetbatch -v drain-queue` tells why")
 
 
 def _of_platform(overview: Overview) -> Iterator[Alert]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.probe import Probed
     from assetbatch.model import Asset, RunResult
     from assetbatch.report.freshness import AssetStatus
-    from assetbatch.report.status import Status
+    from assetbatch.report.status import MarketPrices, PricesStatus, Status
 
 
 def picked(value: object, *names: str) -> dict[str, Any]:
@@ -125,6 +125,10 @@ def added_document(
     return lists | {"counts": counts, "checked": calls is not None, "api_calls_used": calls or 0}
 
 
+def _asked_for(prices: PricesStatus | MarketPrices) -> dict[str, Any]:
+    return {"mode": prices.mode, "day": prices.day and str(prices.day), "newer_data_at": prices.newer_at}
+
+
 def status_document(status: Status) -> dict[str, Any]:
     """Lay out `status`; `runs_not_well` and `asset` are there where they were asked for."""
     prices = status.prices
@@ -133,7 +137,7 @@ def status_document(status: Status) -> dict[str, Any]:
         "now": status.now,
         "database": status.database,
         "source": prices.source,
-        "prices": {"mode": prices.mode, "day": prices.day and str(prices.day), "newer_data_at": prices.newer_at},
+        "prices": _asked_for(prices) | {"markets": {name: _asked_for(one) for name, one in prices.markets.items()}},
         "jobs": [asdict(job) for job in status.jobs],
         "queue": asdict(status.queue),
         "last_priority_update": status.last_priority_update,

@@ -42,6 +42,11 @@ def _asset_states(status: Status) -> str:
 def _prices(status: Status) -> str:
     prices = status.prices
     source = prices.source or "nowhere yet"
+    daily = {name: one.day for name, one in prices.markets.items() if one.mode is Mode.END_OF_DAY}
+    if prices.mode is Mode.LIVE and daily:
+        live = [name for name in prices.markets if name not in daily]
+        of_days = (f"{name} {day or 'none yet'}" for name, day in daily.items())
+        return f"live ({', '.join(live)}), end of day ({', '.join(of_days)}), from {source}"
     if prices.mode is Mode.LIVE:
         return f"live, from {source}"
     if prices.day is None:
@@ -59,6 +64,8 @@ def _budget(status: Status) -> str:
         free = f"{used} of {budget.limit} used in this window of {budget.window_seconds:g} s, {budget.remaining} free"
         if budget.next_free_at is not None:
             free += f", the next in {duration(budget.next_free_at - status.now)}"
+        if budget.exempt:
+            free += f" ({' and '.join(budget.exempt)} unlimited)"
     return f"{free}; {budget.calls_last_hour} in the last hour, {budget.refusals_last_hour} refused"
 
 

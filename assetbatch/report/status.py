@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from assetbatch import planner
 from assetbatch.database.lives import Gone
 from assetbatch.events import backend
+from assetbatch.markets import TRAITS
 from assetbatch.model import Priority
 from assetbatch.planner import Mode
 from assetbatch.report.health import Alert, Health, worst
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import date, datetime
 
     from assetbatch.config import Config
@@ -32,7 +33,8 @@ WAITING = ("queued", "leased", "delayed")
 class Budget(Struct, frozen=True):
     """The calls of this moment; `limit` None means unlimited. `next_free_at` is set when no call is free now.
 
-    `spaced`: calls are spaced evenly, since one was refused that our own calls do not explain.
+    `spaced`: calls are spaced evenly, since one was refused that our own calls do not explain. `exempt` are the types
+    whose calls are not limited beside those of the others.
     """
 
     limit: int | None
@@ -42,6 +44,7 @@ class Budget(Struct, frozen=True):
     calls_last_hour: int
     refusals_last_hour: int
     spaced: bool = False
+    exempt: tuple[str, ...] = ()
 
 
 class QueueStatus(Struct, frozen=True):
@@ -60,16 +63,31 @@ class QueueStatus(Struct, frozen=True):
     by_state: dict[str, dict[str, int]]
 
 
+class MarketPrices(Struct, frozen=True):
+    """How prices of one type are asked for; of finished days, the newest one stored, and when there can be another."""
+
+    mode: Mode
+    day: date | None = None
+    newer_at: datetime | None = None
+
+
 class PricesStatus(Struct, frozen=True):
     """How prices are asked for, and whose they are (None: nobody's yet).
 
-    Of finished days: the newest that is stored, and when a newer one can exist.
+    Live, where those of any type are. Of finished days: the newest that is stored, and when a newer one can exist.
+    `markets` tells it of each type that there are assets of.
     """
 
     mode: Mode
     source: str | None
     day: date | None = None
     newer_at: datetime | None = None
+    markets: Mapping[str, MarketPrices] = field(default_factory=dict)
+
+    def mode_of(self, kind: AssetType) -> Mode:
+        """Return how prices of a type are asked for."""
+        own = self.markets.get(kind.value)
+        return self.mode if own is None else own.mode
 
 
 class BarsStatus(Struct, frozen=True):
@@ -169,7 +187,12 @@ def budget_of(config: Config, overview: Overview) -> Budget:
         calls_last_hour=overview.hour["calls"],
         refusals_last_hour=overview.hour["refusals"],
         spaced=bool(row and row["spaced"]),
+        exempt=() if limit is None else tuple(sorted(_unlimited(config, overview.types | config.types))),
     )
+
+
+def _unlimited(config: Config, types: Collection[AssetType]) -> Iterator[str]:
+    return (one.value for one in types if config.limit_of(TRAITS[one].product) is None)
 
 
 def queue_of(overview: Overview) -> QueueStatus:
@@ -197,14 +220,26 @@ def queue_of(overview: Overview) -> QueueStatus:
 
 def prices_of(outlook: Outlook, markets: Sequence[AssetType], days: Sequence[date], source: str | None) -> PricesStatus:
     """Return how prices of these markets are asked for; `days` are those that are stored."""
+    told = {one.value: _market_prices(outlook, one) for one in sorted(outlook.types)}
     if outlook.mode is Mode.LIVE:
-        return PricesStatus(outlook.mode, source)
+        return PricesStatus(outlook.mode, source, markets=told)
     return PricesStatus(
         outlook.mode,
         source,
         max(days, default=None),
         min((planner.newer_day_at(market, outlook.days, outlook.now) for market in markets), default=None),
+        markets=told,
     )
+
+
+def _market_prices(outlook: Outlook, kind: AssetType) -> MarketPrices:
+    if outlook.modes[kind] is Mode.LIVE:
+        return MarketPrices(Mode.LIVE)
+    stored = (
+        day for (own, day), asked in outlook.days.items() if own is kind and asked.outcome is planner.DayOutcome.STORED
+    )
+    newer_at = planner.newer_day_at(kind, outlook.days, outlook.now)
+    return MarketPrices(Mode.END_OF_DAY, max(stored, default=None), newer_at)
 
 
 def events_of(config: Config, overview: Overview) -> EventsStatus:

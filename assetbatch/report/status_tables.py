@@ -104,7 +104,9 @@ def _jobs(status: Status, *, width: int) -> Table:
 
 def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, width: int) -> Table:
     """Lay out assets; prices of finished days by their day, since nothing about them is of today."""
-    daily = status.prices.mode is Mode.END_OF_DAY
+    prices = status.prices
+    modes = {prices.mode_of(one.asset.asset_type) for one in assets} or {prices.mode}
+    daily = modes == {Mode.END_OF_DAY}
     columns = ["symbol", "price", "change", "of day" if daily else "price of", "updated", "market age", "state"]
     less = {"market age"} if daily or width < PLAIN_WIDTH else set()
     less |= {"change", "market age", "updated" if daily else "price of"} if width < NARROW_WIDTH else set()

@@ -24,6 +24,7 @@ select format('update %s set %s', c.oid::regclass,
               string_agg(format('%I = %I + interval ''5 hours''', a.attname, a.attname), ', ')) as statement
 from pg_class c join pg_attribute a on a.attrelid = c.oid
 where c.relnamespace = 'assetbatch'::regnamespace and c.relkind = 'r' and a.atttypid = 'timestamptz'::regtype
+  and a.attgenerated = ''
   and c.relname <> 'migrations' and (c.relname, a.attname) not in (('bar_state', 'wanted_since'))
 group by c.oid
 """

@@ -14,6 +14,7 @@ from assetbatch.database import rate_limit
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules, Slot
 from assetbatch.database.setup import schema
 from assetbatch.failures import CallError, FailureKind
+from assetbatch.model import Product
 from tests.conftest import open_database
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection, Row
     from assetbatch.database.embedded import EmbeddedServer
-    from assetbatch.model import Product
 
 RULES = Rules(
     max_calls=5,
@@ -474,3 +474,57 @@ def test_calls_in_the_window_are_told(connection: Connection) -> None:
     limiter.acquire()
 
     assert limiter.acquire().calls_in_window == 2
+
+
+# --- Products without limit beside others
+
+
+def mixed(world: World, **rules: Any) -> RateLimiter:
+    """A host whose currencies are without limit, and whose stocks are not."""
+    return world.limiter(**({"exempts": ["currencies"], "max_calls_per_second": None} | rules))
+
+
+def test_exempt_calls_take_no_slot_and_are_not_counted(connection: Connection) -> None:
+    world = World(connection)
+    limiter = mixed(world)
+
+    free = [ask(limiter, max_wait=0, products={Product.CURRENCIES}) for _ in range(20)]
+    slots = [ask(limiter, max_wait=0, products={Product.STOCKS}) for _ in range(6)]
+
+    assert [(row["verdict"], row["token"]) for row in free] == [("granted", None)] * 20
+    assert [row["verdict"] for row in slots] == ["granted"] * 5 + ["refused"]
+    assert ask(limiter, max_wait=0, products={Product.CURRENCIES})["verdict"] == "granted"
+    # One for both is counted with those that are; so is one that may be about anything.
+    assert ask(limiter, max_wait=0, products={Product.CURRENCIES, Product.STOCKS})["verdict"] == "refused"
+    assert ask(limiter, max_wait=0)["verdict"] == "refused"
+
+
+@pytest.mark.parametrize("refused", [Product.CURRENCIES, Product.STOCKS])
+def test_after_a_refusal_all_calls_wait_and_take_slots_for_an_hour(connection: Connection, refused: Product) -> None:
+    world = World(connection)
+    limiter = mixed(world)
+    slot = limiter.acquire(products={refused})
+    limiter.release(slot, Outcome.LIMITED, retry_after_seconds=20)
+
+    for product in (Product.CURRENCIES, Product.STOCKS):
+        row = ask(limiter, max_wait=0, products={product})
+        assert (row["verdict"], round(row["wait_seconds"])) == ("refused", 20)
+    world.advance(COOLDOWN)
+    assert limiter.acquire(max_wait_seconds=0, products={Product.CURRENCIES}).token is not None
+    # Spaced evenly, whatever it is about.
+    assert ask(limiter, max_wait=0, products={Product.STOCKS})["verdict"] == "refused"
+    world.advance(3600)
+    assert limiter.acquire(max_wait_seconds=0, products={Product.CURRENCIES}).token is None
+
+
+def test_what_is_exempt_no_longer_is_taken_as_counted(connection: Connection) -> None:
+    world = World(connection)
+    for _ in range(5):
+        mixed(world).acquire(products={Product.CURRENCIES})
+
+    row = ask(mixed(world, exempts=[]), max_wait=0, products={Product.CURRENCIES})
+
+    assert row["verdict"] == "refused"
+    assert HOLD < row["wait_seconds"] <= HOLD + COOLDOWN
+    world.advance(HOLD + COOLDOWN)
+    assert verdicts(mixed(world, exempts=[]), 6) == ["granted"] * 5 + ["refused"]

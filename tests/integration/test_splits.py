@@ -537,3 +537,25 @@ def test_the_sandbox_has_a_split_as_the_vendor_does(
     assert all(after[ts]["close"] < before[ts]["close"] / 3 for ts in before)
     # Forty days and those since.
     assert [path.split("/")[4] for path in asked] == ["AAPL", "AAPL"]
+
+
+def test_a_list_that_has_not_come_for_days_is_an_alert(world: World) -> None:
+    world.add("AAPL")
+    world.drain(SATURDAY)
+
+    def alerts() -> list[str]:
+        config = world.start(world.connection).config
+        return [
+            alert.message for alert in reading.read(config, world.connection).alerts if alert.metric == "splits.list"
+        ]
+
+    world.connection.execute("update assetbatch.split_list set listed_at = now() - interval '1 day'")
+    assert not alerts()
+    world.connection.execute("update assetbatch.split_list set listed_at = now() - interval '3 days'")
+    assert "the list of splits has not come since" in alerts()[0]
+    world.connection.execute("update assetbatch.split_list set listed_at = null")
+    assert not alerts()
+    world.connection.execute("update assetbatch.assets set enabled_at = now() - interval '3 days'")
+    assert alerts()
+    world.connection.execute("update assetbatch.assets set enabled = false")
+    assert not alerts()

@@ -84,7 +84,8 @@ order by 1
 """
 
 # The newest final bar of each asset, and how many are missing up to where its bars ought to reach by now: those that
-# the table does not take are, the hours at which its market rests and what is absent for another reason are not.
+# the table does not take are, the hours at which its market rests and what is absent for another reason are not, nor
+# those of a ticker that the plan does not have.
 COVERAGE = """
 with asked as (
   select * from unnest(%(symbols)s::text[], %(until)s::timestamptz[], %(counted)s::boolean[], %(told)s::text[])
@@ -106,7 +107,7 @@ left join lateral (
 left join lateral (
   select sum(extract(epoch from upper(hole) - lower(hole))) / 300 as bars, min(lower(hole)) as oldest
   from unnest(
-    case when a.is_counted and wanted.since < a.until then
+    case when a.is_counted and wanted.since < a.until and t.error_kind is distinct from 'not_entitled' then
       tstzmultirange(tstzrange(wanted.since, a.until))
       - (select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}') from market_data.ohlcv_5m b
          where b.symbol_id = s.id and b.ts >= wanted.since and b.ts < a.until and is_final)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from msgspec import Struct, field
 
-from assetbatch.database import entitlements, lives, outbox, streams
+from assetbatch.database import entitlements, lives, outbox, splits, streams
 from assetbatch.database.lives import Gone
 from assetbatch.database.query import Query
 from assetbatch.database.rows import one, value
@@ -235,6 +235,8 @@ class Overview(Struct, frozen=True):
     events_refused: Refusal | None = None
     role_view: RoleView | None = None
     """What the role may see of the platform's tables."""
+    splits_listed_at: datetime | None = None
+    """When the list of splits came last, or since when there are assets that need it; None: there are none."""
     streams: Sequence[Told] = ()
     """What streams last told, by cluster."""
     gone: Gone = Gone()
@@ -273,6 +275,7 @@ class Reading:
             "failing_bars": _rows(READ_FAILING_BARS, {"limit": MOST_NAMED}),
             "events_refused": outbox.refusal(),
             "role_view": platform.role_view(),
+            "splits_listed_at": splits.listed_at(),
             "streams": streams.all_told(away_seconds=STREAM_AWAY_SECONDS),
             "gone": lives.gone(limit=MOST_NAMED),
         }
