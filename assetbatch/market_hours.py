@@ -1,4 +1,4 @@
-"""When a market is open, in market time: pure, and right across the changes of the clock.
+"""When a market is open, in market time, right across the changes of the clock. Pure, given what `calendars` knows.
 
 The hours themselves are data, in `markets`: forex and metals rest from Friday 17:00 to Sunday 17:00 New York time,
 metals also until 18:00 on Sunday and from 17:00 to 18:00 each weekday; both on 25 December and 1 January. Crypto never

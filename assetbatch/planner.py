@@ -97,6 +97,9 @@ Days = Mapping[tuple[AssetType, date], AskedDay]
 Modes = Mapping[AssetType, Mode]
 """How prices of each type are asked for: plans are sold by what they are of."""
 
+Delays = Mapping[AssetType, timedelta]
+"""How late live prices of each type are: what they show of a market is so long ago."""
+
 
 class Plan(Struct, frozen=True):
     """What to do about the assets that were asked for: calls to make, and assets that need none and why."""
@@ -250,26 +253,33 @@ def next_start(now: datetime, every: timedelta) -> datetime:
     return EPOCH + ((now - EPOCH) // every + 1) * every
 
 
-def served_before(update_frequency_seconds: float, market: Market, now: datetime) -> datetime:
+def closed_at(market: Market, now: datetime, delays: Delays) -> datetime | None:
+    """Return since when live prices of a market that rests can be no newer; None: they can."""
+    delay = delays[market.asset_type]
+    closed = market_hours.last_close(market, now - delay)
+    return None if closed is None else closed + delay
+
+
+def served_before(update_frequency_seconds: float, market: Market, now: datetime, delays: Delays) -> datetime:
     """Return before when an asset must have been served last for a call to be worth it: it is due and does not rest.
 
     A start that comes a little early counts for the slot that it was meant for: assets of the queue are served at any
     time within a slot.
     """
-    closed_at = market_hours.last_close(market, now)
+    closed = closed_at(market, now, delays)
     due = due_before(update_frequency_seconds, now + _jitter(timedelta(seconds=update_frequency_seconds)))
-    return due if closed_at is None else min(due, closed_at)
+    return due if closed is None else min(due, closed)
 
 
-def rests(candidate: Candidate, now: datetime, closed: Set[AssetType] = frozenset()) -> bool:
+def rests(candidate: Candidate, now: datetime, delays: Delays, closed: Set[AssetType] = frozenset()) -> bool:
     """Return whether nothing newer can exist: the market is closed, and was when the last good run began.
 
     `closed` are markets that the vendor says rest now: where their hours do not say so, too, nobody knows since when.
     """
-    closed_at = market_hours.last_close(market_hours.market_of(candidate.asset), now)
-    if closed_at is None:
+    since = closed_at(market_hours.market_of(candidate.asset), now, delays)
+    if since is None:
         return candidate.asset.asset_type in closed
-    return candidate.served_at is not None and candidate.served_at > closed_at
+    return candidate.served_at is not None and candidate.served_at > since
 
 
 def served_as_of(call: Call | None, began_at: datetime) -> datetime:
@@ -284,6 +294,7 @@ def plan(
     candidates: Sequence[Candidate],
     *,
     modes: Modes,
+    delays: Delays,
     batch_size: int,
     now: datetime,
     days: Days,
@@ -300,7 +311,7 @@ def plan(
     daily = [one for one in candidates if modes[one.asset.asset_type] is Mode.END_OF_DAY]
     live = [one for one in candidates if modes[one.asset.asset_type] is Mode.LIVE]
     due = [candidate for candidate in live if is_due(candidate, now)]
-    resting = {one.asset.symbol for one in due if rests(one, now, closed)}
+    resting = {one.asset.symbol for one in due if rests(one, now, delays, closed)}
     calls = snapshots([one.asset for one in due if one.asset.symbol not in resting], batch_size)
     finished, unchanged = _daily(daily, days, now, refused)
     return Plan(

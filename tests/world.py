@@ -18,6 +18,7 @@ from assetbatch.errors import Interrupted
 from assetbatch.jobs import drain, enqueue, priority
 from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.run import Start
+from assetbatch.model import AssetType
 from assetbatch.report.freshness import SEEN_WITHIN, limits, outlook_of
 from tests.conftest import Commands, open_database, variables
 
@@ -35,6 +36,7 @@ SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelt
 TUESDAY = datetime(2026, 11, 17, 12, tzinfo=UTC)
 FRIDAYS_CLOSE = datetime(2026, 11, 20, 22, tzinfo=UTC)
 ALL = ("XAUUSD", "EURUSD", "BTCUSD")
+PROMPT = dict.fromkeys(AssetType, timedelta(0))
 
 # The free plan's limit, with all defaults.
 RULES = Rules(

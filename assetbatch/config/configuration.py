@@ -11,18 +11,19 @@ from assetbatch.config.assets import asset_of, seconds_of
 from assetbatch.config.secret import ways
 from assetbatch.errors import ConfigurationError, Fault
 from assetbatch.markets import TRAITS
-from assetbatch.model import Priority, Product, Role
+from assetbatch.model import AssetType, Priority, Product, Role
 from assetbatch.plans import ALIASES, FREE, PLANS, plan_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import timedelta
     from pathlib import Path
 
     from assetbatch.config.database import Database
     from assetbatch.config.lookalikes import Doubt
     from assetbatch.config.secret import Secret
     from assetbatch.config.settings import Settings
-    from assetbatch.model import Asset, AssetType
+    from assetbatch.model import Asset
     from assetbatch.plans import Plan
 
 
@@ -62,6 +63,11 @@ class Config(Struct, frozen=True, dict=True):
         """Name the plan of forex and crypto, and each other one that is paid for."""
         paid = [plan_words(product, plan) for product, plan in self.plans.items() if plan is not FREE]
         return ", ".join([self.plans[Product.CURRENCIES].name, *(word for word in paid if " " in word)])
+
+    @property
+    def delays(self) -> Mapping[AssetType, timedelta]:
+        """How late live prices of each type are."""
+        return {one: self.plan_of(one).delay for one in AssetType}
 
     def plan_of(self, asset_type: AssetType) -> Plan:
         """Return the plan by which assets of a type are seen."""

@@ -40,7 +40,7 @@ def enqueue_secondary(
         seen = run.entitlements
 
         def served_before(update_frequency_seconds: int, market: Market) -> datetime:
-            return planner.served_before(update_frequency_seconds, market, run.clock.started_at)
+            return planner.served_before(update_frequency_seconds, market, run.clock.started_at, run.config.delays)
 
         enqueued = enqueue(
             connection,

@@ -157,6 +157,7 @@ class Entitlements:
         return planner.plan(
             candidates,
             modes=self.modes,
+            delays=self.config.delays,
             batch_size=self.config.settings.provider.batch_size,
             now=at,
             days=self.days,
@@ -214,8 +215,8 @@ class Entitlements:
 
     def excuses(self, asset: Asset, kind: FailureKind) -> bool:
         """Return whether a live answer without a price is no failure, since the asset's market rests."""
-        market, now = market_hours.market_of(asset), self.clock.now()
-        rests = asset.asset_type in self.closed or not market_hours.is_open(market, now, regular=True)
+        market, seen = market_hours.market_of(asset), self.clock.now() - self.config.plan_of(asset.asset_type).delay
+        rests = asset.asset_type in self.closed or not market_hours.is_open(market, seen, regular=True)
         return rests and kind in WITHOUT_PRICE
 
     def may_ask_status(self) -> bool:

@@ -111,6 +111,8 @@ class _Forecaster:
         if found:
             number = sum(one.calls for one in found)
             calls.append(ForeseenCalls(DRAIN_QUEUE.name, drained, CallKind.BARS, number, len(found)))
+        if self._entitlements.lacks_holidays:
+            calls.append(ForeseenCalls(DRAIN_QUEUE.name, drained, CallKind.MARKET_HOLIDAYS, 1, 0))
         last = max((one.at for one in prices if one.calls), default=self._now)
         last_calls = sum(one.calls for one in prices if one.at == last)
         total = sum(one.calls for one in calls)
@@ -151,7 +153,7 @@ class _Forecaster:
     def _secondary_later(self, at: datetime) -> Iterator[ForeseenCalls]:
         """Tell what follows from what `enqueue-secondary` is going to put on the queue the next time."""
         limits = [
-            (seconds, market, planner.served_before(seconds, market, at))
+            (seconds, market, planner.served_before(seconds, market, at, self._config.delays))
             for seconds in self._connection.answer(catalogue.frequencies())
             for market in Market
         ]
@@ -173,7 +175,7 @@ class _Forecaster:
 
     def _resting(self, at: datetime) -> dict[Market, datetime | None]:
         """Return the markets that rest then, and since when; None: the vendor says so, nobody knows since when."""
-        closed_at = {market: market_hours.last_close(market, at) for market in Market}
+        closed_at = {market: planner.closed_at(market, at, self._config.delays) for market in Market}
         return {
             one: at for one, at in closed_at.items() if at is not None or one.asset_type in self._entitlements.closed
         }

@@ -201,8 +201,9 @@ class QueueWork(Source):
         if items and items[0].asset.asset_type in daily:
             self._see(is_waiting=items.more)
             return self._begin_day(items[0])
-        now, closed = self._run.clock.now(), self._entitlements.closed
-        resting = [item for item in items if planner.rests(planner.Candidate(item.asset, item.served_at), now, closed)]
+        now, delays, closed = self._run.clock.now(), self._run.config.delays, self._entitlements.closed
+        seen = ((item, planner.Candidate(item.asset, item.served_at)) for item in items)
+        resting = [item for item, candidate in seen if planner.rests(candidate, now, delays, closed)]
         self._see(is_waiting=items.more)
         if not items:
             # Gone meanwhile, or another transaction has its hands on what waits.

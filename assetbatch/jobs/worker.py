@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # After a failure that may pass.
 STRIKE_PAUSE_SECONDS = 0.5
+# The pace at which calls leave is kept by those, too, that wait for none.
+PACE_SECONDS = 0.5
 # A database that is away when what is held is to be given back is waited for this long.
 GIVE_BACK_SECONDS = 15.0
 
@@ -188,7 +190,7 @@ class Worker:
         calls, calls_after = source.wants(self._calls.free)
         try:
             slot = self._calls.acquire(
-                max_wait_seconds=self._begin_until - time.monotonic() if source.waits else 0.0,
+                max_wait_seconds=self._begin_until - time.monotonic() if source.waits else PACE_SECONDS,
                 types=source.types,
                 calls_after=calls_after,
                 calls=calls,

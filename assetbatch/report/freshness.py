@@ -16,7 +16,7 @@ from assetbatch.database.read.freshness import Limit
 from assetbatch.failures import FailureKind, kind_of
 from assetbatch.markets import TRAITS, Market
 from assetbatch.model import AssetType
-from assetbatch.planner import DayOutcome, Days, Mode, Modes
+from assetbatch.planner import DayOutcome, Days, Delays, Mode, Modes
 from assetbatch.words import moment
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class Outlook(Struct, frozen=True):
     interval: timedelta
     modes: Modes
     """How prices of each type are asked for."""
+    delays: Delays
+    """How late live ones are."""
     types: frozenset[AssetType] = frozenset(AssetType)
     """Of which types there are assets."""
     days: Days = field(default_factory=dict)
@@ -115,6 +117,7 @@ def outlook_of(config: Config, overview: Overview) -> Outlook:
         overview.now,
         timedelta(minutes=config.settings.batch.interval_minutes),
         planner.modes(config.plans, config.settings.provider.mode, overview.entitlements, overview.now),
+        config.delays,
         types=overview.types | config.types,
         days=overview.days,
         closed=overview.closed,
@@ -184,17 +187,23 @@ def limits(frequencies: Iterable[int], outlook: Outlook) -> list[Limit]:
 def _limit(market: Market, seconds: int, outlook: Outlook) -> Limit:
     kind, now = market.asset_type, outlook.now
     oldest = oldest_fresh(seconds, outlook.interval)
+    delay = outlook.delays[kind]
+
+    def ago(length: timedelta) -> datetime:
+        return market_time_ago(market, length, now - delay) + delay
+
+    closed_at = market_hours.last_close(market, now - delay, regular=True)
     daily = outlook.modes[kind] is Mode.END_OF_DAY
     hours = market.hours
     return Limit(
         seconds,
         market,
-        stale_before=market_time_ago(market, oldest, now),
+        stale_before=ago(oldest),
         fresh_since=now - oldest,
-        late_before=market_time_ago(market, oldest_priority(seconds, outlook.interval), now),
-        never_before=market_time_ago(market, timedelta(seconds=2 * seconds), now),
-        silent_before=None if daily else market_time_ago(market, max(SILENT_AFTER, oldest), now),
-        closed_at=None if daily else market_hours.last_close(market, now, regular=True),
+        late_before=ago(oldest_priority(seconds, outlook.interval)),
+        never_before=ago(timedelta(seconds=2 * seconds)),
+        silent_before=None if daily else ago(max(SILENT_AFTER, oldest)),
+        closed_at=None if daily or closed_at is None else closed_at + delay,
         day=outlook.overdue_day(kind) if daily else None,
         rests=not daily and kind in outlook.closed,
         daily=daily,

@@ -457,7 +457,7 @@ def measure_enqueue(bench: Bench, options: argparse.Namespace) -> None:
         now = datetime.now(UTC)
         return enqueue.enqueue(
             connection,
-            lambda seconds, market: planner.served_before(seconds, market, now),
+            lambda seconds, market: planner.served_before(seconds, market, now, configured.delays),
             origins=None,
             symbols=None,
             due_or_not=False,

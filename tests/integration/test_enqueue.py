@@ -24,7 +24,7 @@ from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Enqueued, Failure, Priority, Role
 from tests.conftest import open_database, wait_until
 from tests.integration.test_queue import KEY, PLAN, STEP, add, claim, claimed, end, enqueue_now, put, row, states
-from tests.world import FRIDAYS_CLOSE, MINUTE, SECOND, TUESDAY
+from tests.world import FRIDAYS_CLOSE, MINUTE, PROMPT, SECOND, TUESDAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def serve(connection: Connection, at: datetime | None, *symbols: str, mapped: bo
 
 def at(now: datetime) -> Callable[[int, Market], datetime]:
     """Tell who is due at `now` as the job does."""
-    return lambda seconds, market: planner.served_before(seconds, market, now)
+    return lambda seconds, market: planner.served_before(seconds, market, now, PROMPT)
 
 
 def due(connection: Connection, now: datetime, **changed: Any) -> Enqueued:
@@ -421,7 +421,7 @@ def test_an_asset_whose_frequency_is_changed_meanwhile_is_counted_too(database: 
     def served_before(seconds: int, market: Market) -> datetime:
         with open_database(database) as own:
             own.execute("update assetbatch.assets set update_frequency_seconds = 77 where symbol = 'A'")
-        return planner.served_before(seconds, market, TUESDAY + 60 * MINUTE)
+        return planner.served_before(seconds, market, TUESDAY + 60 * MINUTE, PROMPT)
 
     counts = enqueue_now(connection, due_or_not=False, served_before=served_before)
 

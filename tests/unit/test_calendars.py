@@ -4,7 +4,7 @@ from datetime import date, time
 
 import pytest
 
-from assetbatch.calendars import easter, new_york_stock_exchange
+from assetbatch.calendars import easter, learn, new_york_stock_exchange
 
 PUBLISHED = {
     2021: ("01-01 01-18 02-15 04-02 05-31 07-05 09-06 11-25 12-24", "11-26"),
@@ -36,3 +36,15 @@ def test_easter() -> None:
         date(2024, 3, 31),
         date(2038, 4, 25),
     ]
+
+
+def test_what_was_learnt_takes_precedence_until_something_else_is() -> None:
+    by_rule = dict(new_york_stock_exchange(2026))
+    mourning, christmas_eve, new_year = date(2026, 12, 1), date(2026, 12, 24), date(2027, 1, 1)
+
+    learn({mourning: None, christmas_eve: None, new_year: time(13)})
+
+    assert new_york_stock_exchange(2026) == by_rule | {mourning: None, christmas_eve: None}
+    assert new_york_stock_exchange(2027)[new_year] == time(13)
+    learn({})
+    assert new_york_stock_exchange(2026) == by_rule

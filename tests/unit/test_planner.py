@@ -10,6 +10,7 @@ from assetbatch import planner
 from assetbatch.model import Asset, AssetType, CallKind, Product, Role
 from assetbatch.planner import Candidate, Entitlement, Mode
 from assetbatch.plans import PLANS
+from tests.world import PROMPT
 
 TUESDAY = datetime(2026, 11, 17, 12, 0, tzinfo=UTC)
 SATURDAY = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -34,7 +35,13 @@ def plan(
     closed: frozenset[AssetType] = frozenset(),
 ) -> planner.Plan:
     return planner.plan(
-        candidates, modes=dict.fromkeys(AssetType, mode), batch_size=batch_size, now=now, days={}, closed=closed
+        candidates,
+        modes=dict.fromkeys(AssetType, mode),
+        delays=PROMPT,
+        batch_size=batch_size,
+        now=now,
+        days={},
+        closed=closed,
     )
 
 

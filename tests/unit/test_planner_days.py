@@ -14,6 +14,7 @@ from assetbatch import market_hours, planner
 from assetbatch.calendars import new_york_stock_exchange
 from assetbatch.model import Asset, AssetType, CallKind, Role
 from assetbatch.planner import AskedDay, Candidate, DayOutcome, Mode
+from tests.world import PROMPT
 
 NEW_YORK = ZoneInfo("America/New_York")
 FOREX, CRYPTO = AssetType.FOREX, AssetType.CRYPTO
@@ -212,7 +213,12 @@ GOLD, EURO, BITCOIN = asset("XAUUSD"), asset("EURUSD"), asset("BTCUSD", CRYPTO)
 
 def plan(*candidates: Candidate, days: planner.Days | None = None, now: datetime = TUESDAY) -> planner.Plan:
     return planner.plan(
-        candidates, modes=dict.fromkeys(AssetType, Mode.END_OF_DAY), batch_size=250, now=now, days=days or {}
+        candidates,
+        modes=dict.fromkeys(AssetType, Mode.END_OF_DAY),
+        delays=PROMPT,
+        batch_size=250,
+        now=now,
+        days=days or {},
     )
 
 

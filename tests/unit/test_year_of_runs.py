@@ -16,6 +16,7 @@ from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Role
 from assetbatch.planner import AskedDay, Candidate, DayOutcome, Mode
 from assetbatch.report.freshness import Outlook, limits
+from tests.world import PROMPT
 
 NEW_YORK = ZoneInfo("America/New_York")
 INTERVAL, HOUR, DAY = timedelta(minutes=5), timedelta(hours=1), timedelta(days=1)
@@ -54,16 +55,19 @@ def runs() -> list[datetime]:
     return [BEGIN + number * INTERVAL + JITTER for number in range(RUNS)]
 
 
-def test_a_closed_market_costs_one_look_and_an_open_one_is_asked_in_each_run() -> None:
+@pytest.mark.parametrize("late", [timedelta(0), timedelta(minutes=15)], ids=["prompt", "late"])
+def test_a_closed_market_costs_one_look_and_an_open_one_is_asked_in_each_run(late: timedelta) -> None:
+    """Prices that are late show a market as it was: the last ones come so long after it closed."""
+    delays = dict.fromkeys(AssetType, late)
     served: dict[Asset, datetime] = {APPLE: BEGIN, SP500: BEGIN}
     closed_looks: Counter[tuple[str, date]] = Counter()
     open_runs: Counter[str] = Counter()
     for now in runs():
         known = [Candidate(asset, served_at) for asset, served_at in served.items()]
-        made = planner.plan(known, modes=LIVE, batch_size=250, now=now, days={})
+        made = planner.plan(known, modes=LIVE, delays=delays, batch_size=250, now=now, days={})
         asked = {asset for call in made.calls for asset in call.assets}
         for asset in served:
-            if trades(asset, now):
+            if trades(asset, now - late):
                 assert asset in asked, now
                 open_runs[asset.symbol] += 1
             elif asset in asked:
@@ -81,7 +85,9 @@ def test_finished_days_cost_a_call_for_each_session_and_no_other(asset: Asset) -
     stored: date | None = date(2025, 12, 31)
     called: list[tuple[date, datetime]] = []
     for now in runs():
-        made = planner.plan([Candidate(asset, day=stored)], modes=DAILY, batch_size=250, now=now, days=days)
+        made = planner.plan(
+            [Candidate(asset, day=stored)], modes=DAILY, delays=PROMPT, batch_size=250, now=now, days=days
+        )
         for call in made.calls:
             stored = call.day
             assert stored is not None
@@ -89,26 +95,30 @@ def test_finished_days_cost_a_call_for_each_session_and_no_other(asset: Asset) -
             called.append((stored, now))
         # As soon as it can be had: nothing is overdue.
         assert stored is not None
-        assert stored >= Outlook(now, INTERVAL, DAILY, days=days).overdue_day(asset.asset_type)
+        assert stored >= Outlook(now, INTERVAL, DAILY, PROMPT, days=days).overdue_day(asset.asset_type)
 
     assert [day for day, _ in called] == SESSIONS[:-1]
     for day, now in called:
         assert now - JITTER == datetime.combine(day + DAY, time(0), NEW_YORK)
 
 
-@pytest.mark.parametrize("asset", [APPLE, SP500], ids=["stock", "index"])
-def test_no_alarm_is_raised_though_nothing_comes_but_in_sessions(asset: Asset) -> None:
+@pytest.mark.parametrize(
+    ("asset", "late"),
+    [(APPLE, timedelta(0)), (SP500, timedelta(0)), (SP500, timedelta(minutes=15))],
+    ids=["stock", "index", "late-index"],
+)
+def test_no_alarm_is_raised_though_nothing_comes_but_in_sessions(asset: Asset, late: timedelta) -> None:
     """An illiquid stock has no price before 9:30, nor after 16:00; an index none at all."""
-    market = market_hours.market_of(asset)
+    market, delays = market_hours.market_of(asset), dict.fromkeys(AssetType, late)
     came_at = None
     for now in runs():
-        if trades(asset, now, regular=True):
+        if trades(asset, now - late, regular=True):
             came_at = now
         # At the runs around an opening or a closing, and a few times a day.
-        near = {trades(asset, now + offset * INTERVAL, regular=True) for offset in (-3, 3)}
+        near = {trades(asset, now - late + offset * INTERVAL, regular=True) for offset in (-3, 3)}
         if came_at is None or (len(near) == 1 and (now.minute or now.hour % 6)):
             continue
-        for limit in limits([300], Outlook(now, INTERVAL, LIVE)):
+        for limit in limits([300], Outlook(now, INTERVAL, LIVE, delays)):
             if limit.market is market:
                 assert came_at >= limit.stale_before, now
                 assert came_at >= limit.late_before, now
@@ -120,7 +130,9 @@ def test_what_fails_to_come_in_a_session_is_stale_a_quarter_of_an_hour_after_it_
         came_at = datetime.combine(before, closing(before), NEW_YORK) - INTERVAL
         opens = datetime.combine(day, time(9, 30), NEW_YORK)
         for now, is_stale in [(opens + 2 * INTERVAL, False), (opens + 2 * INTERVAL + JITTER, True)]:
-            (limit,) = (one for one in limits([300], Outlook(now, INTERVAL, LIVE)) if one.market is Market.STOCKS)
+            (limit,) = (
+                one for one in limits([300], Outlook(now, INTERVAL, LIVE, PROMPT)) if one.market is Market.STOCKS
+            )
             assert (came_at < limit.stale_before) is is_stale, now
 
 

@@ -279,7 +279,8 @@ class Reading:
             "streams": streams.all_told(away_seconds=STREAM_AWAY_SECONDS),
             "gone": lives.gone(limit=MOST_NAMED),
         }
-        self.queries = tuple(self._asked.values())
+        # Hours are looked up by what the vendor lists from then on.
+        self.queries = (*self._asked.values(), remembered.holidays)
 
     def overview(self, connection: Connection) -> Overview:
         """Return what was read; what the key may see that was used last is asked for now."""
