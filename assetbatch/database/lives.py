@@ -36,7 +36,8 @@ with suspects as (
 select a.*, coalesce(l.state, 'suspected') as state, l.delisted_on, l.became, l.figi, l.company, l.reused_on,
        case when s.succeeded_at is null then null
             else least(s.missing_since, s.succeeded_at::date) end as missing_since,
-       coalesce(s.error_kind = 'unknown_ticker', false) as is_refused
+       coalesce(s.error_kind = 'unknown_ticker', false) as is_refused,
+       coalesce(s.succeeded_at > l.asked_at, false) as is_back
 from suspects
 join assetbatch.assets a using (symbol)
 join assetbatch.sync_state s using (symbol)
@@ -106,8 +107,8 @@ class Life(Struct, frozen=True):
     """What is known of a ticker that seems to be gone.
 
     `company` is the CIK of who issued it, as long as its other tickers are to be looked at; `missing_since`: the first
-    day that lacks it, None: it never had a price; `is_refused`: the vendor says that it does not know it. The rest is
-    as the columns of `assetbatch.ticker_lives` have it.
+    day that lacks it, None: it never had a price; `is_refused`: the vendor says that it does not know it; `is_back`: it
+    has had a price since it was asked about. The rest is as the columns of `assetbatch.ticker_lives` have it.
     """
 
     asset: Asset
@@ -119,6 +120,7 @@ class Life(Struct, frozen=True):
     reused_on: date | None = None
     missing_since: date | None = None
     is_refused: bool = False
+    is_back: bool = False
 
     @property
     def ticker(self) -> str:

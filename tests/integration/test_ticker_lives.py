@@ -243,13 +243,22 @@ def test_one_that_comes_back_is_served_again(looks: Looks) -> None:
     looks.look()
     assert looks.gone()
 
-    # By a finished day that has it,
-    looks.now += DAY
+    # A finished day that has it is enough,
+    looks.now += WEEK
     looks.connection.execute("update assetbatch.sync_state set succeeded_at = %s, error_kind = null", [looks.now])
     assert looks.gone() == {}
-    # or by the weekly look.
-    looks.connection.execute("update assetbatch.sync_state set succeeded_at = null, error_kind = 'missing'")
+    # whatever the list says.
+    assert looks.look() == ()
+    assert (looks.gone(), looks.states()) == ({}, {"ABC": "listed"})
+
+
+def test_one_that_is_listed_again_is_asked_for_again(looks: Looks) -> None:
+    looks.reference.rows = [listed("ABC", "BBG1", delisted="2026-11-10")]
+    looks.add("ABC")
+    looks.refuse("ABC")
+    looks.look()
     assert looks.gone()
+
     looks.reference.rows = [listed("ABC", "BBG1")]
     looks.now += WEEK
     assert looks.look() == ()
