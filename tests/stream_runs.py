@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assetbatch.jobs.run import Start
@@ -23,7 +25,6 @@ from tests.world import World, no_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
@@ -39,9 +40,11 @@ BOTH = (
 )
 _numbers = count()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A command on a host of its own, whose waits are others, by their place: `module.NAME=SECONDS`.
+# A command on a host of its own, whose waits are others, by their place: `module.NAME=SECONDS`. It tells where it
+# stands when asked to.
 SCALED = """
-import importlib, socket, sys
+import faulthandler, importlib, signal, socket, sys
+faulthandler.register(signal.SIGUSR1, all_threads=True)
 host = sys.argv.pop(1)
 socket.gethostname = lambda: host
 for word in sys.argv.pop(1).split():
@@ -149,12 +152,26 @@ class Process:
     def log(self) -> str:
         return self.file.read_text()
 
-    def end(self, signum: int = signal.SIGTERM, seconds: float = 10) -> float:
-        """Send it a signal; return how many seconds it took to end."""
-        began = time.monotonic()
+    def end(self, signum: int = signal.SIGTERM, seconds: float = 30) -> float:
+        """Send it a signal; return how many seconds it took to end, but for those that it had no processor for."""
+        began, held_up = time.monotonic(), self._held_up()
         self.process.send_signal(signum)
-        self.process.wait(seconds)
-        return time.monotonic() - began
+        while os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            if time.monotonic() - began > seconds:
+                self.process.send_signal(signal.SIGUSR1)
+                time.sleep(1)
+                raise AssertionError(f"it did not end within {seconds} s:\n{self.log}")
+            time.sleep(0.01)
+        took = time.monotonic() - began - (self._held_up() - held_up)
+        self.process.wait()
+        return took
+
+    def _held_up(self) -> float:
+        """Return for how many seconds its main thread was ready to go on, and no processor was free."""
+        try:
+            return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) / 1e9
+        except FileNotFoundError:  # a kernel that does not count that
+            return 0.0
 
 
 @contextmanager

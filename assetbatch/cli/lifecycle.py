@@ -37,7 +37,7 @@ def interrupt_on_signals() -> None:
 def stop_on_signals() -> Stop:
     """Answer the signals that end a command with a clean stop.
 
-    A second one, or too long a wait, interrupts by force.
+    A second one, or too long a wait, interrupts by force, and whatever takes as long after that, again.
     """
     signum = signal.SIGTERM
 
@@ -57,6 +57,8 @@ def stop_on_signals() -> Stop:
         stop.requested.set()
 
     def force(_signum: int, _frame: FrameType | None) -> NoReturn:
+        # What is then done on the way out may wait for the very server that does not answer.
+        signal.setitimer(signal.ITIMER_REAL, FORCED_AFTER_SECONDS)
         raise interrupt()
 
     signal.signal(signal.SIGALRM, force)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self, TypeVar
 import psycopg
 
 from assetbatch.database import errors, sqlstates
+from assetbatch.database.pipeline import pipeline
 from assetbatch.database.query import IN_ORDER_OF_INDEX, Query, Statement, command
 from assetbatch.database.sqlstates import AwayError, Meaning
 
@@ -105,6 +106,7 @@ class Connection:
         self._process = plain.info.backend_pid
         self._reopen = reopen
         self._patience_seconds = patience_seconds
+        self._ends_interrupted = False
         self._lost_by: psycopg.Error | None = None
         self.losses = 0
         """How often it was made anew."""
@@ -142,9 +144,12 @@ class Connection:
         self._patience_seconds = 0
         self._plain.close()
 
-    def be_patient(self, seconds: float) -> None:
-        """Let it be made anew after all, though the server stayed away before."""
-        self._patience_seconds = seconds
+    def be_patient(self, seconds: float, *, ends_interrupted: bool = False) -> None:
+        """Let it be made anew after all, though the server stayed away before.
+
+        Not once an answer was waited for and an interruption came: `ends_interrupted`.
+        """
+        self._patience_seconds, self._ends_interrupted = seconds, ends_interrupted
 
     def execute(
         self, query: Statement, params: Params | None = None, *, found_by: LiteralString | None = None
@@ -155,11 +160,12 @@ class Connection:
         rows that this finds are taken for the answer.
         """
         if self._depth:
-            if params is None:
-                # Perhaps there are several statements in it, which a pipeline does not carry.
-                return self.plain.execute(query)
-            with self._beginning.pop_all():
-                return self._plain.execute(query, params)
+            with self._waiting():
+                if params is None:
+                    # Perhaps there are several statements in it, which a pipeline does not carry.
+                    return self.plain.execute(query)
+                with self._beginning.pop_all():
+                    return self._plain.execute(query, params)
         query_of_it = Query(query, params, lambda cursor: cursor, found_by=found_by)
         try:
             return self.answer(query_of_it)
@@ -219,7 +225,8 @@ class Connection:
     ) -> list[psycopg.Cursor[Row]]:
         """Execute queries as a transaction of their own."""
         if self._is_set and len(queries) == 1 and lock_timeout is None and statement_timeout is None:
-            return [self._plain.execute(queries[0].statement, queries[0].params)]
+            with self._waiting():
+                return [self._plain.execute(queries[0].statement, queries[0].params)]
         asked = None
         try:
             with self._pipeline():
@@ -241,16 +248,21 @@ class Connection:
     def _pipeline(self) -> Iterator[None]:
         """Let what the block executes go in one round trip; who is interrupted in it waits for no answer any more."""
         try:
-            with self._plain.pipeline():
-                try:
-                    yield
-                except BaseException as error:
-                    self._drop_if_interrupted(error)
-                    raise
+            with self._waiting(), pipeline(self._plain), self._waiting():
+                yield
         except psycopg.OperationalError as error:
             # That the pipeline cannot end follows from that.
             if error.__context__ is not None and self._drop_if_interrupted(error.__context__):
                 raise error.__context__ from None
+            raise
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Let the block wait for answers, until it is interrupted."""
+        try:
+            yield
+        except BaseException as error:
+            self._drop_if_interrupted(error)
             raise
 
     def _drop_if_interrupted(self, error: BaseException) -> bool:
@@ -258,6 +270,8 @@ class Connection:
         is_interrupted = not isinstance(error, Exception)
         if is_interrupted:
             self._plain.close()
+            if self._ends_interrupted:
+                self._patience_seconds = 0
         return is_interrupted
 
     def _limit(self, lock_timeout: str | None, statement_timeout: str | None) -> None:

@@ -23,6 +23,7 @@ from assetbatch.database.bars import state as bars
 from assetbatch.database.bars import unadjusted
 from assetbatch.database.bars.pages import StoredBars
 from assetbatch.database.errors import words_of
+from assetbatch.database.pipeline import pipeline
 from assetbatch.failures import POLICIES, Covers, FailureKind, Fate, Then, decide
 from assetbatch.jobs.bar_calls import BarWork
 from assetbatch.jobs.storing import write_with_records
@@ -222,7 +223,7 @@ class Bars(Source, Generic[W]):
         )
         if stored is not None:
             found = core.without(found, {ts for ts, _ in stored.refused})
-        with connection.plain.pipeline():
+        with pipeline(connection.plain):
             bar_absences.note_absences(
                 connection,
                 one.symbol,

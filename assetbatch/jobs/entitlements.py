@@ -137,8 +137,9 @@ class Entitlements:
 
     @property
     def daily_types(self) -> frozenset[AssetType]:
-        """The types of which prices are those of finished days."""
-        return frozenset(one for one, mode in self.modes.items() if mode is Mode.END_OF_DAY)
+        """The types of which there are assets whose prices are those of finished days."""
+        modes = self.modes
+        return frozenset(one for one in self.types if modes[one] is Mode.END_OF_DAY)
 
     @property
     def contradiction(self) -> str:

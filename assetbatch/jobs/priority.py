@@ -195,7 +195,7 @@ class _Update:
 
     def _look_at_markets(self, quotes: QuoteWork, requests: Calls, no_call_after: float) -> None:
         """Ask whether a market rests of which no asset has a price, at most hourly: a holiday is no failure."""
-        live = set(AssetType) - self._entitlements.daily_types
+        live = self._entitlements.types - self._entitlements.daily_types
         stored = self._run.stored
         failed = {failure.symbol: failure.kind for failure in stored.failed}
         now = self._run.clock.now()

@@ -21,6 +21,8 @@ from assetbatch.plans import FREE, HISTORY_YEARS, KEYS, Plan, plan_words
 from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.jobs.clock import Stop
@@ -35,8 +37,6 @@ JOB = "probe"
 # Beyond what the smallest plan shows.
 YEARS = min(HISTORY_YEARS)
 LONG_AGO = timedelta(days=YEARS * 365 + 10)
-# Quotes of all markets at once; of each market the bars of today and of long ago.
-CALLS = 1 + 2 * len(TRAITS)
 
 
 class MarketAccess(Struct, frozen=True):
@@ -101,7 +101,12 @@ def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> P
 
 def longest_seconds(config: Config) -> float:
     """Return how long the calls may take, waits for the budget included."""
-    return CALLS * (config.window_seconds + rules_of(config, ()).hold_seconds)
+    return calls_for(TRAITS) * (config.window_seconds + rules_of(config, ()).hold_seconds)
+
+
+def calls_for(types: Collection[AssetType]) -> int:
+    """Return how many calls tell: of quotes of all types at once; of each the bars of today, and of long ago."""
+    return 1 + 2 * len(types or TRAITS)
 
 
 def _sight(asset: Asset, access: Access) -> Sight:

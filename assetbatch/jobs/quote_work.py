@@ -32,7 +32,7 @@ from assetbatch.model import CallKind, Failure, Role
 from assetbatch.provider import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from assetbatch.database.runs import CallRecord
     from assetbatch.jobs.calls import Calls, Landed
@@ -53,7 +53,8 @@ class QuoteWork(Source):
     """The calls for prices that one run has planned; failures are in what the run stored, they are not raised.
 
     `max_calls` bounds the requests of the run, None: no bound. `replan` makes other calls out of some that are of no
-    use as they are. `is_aside`: others bring the quotes, so that a call that fails is no failure of its assets.
+    use as they are. `is_aside`: others bring the quotes, so that a call that fails is no failure of its assets; they
+    make rows, too, so `known` tells of which assets there was one by the time of an answer.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class QuoteWork(Source):
         no_call_after: float,
         max_calls: int | None,
         is_aside: bool = False,
+        known: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._run = run
         self._calls = calls
@@ -73,6 +75,7 @@ class QuoteWork(Source):
         self._no_call_after = no_call_after
         self._max_calls = max_calls
         self._is_aside = is_aside
+        self._known = known
         self._waiting: deque[Call] = deque()
         # What was known of finished days when the calls that wait were planned.
         self._days: Days = {}
@@ -167,9 +170,10 @@ class QuoteWork(Source):
             self._waiting.popleft()
             self._forget()
             self._entitlements.learn(one.call, None)
+            known = self._entitlements.known.union(self._known())
             refused = self._entitlements.refused_rows(one.call, one.answer)
             call = replace(one.call, assets=tuple(asset for asset in one.call.assets if asset not in refused))
-            brought = sort_out(call, one.answer, self._entitlements.known, self._entitlements.excuses)
+            brought = sort_out(call, one.answer, known, self._entitlements.excuses)
             self._store(call, brought, [one.record] if one.record else [])
             if refused:
                 self._waiting.extend(self._replan([replace(one.call, assets=refused)]))

@@ -61,14 +61,21 @@ OUTAGE_SECONDS = 5.0
 class BackgroundCalls:
     """The calls of a stream, one task after another; what fails is logged, and left to the jobs.
 
-    Figures of days do not wait for gaps to be closed. `connect` opens a database connection for it.
+    Figures of days do not wait for gaps to be closed. `connect` opens a database connection for it. `known` tells, in
+    any thread, which symbols had a row in the platform's table by now: one that it has deleted is not put there again.
     """
 
-    def __init__(self, run: Run, connect: Callable[[], AbstractContextManager[Connection]]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        connect: Callable[[], AbstractContextManager[Connection]],
+        known: Callable[[], Collection[str]],
+    ) -> None:
         # Its end is not that of the run.
         self._stop = Stop(lambda: Interrupted(signal.SIGTERM))
         self._run = replace(run, stop=self._stop, cost=Cost())
         self._connect = connect
+        self._known = known
         self._urgent: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._gaps: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._has_task = threading.Event()
@@ -79,6 +86,8 @@ class BackgroundCalls:
         """Tickers of which the vendor's reference list has no pair."""
         self.has_asked_pairs = threading.Event()
         """Set once more is known of pairs."""
+        self.stored: set[str] = set()
+        """Symbols of which it has stored quotes."""
         self.refusal: CallError | None = None
         """What says that the key is wrong."""
         self.error: Exception | None = None
@@ -107,12 +116,9 @@ class BackgroundCalls:
             self._pairs_asked.update((asset.polygon_ticker, now + NO_PAIR_SECONDS) for asset in missing)
             self._add(self._urgent, partial(self._name_pairs, missing))
 
-    def refresh(self, assets: Sequence[Asset], known: Collection[str]) -> None:
-        """Ask for the quotes of these assets, and with them for the figures of their day.
-
-        Those that are `known` had a row in the platform's table before: one that it has deleted is not put there again.
-        """
-        self._add(self._urgent, partial(self._refresh, assets, known))
+    def refresh(self, assets: Sequence[Asset]) -> None:
+        """Ask for the quotes of these assets, and with them for the figures of their day."""
+        self._add(self._urgent, partial(self._refresh, assets))
 
     def close_gap(self, spans: Mapping[str, Span]) -> None:
         """Ask for the bars of these spans, by symbol, once more."""
@@ -174,17 +180,18 @@ class BackgroundCalls:
         self.pairless = self.pairless - found | lacking
         self.has_asked_pairs.set()
 
-    def _refresh(self, assets: Sequence[Asset], known: Collection[str], run: Run) -> None:
+    def _refresh(self, assets: Sequence[Asset], run: Run) -> None:
         live = [asset for asset in assets if asset.asset_type not in run.entitlements.daily_types]
         if not live:
             return
-        run.entitlements.known |= set(known)
         calls = Calls(run, Lane.QUEUE)
         end = time.monotonic() + REFRESH_SECONDS
-        work = QuoteWork(run, calls, lambda _: [], no_call_after=end, max_calls=None, is_aside=True)
+        work = QuoteWork(run, calls, lambda _: [], no_call_after=end, max_calls=None, is_aside=True, known=self._known)
         work.plan(planner.snapshots(live, run.config.settings.provider.batch_size))
         Worker(run, calls, [work], begin_until=end, is_all=False).work()
-        run.connection.answer(streams.complete([*run.stored.updated, *run.stored.unchanged]))
+        stored = [*run.stored.updated, *run.stored.unchanged]
+        self.stored.update(stored)
+        run.connection.answer(streams.complete(stored))
 
     def _close_gap(self, spans: Mapping[str, Span], until: float, run: Run) -> None:
         if time.monotonic() >= until:

@@ -128,7 +128,7 @@ class Streamer:
             )
             for asset_type, url in urls.items()
         ]
-        self._calls = BackgroundCalls(run, connect)
+        self._calls = BackgroundCalls(run, connect, lambda: self._known)
         self._storage = Storage(run.connection)
         self._stored: set[str] = set()
         self._standing_by: set[str] = set()
@@ -145,7 +145,9 @@ class Streamer:
     @property
     def _known(self) -> set[str]:
         """The symbols that had a row in the platform's table before."""
-        return self._stored.union(*([s for s, found in one.listed.items() if found.known] for one in self._ours))
+        return self._stored.union(
+            self._calls.stored, *([s for s, found in one.listed.items() if found.known] for one in self._ours)
+        )
 
     @property
     def _ours(self) -> list[ClusterStream]:
@@ -157,7 +159,7 @@ class Streamer:
         self._is_endless = math.isinf(end)
         self._calls.start()
         self._list_assets()
-        self._connection.be_patient(PATIENCE_SECONDS)
+        self._connection.be_patient(PATIENCE_SECONDS, ends_interrupted=True)
         notify.tell("READY=1")
         try:
             try:
@@ -219,7 +221,7 @@ class Streamer:
             if not self._is_database_away:
                 log.warning("the database is away, the newest prices wait until it is back: %s", words_of(error))
             self._is_database_away = True
-            self._connection.be_patient(PATIENCE_SECONDS)
+            self._connection.be_patient(PATIENCE_SECONDS, ends_interrupted=True)
             self._run.stop.requested.wait(STANDBY_SECONDS)
         else:
             if self._is_database_away:
@@ -407,7 +409,7 @@ class Streamer:
         for one in self._ours:
             if assets := one.due_for_refresh(now):
                 one.look_for_silent(self._connection.answer(streams.priced_at(list(one.listed))))
-                self._calls.refresh(assets, self._known)
+                self._calls.refresh(assets)
             if missed := one.missed(now):
                 log.info("%s: asking for the bars of %d assets that were missed", one.name, len(missed))
                 self._calls.close_gap(missed)

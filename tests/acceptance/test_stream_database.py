@@ -14,7 +14,7 @@ import pytest
 
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.setup import schema
-from tests.conftest import Commands, new_database, open_database, variables, wait_until
+from tests.conftest import Commands, make_unsafe, new_database, open_database, variables, wait_until
 from tests.stream_runs import CRYPTO, command, told, wait_for_price
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def server(short_folder: Path) -> Iterator[EmbeddedServer]:
     """A PostgreSQL that may be stopped."""
     server = EmbeddedServer(short_folder / "own")
     server.start(create=True)
+    make_unsafe(server)
     server.create_database(TEMPLATE)
     with open_database(server.conninfo(TEMPLATE)) as connection:
         schema.migrate(connection)
@@ -224,6 +225,6 @@ def test_a_redis_that_is_away_is_told_once_and_has_the_events_afterwards(
         since = datetime.now(UTC)
         with open_database(own) as connection:
             query = "select from assetbatch.outbox where published_at > %s"
-            wait_until(lambda: connection.execute(query, [since]).fetchone() is not None)
+            wait_until(lambda: connection.execute(query, [since]).fetchone() is not None, seconds=30)
         assert stream.end() < END_SECONDS
     assert "Traceback" not in stream.log

@@ -740,13 +740,14 @@ class Life(RuleBasedStateMachine):
         self.transaction.__exit__(None, None, None)
 
 
-def test_whatever_happens_the_queue_is_as_the_rules_say(connection: Connection) -> None:
+@pytest.mark.parametrize("lives", [15, pytest.param(40, marks=pytest.mark.slow)])
+def test_whatever_happens_the_queue_is_as_the_rules_say(connection: Connection, lives: int) -> None:
     machine = cast("type[Life]", type("LifeHere", (Life,), {"connection": connection}))
 
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=lives,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

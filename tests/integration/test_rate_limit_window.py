@@ -313,12 +313,13 @@ class Window(RuleBasedStateMachine):
         self.ended.append(request)
 
 
-def test_no_window_ever_holds_more_than_the_limit(connection: Connection) -> None:
+@pytest.mark.parametrize("days", [20, pytest.param(60, marks=pytest.mark.slow)])
+def test_no_window_ever_holds_more_than_the_limit(connection: Connection, days: int) -> None:
     Window.connection = connection
     run_state_machine_as_test(
         Window,
         settings=settings(
-            max_examples=60,
+            max_examples=days,
             stateful_step_count=40,
             deadline=None,
             database=None,

@@ -241,6 +241,7 @@ class World:
         config = self.start(self.connection).config
         status = reading.read(config, self.connection, reading.Wanted(asset=symbol))
         shown = console()
+        shown.width = 200
         with shown.capture() as capture:
             shown.print(status_view(status, width=200))
         return capture.get(), status_document(status)["asset"]["splits"]

@@ -18,21 +18,23 @@ def probe() -> None:
     config = current.load_config()
 
     from assetbatch.cli import lifecycle
+    from assetbatch.database.entitlements import types_in_use
     from assetbatch.jobs import probe as jobs
     from assetbatch.report.documents import probe_document
     from assetbatch.report.progress import ProgressBar
 
     config.require_api_key()
-    limit = config.calls_per_window(config.types)
-    if not current.json:
-        budget = "" if limit is None else f" of the {limit} that any {config.window_seconds:g} s allow"
-        sys.stderr.write(f"{jobs.CALLS} calls{budget}\n")
     stop = lifecycle.stop_on_signals()
     lifecycle.end_by(jobs.longest_seconds(config))
     with (
         ProgressBar.for_terminal(current.command, mask=current.mask),
         current.installed(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
     ):
+        types = connection.answer(types_in_use()) | config.types
+        limit = config.calls_per_window(types)
+        if not current.json:
+            budget = "" if limit is None else f" of the {limit} that any {config.window_seconds:g} s allow"
+            sys.stderr.write(f"{jobs.calls_for(types)} calls{budget}\n")
         found = jobs.probe(config, connection, host=host(), stop=stop)
     if current.json:
         print_json(probe_document(found))

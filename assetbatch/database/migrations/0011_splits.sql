@@ -43,8 +43,10 @@ comment on column assetbatch.unadjusted_bars.doubted_until is
 create index assets_asset_type on assetbatch.assets (asset_type) where enabled;
 create index assets_polygon_ticker on assetbatch.assets (polygon_ticker);
 
--- An asset that comes back may have bars from before a split that nobody looked at them for.
-create function assetbatch.apply_splits_again() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- An asset that comes back may have bars from before a split that nobody looked at them for. With its owner's rights: who
+-- adds assets need not know of splits.
+create function assetbatch.apply_splits_again() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   update assetbatch.splits s set is_applied = false
   from added where s.ticker = added.polygon_ticker and s.is_applied;
@@ -54,3 +56,4 @@ $$;
 create trigger apply_splits_again after insert on assetbatch.assets
 referencing new table as added for each statement
 execute function assetbatch.apply_splits_again();
+revoke all on function assetbatch.apply_splits_again from public;

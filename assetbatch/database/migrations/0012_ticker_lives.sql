@@ -38,7 +38,8 @@ from assetbatch.ticker_lives l left join assetbatch.sync_state s using (symbol)
 where l.state in ('delisted', 'renamed') and coalesce(s.succeeded_at <= l.asked_at, true);
 comment on view assetbatch.gone_tickers is 'assets that are delisted or renamed: no call is made for them';
 
-create or replace function assetbatch.forget_ticker() returns trigger language plpgsql as $$
+create or replace function assetbatch.forget_ticker() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   update assetbatch.sync_state set error_kind = null, error = null
   where symbol = new.symbol and error_kind is not null;
