@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date, datetime
 
-    from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.connection import Connection
     from assetbatch.model import Asset
 
 # A ticker seems to be gone when the vendor does not know it, or when the finished days of more than a weekend and a
@@ -75,13 +75,6 @@ with noted as (
 )
 update assetbatch.bar_state b set failures = 0, retry_at = null, error_kind = null, error = null
 from noted n where b.symbol = n.symbol and n.is_gone and b.error_kind is not null
-"""
-
-READ_GONE = """
-select g.symbol, g.state, g.words, count(*) over () as total
-from assetbatch.gone_tickers g join assetbatch.assets a using (symbol)
-where a.enabled
-order by g.delisted_on desc nulls last, g.symbol limit %(limit)s
 """
 
 # Types whose reference list tells what became of those that are not traded any more.
@@ -140,13 +133,6 @@ class _Noted(Struct, frozen=True):
     ask_at: datetime
 
 
-class Gone(Struct, frozen=True):
-    """The assets that were found to be gone last, each with its words, of `total`."""
-
-    named: tuple[tuple[str, str], ...] = ()
-    total: int = 0
-
-
 def due(now: datetime | None = None) -> Query[list[Life]]:
     """Ask which assets the reference list is to be asked about; `now` stands for the database's time, None: it is."""
     return Query(
@@ -163,12 +149,3 @@ def note(connection: Connection, lives: Sequence[tuple[Life, datetime]], *, aske
         for life, ask_at in lives
     ]
     in_transaction(connection, lambda: connection.execute(NOTE, columns(_Noted, rows)))
-
-
-def gone(*, limit: int) -> Query[Gone]:
-    """Ask which enabled assets are gone, the last ones first."""
-
-    def read(rows: Sequence[Row]) -> Gone:
-        return Gone(tuple((row["symbol"], row["words"]) for row in rows), rows[0]["total"] if rows else 0)
-
-    return Query(READ_GONE, {"limit": limit}, lambda cursor: read(cursor.fetchall()))

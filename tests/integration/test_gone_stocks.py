@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from assetbatch.database import lives
+from assetbatch.database.read.overview import gone as gone_assets
 from assetbatch.report import reading, status_tables
 from assetbatch.report.sentences import sentences
 from assetbatch.sandbox.actions import Listing
@@ -88,7 +88,7 @@ class World(AnyWorld):
 
     def status(self, **sections: Any) -> Status:
         config = self.configure(**sections)
-        gone = self.connection.answer(lives.gone(limit=5))
+        gone = self.connection.answer(gone_assets(limit=5))
         seen = replace(overview(self.now), gone=gone)
         return reading.build(config, seen, judged_at(self.connection, config, seen), source=None)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from assetbatch.database import catalogue, lives, runs
+from assetbatch.database.read import overview
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.calls import Landed
 from assetbatch.jobs.lives import LifeWork
@@ -106,7 +107,7 @@ class Looks:
         return {row["symbol"]: row["state"] for row in rows}
 
     def gone(self) -> dict[str, str]:
-        return dict(self.connection.answer(lives.gone(limit=100)).named)
+        return dict(self.connection.answer(overview.gone(limit=100)).named)
 
 
 @pytest.fixture
