@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date, datetime
 
-    from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.connection import Connection
     from assetbatch.model import Asset
 
 # A ticker seems to be gone when the vendor does not know it, or when the finished days of more than a weekend and a
@@ -36,7 +36,8 @@ with suspects as (
 select a.*, coalesce(l.state, 'suspected') as state, l.delisted_on, l.became, l.figi, l.company, l.reused_on,
        case when s.succeeded_at is null then null
             else least(s.missing_since, s.succeeded_at::date) end as missing_since,
-       coalesce(s.error_kind = 'unknown_ticker', false) as is_refused
+       coalesce(s.error_kind = 'unknown_ticker', false) as is_refused,
+       coalesce(s.succeeded_at > l.asked_at, false) as is_back
 from suspects
 join assetbatch.assets a using (symbol)
 join assetbatch.sync_state s using (symbol)
@@ -76,13 +77,6 @@ update assetbatch.bar_state b set failures = 0, retry_at = null, error_kind = nu
 from noted n where b.symbol = n.symbol and n.is_gone and b.error_kind is not null
 """
 
-READ_GONE = """
-select g.symbol, g.state, g.words, count(*) over () as total
-from assetbatch.gone_tickers g join assetbatch.assets a using (symbol)
-where a.enabled
-order by g.delisted_on desc nulls last, g.symbol limit %(limit)s
-"""
-
 # Types whose reference list tells what became of those that are not traded any more.
 TYPES = tuple(asset_type for asset_type, traits in TRAITS.items() if traits.lists_inactive)
 # So many are asked about in one run.
@@ -106,8 +100,8 @@ class Life(Struct, frozen=True):
     """What is known of a ticker that seems to be gone.
 
     `company` is the CIK of who issued it, as long as its other tickers are to be looked at; `missing_since`: the first
-    day that lacks it, None: it never had a price; `is_refused`: the vendor says that it does not know it. The rest is
-    as the columns of `assetbatch.ticker_lives` have it.
+    day that lacks it, None: it never had a price; `is_refused`: the vendor says that it does not know it; `is_back`: it
+    has had a price since it was asked about. The rest is as the columns of `assetbatch.ticker_lives` have it.
     """
 
     asset: Asset
@@ -119,6 +113,7 @@ class Life(Struct, frozen=True):
     reused_on: date | None = None
     missing_since: date | None = None
     is_refused: bool = False
+    is_back: bool = False
 
     @property
     def ticker(self) -> str:
@@ -138,13 +133,6 @@ class _Noted(Struct, frozen=True):
     ask_at: datetime
 
 
-class Gone(Struct, frozen=True):
-    """The assets that were found to be gone last, each with its words, of `total`."""
-
-    named: tuple[tuple[str, str], ...] = ()
-    total: int = 0
-
-
 def due(now: datetime | None = None) -> Query[list[Life]]:
     """Ask which assets the reference list is to be asked about; `now` stands for the database's time, None: it is."""
     return Query(
@@ -161,12 +149,3 @@ def note(connection: Connection, lives: Sequence[tuple[Life, datetime]], *, aske
         for life, ask_at in lives
     ]
     in_transaction(connection, lambda: connection.execute(NOTE, columns(_Noted, rows)))
-
-
-def gone(*, limit: int) -> Query[Gone]:
-    """Ask which enabled assets are gone, the last ones first."""
-
-    def read(rows: Sequence[Row]) -> Gone:
-        return Gone(tuple((row["symbol"], row["words"]) for row in rows), rows[0]["total"] if rows else 0)
-
-    return Query(READ_GONE, {"limit": limit}, lambda cursor: read(cursor.fetchall()))

@@ -157,8 +157,11 @@ class LifeWork(Source):
     def _active(self, life: Life, page: TickerPage) -> Life:
         """Return what became of a ticker that is, or is not, in the list of those that are traded."""
         found = next((one for one in page.listings if one.ticker == life.ticker and one.is_active), None)
+        if found is None and life.state not in GONE:
+            return replace(life, state=State.UNKNOWN)
         if found is None:
-            return life if life.state in GONE else replace(life, state=State.UNKNOWN)
+            # A price says more than a list that has it not yet.
+            return replace(life, state=State.LISTED) if life.is_back else life
         is_reused = bool(life.figi and found.figi and life.figi != found.figi)
         return replace(
             life,

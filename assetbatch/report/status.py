@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from assetbatch import planner
-from assetbatch.database.lives import Gone
+from assetbatch.database.read.overview import Gone
 from assetbatch.events import backend
 from assetbatch.markets import TRAITS
 from assetbatch.model import Priority

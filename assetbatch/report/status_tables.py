@@ -13,7 +13,7 @@ from rich.text import Text
 from assetbatch.model import Priority, Role
 from assetbatch.planner import Mode
 from assetbatch.report.documents import priority_name
-from assetbatch.report.freshness import Freshness
+from assetbatch.report.freshness import GONE, Freshness
 from assetbatch.report.health import Health, Level
 from assetbatch.report.sentences import sentences
 from assetbatch.report.streams import LIVE
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from assetbatch.database.connection import Row
     from assetbatch.database.read.history import AssetHistory
     from assetbatch.report.freshness import AssetStatus
     from assetbatch.report.health import Alert
@@ -36,6 +37,7 @@ STATE_STYLES = {
     Freshness.SILENT: "yellow",
     Freshness.CLOSED: "dim",
     Freshness.END_OF_DAY: "dim",
+    **dict.fromkeys(GONE, "dim"),
 }
 # Of the other assets, those that somebody should look at are shown.
 NOT_WELL = {Freshness.FAILING, Freshness.STALE, Freshness.NEVER, Freshness.NOT_ENTITLED, Freshness.SILENT}
@@ -202,6 +204,8 @@ def _history_view(status: Status, one: AssetStatus, *, width: int) -> Renderable
         reasons = (f"{row['bars']} {row['reason'].replace('_', ' ')}" for row in told.absences)
         parts.append(_line("Absent", ", ".join(reasons)))
     parts += [_line("Split", _split(row, now)) for row in told.splits]
+    if told.life is not None:
+        parts.append(_line("Ticker", _life(told.life, now)))
     if not told.calls:
         return Group(*parts, _line("Calls", "none of late that covered it alone"))
     columns = ["time", "call", "outcome", "status", "ms"]
@@ -217,6 +221,15 @@ def _history_view(status: Status, one: AssetStatus, *, width: int) -> Renderable
     )
     less = {"status", "ms"} if width < NARROW_WIDTH else ()
     return Group(*parts, new_table("Calls that covered it alone", columns, rows, numbers={"ms"}, less=less))
+
+
+def _life(life: Row, now: datetime) -> str:
+    """Tell what the reference list says of a ticker that seemed to be gone."""
+    words = life["state"]
+    words += f" on {life['delisted_on']}" if life["delisted_on"] else ""
+    words += f" to {life['became']}" if life["became"] else ""
+    words += f", another company's since {life['reused_on']} at the latest" if life["reused_on"] else ""
+    return f"{words}; the reference list was asked {ago(life['asked_at'], now)}"
 
 
 def _what(one: AssetStatus, told: AssetHistory) -> str:

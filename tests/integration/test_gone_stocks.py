@@ -10,9 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
-from assetbatch.database import lives
-from assetbatch.report import reading
+from assetbatch.database.read.overview import gone as gone_assets
+from assetbatch.report import reading, status_tables
 from assetbatch.report.sentences import sentences
 from assetbatch.sandbox.actions import Listing
 from assetbatch.sandbox.server import Sandbox
@@ -87,7 +88,7 @@ class World(AnyWorld):
 
     def status(self, **sections: Any) -> Status:
         config = self.configure(**sections)
-        gone = self.connection.answer(lives.gone(limit=5))
+        gone = self.connection.answer(gone_assets(limit=5))
         seen = replace(overview(self.now), gone=gone)
         return reading.build(config, seen, judged_at(self.connection, config, seen), source=None)
 
@@ -188,6 +189,13 @@ def test_a_name_that_somebody_else_takes_is_served_again_and_told(
         "select metadata #>> '{last_update,timestamp}' as at from trading.symbols where symbol = %s", [REUSED]
     )
     assert quote["at"] > "2026-11-27"
+    shown = Console(width=200)
+    with shown.capture() as text:
+        story = reading.read(world.configure(**keys), world.connection, reading.Wanted(asset=REUSED))
+        shown.print(status_tables.status_view(story, width=200))
+    assert (
+        "Ticker  listed, another company's since 2026-11-25 at the latest; the reference list was asked" in text.get()
+    )
 
 
 def test_an_index_that_has_left_is_asked_for_no_more(world: World) -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from assetbatch.database import catalogue, lives, runs
+from assetbatch.database import catalogue, lives, runs, streams
+from assetbatch.database.read import overview
 from assetbatch.failures import CallError, FailureKind
 from assetbatch.jobs.calls import Landed
 from assetbatch.jobs.lives import LifeWork
+from assetbatch.model import AssetType
 from tests.canned_list import CannedList, listed
 from tests.conftest import open_database
 
@@ -106,7 +108,7 @@ class Looks:
         return {row["symbol"]: row["state"] for row in rows}
 
     def gone(self) -> dict[str, str]:
-        return dict(self.connection.answer(lives.gone(limit=100)).named)
+        return dict(self.connection.answer(overview.gone(limit=100)).named)
 
 
 @pytest.fixture
@@ -243,13 +245,22 @@ def test_one_that_comes_back_is_served_again(looks: Looks) -> None:
     looks.look()
     assert looks.gone()
 
-    # By a finished day that has it,
-    looks.now += DAY
+    # A finished day that has it is enough,
+    looks.now += WEEK
     looks.connection.execute("update assetbatch.sync_state set succeeded_at = %s, error_kind = null", [looks.now])
     assert looks.gone() == {}
-    # or by the weekly look.
-    looks.connection.execute("update assetbatch.sync_state set succeeded_at = null, error_kind = 'missing'")
+    # whatever the list says.
+    assert looks.look() == ()
+    assert (looks.gone(), looks.states()) == ({}, {"ABC": "listed"})
+
+
+def test_one_that_is_listed_again_is_asked_for_again(looks: Looks) -> None:
+    looks.reference.rows = [listed("ABC", "BBG1", delisted="2026-11-10")]
+    looks.add("ABC")
+    looks.refuse("ABC")
+    looks.look()
     assert looks.gone()
+
     looks.reference.rows = [listed("ABC", "BBG1")]
     looks.now += WEEK
     assert looks.look() == ()
@@ -312,9 +323,9 @@ def test_indices_have_a_list_of_their_own_and_pairs_have_none(looks: Looks) -> N
     assert [query["market"] for query in looks.reference.asked] == ["stocks", "indices"]
 
 
-def test_what_is_gone_leaves_queue_and_bars_alone(looks: Looks) -> None:
+def test_what_is_gone_leaves_queue_stream_and_bars_alone(looks: Looks) -> None:
     looks.reference.rows = [listed("ABC", delisted="2026-11-10")]
-    looks.add("ABC")
+    looks.add("ABC", "WELL")
     looks.refuse("ABC")
     looks.connection.execute(
         "insert into assetbatch.queue"
@@ -330,6 +341,8 @@ def test_what_is_gone_leaves_queue_and_bars_alone(looks: Looks) -> None:
     assert looks.connection.execute("select failures, error_kind from assetbatch.bar_state").fetchall() == [
         {"failures": 0, "error_kind": None}
     ]
+    streamed = looks.connection.answer(streams.assets([AssetType.STOCKS]))
+    assert [one.asset.symbol for one in streamed] == ["WELL"]
     assert [(one.symbol, one.error) for one in catalogue.unknown_tickers(looks.connection)] == [
         ("ABC", "delisted on 2026-11-10")
     ]

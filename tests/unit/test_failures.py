@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from assetbatch.config.settings import Queue
+from assetbatch.database.queue.items import Item, State
 from assetbatch.failures import POLICIES, Covers, Decision, FailureKind, Then, backoff_seconds, decide
+from assetbatch.jobs.claims import verdict
+from assetbatch.markets import type_of
+from assetbatch.model import Asset, Failure, Role
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "design" / "call-outcomes.md"
 BEGIN, END = "<!-- made from the table: begin -->\n", "<!-- made from the table: end -->\n"
@@ -91,3 +97,13 @@ def test_the_document_has_the_table() -> None:
 if __name__ == "__main__":
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     DOCUMENT.write_text(before + BEGIN + written() + END + rest.partition(END)[2])
+
+
+@pytest.mark.parametrize(("ticker", "state"), [("X:NOSUCHUSD", State.DEAD), ("NOSUCH", State.DELAYED)])
+def test_an_unknown_ticker_waits_for_the_reference_list_where_that_may_tell_of_it(ticker: str, state: State) -> None:
+    asset = Asset("NOSUCH", ticker, type_of(ticker), Role.SECONDARY, 3, 1800)
+    item = Item(asset, uuid4(), 1, None, None)
+
+    ending = verdict(item, Failure("NOSUCH", FailureKind.UNKNOWN_TICKER, "no"), Queue())
+
+    assert (ending.state, ending.spent) == (state, True)

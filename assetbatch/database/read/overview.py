@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from msgspec import Struct, field
 
-from assetbatch.database import entitlements, lives, outbox, splits, streams
-from assetbatch.database.lives import Gone
+from assetbatch.database import entitlements, outbox, splits, streams
 from assetbatch.database.query import Query
 from assetbatch.database.rows import one, value
 from assetbatch.database.setup import platform
@@ -179,6 +178,13 @@ where b.error_kind is not null and a.enabled
 order by b.asked_at desc nulls last, symbol limit %(limit)s
 """
 
+READ_GONE = """
+select g.symbol, g.state, g.words, count(*) over () as total
+from assetbatch.gone_tickers g join assetbatch.assets a using (symbol)
+where a.enabled
+order by g.delisted_on desc nulls last, g.symbol limit %(limit)s
+"""
+
 MOST_NAMED = 5
 # A stream tells every few seconds how it is doing: one that has told nothing for so long is away.
 STREAM_AWAY_SECONDS = 120.0
@@ -209,6 +215,13 @@ cross join lateral (
 order by last.started_at desc
 limit 1
 """
+
+
+class Gone(Struct, frozen=True):
+    """The assets that were found to be gone last, each with its words, of `total`."""
+
+    named: tuple[tuple[str, str], ...] = ()
+    total: int = 0
 
 
 class Overview(Struct, frozen=True):
@@ -277,7 +290,7 @@ class Reading:
             "role_view": platform.role_view(),
             "splits_listed_at": splits.listed_at(),
             "streams": streams.all_told(away_seconds=STREAM_AWAY_SECONDS),
-            "gone": lives.gone(limit=MOST_NAMED),
+            "gone": gone(limit=MOST_NAMED),
         }
         # Hours are looked up by what the vendor lists from then on.
         self.queries = (*self._asked.values(), remembered.holidays)
@@ -298,3 +311,12 @@ def _rows(statement: LiteralString, params: Mapping[str, object] | None = None) 
 def not_well(*, seconds: float, limit: int) -> Query[list[Row]]:
     """Ask for the runs of the last so many seconds that were not well, the newest first."""
     return _rows(READ_NOT_WELL, {"seconds": seconds, "limit": limit})
+
+
+def gone(*, limit: int) -> Query[Gone]:
+    """Ask which enabled assets are gone, the last ones first."""
+
+    def read(rows: Sequence[Row]) -> Gone:
+        return Gone(tuple((row["symbol"], row["words"]) for row in rows), rows[0]["total"] if rows else 0)
+
+    return Query(READ_GONE, {"limit": limit}, lambda cursor: read(cursor.fetchall()))
