@@ -127,7 +127,7 @@ def read(connection: Connection, assets: Sequence[Asset], *, partition_bars: boo
         months = {"names": _months(there["now"]) if partition_bars else []}
         lacking = lacks(connection)
         if not (there["meta"] and value(connection.execute(OWNS_BARS))):
-            lacking += volume_lacks(connection, assets, has_catalogue=there["catalogue"])
+            lacking += volume_lacks(connection, assets)
         return Pending(
             schema_version=schema.version(connection),
             migrations=[migration.full_name for migration in missing],

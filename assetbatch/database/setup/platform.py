@@ -50,6 +50,8 @@ where a.attrelid = to_regclass('data_sources.api_providers') and a.attnum > 0 an
 having count(*) > 0
 """
 
+HAS_CATALOGUE = "select to_regclass('assetbatch.assets') is not null as yes"
+
 ANY_WITHOUT_VOLUME = (
     "select exists (select from assetbatch.assets where enabled and asset_type = any(%(types)s)) as yes"
 )
@@ -203,14 +205,14 @@ def lacks(connection: Connection) -> list[Lack]:
     return found
 
 
-def volume_lacks(connection: Connection, assets: Sequence[Asset] = (), *, has_catalogue: bool = True) -> list[Lack]:
+def volume_lacks(connection: Connection, assets: Sequence[Asset] = ()) -> list[Lack]:
     """Return what the table of the bars lacks where bars have no volume: that figures of trade may be null.
 
     It need not, where neither these assets nor any of the catalogue are of such a type.
     """
     types = [asset_type for asset_type, traits in TRAITS.items() if not traits.has_volume]
     are_there = any(asset.asset_type in types for asset in assets)
-    if not are_there and has_catalogue:
+    if not are_there and value(connection.execute(HAS_CATALOGUE)):
         are_there = value(connection.execute(ANY_WITHOUT_VOLUME, {"types": [one.value for one in types]}))
     return [Lack(**row) for row in connection.execute(READ_VOLUME_LACKS)] if are_there else []
 
