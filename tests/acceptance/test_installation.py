@@ -18,6 +18,7 @@ from psycopg import sql
 
 from assetbatch import __version__
 from assetbatch import config as configuration
+from assetbatch.cli.trouble import named
 from assetbatch.database.setup import schema
 from assetbatch.errors import Interrupted
 from assetbatch.jobs import priority
@@ -88,7 +89,7 @@ def test_the_check_shows_all_that_init_would_do_and_does_none_of_it(commands: Co
         "partitions": months(datetime.now(UTC)),
     }
     assert (said.returncode, said.stderr) == (0, "")
-    assert f"apply {', '.join(NAMES)}" in said.stdout
+    assert f"apply {named(NAMES)}" in said.stdout
     assert done["applied"] == NAMES
     assert after == NOTHING | {"schema": "assetbatch.init/1", "schema_version": NEWEST}
     assert commands("init", "--check").stdout.endswith(f"schema version {NEWEST}, nothing to do\n")

@@ -96,7 +96,8 @@ def test_after_a_run_all_is_well_in_json_and_in_a_table_without_colour_in_a_pipe
     assert {(asset["role"], asset["state"]) for asset in document["assets"][3:]} == {("secondary", "never")}
     events = {"pending": 0, "oldest_age_seconds": None, "dropped": 0, "published_by": "postgres", "refused": None}
     assert document["events"] == events
-    assert document["prices"] == {"mode": "live", "day": None, "newer_data_at": None}
+    live = {"mode": "live", "day": None, "newer_data_at": None}
+    assert document["prices"] == live | {"markets": {"crypto": live, "forex": live}}
 
     shown = commands("status").stdout
 
