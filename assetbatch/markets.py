@@ -94,11 +94,11 @@ class Traits(Struct, frozen=True):
     that every plan has. The reference list and the days of a whole market call them `reference_name`, snapshots of one
     ticker `snapshot_name`; paths have the `locale` before that. `prices` are where the price is, the first one that is
     there. `markets` are the hours at which they trade: those of the first, but for tickers that others name. They are
-    sold as the `product`. `has_whole_days`: one call brings a finished day of all of them; else it takes a call each.
-    `has_volume`: their bars tell what was traded. `has_splits`: one changes all their bars of before.
-    `is_sold_in_part`: a plan may have some of them, so that a refusal is of a ticker, not of all. `lists_inactive`: the
-    reference list tells what became of those that are not traded any more. `test_names` (a regular expression) are
-    those that exchanges test with.
+    sold as the `product`. `status` is where the market's status has their words: a group, and names in it.
+    `has_whole_days`: one call brings a finished day of all of them; else it takes a call each. `has_volume`: their bars
+    tell what was traded. `has_splits`: one changes all their bars of before. `is_sold_in_part`: a plan may have some of
+    them, so that a refusal is of a ticker, not of all. `lists_inactive`: the reference list tells what became of those
+    that are not traded any more. `test_names` (a regular expression) are those that exchanges test with.
     """
 
     prefix: str
@@ -108,6 +108,7 @@ class Traits(Struct, frozen=True):
     markets: tuple[Market, ...]
     prices: tuple[Price, ...]
     product: Product
+    status: tuple[str, tuple[str, ...]]
     names: str = "[A-Z0-9]+"
     locale: str = "global"
     has_whole_days: bool = True
@@ -140,6 +141,8 @@ class Traits(Struct, frozen=True):
 
 BID, TRADE = Price("last_quote", "bid", "bid price"), Price("last_trade", "price", "trade price")
 MINUTE, VALUE = Price("last_minute", "close", "minute's close"), Price("", "value", "value")
+# Indices are computed in many groups, most of them of stocks.
+EXCHANGES = ("exchanges", ("nyse", "nasdaq"))
 
 TRAITS: Mapping[AssetType, Traits] = {
     # Forex has no trades: the bid is its price, of which the vendor makes its own bars and changes.
@@ -151,6 +154,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         markets=(Market.FOREX, Market.METALS),
         prices=(BID,),
         product=Product.CURRENCIES,
+        status=("currencies", ("fx",)),
     ),
     AssetType.CRYPTO: Traits(
         prefix="X:",
@@ -160,6 +164,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         markets=(Market.CRYPTO,),
         prices=(TRADE,),
         product=Product.CURRENCIES,
+        status=("currencies", ("crypto",)),
     ),
     # Smaller plans have no trades, but the last minute made of them. Lower case marks preferred shares (KIMpL), a dot
     # a class (BRK.B). No type of the reference list marks those that exchanges test with: NASDAQ's ZVZZT, NYSE's NTEST
@@ -172,6 +177,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         markets=(Market.STOCKS,),
         prices=(TRADE, MINUTE),
         product=Product.STOCKS,
+        status=EXCHANGES,
         names="[A-Z][A-Za-z0-9.]*",
         locale="us",
         has_splits=True,
@@ -186,6 +192,7 @@ TRAITS: Mapping[AssetType, Traits] = {
         markets=(Market.INDICES,),
         prices=(VALUE,),
         product=Product.INDICES,
+        status=EXCHANGES,
         names="[A-Z0-9.]+",
         locale="us",
         has_whole_days=False,

@@ -59,7 +59,7 @@ PLANS: Mapping[Product, Mapping[str, Plan]] = {
 }
 # Where the configuration says which plan of it a key is on.
 KEYS: Mapping[Product, str] = {
-    Product.CURRENCIES: "provider.plan (POLYGON_TIER)",
+    Product.CURRENCIES: "provider.plan",
     Product.STOCKS: "provider.plans.stocks",
     Product.INDICES: "provider.plans.indices",
 }

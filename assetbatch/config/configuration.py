@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Struct
@@ -12,7 +13,7 @@ from assetbatch.config.secret import ways
 from assetbatch.errors import ConfigurationError, Fault
 from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType, Priority, Product, Role
-from assetbatch.plans import ALIASES, FREE, PLANS, plan_words
+from assetbatch.plans import ALIASES, FREE, KEYS, PLANS, plan_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,12 +51,7 @@ class Config(Struct, frozen=True, dict=True):
     @cached_property
     def plans(self) -> Mapping[Product, Plan]:
         """The plan of each product; basic is free."""
-        provider = self.settings.provider
-        words = {
-            Product.CURRENCIES: provider.plan,
-            Product.STOCKS: provider.plans.stocks,
-            Product.INDICES: provider.plans.indices,
-        }
+        words = {product: attrgetter(key)(self.settings) for product, key in KEYS.items()}
         return {product: PLANS[product][ALIASES.get(word, word)] for product, word in words.items()}
 
     @property

@@ -77,11 +77,12 @@ class Probed(Struct, frozen=True):
             plan = own[0].plan if own else None
             if plan is None:
                 continue
+            variable = " (POLYGON_TIER)" if product is Product.CURRENCIES else ""
             says = f"plan says {plan_words(product, plan)}, the key"
             if plan.is_live and without:
                 words.append(f"{says} is refused live prices of {' and '.join(without)}: lapsed payment?")
             if not plan.is_live and all(one.quotes for one in own):
-                words.append(f"{says} sees live prices: set {KEYS[product]} to what you pay for")
+                words.append(f"{says} sees live prices: set {KEYS[product]}{variable} to what you pay for")
         return "; ".join(words)
 
 

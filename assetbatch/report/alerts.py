@@ -97,8 +97,7 @@ def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Seque
         if Access.SNAPSHOTS in refused:
             message += f": prices are of {max(days)}" if days else ": no price of a finished day is stored"
         message += planner.reasons(refused)
-        key = KEYS[product].partition(" ")[0]
-        hint = f"lapsed payment? `assetbatch probe` asks again at once; else set {key} to what the key has"
+        hint = f"lapsed payment? `assetbatch probe` asks again at once; else set {KEYS[product]} to what the key has"
         yield Alert(Level.CRITICAL, "api.plan", message, hint)
 
 

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from assetbatch.errors import ConfigurationError, Fault
 from assetbatch.markets import TRAITS
-from assetbatch.model import Product
+from assetbatch.plans import KEYS
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.provider.massive.websocket import CHANNELS, cluster_of
 
@@ -61,8 +61,7 @@ def addresses(config: Config) -> Mapping[AssetType, str]:
 
 
 def _no_plan(config: Config, asset_type: AssetType) -> ConfigurationError:
-    product = TRAITS[asset_type].product
-    key = "provider.plan" if product is Product.CURRENCIES else f"provider.plans.{product}"
+    key = KEYS[TRAITS[asset_type].product]
     words = f"the {config.plan_of(asset_type).name} plan has no WebSocket: streaming takes a paid one"
     ways = (
         f"set {key} to the paid plan that your key has ({config.settings.provider.upgrade_url}), or try"

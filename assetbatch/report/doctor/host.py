@@ -84,7 +84,7 @@ def _plan_of(config: Config, product: Product, plan: Plan, *, is_sandbox: bool) 
     is_live = provider.mode == "live" or (plan.is_live and provider.mode != "end_of_day")
     late = f", {plan.delay.total_seconds() / 60:g} minutes late" if plan.delay else ""
     recency = f"live{late}" if is_live else "of finished days"
-    place = config.origins[KEYS[product].partition(" ")[0]]
+    place = config.origins[KEYS[product]]
     found = f"{plan_words(product, plan)} ({place}): {allowed}, prices {recency}"
     most = plan.calls_per_minute
     if most is not None and not is_sandbox and (limit is None or limit * 60 > most * config.window_seconds):
