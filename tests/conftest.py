@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import pty
@@ -65,6 +66,20 @@ def open_database(conninfo: str, *, patience_seconds: float = 0) -> Connection:
     """Connect as the commands do; with patience, as a job does."""
     named = Database(embedded=False, name="test", conninfo=Secret(conninfo), described="test")
     return connect(named, Path(), job="test", patience_seconds=patience_seconds)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Let each worker begin with other files: what pytest makes of their asserts is stored for all.
+
+    It is most of what collecting costs where nothing is stored yet.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        with suppress(Exception):  # told when it is collected
+            importlib.import_module(".".join(file.relative_to(session.config.rootpath).with_suffix("").parts))
 
 
 @pytest.fixture(scope="session", autouse=True)
