@@ -30,6 +30,7 @@ from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.opening import connect
 from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Sandbox
+from tests.forks import fork_server, is_served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -281,7 +282,17 @@ class Commands:
             text=True,
         )
 
-    def __call__(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, timeout: float = 60, streams: Mapping[str, Any] | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command: as a fork of a process that is ready for it, where that is the same as a fresh interpreter."""
+        whole = self._whole(environment)
+        if streams or not is_served(whole):
+            return self.really(*arguments, timeout=timeout, streams=streams, **environment)
+        return fork_server().run(arguments, folder=self.folder, environment=whole, timeout=timeout)
+
+    def really(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command in a fresh interpreter: for tests of its start."""
         return self.python("-m", "assetbatch", *arguments, **more)
 
     def python(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
