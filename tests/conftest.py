@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import pty
@@ -29,6 +30,7 @@ from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.opening import connect
 from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Sandbox
+from tests.forks import fork_server, is_served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,6 +67,20 @@ def open_database(conninfo: str, *, patience_seconds: float = 0) -> Connection:
     """Connect as the commands do; with patience, as a job does."""
     named = Database(embedded=False, name="test", conninfo=Secret(conninfo), described="test")
     return connect(named, Path(), job="test", patience_seconds=patience_seconds)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Let each worker begin with other files: what pytest makes of their asserts is stored for all.
+
+    It is most of what collecting costs where nothing is stored yet.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        with suppress(Exception):  # told when it is collected
+            importlib.import_module(".".join(file.relative_to(session.config.rootpath).with_suffix("").parts))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -266,7 +282,17 @@ class Commands:
             text=True,
         )
 
-    def __call__(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, timeout: float = 60, streams: Mapping[str, Any] | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command: as a fork of a process that is ready for it, where that is the same as a fresh interpreter."""
+        whole = self._whole(environment)
+        if streams or not is_served(whole):
+            return self.really(*arguments, timeout=timeout, streams=streams, **environment)
+        return fork_server().run(arguments, folder=self.folder, environment=whole, timeout=timeout)
+
+    def really(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command in a fresh interpreter: for tests of its start."""
         return self.python("-m", "assetbatch", *arguments, **more)
 
     def python(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -68,18 +68,16 @@ def refusal(line: str) -> str:
         command = command.commands[name]
 
 
-IN_SOURCE = sorted({line for text in sentences() for line in commands_in(text)})
 EXAMPLES = [line for command in ALL.values() for line in re.findall(r"Example: (assetbatch .*)", command.help)]
 
 
-def test_sentences_are_found() -> None:
-    assert {"assetbatch init", "assetbatch init --restored", "assetbatch queue retry X1"} <= set(IN_SOURCE)
+def test_commands_that_people_are_told_to_type_are_some() -> None:
+    in_source = {line for text in sentences() for line in commands_in(text)}
+
+    assert {"assetbatch init", "assetbatch init --restored", "assetbatch queue retry X1"} <= in_source
     assert len(EXAMPLES) == len(ALL)
-
-
-@pytest.mark.parametrize("line", sorted({*IN_SOURCE, *EXAMPLES, *commands_in(README)}))
-def test_a_command_that_people_are_told_to_type_is_one(line: str) -> None:
-    assert not refusal(line)
+    refusals = {line: refusal(line) for line in sorted({*in_source, *EXAMPLES, *commands_in(README)})}
+    assert not {line: why for line, why in refusals.items() if why}
 
 
 @pytest.mark.parametrize("line", ["assetbatch nothing", "assetbatch init --nothing", "assetbatch queue nothing"])
