@@ -15,8 +15,8 @@ from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.entitlements import BEYOND_THE_PLAN
 from assetbatch.jobs.run import Start, perform
 from assetbatch.markets import TRAITS, without_prefix
-from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Product, Role, Span
-from assetbatch.planner import Sight
+from assetbatch.model import Asset, AssetType, Call, CallKind, Product, Role, Span
+from assetbatch.planner import Sight, sight_of
 from assetbatch.plans import FREE, HISTORY_YEARS, KEYS, Plan, plan_words
 from assetbatch.provider import endpoints
 
@@ -109,11 +109,6 @@ def calls_for(types: Collection[AssetType]) -> int:
     return 1 + 2 * len(types or TRAITS)
 
 
-def _sight(asset: Asset, access: Access) -> Sight:
-    traits = TRAITS[asset.asset_type]
-    return Sight(traits.product, access, asset.polygon_ticker if traits.is_sold_in_part else "")
-
-
 class _Probe:
     """The calls of one probe."""
 
@@ -165,7 +160,7 @@ class _Probe:
             return {asset.symbol: seen for asset in assets}
         refused = {symbol: words for symbol, (kind, words) in found.failures.items() if kind in BEYOND_THE_PLAN}
         for asset in assets:
-            sight = _sight(asset, call.kind.access)
+            sight = sight_of(asset, call.kind.access)
             if asset.symbol in refused:
                 self._refused[sight] = refused[asset.symbol]
             else:
@@ -178,7 +173,7 @@ class _Probe:
             self._ask(endpoints.bars(call))
         except CallError as error:
             return self._judge(call, error)
-        self._allowed.update(_sight(asset, call.kind.access) for asset in call.assets)
+        self._allowed.update(sight_of(asset, call.kind.access) for asset in call.assets)
         return True
 
     def _ask(self, request: Request[A]) -> A:
@@ -188,7 +183,7 @@ class _Probe:
         """Return what a failure says about the key. Raises what says nothing about it, and ends the probe."""
         if POLICIES[error.kind].ends_run or POLICIES[error.kind].outage:
             raise error
-        sights = [_sight(asset, call.kind.access) for asset in call.assets]
+        sights = [sight_of(asset, call.kind.access) for asset in call.assets]
         if error.kind is FailureKind.NOT_ENTITLED:
             self._refused |= dict.fromkeys(sights, error.reason)
             return False
