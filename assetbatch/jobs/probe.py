@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
+from assetbatch.database.entitlements import types_in_use
 from assetbatch.database.rate_limit import Lane, rules_of
 from assetbatch.failures import POLICIES, CallError, FailureKind
 from assetbatch.jobs.calls import Calls
@@ -95,8 +96,14 @@ def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> P
         found.append(_Probe(run).ask())
         return run.result()
 
-    perform(JOB, Start(config, connection, host, stop), work, max_seconds=longest_seconds(config))
+    start, types = Start(config, connection, host, stop), types_to_probe(config, connection)
+    perform(JOB, start, work, max_seconds=longest_seconds(config), types=types)
     return found[0]
+
+
+def types_to_probe(config: Config, connection: Connection) -> Collection[AssetType]:
+    """Return the types that there are assets of; all, where there are no assets yet."""
+    return (connection.answer(types_in_use()) | config.types) or TRAITS.keys()
 
 
 def longest_seconds(config: Config) -> float:
@@ -106,7 +113,7 @@ def longest_seconds(config: Config) -> float:
 
 def calls_for(types: Collection[AssetType]) -> int:
     """Return how many calls tell: of quotes of all types at once; of each the bars of today, and of long ago."""
-    return 1 + 2 * len(types or TRAITS)
+    return 1 + 2 * len(types)
 
 
 class _Probe:

@@ -8,18 +8,20 @@ import pytest
 
 from assetbatch.database import entitlements
 from assetbatch.database.rate_limit import key_fingerprint
-from assetbatch.model import Access, Product
+from assetbatch.jobs import probe
+from assetbatch.jobs.symbols import read_reference
+from assetbatch.model import Access, AssetType, Product
 from assetbatch.planner import Entitlement, Sight
 from assetbatch.report import reading
+from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY
-from tests.integration.test_stocks import OPEN, World
-from tests.world import add_assets
+from tests.integration.test_stocks import OPEN, World, of_type
+from tests.world import HOUR, add_assets, no_stop
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from assetbatch.database.connection import Connection
-    from assetbatch.sandbox.server import Sandbox
 
 
 @pytest.fixture
@@ -99,6 +101,22 @@ def test_what_is_refused_of_a_limited_market_keeps_nothing_of_a_paid_one_waiting
     assert again.exit_code == 0
 
 
+def test_what_needs_no_slot_goes_on_while_items_of_a_limited_market_wait_for_theirs(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    with Sandbox(key=API_KEY, limit=5, window_seconds=600, paid_unlimited=True) as strict:
+        world = World(connection, database, strict, tmp_path, now=OPEN)
+        keys: dict[str, Any] = {"provider": world.plan("starter"), "rate_limiting": "{window_seconds: 600}"}
+        add_assets(connection, "C:EURUSD", "C:GBPUSD", *of_type(AssetType.INDICES))
+        world.enqueue(**keys)
+
+        result = world.drain(max_seconds=6, **keys, bars="{backfill_days: 1}")
+
+        assert 429 not in {arrival.status for arrival in strict.arrivals}
+        assert sum("/range/1/day/" in arrival.path for arrival in strict.arrivals) == 5
+        assert (result.bars.assets, result.remaining) == (2, len(of_type(AssetType.INDICES)) - 5)
+
+
 def test_an_item_whose_asset_was_the_last_of_its_type_is_dropped(world: World) -> None:
     provider = world.plan("starter")
     world.now = OPEN
@@ -134,3 +152,35 @@ def test_what_is_added_while_a_run_goes_on_waits_for_one_that_knows_its_limit(wo
     world.before = lambda: None
     world.drain(provider=provider)
     assert world.asked() == ["stocks 2026-11-16"]
+
+
+def test_a_list_of_a_limited_market_takes_slots_before_there_are_assets_of_it(world: World) -> None:
+    provider = world.plan("starter")
+    world.now = OPEN
+    keys: dict[str, Any] = {"provider": provider, "rate_limiting": "{window_seconds: 600}"}
+    add_assets(world.connection, "C:EURUSD")
+    world.enqueue(**keys)
+    world.drain(**keys)
+
+    read_reference(world.configure(**keys), world.connection, host="test", stop=no_stop(), markets=[AssetType.STOCKS])
+
+    assert slots_taken(world) == 1
+    world.now += HOUR
+    world.enqueue(**keys)
+    assert world.drain(max_seconds=4, **keys).updated == ("EURUSD",)
+
+
+def test_a_probe_without_assets_takes_slots_for_what_is_limited(world: World) -> None:
+    provider = world.plan("starter")
+    world.now = OPEN
+
+    config = world.configure(provider=provider, rate_limiting="{window_seconds: 600}")
+    found = probe.probe(config, world.connection, host="test", stop=no_stop())
+
+    # Of all at once, and two each of stocks and of indices; what currencies are asked for takes none.
+    assert (found.calls_used, slots_taken(world)) == (9, 5)
+
+
+def slots_taken(world: World) -> int:
+    rows = world.connection.execute("select from assetbatch.rate_limit_slots where counted_by > 'epoch'").fetchall()
+    return len(rows)

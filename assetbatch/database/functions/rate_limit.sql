@@ -258,8 +258,8 @@ begin
       verdict := 'granted';
       update assetbatch.rate_limits k
       set next_call_at = ready_at + p_calls * step,
-          full_by = case when k.max_calls is null then greatest(k.full_by, ready_at + (p_calls - 1) * step + lease)
-                         else k.full_by end,
+          full_by = case when is_exempt then k.full_by
+                         else greatest(k.full_by, ready_at + (p_calls - 1) * step + lease) end,
           exempt_by = greatest(k.exempt_by, ready_at + (p_calls - 1) * step + lease),
           exempts = array(select unnest(k.exempts) union select unnest(p_products))
       where k.key_fingerprint = p_key;
