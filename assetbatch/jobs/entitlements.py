@@ -328,21 +328,25 @@ class Entitlements:
             return True
         return False
 
-    def refused_rows(self, call: Call, answer: Answers) -> tuple[Asset, ...]:
-        """Learn from rows of a good answer that are refused; return those assets for which there is another way now.
+    def learn_rows(self, call: Call, answer: Answers) -> tuple[Asset, ...]:
+        """Learn from a good answer, rows of which may be refused; return assets for which there is another way now.
 
         What all rows of a product are told holds for all of it, where there are several, or it is all that there is of
-        the product; one alone among others may be the ticker's.
+        the product, or was so before; one alone among others may be the ticker's.
         """
         told = {
             symbol: reason for symbol, (kind, reason) in answer.failures.items() if kind is FailureKind.NOT_ENTITLED
         }
+        seen = tuple(asset for asset in call.assets if asset.symbol not in told)
         found: list[Asset] = []
         for product in {TRAITS[one].product for one in call.types} if told else ():
             own = [asset for asset in call.assets if TRAITS[asset.asset_type].product is product]
-            if all(asset.symbol in told for asset in own) and (len(own) > 1 or self._is_all(own[0], product)):
+            before = self._found.get(Sight(product, call.kind.access))
+            holds = len(own) > 1 or (before is not None and not before.allowed) or self._is_all(own[0], product)
+            if holds and not set(own) & set(seen):
                 self._refused(replace(call, assets=tuple(own)), told[own[0].symbol])
                 found += [one for one in own if one.asset_type in self.daily_types and not self.barred(one.asset_type)]
+        self.learn(replace(call, assets=seen), None)
         return tuple(found)
 
     def _is_all(self, asset: Asset, product: Product) -> bool:

@@ -271,8 +271,7 @@ class QueueWork(Source):
             return
         call, refused = came[0].call, set[str]()
         for one in came:
-            self._entitlements.learn(one.call, None)
-            refused |= {asset.symbol for asset in self._entitlements.refused_rows(one.call, one.answer)}
+            refused |= {asset.symbol for asset in self._entitlements.learn_rows(one.call, one.answer)}
         items = [item for one in came for item in one.work if item.asset.symbol not in refused]
         known = self._entitlements.known | {item.asset.symbol for item in items if item.served_at is not None}
         brought = [one for each in came for one in sort_out(each.call, each.answer, known, self._entitlements.excuses)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,7 +17,7 @@ from assetbatch.report import reading
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY
 from tests.integration.test_stocks import OPEN, World, of_type
-from tests.world import HOUR, add_assets, no_stop
+from tests.world import HOUR, MINUTE, add_assets, no_stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +63,24 @@ def test_a_drain_learns_from_rows_that_are_refused_and_goes_on_with_finished_day
     assert any("plan says starter for stocks, the key is refused snapshots" in one for one in result.warnings)
     status = reading.read(world.configure(provider=provider), world.connection)
     assert [alert.message for alert in status.alerts if alert.metric == "api.plan"] != []
+
+
+def test_what_was_refused_of_all_stays_so_while_one_alone_is_refused_again(world: World) -> None:
+    world.plan("starter")
+    provider = "{plans: {stocks: starter}}"
+    world.now = OPEN
+    add_assets(world.connection, "C:EURUSD", "AAPL", "KIMpL")
+    world.enqueue(provider=provider)
+    world.drain(provider=provider)
+    world.asked()
+
+    world.now += HOUR + MINUTE
+    world.enqueue(["EURUSD", "AAPL"], provider=provider)
+    result = world.drain(provider=provider)
+
+    assert [urlsplit(path).path for path in world.asked()] == ["/v3/snapshot"]
+    assert (result.updated, result.unchanged, result.dead) == (("EURUSD",), ("AAPL",), ())
+    assert any("plan says starter for stocks, the key is refused snapshots" in one for one in result.warnings)
 
 
 @pytest.mark.parametrize("ticker", ["AAPL", "I:DJI"])
