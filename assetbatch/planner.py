@@ -69,6 +69,16 @@ class Sight(NamedTuple):
     ticker: str = ""
 
 
+def sight_of(asset: Asset, access: Access) -> Sight:
+    """Return what it says about a key that a call for one asset alone was answered, or refused.
+
+    Who pays for a product has live prices of all of it; of days and bars, a plan may have some tickers only.
+    """
+    traits = TRAITS[asset.asset_type]
+    in_part = traits.is_sold_in_part and access is not Access.SNAPSHOTS
+    return Sight(traits.product, access, asset.polygon_ticker if in_part else "")
+
+
 Told = dict[Sight, Entitlement]
 """What the vendor said that a key may see, or not; of what is not there, nothing was asked, or nothing refused."""
 

@@ -97,9 +97,9 @@ class Claims:
         self.requeued: dict[str, None] = {}
         self.dead: list[Failure] = []
 
-    def bring_back(self) -> BroughtBack:
-        """Bring back what killed workers held, and what is due again."""
-        found = queue.bring_back(self._connection, retries=self._settings.retry_max_attempts)
+    def bring_back(self, types: Collection[AssetType]) -> BroughtBack:
+        """Bring back what killed workers held, and what is due again; look whether an item of these types waits."""
+        found = queue.bring_back(self._connection, retries=self._settings.retry_max_attempts, types=types)
         self.brought_back(found)
         return found
 
@@ -110,11 +110,11 @@ class Claims:
         self.dead += [Failure(symbol, FailureKind.WORKER_LOST, queue.LOST) for symbol in found.dead]
 
     def take(
-        self, *, limit: int, alone: bool, types: Collection[AssetType] | None = None, daily: Collection[AssetType] = ()
+        self, *, limit: int, alone: bool, types: Collection[AssetType], daily: Collection[AssetType] = ()
     ) -> Batch:
         """Claim the first items that one call covers, `limit` at most; `alone`: each is to have a call of its own.
 
-        Of these `types` only, None: of any; an item of `daily` types alone.
+        Of these `types` only; an item of `daily` types alone.
         """
         asked_at = boot_time()
         items = queue.claim(

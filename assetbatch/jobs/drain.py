@@ -92,7 +92,7 @@ def drain_queue(
                 calls,
                 run.entitlements,
                 claims,
-                types=group if len(groups) > 1 else None,
+                types=group,
                 max_items=bounds.max_items,
                 served_anew=own.work.look_again,
                 progress=tell,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.failures import CallError
     from assetbatch.jobs.clock import Clock
-    from assetbatch.model import Asset, AssetType, Call, Failure
+    from assetbatch.model import Asset, AssetType, Call, Failure, Product
     from assetbatch.planner import Candidate, Told
     from assetbatch.provider.results import Answers
 
@@ -200,7 +200,8 @@ class Entitlements:
         return frozenset(
             sight.ticker
             for sight, found in self._found.items()
-            if sight.ticker and not found.allowed and now - found.asked_at < planner.ASK_TICKER_AGAIN
+            if sight.ticker and sight.access is Access.DAILY
+            if not found.allowed and now - found.asked_at < planner.ASK_TICKER_AGAIN
         )
 
     def barred(self, asset_type: AssetType) -> Trouble | None:
@@ -327,34 +328,44 @@ class Entitlements:
             return True
         return False
 
-    def refused_rows(self, call: Call, answer: Answers) -> tuple[Asset, ...]:
-        """Learn from rows of a good answer that are refused; return those assets for which there is another way now.
+    def learn_rows(self, call: Call, answer: Answers) -> tuple[Asset, ...]:
+        """Learn from a good answer, rows of which may be refused; return assets for which there is another way now.
 
-        What all rows of a product are told holds for all of it, where there are several; one alone may be the ticker's.
+        What all rows of a product are told holds for all of it, where there are several, or it is all that there is of
+        the product, or was so before; one alone among others may be the ticker's.
         """
         told = {
             symbol: reason for symbol, (kind, reason) in answer.failures.items() if kind is FailureKind.NOT_ENTITLED
         }
+        seen = tuple(asset for asset in call.assets if asset.symbol not in told)
         found: list[Asset] = []
         for product in {TRAITS[one].product for one in call.types} if told else ():
             own = [asset for asset in call.assets if TRAITS[asset.asset_type].product is product]
-            if len(own) > 1 and all(asset.symbol in told for asset in own):
+            before = self._found.get(Sight(product, call.kind.access))
+            holds = len(own) > 1 or (before is not None and not before.allowed) or self._is_all(own[0], product)
+            if holds and not set(own) & set(seen):
                 self._refused(replace(call, assets=tuple(own)), told[own[0].symbol])
                 found += [one for one in own if one.asset_type in self.daily_types and not self.barred(one.asset_type)]
+        self.learn(replace(call, assets=seen), None)
         return tuple(found)
+
+    def _is_all(self, asset: Asset, product: Product) -> bool:
+        """Return whether there is no other asset of a product."""
+        others = (*self.config.assets, *catalogue.enabled_assets(self.connection))
+        return all(one.symbol == asset.symbol for one in others if TRAITS[one.asset_type].product is product)
 
     def _note_outcome(self, call: Call, outcome: DayOutcome) -> None:
         in_transaction(self.connection, lambda: self._note_day(*call.market_day, outcome))
-        self._lease = None
+        if call.kind is CallKind.DAILY:
+            self._lease = None
         self.look()
 
     def _refused(self, call: Call, reason: str) -> bool:
         access, types = call.kind.access, call.types
         for one in types:
-            traits = TRAITS[one]
-            in_part = traits.is_sold_in_part and len(call.assets) == 1
-            sight = Sight(traits.product, access, call.assets[0].polygon_ticker if in_part else "")
-            again = "a week" if in_part else "an hour"
+            is_alone = len(call.assets) == 1
+            sight = planner.sight_of(call.assets[0], access) if is_alone else Sight(TRAITS[one].product, access)
+            again = "a week" if sight.ticker else "an hour"
             log.info("%s: refused as not entitled; it is asked again in %s", " ".join(filter(None, sight)), again)
             self.remember(sight, allowed=False, reason=reason)
         others = self.daily_types

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
+from assetbatch.database.entitlements import types_in_use
 from assetbatch.database.rate_limit import Lane, rules_of
 from assetbatch.failures import POLICIES, CallError, FailureKind
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.entitlements import BEYOND_THE_PLAN
 from assetbatch.jobs.run import Start, perform
 from assetbatch.markets import TRAITS, without_prefix
-from assetbatch.model import Access, Asset, AssetType, Call, CallKind, Product, Role, Span
-from assetbatch.planner import Sight
+from assetbatch.model import Asset, AssetType, Call, CallKind, Product, Role, Span
+from assetbatch.planner import Sight, sight_of
 from assetbatch.plans import FREE, HISTORY_YEARS, KEYS, Plan, plan_words
 from assetbatch.provider import endpoints
 
@@ -96,8 +97,14 @@ def probe(config: Config, connection: Connection, *, host: str, stop: Stop) -> P
         found.append(_Probe(run).ask())
         return run.result()
 
-    perform(JOB, Start(config, connection, host, stop), work, max_seconds=longest_seconds(config))
+    start, types = Start(config, connection, host, stop), types_to_probe(config, connection)
+    perform(JOB, start, work, max_seconds=longest_seconds(config), types=types)
     return found[0]
+
+
+def types_to_probe(config: Config, connection: Connection) -> Collection[AssetType]:
+    """Return the types that there are assets of; all, where there are no assets yet."""
+    return (connection.answer(types_in_use()) | config.types) or TRAITS.keys()
 
 
 def longest_seconds(config: Config) -> float:
@@ -107,12 +114,7 @@ def longest_seconds(config: Config) -> float:
 
 def calls_for(types: Collection[AssetType]) -> int:
     """Return how many calls tell: of quotes of all types at once; of each the bars of today, and of long ago."""
-    return 1 + 2 * len(types or TRAITS)
-
-
-def _sight(asset: Asset, access: Access) -> Sight:
-    traits = TRAITS[asset.asset_type]
-    return Sight(traits.product, access, asset.polygon_ticker if traits.is_sold_in_part else "")
+    return 1 + 2 * len(types)
 
 
 class _Probe:
@@ -166,7 +168,7 @@ class _Probe:
             return {asset.symbol: seen for asset in assets}
         refused = {symbol: words for symbol, (kind, words) in found.failures.items() if kind in BEYOND_THE_PLAN}
         for asset in assets:
-            sight = _sight(asset, call.kind.access)
+            sight = sight_of(asset, call.kind.access)
             if asset.symbol in refused:
                 self._refused[sight] = refused[asset.symbol]
             else:
@@ -179,7 +181,7 @@ class _Probe:
             self._ask(endpoints.bars(call))
         except CallError as error:
             return self._judge(call, error)
-        self._allowed.update(_sight(asset, call.kind.access) for asset in call.assets)
+        self._allowed.update(sight_of(asset, call.kind.access) for asset in call.assets)
         return True
 
     def _ask(self, request: Request[A]) -> A:
@@ -189,7 +191,7 @@ class _Probe:
         """Return what a failure says about the key. Raises what says nothing about it, and ends the probe."""
         if POLICIES[error.kind].ends_run or POLICIES[error.kind].outage:
             raise error
-        sights = [_sight(asset, call.kind.access) for asset in call.assets]
+        sights = [sight_of(asset, call.kind.access) for asset in call.assets]
         if error.kind is FailureKind.NOT_ENTITLED:
             self._refused |= dict.fromkeys(sights, error.reason)
             return False

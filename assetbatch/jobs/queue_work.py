@@ -59,8 +59,9 @@ class _LostError(Exception):
 
 
 class QueueWork(Source):
-    """The queue's items of some `types`, as one run works on them: `max_items` at most. None: of any, any number.
+    """The queue's items of some `types`, as one run works on them: `max_items` at most, None: any number.
 
+    An item of another type is left to a run that knows of it as it begins, and how its calls are limited.
     `served_anew` is called when assets were served that never were before, `progress` after what came was stored.
     """
 
@@ -71,7 +72,7 @@ class QueueWork(Source):
         entitlements: Entitlements,
         claims: Claims,
         *,
-        types: frozenset[AssetType] | None,
+        types: frozenset[AssetType],
         max_items: int | None,
         served_anew: Callable[[], None],
         progress: Callable[[], None],
@@ -105,23 +106,26 @@ class QueueWork(Source):
     @property
     def types(self) -> frozenset[AssetType]:
         """The types of assets that the next call may be about."""
-        return self._of or frozenset()
+        return self._of
 
     @property
     def _daily(self) -> frozenset[AssetType]:
         """Those of which calls bring finished days."""
-        daily = self._entitlements.daily_types
-        return daily if self._of is None else daily & self._of
+        return self._entitlements.daily_types & self._of
 
     @property
-    def _open(self) -> frozenset[AssetType] | None:
-        """The types of which items may be claimed; None: any."""
-        barred = frozenset(one for one in self._daily if self._entitlements.barred(one) is not None)
-        return self._of if not barred else (self._of or self._entitlements.types) - barred
+    def _open(self) -> frozenset[AssetType]:
+        """The types of which items may be claimed."""
+        return frozenset(one for one in self._of if self._entitlements.barred(one) is None)
 
     @property
     def _has_live(self) -> bool:
-        return bool((self._entitlements.types if self._of is None else self._of) - self._daily)
+        return bool(self._of - self._daily)
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether there are no assets of other types."""
+        return self._entitlements.types <= self._of
 
     @property
     def items_left(self) -> float:
@@ -145,9 +149,11 @@ class QueueWork(Source):
         """Return whether an item waits, and its price may be asked for."""
         if not self.is_waiting():
             return False
-        if self._open is not None and not self._open:
+        if not self._of or self._open:
+            return True
+        if self._is_alone:
             self._ended_by = next(filter(None, map(self._entitlements.barred, self._daily)), None)
-        return self._ended_by is None
+        return False
 
     def is_waiting(self, brought_back: BroughtBack | None = None) -> bool:
         """Return whether an item waits for a call, once what is due again has been brought back, as it was just now.
@@ -159,9 +165,10 @@ class QueueWork(Source):
             return True
         if brought_back is None and time.monotonic() < self._dry_until:
             return False
+        is_of_all = brought_back is not None and not self._is_alone
         brought_back = brought_back or self._keep_up()
         self._see(is_waiting=brought_back.is_waiting)
-        if not self._waits or (not self._daily and self._of is None):
+        if not self._waits or not (self._daily or is_of_all):
             return self._waits
         self._complete_served()
         is_waiting = self._run.connection.answer(queue.waiting(self._open or self._of))
@@ -183,7 +190,7 @@ class QueueWork(Source):
     def _keep_up(self) -> BroughtBack:
         self._upkeep_at = time.monotonic()
         self._claims.keep()
-        return self._claims.bring_back()
+        return self._claims.bring_back(self._of)
 
     def wants(self, free: int) -> tuple[int, int]:
         """Return for how many calls one claim may serve: for one, or as many as the pace lets leave at once."""
@@ -262,18 +269,25 @@ class QueueWork(Source):
     def _store(self, came: Sequence[Landed]) -> None:
         if not came:
             return
-        call, items = came[0].call, [item for one in came for item in one.work]
+        call, refused = came[0].call, set[str]()
+        for one in came:
+            refused |= {asset.symbol for asset in self._entitlements.learn_rows(one.call, one.answer)}
+        items = [item for one in came for item in one.work if item.asset.symbol not in refused]
         known = self._entitlements.known | {item.asset.symbol for item in items if item.served_at is not None}
+        brought = [one for each in came for one in sort_out(each.call, each.answer, known, self._entitlements.excuses)]
         self._write(
             items,
-            [found for one in came for found in sort_out(one.call, one.answer, known, self._entitlements.excuses)],
+            [one for one in brought if one.symbol not in refused],
             [one.record for one in came if one.record is not None],
             served_at=planner.served_as_of(call, min(one.began_at for one in came)),
             call=call,
         )
+        if refused:
+            # What the key may not see live is claimed again, for a finished day.
+            self._dry_until = 0.0
+            self._give_back([item for one in came for item in one.work if item.asset.symbol in refused])
         if any(item.served_at is None for item in items):
             self._served_anew()
-        self._entitlements.learn(call, None)
         self._charge_suspects()
         self._run.announcer.announce()
 
@@ -347,7 +361,8 @@ class QueueWork(Source):
                 self._give_back(items)
         # What was given back would be claimed again: where it is not worth another call, nothing is.
         gives_back = decision.then is Then.GIVE_BACK
-        if decision.ends_run or (gives_back and not POLICIES[error.kind].retry):
+        is_barred = is_day and all(self._entitlements.barred(one) for one in one.call.types)
+        if decision.ends_run or (gives_back and not is_barred and not POLICIES[error.kind].retry):
             self._ended_by = self._ended_by or Trouble(error.kind, error.reason)
         calls_off = gives_back and not is_day and not POLICIES[error.kind].strike
         return Aftermath.of(error.kind, calls_off=calls_off)

@@ -169,9 +169,8 @@ class QuoteWork(Source):
         for one in came:
             self._waiting.popleft()
             self._forget()
-            self._entitlements.learn(one.call, None)
             known = self._entitlements.known.union(self._known())
-            refused = self._entitlements.refused_rows(one.call, one.answer)
+            refused = self._entitlements.learn_rows(one.call, one.answer)
             call = replace(one.call, assets=tuple(asset for asset in one.call.assets if asset not in refused))
             brought = sort_out(call, one.answer, known, self._entitlements.excuses)
             self._store(call, brought, [one.record] if one.record else [])

@@ -30,7 +30,7 @@ from assetbatch.schedule import JOBS
 from assetbatch.words import named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from assetbatch.config import Config
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from assetbatch.database.query import Query
     from assetbatch.database.setup.platform import RoleView
     from assetbatch.jobs.clock import Stop
-    from assetbatch.model import Failure
+    from assetbatch.model import AssetType, Failure
 
 log = logging.getLogger(__name__)
 
@@ -166,13 +166,15 @@ def perform(
     patience_seconds: float = LEASE_PATIENCE_SECONDS,
     turned_away: Callable[[Run], RunResult] = skipped,
     needs: Sequence[Query[Any]] = (),
+    types: Collection[AssetType] = (),
     looks_at_queue: bool = False,
 ) -> RunResult:
     """Do a job's work as one run: alone for `lease_seconds` from each renewal, None: side by side with others.
 
     `max_seconds` is the job's own limit. A run that finds another one going waits for it, `patience_seconds` at most;
     then `turned_away` tells how it ends. What the work `needs` to know is asked as the run begins, and once more if it
-    had to wait. `looks_at_queue`: the result tells how many items wait at the end.
+    had to wait. `types` are those that it may ask for though there are no assets of them. `looks_at_queue`: the result
+    tells how many items wait at the end.
     """
     config, connection, stop = start.config, start.connection, start.stop
     hold_seconds = rules_of(config, ()).hold_seconds
@@ -209,7 +211,7 @@ def perform(
         entitlements=entitlements,
         source=source.answer,
         platform=seen.answer,
-        rules=rules_of(config, entitlements.types),
+        rules=rules_of(config, entitlements.types.union(types)),
     )
     try:
         if begun.is_ahead:

@@ -162,19 +162,20 @@ def read_reference(
     """
     config.require_api_key()
     names: dict[str, str] = {}
+    types = [asset.asset_type] if asset else markets
 
     def work(run: Run) -> RunResult:
         run.claim_source()
         calls = Calls(run, Lane.QUEUE)
         calls.warm_up()
         no_call_after = time.monotonic() + MAX_SECONDS
-        for market in [asset.asset_type] if asset else markets:
+        for market in types:
             call = Call(CallKind.TICKERS, (asset,) if asset else (), market=market)
             for page in pages(calls, call, no_call_after):
                 names.update(page.names)
         return run.result()
 
-    result = perform(JOB, Start(config, connection, host, stop), work, max_seconds=MAX_SECONDS)
+    result = perform(JOB, Start(config, connection, host, stop), work, max_seconds=MAX_SECONDS, types=types)
     return Reference(names, result)
 
 

@@ -186,20 +186,40 @@ class Worker:
         first = next((number for number, source in enumerate(self._sources) if source.is_ready()), None)
         if first is None or self.ended_by:
             return False
-        source = self._sources[first]
-        calls, calls_after = source.wants(self._calls.free)
+        source, wait_seconds = self._sources[first], self._begin_until - time.monotonic()
+        if (beside := self._beside(first)) is not None:
+            # Where its slot is not free at once, what needs none goes on meanwhile.
+            try:
+                slot = self._acquire(source, 0.0)
+            except CallError:
+                first, source = beside, self._sources[beside]
+            else:
+                return self._begin_in(slot, first)
         try:
-            slot = self._calls.acquire(
-                max_wait_seconds=self._begin_until - time.monotonic() if source.waits else PACE_SECONDS,
-                types=source.types,
-                calls_after=calls_after,
-                calls=calls,
-            )
+            slot = self._acquire(source, wait_seconds if source.waits else PACE_SECONDS)
         except CallError as error:
             source.no_slot(error)
             if source.waits:
                 log.info("no further call in this run: %s", error)
             return not source.waits
+        return self._begin_in(slot, first)
+
+    def _beside(self, first: int) -> int | None:
+        """Return which source has work that needs no slot, where the first one that has any needs one; None: none."""
+        if not self._calls.takes_slot(self._sources[first].types):
+            return None
+        others = range(first + 1, len(self._sources))
+        exempt = (number for number in others if not self._calls.takes_slot(self._sources[number].types))
+        return next((number for number in exempt if self._sources[number].is_ready()), None)
+
+    def _acquire(self, source: Source, max_wait_seconds: float) -> Slot:
+        calls, calls_after = source.wants(self._calls.free)
+        return self._calls.acquire(
+            max_wait_seconds=max_wait_seconds, types=source.types, calls_after=calls_after, calls=calls
+        )
+
+    def _begin_in(self, slot: Slot, first: int) -> bool:
+        """Begin what the sources from the first one on have for a slot, or give it back."""
         begun = False
         try:
             # Something may have come home meanwhile that ends the run.

@@ -552,16 +552,21 @@ def scans(connection: Connection, statement: str, parameters: dict[str, object])
 @pytest.mark.parametrize(
     "mixture", [["queued"], ["delayed"], ["dead"], ["leased"], ["queued", "delayed", "leased", "dead"]]
 )
-def test_nothing_reads_the_whole_queue_to_find_its_next_items(connection: Connection, mixture: list[str]) -> None:
+@pytest.mark.parametrize("types", [None, ["forex", "crypto"]])
+def test_nothing_reads_the_whole_queue_to_find_its_next_items(
+    connection: Connection, mixture: list[str], types: list[str] | None
+) -> None:
     connection.execute(FILL, {"states": mixture})
     connection.execute("analyze")
 
     found = {
-        "claim": scans(connection, queue.CLAIM, CLAIMING),
+        "claim": scans(connection, queue.CLAIM, CLAIMING | {"types": types}),
         "bring back": scans(
-            connection, queue.BRING_BACK, {"retries": 3, "error": queue.LOST, "kind": "worker_lost", "bug": EXIT_BUG}
+            connection,
+            queue.BRING_BACK,
+            {"retries": 3, "error": queue.LOST, "kind": "worker_lost", "bug": EXIT_BUG, "types": types},
         ),
-        "is waiting": scans(connection, queue.IS_WAITING, {"types": None}),
+        "is waiting": scans(connection, queue.IS_WAITING, {"types": types}),
     }
 
     whole = {name for name, read in found.items() if ("Seq Scan", "queue") in read}
@@ -570,13 +575,14 @@ def test_nothing_reads_the_whole_queue_to_find_its_next_items(connection: Connec
     assert {"queue_leased", "queue_delayed"} <= {index for _, index in found["bring back"]}
 
 
-def test_a_claim_does_not_read_the_whole_catalogue(connection: Connection) -> None:
+@pytest.mark.parametrize("types", [None, ["forex", "crypto"]])
+def test_a_claim_does_not_read_the_whole_catalogue(connection: Connection, types: list[str] | None) -> None:
     connection.execute(FILL, {"states": ["queued"]})
     add(connection, *(f"S{number}" for number in range(1, 30_001)))
     connection.execute("insert into assetbatch.sync_state (symbol) select symbol from assetbatch.queue")
     connection.execute("analyze")
 
-    found = scans(connection, queue.CLAIM, CLAIMING)
+    found = scans(connection, queue.CLAIM, CLAIMING | {"types": types})
 
     assert not {("Seq Scan", "assets"), ("Seq Scan", "sync_state")} & found
 

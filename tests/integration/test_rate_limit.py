@@ -517,6 +517,42 @@ def test_after_a_refusal_all_calls_wait_and_take_slots_for_an_hour(connection: C
     assert limiter.acquire(max_wait_seconds=0, products={Product.CURRENCIES}).token is None
 
 
+@pytest.mark.parametrize("other", [{"exempts": [], "max_calls": 5}, {"exempts": ["stocks"]}])
+def test_a_product_is_exempt_where_all_hosts_say_so(connection: Connection, other: dict[str, Any]) -> None:
+    world = World(connection)
+    paid = world.limiter(max_calls=None, exempts=["currencies", "stocks"], max_calls_per_second=None)
+    assert paid.acquire(products={Product.CURRENCIES}).token is None
+
+    verdicts(mixed(world, host="other", **other), 1)
+
+    # What went without a slot may be counted; from then on there is one for each.
+    world.advance(HOLD + COOLDOWN)
+    assert paid.acquire(products={Product.CURRENCIES}).token is not None
+    world.advance(600)
+    assert paid.acquire(products={Product.CURRENCIES}).token is None
+
+
+def test_what_went_without_a_slot_counts_for_the_longest_hold_of_any_host(connection: Connection) -> None:
+    world = World(connection)
+    mixed(world, request_seconds=115).acquire(products={Product.CURRENCIES})
+    mixed(world, request_seconds=25).acquire(products={Product.CURRENCIES})
+
+    row = ask(mixed(world, exempts=[]), max_wait=0, products={Product.CURRENCIES})
+
+    assert 125 < row["wait_seconds"] <= 125 + COOLDOWN
+
+
+def test_another_key_knows_what_the_old_one_called_without_a_slot(connection: Connection) -> None:
+    world = World(connection)
+    ask(mixed(world), max_wait=0, products={Product.STOCKS})
+    mixed(world).acquire(products={Product.CURRENCIES})
+
+    row = ask(mixed(world, key="new", exempts=[]), max_wait=0, products={Product.CURRENCIES})
+
+    assert row["verdict"] == "refused"
+    assert HOLD < row["wait_seconds"] <= HOLD + COOLDOWN
+
+
 def test_what_is_exempt_no_longer_is_taken_as_counted(connection: Connection) -> None:
     world = World(connection)
     for _ in range(5):

@@ -18,7 +18,6 @@ def probe() -> None:
     config = current.load_config()
 
     from assetbatch.cli import lifecycle
-    from assetbatch.database.entitlements import types_in_use
     from assetbatch.jobs import probe as jobs
     from assetbatch.report.documents import probe_document
     from assetbatch.report.progress import ProgressBar
@@ -30,7 +29,7 @@ def probe() -> None:
         ProgressBar.for_terminal(current.command, mask=current.mask),
         current.installed(config, patience_seconds=JOB_PATIENCE_SECONDS) as connection,
     ):
-        types = connection.answer(types_in_use()) | config.types
+        types = jobs.types_to_probe(config, connection)
         limit = config.calls_per_window(types)
         if not current.json:
             budget = "" if limit is None else f" of the {limit} that any {config.window_seconds:g} s allow"

@@ -72,6 +72,7 @@ begin
   set max_calls = old.max_calls, window_length = old.window_length, margin = old.margin, min_spacing = old.min_spacing,
       blocked_until = old.blocked_until, refused_at = old.refused_at, spaced_until = old.spaced_until,
       last_answer_at = old.last_answer_at, next_call_at = old.next_call_at, full_by = old.full_by, history = old.history,
+      exempt_by = old.exempt_by, exempts = old.exempts,
       foreseen_calls = old.foreseen_calls, foreseen_due = old.foreseen_due,
       priority_every = old.priority_every, priority_grace = old.priority_grace, priority_seen_at = old.priority_seen_at
   where k.key_fingerprint = p_key;
@@ -82,18 +83,20 @@ $$;
 -- The rules in force: the strictest of the hosts seen in the last 10 minutes. A change is taken over without a burst.
 -- The caller holds the key's row.
 create or replace function assetbatch.apply_rules(
-  r assetbatch.rate_limits, p_host text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval, t timestamptz
+  r assetbatch.rate_limits, p_host text, p_max_calls int, p_window interval, p_margin interval, p_spacing interval,
+  p_exempts text[], t timestamptz
 ) returns assetbatch.rate_limits language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   was assetbatch.rate_limits := r;
 begin
   insert into assetbatch.rate_limit_hosts as h
-  values (r.key_fingerprint, p_host, p_max_calls, p_window, p_margin, p_spacing, t)
+    (key_fingerprint, host, max_calls, window_length, margin, min_spacing, exempts, seen_at)
+  values (r.key_fingerprint, p_host, p_max_calls, p_window, p_margin, p_spacing, p_exempts, t)
   on conflict (key_fingerprint, host) do update
   set max_calls = excluded.max_calls, window_length = excluded.window_length, margin = excluded.margin,
-      min_spacing = excluded.min_spacing, seen_at = excluded.seen_at
-  where (h.max_calls, h.window_length, h.margin, h.min_spacing)
-          is distinct from (excluded.max_calls, excluded.window_length, excluded.margin, excluded.min_spacing)
+      min_spacing = excluded.min_spacing, exempts = excluded.exempts, seen_at = excluded.seen_at
+  where (h.max_calls, h.window_length, h.margin, h.min_spacing, h.exempts)
+          is distinct from (excluded.max_calls, excluded.window_length, excluded.margin, excluded.min_spacing, excluded.exempts)
      or h.seen_at not between t - interval '1 minute' and t;
   if found then
     -- Hosts that are gone; and a clock that was set back must not keep one for as long as it was set back.
@@ -143,8 +146,8 @@ $$;
 -- Lanes: `priority` goes before `queue`. Of the slots that come free by the next due time of the priority job (plus grace),
 -- `queue` leaves as many as that job is going to need.
 -- A call for `p_products` all of which are in `p_exempts` is of no limit, though others of the key's are: the vendor does
--- not count it with those, and it takes no slot, but in the hour after a refusal that was not foreseen. Once one of them
--- is exempt no longer, what went without a slot is taken as counted.
+-- not count it with those, and it takes no slot, but in the hour after a refusal that was not foreseen. As with all rules
+-- every host seen lately has to say so. Once one of them is exempt no longer, what went without a slot is taken as counted.
 create or replace function assetbatch.acquire_slot(
   p_key text, p_host text,
   p_max_calls int, p_window_seconds float8, p_margin_seconds float8, p_spacing_seconds float8, p_calls_per_second float8,
@@ -163,7 +166,8 @@ declare
   ahead_of_time constant interval := '0.1 seconds';
   counted_calls constant int := 5;                 -- unlimited plans: the limit of the smallest plan, after a refusal
   most_calls constant int := 64;                   -- unlimited plans: of one host, granted at once
-  is_exempt constant boolean := p_products <> '{}' and p_products <@ p_exempts;
+  exempts_of_all text[];   -- products that are exempt on all hosts
+  is_exempt boolean;
   step interval;           -- unlimited plans: between two calls
   gap interval;            -- between an answer and the next request, when calls are spaced
   ahead_priority int;      -- live tickets that go before this one
@@ -194,7 +198,14 @@ begin
   end if;
   t := clock_timestamp();
   r := assetbatch.apply_rules(r, p_host, p_max_calls, make_interval(secs => p_window_seconds),
-                              make_interval(secs => p_margin_seconds), make_interval(secs => p_spacing_seconds), t);
+                              make_interval(secs => p_margin_seconds), make_interval(secs => p_spacing_seconds), p_exempts, t);
+  exempts_of_all := array(
+    select e from unnest(p_exempts) e
+    where not exists (
+      select from assetbatch.rate_limit_hosts h
+      where h.key_fingerprint = p_key and h.seen_at > t - interval '10 minutes' and e <> all(h.exempts)
+    ));
+  is_exempt := p_products <> '{}' and p_products <@ exempts_of_all;
   cooldown := r.window_length + r.margin;
   if history_now <> coalesce(r.history, '') then
     if r.history is not null then
@@ -212,13 +223,14 @@ begin
   step := coalesce(make_interval(secs => 1 / p_calls_per_second), '0');
   if t < greatest(r.blocked_until - greatest(cooldown, interval '90 seconds'), r.refused_at, r.spaced_until - interval '1 hour',
                   r.last_answer_at - lease, r.next_call_at - most_calls * step - ahead_of_time, r.full_by - longest_hold,
+                  r.exempt_by - longest_hold,
                   r.running_until - lease, r.priority_seen_at) then
     update assetbatch.rate_limits k
     set blocked_until = least(k.blocked_until, t + greatest(cooldown, interval '90 seconds')),
         refused_at = least(k.refused_at, t), spaced_until = least(k.spaced_until, t + interval '1 hour'),
         last_answer_at = least(k.last_answer_at, t + lease),
         next_call_at = least(k.next_call_at, t + most_calls * step + ahead_of_time),
-        full_by = least(k.full_by, t + longest_hold),
+        full_by = least(k.full_by, t + longest_hold), exempt_by = least(k.exempt_by, t + longest_hold),
         running_until = least(k.running_until, t + lease), priority_seen_at = least(k.priority_seen_at, t)
     where k.key_fingerprint = p_key
     returning * into r;
@@ -246,9 +258,9 @@ begin
       verdict := 'granted';
       update assetbatch.rate_limits k
       set next_call_at = ready_at + p_calls * step,
-          full_by = case when k.max_calls is null then greatest(k.full_by, ready_at + (p_calls - 1) * step + lease)
-                         else k.full_by end,
-          exempt_by = ready_at + (p_calls - 1) * step + lease,
+          full_by = case when is_exempt then k.full_by
+                         else greatest(k.full_by, ready_at + (p_calls - 1) * step + lease) end,
+          exempt_by = greatest(k.exempt_by, ready_at + (p_calls - 1) * step + lease),
           exempts = array(select unnest(k.exempts) union select unnest(p_products))
       where k.key_fingerprint = p_key;
     end if;
@@ -262,9 +274,9 @@ begin
     return;
   end if;
 
-  if not r.exempts <@ p_exempts then
-    r.full_by := greatest(r.full_by, least(r.exempt_by, t + longest_hold));
-    update assetbatch.rate_limits k set exempts = p_exempts, full_by = r.full_by where k.key_fingerprint = p_key;
+  if not r.exempts <@ exempts_of_all then
+    r.full_by := greatest(r.full_by, r.exempt_by);
+    update assetbatch.rate_limits k set exempts = exempts_of_all, full_by = r.full_by where k.key_fingerprint = p_key;
   end if;
   delete from assetbatch.rate_limit_waiters w
   where w.key_fingerprint = p_key and w.wake_at not between t - interval '5 seconds' and t + interval '15 seconds'

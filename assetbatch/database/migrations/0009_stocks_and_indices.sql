@@ -40,7 +40,12 @@ alter table assetbatch.rate_limits
   add column exempts text[] not null default '{}';
 comment on column assetbatch.rate_limits.exempts is 'products whose calls were made without a slot';
 comment on column assetbatch.rate_limits.exempt_by is 'calls without a slot, of exempt products, were counted by then';
+alter table assetbatch.rate_limit_hosts add column exempts text[] not null default '{}';
+comment on column assetbatch.rate_limit_hosts.exempts is 'products without limit, as this host has it';
 -- One with two more parameters takes its place, and does for programs that give none.
 drop function if exists assetbatch.acquire_slot(
   text, text, int, float8, float8, float8, float8, float8, text, bigint, float8, int, int, uuid
+);
+drop function if exists assetbatch.apply_rules(
+  assetbatch.rate_limits, text, int, interval, interval, interval, timestamptz
 );

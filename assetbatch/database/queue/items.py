@@ -71,16 +71,21 @@ select array(select symbol from brought_back where state = 'queued' order by sym
        array(select symbol from brought_back where state = 'dead' order by symbol) as dead,
        (select count(*) from promoted) as promoted,
        exists (select from brought_back where state = 'queued') or exists (select from promoted) or (
-         select true from assetbatch.queue where state = 'queued' order by (priority > 1), rank, id limit 1
+         select true from assetbatch.queue
+         where state = 'queued' and (%(types)s::text[] is null or coalesce((
+           select asset_type from assetbatch.assets a where a.symbol = queue.symbol and enabled and role = 'secondary'
+         ) = any(%(types)s), true))
+         order by (priority > 1), rank, id limit 1
        ) is not null as is_waiting
 """
 
-# In the order of the index: else, with few rows in this state among many, all are read to find one.
+# In the order of the index: else, with few rows in this state among many, all are read to find one. What is no asset to
+# be served any more is of every type: whoever claims it drops it.
 IS_WAITING = """
 select (
   select true from assetbatch.queue
   where state = 'queued' and (%(types)s::text[] is null or coalesce((
-    select asset_type from assetbatch.assets a where a.symbol = queue.symbol
+    select asset_type from assetbatch.assets a where a.symbol = queue.symbol and enabled and role = 'secondary'
   ) = any(%(types)s), true))
   order by (priority > 1), rank, id limit 1
 ) is not null as waiting
@@ -100,7 +105,7 @@ with run as materialized (
   from assetbatch.queue
   where state = 'queued' and (%(run_id)s::bigint is null or exists (select from run))
     and (%(types)s::text[] is null or coalesce((
-      select asset_type from assetbatch.assets a where a.symbol = queue.symbol
+      select asset_type from assetbatch.assets a where a.symbol = queue.symbol and enabled and role = 'secondary'
     ) = any(%(types)s), true))
   order by (priority > 1), rank, id
   limit %(limit)s
@@ -133,7 +138,7 @@ select *, (
   select true from assetbatch.queue
   where state = 'queued' and symbol not in (select symbol from claimed)
     and (%(types)s::text[] is null or coalesce((
-      select asset_type from assetbatch.assets a where a.symbol = queue.symbol
+      select asset_type from assetbatch.assets a where a.symbol = queue.symbol and enabled and role = 'secondary'
     ) = any(%(types)s), true))
   order by (priority > 1), rank, id limit 1
 ) is not null as more
@@ -285,12 +290,13 @@ class BroughtBack(Struct, frozen=True):
     is_waiting: bool
 
 
-def bring_back(connection: Connection, *, retries: int) -> BroughtBack:
+def bring_back(connection: Connection, *, retries: int, types: Collection[AssetType] | None = None) -> BroughtBack:
     """Bring back what has been leased for too long, and what was delayed and is due; any number of runs may do so.
 
-    What a killed worker of this host held has been leased for long enough.
+    What a killed worker of this host held has been leased for long enough. Looked for are items of these types (None:
+    of any) that wait.
     """
-    dead, brought_back = dead_runs(), bringing_back(retries=retries)
+    dead, brought_back = dead_runs(), bringing_back(retries=retries, types=types)
     connection.ask(dead, brought_back)
     if release(connection, dead.answer):
         before = brought_back.answer
@@ -301,7 +307,7 @@ def bring_back(connection: Connection, *, retries: int) -> BroughtBack:
     return brought_back.answer
 
 
-def bringing_back(*, retries: int) -> Query[BroughtBack]:
+def bringing_back(*, retries: int, types: Collection[AssetType] | None = None) -> Query[BroughtBack]:
     """Ask for what `bring_back` does, but for what killed workers of this host held."""
 
     def read(cursor: psycopg.Cursor[Row]) -> BroughtBack:
@@ -309,9 +315,8 @@ def bringing_back(*, retries: int) -> Query[BroughtBack]:
         assert row is not None  # noqa: S101 - a select without from has one row
         return BroughtBack(row["expired"], row["dead"], row["promoted"], row["is_waiting"])
 
-    return Query(
-        BRING_BACK, {"retries": retries, "kind": FailureKind.WORKER_LOST.value, "error": LOST, "bug": EXIT_BUG}, read
-    )
+    given = {"retries": retries, "types": _words(types), "kind": FailureKind.WORKER_LOST.value, "error": LOST}
+    return Query(BRING_BACK, given | {"bug": EXIT_BUG}, read)
 
 
 def waiting(types: Collection[AssetType] | None = None) -> Query[bool]:
