@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import generators
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,8 @@ class _AtOnce(psycopg.Pipeline):
             self.command_queue.popleft()()
         try:
             yield from super()._communicate_gen()
+            # psycopg flushes once: of more than the socket takes it would leave the rest, and wait for answers.
+            yield from generators.send(self.pgconn)
         finally:
             # Of a lost connection an older libpq would tell in other words.
             if self.pgconn.status != psycopg.pq.ConnStatus.BAD:
