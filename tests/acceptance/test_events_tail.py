@@ -242,7 +242,7 @@ def test_a_publisher_killed_between_sending_and_marking_loses_no_event(
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_what_is_there_fits_a_terminal_a_line_each(commands: Commands, connection: Connection, width: int) -> None:
     add(connection, "BTCUSD", 4711)
-    words = {"TERM": "xterm", "COLUMNS": str(width), "LANG": "C.UTF-8"}
+    words: dict[str, Any] = {"TERM": "xterm", "COLUMNS": str(width), "LANG": "C.UTF-8"}
 
     with terminal() as shown:
         done = commands("events", "tail", "--no-follow", streams=shown.streams, **words)
