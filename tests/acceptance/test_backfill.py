@@ -217,7 +217,7 @@ def test_probe_after_paying_brings_bars_and_dead_letters_back_at_once(
         "bars: {enabled: true, backfill_days: 2}\n"
     )
     commands.environment["POLYGON_RATE_LIMIT"] = ""
-    long_ago = datetime.now(UTC).date() - timedelta(days=3 * 365)
+    long_ago = datetime.now(UTC).date() - timedelta(days=2 * 365 + 30)
     days = ("--symbol", "BTCUSD", "--since", str(long_ago), "--until", str(long_ago + timedelta(days=2)))
     sandbox.plan = "free"
     assert commands("drain-queue").returncode == 0

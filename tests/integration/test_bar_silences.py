@@ -267,12 +267,13 @@ def test_what_the_vendor_truly_lacks_is_asked_for_twice_and_never_again(world: W
 def test_a_ticker_that_trades_seldom_costs_no_call_more_than_another(world: World) -> None:
     world.add("T1USD")
     world.sandbox.fail = ["drop:X:T1USD@0.9"]
-    assert world.asked() == ["5"]
+    bars = "{backfill_days: 5}"
+    assert world.asked(bars=bars) == ["5"]
 
     calls = 0
     for number in range(1, 97):
         world.now = TUESDAY + number * 30 * MINUTE + number * SECOND
-        calls += len(world.asked())
+        calls += len(world.asked(bars=bars))
 
     assert calls == 96
 

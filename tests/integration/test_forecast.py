@@ -99,18 +99,18 @@ def failing(world: World) -> Sections:
     return {}
 
 
-def refused(world: World) -> Sections:
+def refused(world: World, **sections: Any) -> Sections:
     world.add("T1USD", "C:EURUSD")
     world.sandbox.fail = ["403-entitled:/range/"]
-    world.drain()
-    return {}
+    world.drain(**sections)
+    return sections
 
 
 def refused_an_hour_ago(world: World) -> Sections:
     """One call asks again; its answer decides about the others."""
-    refused(world)
+    sections = refused(world, rate_limiting=QUICK, bars="{enabled: true, backfill_days: 2}")
     world.now += HOUR + MINUTE
-    return {"rate_limiting": QUICK, "bars": "{enabled: true, backfill_days: 2}"}
+    return sections
 
 
 def disabled(world: World) -> Sections:
