@@ -96,9 +96,10 @@ class Traits(Struct, frozen=True):
     there. `markets` are the hours at which they trade: those of the first, but for tickers that others name. They are
     sold as the `product`. `status` is where the market's status has their words: a group, and names in it.
     `has_whole_days`: one call brings a finished day of all of them; else it takes a call each. `has_volume`: their bars
-    tell what was traded. `has_splits`: one changes all their bars of before. `is_sold_in_part`: a plan may have some of
-    them, so that a refusal is of a ticker, not of all. `lists_inactive`: the reference list tells what became of those
-    that are not traded any more. `test_names` (a regular expression) are those that exchanges test with.
+    tell what was traded. `has_splits`: one changes all their bars of before. `is_sold_in_part`: a plan may have
+    days and bars of some of them, so that a refusal is of a ticker, not of all. `lists_inactive`: the reference list
+    tells what became of those that are not traded any more. `test_names` (a regular expression) are those that
+    exchanges test with.
     """
 
     prefix: str

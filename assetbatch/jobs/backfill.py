@@ -71,12 +71,15 @@ class Progress(Struct, frozen=True):
     seconds_left: float
 
 
-def seconds_for(calls: int, config: Config, types: Collection[AssetType]) -> float:
-    """Return how long so many calls for assets of these types take at the least, on the configured budget."""
-    limit = config.calls_per_window(types)
+def seconds_for(calls: int, config: Config, types: Collection[AssetType], *, exempt: int = 0) -> float:
+    """Return how long so many calls for assets of these types take at the least, on the configured budget.
+
+    So many of them are `exempt`, being of types without limit.
+    """
+    limit, a_second = config.calls_per_window(types), config.settings.provider.max_calls_per_second or 100.0
     if limit is None:
-        return calls / (config.settings.provider.max_calls_per_second or 100.0)
-    return max(0, -(-calls // limit) - 1) * config.window_seconds
+        return calls / a_second
+    return max(max(0, -(-(calls - exempt) // limit) - 1) * config.window_seconds, exempt / a_second)
 
 
 def longest_seconds(foreseen: Foreseen) -> float:

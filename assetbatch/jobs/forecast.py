@@ -24,7 +24,7 @@ from assetbatch.model import Access, CallKind
 from assetbatch.schedule import DRAIN_QUEUE, ENQUEUE_SECONDARY, RUN_PRIORITY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
@@ -45,6 +45,8 @@ class ForeseenCalls(Struct, frozen=True):
     assets: int
     markets: tuple[AssetType, ...] = ()
     """Whose finished day the calls bring."""
+    exempt: int = 0
+    """How many of them are without limit."""
 
 
 class ForeseenBars(Struct, frozen=True):
@@ -53,6 +55,8 @@ class ForeseenBars(Struct, frozen=True):
     symbol: str
     since: datetime
     calls: int
+    is_exempt: bool = False
+    """Whether they are without limit."""
 
 
 class Forecast(Struct, frozen=True):
@@ -105,17 +109,16 @@ class _Forecaster:
             *self._secondary(drained, forecast.queued(self._connection, self._resting(drained), self._days)),
             *self._secondary_later(planner.next_start(self._now, ENQUEUE_SECONDARY.every(batch))),
         ]
-        prices = _once(prices)
+        prices = self._once(prices)
         found, unscanned = self._bars(Clock(drained))
         calls = [*prices]
         if found:
             number = sum(one.calls for one in found)
-            calls.append(ForeseenCalls(DRAIN_QUEUE.name, drained, CallKind.BARS, number, len(found)))
+            exempt = sum(one.calls for one in found if one.is_exempt)
+            calls.append(ForeseenCalls(DRAIN_QUEUE.name, drained, CallKind.BARS, number, len(found), exempt=exempt))
         if self._entitlements.lacks_holidays:
             calls.append(ForeseenCalls(DRAIN_QUEUE.name, drained, CallKind.MARKET_HOLIDAYS, 1, 0))
         last = max((one.at for one in prices if one.calls), default=self._now)
-        last_calls = sum(one.calls for one in prices if one.at == last)
-        total = sum(one.calls for one in calls)
         return Forecast(
             now=self._now,
             mode=self._entitlements.mode,
@@ -123,15 +126,19 @@ class _Forecaster:
             window_seconds=self._config.window_seconds,
             calls=tuple(calls),
             bars=tuple(found),
-            fresh_at=last + self._lasts(last_calls),
-            complete_at=max(last, drained if found else last) + self._lasts(total),
+            fresh_at=last + self._lasts([one for one in prices if one.at == last]),
+            complete_at=max(last, drained if found else last) + self._lasts(calls),
             newer_at=self._entitlements.newer_at({asset.asset_type for asset in self._config.assets}),
             unscanned=unscanned,
             streamed=len(self._streamed),
         )
 
-    def _lasts(self, calls: int) -> timedelta:
-        return timedelta(seconds=seconds_for(calls, self._config, self._entitlements.types))
+    def _lasts(self, found: Sequence[ForeseenCalls]) -> timedelta:
+        calls, exempt = sum(one.calls for one in found), sum(one.exempt for one in found)
+        return timedelta(seconds=seconds_for(calls, self._config, self._entitlements.types, exempt=exempt))
+
+    def _is_exempt(self, types: Iterable[AssetType]) -> bool:
+        return all(self._config.limit_of(TRAITS[one].product) is None for one in types)
 
     def _priority(self, at: datetime) -> Iterator[ForeseenCalls]:
         known = self._connection.answer(catalogue.candidates(self._config.priority_assets))
@@ -148,7 +155,22 @@ class _Forecaster:
                 len(own),
                 sum(len(call.assets) for call in own),
                 tuple(call.market for call in own if call.market),
+                exempt=sum(self._is_exempt(call.types) for call in own),
             )
+
+    def _once(self, calls: Sequence[ForeseenCalls]) -> list[ForeseenCalls]:
+        """Count the figures of a market's day once: one call serves all jobs."""
+        seen: set[AssetType] = set()
+        found = []
+        for one in calls:
+            if one.kind is CallKind.DAILY:
+                left = tuple(market for market in one.markets if market not in seen)
+                seen.update(left)
+                exempt = sum(self._is_exempt([market]) for market in left)
+                found.append(replace(one, calls=len(left), markets=left, exempt=exempt))
+            else:
+                found.append(one)
+        return [one for one in found if one.calls]
 
     def _secondary_later(self, at: datetime) -> Iterator[ForeseenCalls]:
         """Tell what follows from what `enqueue-secondary` is going to put on the queue the next time."""
@@ -161,17 +183,22 @@ class _Forecaster:
 
     def _secondary(self, at: datetime, items: Mapping[AssetType, int]) -> Iterator[ForeseenCalls]:
         size = self._config.settings.provider.batch_size
-        live = sum(number for one, number in items.items() if one not in self._days)
-        if live:
-            kind = CallKind.SNAPSHOT_SINGLE if size == 1 else CallKind.SNAPSHOT
-            yield ForeseenCalls(DRAIN_QUEUE.name, at, kind, -(-live // size), live)
+        # What is limited is asked for apart from what is not.
+        for is_exempt in (True, False):
+            own = {one: number for one, number in items.items() if one not in self._days}
+            live = sum(number for one, number in own.items() if self._is_exempt([one]) is is_exempt)
+            if live:
+                kind, calls = CallKind.SNAPSHOT_SINGLE if size == 1 else CallKind.SNAPSHOT, -(-live // size)
+                yield ForeseenCalls(DRAIN_QUEUE.name, at, kind, calls, live, exempt=calls if is_exempt else 0)
         daily = {one: number for one, number in items.items() if number and one in self._days}
         whole = tuple(one for one in daily if TRAITS[one].has_whole_days)
         if whole:
             number = sum(daily[one] for one in whole)
-            yield ForeseenCalls(DRAIN_QUEUE.name, at, CallKind.DAILY, len(whole), number, whole)
+            exempt = sum(self._is_exempt([one]) for one in whole)
+            yield ForeseenCalls(DRAIN_QUEUE.name, at, CallKind.DAILY, len(whole), number, whole, exempt)
         for one in daily.keys() - set(whole):
-            yield ForeseenCalls(DRAIN_QUEUE.name, at, CallKind.DAILY_TICKER, daily[one], daily[one], (one,))
+            exempt = daily[one] if self._is_exempt([one]) else 0
+            yield ForeseenCalls(DRAIN_QUEUE.name, at, CallKind.DAILY_TICKER, daily[one], daily[one], (one,), exempt)
 
     def _resting(self, at: datetime) -> dict[Market, datetime | None]:
         """Return the markets that rest then, and since when; None: the vendor says so, nobody knows since when."""
@@ -216,21 +243,7 @@ class _Forecaster:
                 calls += 2 if track.is_doubtful(now) else 1
             if calls:
                 begins = [*(hole.since for hole in holes), *([newest.since] if newest else [])]
-                found.append(ForeseenBars(symbol, begins[0], calls))
+                found.append(ForeseenBars(symbol, begins[0], calls, self._is_exempt([track.asset.asset_type])))
         if any(entitlements.tries(Access.BARS, one) for one in types):
             found = [replace(one, calls=1) for one in found[:1]]
         return found, len(assets) - len(looked_at)
-
-
-def _once(calls: Sequence[ForeseenCalls]) -> list[ForeseenCalls]:
-    """Count the figures of a market's day once: one call serves all jobs."""
-    seen: set[AssetType] = set()
-    found = []
-    for one in calls:
-        if one.kind is CallKind.DAILY:
-            left = tuple(market for market in one.markets if market not in seen)
-            seen.update(left)
-            one = replace(one, calls=len(left), markets=left)  # noqa: PLW2901 - the same, less what is counted already
-        if one.calls:
-            found.append(one)
-    return found
