@@ -106,7 +106,8 @@ POLICIES: dict[FailureKind, Policy] = {
         "check POLYGON_API_KEY: the key is wrong, expired or revoked", fate=Fate.BACK, ends_run=True
     ),
     FailureKind.NOT_ENTITLED: Policy(
-        "set provider.plan (POLYGON_TIER) to what the key really has; `status` names the way to another plan",
+        "set provider.plan (POLYGON_TIER), or what provider.plans says of that market, to what the key really has;"
+        " `status` names the way to another plan",
         sync_status=SyncStatus.NOT_ENTITLED,
         fate=Fate.DEAD,
     ),

@@ -23,6 +23,11 @@ def named(names: Sequence[str], total: int | None = None, *, most: int = 5, sepa
     return separator.join(names[:most]) + rest if names else counted(total, "asset")
 
 
+def joined(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: a, b and c."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 def duration(length: timedelta) -> str:
     """Return a length of time in its largest sensible unit."""
     seconds = max(0, round(length.total_seconds()))

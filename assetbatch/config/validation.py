@@ -12,6 +12,8 @@ from assetbatch.config.settings import Section, Settings
 from assetbatch.config.sources import VARIABLES
 from assetbatch.config.wording import Refusal, called, did_you_mean, typed
 from assetbatch.errors import Fault
+from assetbatch.markets import TRAITS
+from assetbatch.model import AssetType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,6 +113,8 @@ def _unknown(name: str, path: str, section: type[Section]) -> str:
             return f"no place for a secret: give it as {secret.ways(variable)}"
     if name == "<<":
         return "merge keys are not read here: write the keys themselves"
+    if path == "provider.plans" and word in list(AssetType):
+        return f"unknown key; the plan of {word} is {plans.KEYS[TRAITS[AssetType(word)].product]}"
     homes = {key.rpartition(".")[2]: key for key, _ in leaves()} | {top: top for top in fields(Settings)}
     if word in homes.values() and "." in word:
         parent, _, leaf = word.rpartition(".")

@@ -20,6 +20,7 @@ from assetbatch.model import Asset, AssetType, Call, CallKind, Product, Role, Sp
 from assetbatch.planner import Sight, sight_of
 from assetbatch.plans import FREE, HISTORY_YEARS, KEYS, Plan, plan_words
 from assetbatch.provider import endpoints
+from assetbatch.words import joined
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -81,7 +82,7 @@ class Probed(Struct, frozen=True):
             variable = " (POLYGON_TIER)" if product is Product.CURRENCIES else ""
             says = f"plan says {plan_words(product, plan)}, the key"
             if plan.is_live and without:
-                words.append(f"{says} is refused live prices of {' and '.join(without)}: lapsed payment?")
+                words.append(f"{says} is refused live prices of {joined(without)}: lapsed payment?")
             if not plan.is_live and all(one.quotes for one in own):
                 words.append(f"{says} sees live prices: set {KEYS[product]}{variable} to what you pay for")
         return "; ".join(words)

@@ -16,6 +16,7 @@ from assetbatch.jobs.worker import Aftermath, Planned, Source
 from assetbatch.markets import TRAITS
 from assetbatch.model import Call, CallKind
 from assetbatch.provider import endpoints
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,7 +123,7 @@ class Splits(Source):
             lambda **_: database_splits.note(connection, MARKET, found, since=since, now=now),
             [record],
         )
-        log.info("the vendor lists %d splits since %s", len(self._found), self._since)
+        log.info("the vendor lists %s since %s", counted(len(self._found), "split"), self._since)
         self._apply()
         for tell in self._applied:
             tell()

@@ -65,8 +65,9 @@ def faults_of(config: Config, connection: Connection, rows: Sequence[Row]) -> li
     found = []
     for row in rows:
         symbol, ticker = row.asset.symbol, row.asset.polygon_ticker
-        if symbol in listed:
-            found.append(Fault(row.place, "symbol", f"{symbol} is listed in config.yaml: change it there"))
+        if listed.get(symbol, ticker) != ticker:
+            message = f"{symbol} is listed in config.yaml with {listed[symbol]}: change it there"
+            found.append(Fault(row.place, "symbol", message))
         elif known.get(symbol, ticker) != ticker:
             message = f"{symbol} is in the catalogue with {known[symbol]}; `assetbatch symbols remove {symbol}` first"
             found.append(Fault(row.place, "symbol", message))

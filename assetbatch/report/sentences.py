@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from assetbatch.database.bars.absences import sentences as refused_bars
 from assetbatch.planner import Mode
 from assetbatch.report.freshness import Freshness
-from assetbatch.words import counted, duration, named
+from assetbatch.words import counted, duration, joined, named
 
 if TYPE_CHECKING:
     from assetbatch.report.status import Status
@@ -65,7 +65,7 @@ def _budget(status: Status) -> str:
         if budget.next_free_at is not None:
             free += f", the next in {duration(budget.next_free_at - status.now)}"
         if budget.exempt:
-            free += f" ({' and '.join(budget.exempt)} unlimited)"
+            free += f" ({joined(budget.exempt)} unlimited)"
     return f"{free}; {budget.calls_last_hour} in the last hour, {budget.refusals_last_hour} refused"
 
 

@@ -13,7 +13,7 @@ from assetbatch.plans import KEYS, plan_words
 from assetbatch.report.health import Alert, Level
 from assetbatch.report.streams import ENDED, LIVE, first_of, stream_status
 from assetbatch.schedule import RUN_PRIORITY
-from assetbatch.words import counted, duration
+from assetbatch.words import counted, duration, joined
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -60,7 +60,7 @@ def _of_absence(
     level = Level.CRITICAL if _stands_alone(config, overview) else Level.WARNING
     told = [known[name] for name in away if name in known]
     if not told:
-        yield Alert(level, "stream.away", f"stream.enabled is true, but no stream of {_list(away)} ever ran", START)
+        yield Alert(level, "stream.away", f"stream.enabled is true, but no stream of {joined(away)} ever ran", START)
         return
     last = max(told, key=lambda one: one.told.told_at)
     silent = overview.now - last.told.told_at
@@ -69,7 +69,7 @@ def _of_absence(
     yield Alert(
         level,
         "stream.away",
-        f"the stream of {_list(away)} is away: it {did} {duration(silent)} ago{why}",
+        f"the stream of {joined(away)} is away: it {did} {duration(silent)} ago{why}",
         f"does `assetbatch stream` run on {last.told.host or 'its host'}? See journalctl -u assetbatch-stream",
         round(silent.total_seconds()),
         STREAM_AWAY_SECONDS,
@@ -129,7 +129,3 @@ def _of_connection(overview: Overview, one: StreamStatus, *, delay: timedelta) -
         yield Alert(
             Level.WARNING, "stream.unreachable", message, hint, round(missed.total_seconds()), STREAM_AWAY_SECONDS
         )
-
-
-def _list(names: Sequence[str]) -> str:
-    return " and ".join(names)

@@ -111,6 +111,11 @@ class Instrument(Struct, frozen=True):
         """Whether no exchange lists it: whole markets have it only for those who ask."""
         return self.listed_by == "OTC"
 
+    @property
+    def reference_name(self) -> str:
+        """The market that the reference list has it in: what is traded over the counter has one of its own."""
+        return "otc" if self.is_over_the_counter else self.traits.reference_name
+
     def is_listed(self, day: int) -> bool:
         """Whether there is such a ticker on a day of its market."""
         return self.since <= day < self.until

@@ -109,7 +109,7 @@ def _instant(day: date, clock: time) -> str:
 
 
 def _asked_for(request: Request, known: Instrument) -> bool:
-    its = {"market": known.traits.reference_name, "ticker": known.ticker, "type": known.kind}
+    its = {"market": known.reference_name, "ticker": known.ticker, "type": known.kind}
     fits = all(request.query.get(name, value) == value for name, value in its.items())
     wants_listed = request.query.get("active", "true") != "false"
     words = f"{known.ticker} {known.name}".upper()
@@ -121,7 +121,7 @@ def _row(request: Request, known: Instrument) -> Document:
     row = {
         "ticker": known.ticker,
         "name": known.name,
-        "market": known.traits.reference_name,
+        "market": known.reference_name,
         "locale": known.traits.locale,
         "active": is_listed,
     }

@@ -115,7 +115,7 @@ def test_without_a_key_or_without_check_no_call_is_made_and_a_wrong_key_is_77(
 def test_a_csv_is_stored_whole_or_not_at_all(user: Commands, connection: Connection, sandbox: Sandbox) -> None:
     file = user.folder / "some.csv"
     good = "symbol,polygon_ticker,priority,update_frequency_seconds\nSOLUSD,X:SOLUSD,HIGH,60\nEURJPY,C:EURJPY,,\n"
-    file.write_text("\ufeff" + good + "NOSUCH,X:NOSUCH,,\nBTCUSD,X:BTCUSD,,\nA B,X:ADAUSD,,\n", encoding="utf-8")
+    file.write_text("\ufeff" + good + "NOSUCH,X:NOSUCH,,\nBTCUSD,X:BTCEUR,,\nA B,X:ADAUSD,,\n", encoding="utf-8")
 
     refused = user("symbols", "import", str(file), "--json")
 

@@ -283,6 +283,14 @@ def test_a_table_of_our_own_is_made_ready_for_indices_by_its_migration(empty_dat
         assert pending.read(connection, [BROAD], partition_bars=False).owner_statements == []
 
 
+def test_a_table_of_our_own_that_was_changed_afterwards_is_told_by_the_check_too(connection: Connection) -> None:
+    connection.execute("alter table market_data.ohlcv_5m alter volume set not null")
+
+    assert pending.read(connection, [BROAD], partition_bars=False).lacks
+    with pytest.raises(platform.PlatformTablesError):
+        schema.migrate(connection, assets=[BROAD])
+
+
 def test_times_are_kept_when_their_column_gets_its_zone(tables: Connection) -> None:
     tables.execute(
         "alter table market_data.ohlcv_5m alter ts type timestamp;"

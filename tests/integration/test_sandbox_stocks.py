@@ -213,6 +213,8 @@ def test_reference_tickers_tell_what_a_stock_is(session: requests.Session, paid:
     apple = found["AAPL"]
     assert (apple["type"], apple["primary_exchange"], apple["locale"], apple["active"]) == ("CS", "XNAS", "us", True)
     assert len({row["composite_figi"] for row in found.values()}) == len(found) >= 40
+    assert "TCEHY" not in found
+    assert [row["ticker"] for row in rows(session, paid, "/v3/reference/tickers?market=otc")] == ["TCEHY"]
     tests = rows(session, paid, "/v3/reference/tickers?market=stocks&type=TEST")
     assert [row["ticker"] for row in tests] == ["ZVZZT"]
     indices = rows(session, paid, "/v3/reference/tickers?market=indices")

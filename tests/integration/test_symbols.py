@@ -273,7 +273,7 @@ def test_rows_that_do_not_go_with_what_is_there_are_faults(world: World) -> None
         wanted(
             asset("SOLUSD", priority=Priority.LOW),
             asset("NEW", "X:ADAUSD"),
-            asset("GBPUSD", "C:GBPUSD"),
+            asset("GBPUSD", "C:GBPJPY"),
             asset("IDLE", "C:EURUSD"),
             asset("SOLUSD", "X:SOLEUR"),
             asset("ETHUSD"),
@@ -289,6 +289,14 @@ def test_rows_that_do_not_go_with_what_is_there_are_faults(world: World) -> None
     assert "config.yaml" in faults[0].message
     assert "X:SOLUSD" in faults[2].message
     assert "as ETHER" in faults[3].message
+
+
+def test_what_config_yaml_lists_as_a_row_says_is_there_already(world: World) -> None:
+    config, rows = world.config(), wanted(asset("GBPUSD", "C:GBPUSD"), asset("SOLUSD"))
+
+    assert job.faults_of(config, world.connection, rows) == []
+    added = symbols.add(world.connection, [row.asset for row in rows])
+    assert (added.added, added.already_there) == (["SOLUSD"], ["GBPUSD"])
 
 
 def test_what_has_left_config_yaml_may_be_added(world: World) -> None:

@@ -50,6 +50,10 @@ def assets(*rows: str) -> str:
         ("queue: {windw_seconds: 3}", "unknown key; did you mean rate_limiting.window_seconds?"),
         ("batch.interval_minutes: 3", "unknown key; write interval_minutes in the section batch"),
         ("Batch: {}", "Batch: unknown key; did you mean batch?"),
+        (
+            "provider: {plans: {forex: starter}}",
+            "provider.plans.forex: unknown key; the plan of forex is provider.plan",
+        ),
         ("zzzzzz: 1", "zzzzzz: unknown key"),
         ("12: 1", "12: unknown key"),
         ("[a, b]: 1", "expected a word as key, not a list or mapping"),

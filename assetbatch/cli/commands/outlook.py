@@ -32,7 +32,7 @@ def probe() -> None:
         types = jobs.types_to_probe(config, connection)
         limit = config.calls_per_window(types)
         if not current.json:
-            budget = "" if limit is None else f" of the {limit} that any {config.window_seconds:g} s allow"
+            budget = "" if limit is None else f"; the budget is {limit} in {config.window_seconds:g} s"
             sys.stderr.write(f"{jobs.calls_for(types)} calls{budget}\n")
         found = jobs.probe(config, connection, host=host(), stop=stop)
     if current.json:

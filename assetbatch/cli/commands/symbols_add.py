@@ -17,7 +17,7 @@ from assetbatch.cli.trouble import MOST_NAMED, named, tell, tell_failures
 from assetbatch.errors import EXIT_PARTIAL, EXIT_USAGE
 from assetbatch.markets import TICKERS_DESCRIBED, TRAITS
 from assetbatch.model import AssetType
-from assetbatch.words import counted
+from assetbatch.words import counted, joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -233,7 +233,7 @@ def _tell_cost(config: Config, markets: Sequence[AssetType]) -> None:
     if sys.stderr.isatty():
         limit = config.calls_per_window(markets)
         budget = "" if limit is None else f"; the budget is {limit} in {config.window_seconds:g} s"
-        words = " and ".join(market.value for market in markets)
+        words = joined([market.value for market in markets])
         sys.stderr.write(f"asking for the vendor's tickers of {words}: a call for each 1,000{budget}\n")
 
 
