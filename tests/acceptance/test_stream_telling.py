@@ -8,12 +8,14 @@ import signal
 import socket
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import API_KEY, Commands, wait_until
+from tests.stream_runs import wait_for_price
 from tests.terminal import run_at_terminal
 
 if TYPE_CHECKING:
@@ -82,6 +84,9 @@ def test_while_it_runs_all_tell_of_it_and_a_signal_ends_it_well_and_by_its_name(
     metrics = {family.name: family for family in text_string_to_metric_families(streaming("metrics").stdout)}
     assert [one.value for one in metrics["assetbatch_stream_up"].samples] == [1, 1]
 
+    # What is told after it was confirmed is the stream's: a price of each has to have come.
+    for symbol in ("BTCUSD", "ETHUSDT"):
+        wait_for_price(connection, symbol, after=datetime.now(UTC))
     running.send_signal(signal.SIGTERM)
     began = time.monotonic()
     stdout, stderr = running.communicate(timeout=10)

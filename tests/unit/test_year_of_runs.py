@@ -55,7 +55,10 @@ def runs() -> list[datetime]:
     return [BEGIN + number * INTERVAL + JITTER for number in range(RUNS)]
 
 
-@pytest.mark.parametrize("late", [timedelta(0), timedelta(minutes=15)], ids=["prompt", "late"])
+@pytest.mark.parametrize(
+    "late",
+    [pytest.param(timedelta(0), id="prompt"), pytest.param(timedelta(minutes=15), id="late", marks=pytest.mark.slow)],
+)
 def test_a_closed_market_costs_one_look_and_an_open_one_is_asked_in_each_run(late: timedelta) -> None:
     """Prices that are late show a market as it was: the last ones come so long after it closed."""
     delays = dict.fromkeys(AssetType, late)
