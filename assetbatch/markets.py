@@ -59,6 +59,11 @@ class Market(Enum):
         """Return its sessions; None: it never rests."""
         return HOURS.get(self)
 
+    @property
+    def rests_alone(self) -> bool:
+        """Whether it may rest on days that are not known here, while others of the same type trade."""
+        return self.hours is not None and self.hours.has_own_holidays
+
 
 HOURS: Mapping[Market, Hours] = {
     Market.FOREX: Hours(opens=time(17), closes=time(17)),
@@ -71,8 +76,11 @@ HOURS: Mapping[Market, Hours] = {
         after=timedelta(hours=4),
         exceptions=new_york_stock_exchange,
     ),
-    # Some have values before and after that, too; most have none.
-    Market.INDICES: Hours(opens=time(9, 30), closes=time(16), exceptions=new_york_stock_exchange),
+    # Some have values before and after that, too; most have none. They come by many feeds, and each is asked for alone:
+    # a day that one lacks may be a holiday that is on no list.
+    Market.INDICES: Hours(
+        opens=time(9, 30), closes=time(16), exceptions=new_york_stock_exchange, has_own_holidays=True
+    ),
 }
 
 

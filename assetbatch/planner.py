@@ -376,14 +376,13 @@ def _seen_lately(candidate: Candidate, now: datetime) -> bool:
 
 
 def _may_have_rested(candidate: Candidate) -> bool:
-    """Return whether the newest day alone lacks a metal: those have holidays on days that forex trades on."""
-    hours = market_hours.market_of(candidate.asset).hours
-    rests_alone = hours is not None and hours.has_own_holidays
+    """Return whether the newest day alone lacks a metal, or an index: those have holidays that are not known."""
+    rests_alone = market_hours.market_of(candidate.asset).rests_alone
     return rests_alone and candidate.missing_since is not None and candidate.missing_since == candidate.day
 
 
 def _day_before(candidate: Candidate, days: Days, now: datetime) -> date | None:
-    """Return the day to look back to for a metal without a price that may have rested on the newest; None: no need."""
+    """Return the day to look back to for what has no price, and may have rested on the newest; None: no need."""
     newest = candidate.day
     if newest is None or _seen_lately(candidate, now) or not _may_have_rested(candidate):
         return None

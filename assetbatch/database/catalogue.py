@@ -11,6 +11,7 @@ from assetbatch.database.query import Query, command
 from assetbatch.database.retries import repeated
 from assetbatch.database.rows import columns, value
 from assetbatch.failures import FailureKind, kind_of
+from assetbatch.markets import TRAITS
 from assetbatch.model import Asset, AssetType, Failure, Role
 from assetbatch.planner import Candidate
 
@@ -90,9 +91,9 @@ order by role, rank, symbol
 READ_MARKET = """
 select a.symbol, a.polygon_ticker, a.asset_type, a.role, a.rank, a.update_frequency_seconds, a.name,
        s.served_at is not null and a.role = 'secondary' as served,
-       s.succeeded_at is not null or (a.market = 'metals' and s.missing_since is null)
+       s.succeeded_at is not null or (a.market = any(%(rests_alone)s) and s.missing_since is null)
          or a.symbol in (select symbol from assetbatch.gone_tickers) as believed,
-       coalesce(a.market = 'metals' and s.missing_since = s.day, false) as paused
+       coalesce(a.market = any(%(rests_alone)s) and s.missing_since = s.day, false) as paused
 from assetbatch.assets a left join assetbatch.sync_state s using (symbol)
 where a.enabled and a.asset_type = %(market)s
 order by a.role, a.rank, a.symbol
@@ -144,7 +145,8 @@ class OfMarket(Struct, frozen=True):
 
 def assets_of_market(connection: Connection, market: AssetType) -> OfMarket:
     """Return what the catalogue has of a market."""
-    rows = connection.execute(READ_MARKET, {"market": market.value}).fetchall()
+    rests_alone = [one.value for one in TRAITS[market].markets if one.rests_alone]
+    rows = connection.execute(READ_MARKET, {"market": market.value, "rests_alone": rests_alone}).fetchall()
     return OfMarket(
         tuple(asset_of(row) for row in rows),
         frozenset(row["symbol"] for row in rows if row["served"]),

@@ -315,7 +315,7 @@ class Entitlements:
             for sight in {Sight(TRAITS[one].product, access) for one in types}:
                 if sight in self._found and not self._found[sight].allowed:
                     self.remember(sight, allowed=True, reason="")
-                    for market in types:
+                    for market in (one for one in types if TRAITS[one].product is sight.product):
                         self.revive(market, prices=access is not Access.BARS, bars=access is Access.BARS)
             return False
         if error.kind is FailureKind.NOT_ENTITLED:

@@ -163,9 +163,14 @@ class _Update:
     def _known(self, assets: Sequence[Asset]) -> list[Candidate]:
         return self._run.connection.answer(catalogue.candidates(assets))
 
+    @property
+    def _has_daily(self) -> bool:
+        """Whether the prices of any of the assets are those of finished days."""
+        return not self._entitlements.daily_types.isdisjoint(asset.asset_type for asset in self._assets)
+
     def _known_by_now(self, requests: Calls, known: Sequence[Candidate]) -> Sequence[Candidate]:
         """Return what is known of the assets after all calls: of live prices, all that matters is that they came."""
-        if not any(asset.asset_type in self._entitlements.daily_types for asset in self._assets):
+        if not self._has_daily:
             return known
         asked = catalogue.candidates(self._assets)
         requests.keep_lease(asked)
@@ -179,7 +184,7 @@ class _Update:
 
         It tells gold on a holiday of its own from a ticker that does not exist.
         """
-        if self._ends_run() or not any(one.asset_type in self._entitlements.daily_types for one in self._assets):
+        if self._ends_run() or not self._has_daily:
             return
         if any(failure.kind is FailureKind.MISSING for failure in self._run.stored.failed):
             planned = self._plan(self._known(self._assets))
@@ -252,12 +257,14 @@ class _Update:
         own_failures = [failure for failure in stored.failed if failure.symbol in own]
         known = {*stored.unchanged, *(asset.symbol for asset in self._unchanged)}
         # That one day lacks an asset says little: it may not have traded then, or have come with the day before.
-        daily = {one.symbol for one in self._assets if one.asset_type in self._entitlements.daily_types}
+        types = self._entitlements.daily_types
+        daily = {one.symbol for one in self._assets if one.asset_type in types}
         lacked = [one for one in own_failures if one.kind is FailureKind.MISSING and one.symbol in daily]
         failed = (*(one for one in own_failures if one not in lacked), *missed)
         known.update(one.symbol for one in lacked)
         known -= {one.symbol for one in failed}
-        strangers = [one for one in stored.failed if one.symbol not in {*own, *stored.updated, *stored.unchanged}]
+        served = {*own, *stored.updated, *stored.unchanged}
+        strangers = [one for one in stored.failed if one.symbol not in served]
         updated = [symbol for symbol in own if symbol in stored.updated]
         unchanged = [symbol for symbol in own if symbol in known and symbol not in updated]
         ended_by = next((one.ended_by for one in bars if one.ended_by), None)

@@ -194,7 +194,6 @@ def _limit(market: Market, seconds: int, outlook: Outlook) -> Limit:
 
     closed_at = market_hours.last_close(market, now - delay, regular=True)
     daily = outlook.modes[kind] is Mode.END_OF_DAY
-    hours = market.hours
     return Limit(
         seconds,
         market,
@@ -207,5 +206,5 @@ def _limit(market: Market, seconds: int, outlook: Outlook) -> Limit:
         day=outlook.overdue_day(kind) if daily else None,
         rests=not daily and kind in outlook.closed,
         daily=daily,
-        rests_alone=hours is not None and hours.has_own_holidays,
+        rests_alone=market.rests_alone,
     )

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -18,6 +18,7 @@ from assetbatch.jobs import forecast, probe
 from assetbatch.model import AssetType
 from assetbatch.planner import Mode
 from assetbatch.report import reading
+from assetbatch.sandbox.actions import Listing
 from assetbatch.sandbox.catalogue import KNOWN
 from assetbatch.sandbox.server import Sandbox
 from tests import world as worlds
@@ -174,6 +175,53 @@ def test_an_index_beside_others_in_a_priority_list(world: World) -> None:
     assert [(one.symbol, one.kind.value) for one in result.failed] == [("SPX", "not_entitled")]
     again = world.prioritise(provider=provider, batch=assets)
     assert (world.asked(), again.updated) == ([], ())
+
+
+def test_a_day_that_came_before_a_split_is_asked_for_once_more(world: World) -> None:
+    provider = world.plan("free")
+    add_assets(world.connection, "AAPL", "MSFT")
+    # Half past midnight in New York: the vendor adjusts by four.
+    world.now = datetime(2026, 11, 18, 5, 30, tzinfo=UTC)
+    world.enqueue(provider=provider)
+    world.drain(provider=provider)
+    before = world.prices()
+    assert world.asked() == ["stocks 2026-11-17"]
+
+    world.now = WEDNESDAY
+    world.sandbox.listing = Listing(splits=["AAPL:4:2026-11-18"])
+    world.connection.execute("update assetbatch.split_list set ask_at = 'epoch'")
+    world.drain(provider=provider)
+    for _ in range(2):
+        world.now += HOUR
+        world.enqueue(provider=provider)
+        world.drain(provider=provider)
+
+    assert world.asked() == ["stocks 2026-11-17"]
+    after = world.prices()
+    vendors = world.vendors("/v2/aggs/grouped/locale/us/market/stocks/2026-11-17")["results"]
+    (apple,) = (row for row in vendors if row["T"] == "AAPL")
+    assert (after["AAPL"]["last_price"], after["AAPL"]["daily_high"]) == (apple["c"], apple["h"])
+    assert abs(after["AAPL"]["last_price"] * 4 - before["AAPL"]["last_price"]) < 1
+    assert after["MSFT"] == before["MSFT"]
+
+
+def test_a_holiday_that_is_on_no_list_leaves_an_index_its_price_of_the_day_before(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    assets = "{priority_assets: [{symbol: DJI, polygon_ticker: 'I:DJI', asset_type: indices}], secondary_assets: []}"
+    with Sandbox(key=API_KEY, holidays=[date(2026, 11, 17)]) as sandbox:
+        world = World(connection, database, sandbox, tmp_path)
+        provider = world.plan("free")
+        results = []
+        for _ in range(3):
+            results.append(world.prioritise(provider=provider, batch=assets))
+            world.now += 5 * MINUTE
+
+        assert world.asked() == ["I:DJI 2026-11-17", "I:DJI 2026-11-16"]
+    assert [result.failed for result in results] == [()] * 3
+    assert moment(world.prices()["DJI"]) == datetime(2026, 11, 16, 21, tzinfo=UTC)
+    judged = worlds.judged(connection, world.configure(provider=provider, batch=assets), worlds.overview(world.now))
+    assert [(group.state, group.ill) for group in judged.groups] == [("end_of_day", False)]
 
 
 # --- Live

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # All that was fetched before the vendor had it adjusted, as far back as it can be had; what is applied at the same time
 # by another run is left to that. Where a platform's own table does not tell when a bar was fetched, the column's name
 # means that of `bare`: any may have been before. For a day it is doubted that a page which changes nothing is adjusted;
-# what was withdrawn the vendor need never have adjusted.
+# what was withdrawn the vendor need never have adjusted. A finished day whose figures came before is asked for once
+# more, where prices are those of finished days.
 APPLY = """
 with come as materialized (
   select ticker, execution_date, executed_at, adjusted_from, split_from, split_to, withdrawn_at
@@ -28,6 +29,13 @@ with come as materialized (
 ), applied as (
   update assetbatch.splits s set is_applied = true
   from come c where (s.ticker, s.execution_date) = (c.ticker, c.execution_date)
+), figures as (
+  update assetbatch.sync_state y set day = null
+  from come c join assetbatch.assets a on a.polygon_ticker = c.ticker
+  where y.symbol = a.symbol and y.day < c.execution_date and exists (
+    select from assetbatch.daily_figures d
+    where d.market = a.asset_type and d.day = y.day and d.asked_at < c.adjusted_from
+  )
 ), stale as (
   select a.symbol, c.execution_date, c.split_from, c.split_to, c.withdrawn_at is not null as is_withdrawn,
          c.adjusted_from, c.executed_at, there.*
