@@ -16,7 +16,7 @@ from assetbatch.sandbox.snapshots import CLEARED_MS, decimal_text, exchange_of, 
 
 if TYPE_CHECKING:
     from assetbatch.sandbox.catalogue import Instrument
-    from assetbatch.sandbox.market import Bar
+    from assetbatch.sandbox.market import Bar, Tick
     from assetbatch.sandbox.request import Request
     from assetbatch.sandbox.snapshots import Shown
 
@@ -57,9 +57,7 @@ def whole_market(request: Request, locale: str, name: str) -> Document:
 
 def last_quote(request: Request, base: str, quote: str) -> Document:
     """`/v1/last_quote/currencies/{base}/{quote}`: status `success`, times in ms, no `C:` before the pair."""
-    request.require_entitlement(AssetType.FOREX)
-    instrument = request.instrument(TRAITS[AssetType.FOREX].prefix + base + quote)
-    tick = request.market.tick(instrument, request.now_ms)
+    instrument, tick = _last(request, AssetType.FOREX, base + quote)
     last = {
         "ask": instrument.number(tick.ask),
         "bid": instrument.number(tick.bid),
@@ -71,9 +69,7 @@ def last_quote(request: Request, base: str, quote: str) -> Document:
 
 def last_trade(request: Request, base: str, quote: str) -> Document:
     """`/v1/last/crypto/{base}/{quote}`: status `success`, times in ms, the pair with a hyphen."""
-    request.require_entitlement(AssetType.CRYPTO)
-    instrument = request.instrument(TRAITS[AssetType.CRYPTO].prefix + base + quote)
-    tick = request.market.tick(instrument, request.now_ms)
+    instrument, tick = _last(request, AssetType.CRYPTO, base + quote)
     last = {
         "price": instrument.number(tick.price),
         "size": instrument.volume(1),
@@ -82,6 +78,12 @@ def last_trade(request: Request, base: str, quote: str) -> Document:
         "timestamp": tick.at_ms,
     }
     return {"status": "success", "request_id": None, "symbol": f"{base}-{quote}", "last": last}
+
+
+def _last(request: Request, market: AssetType, pair: str) -> tuple[Instrument, Tick]:
+    request.require_entitlement(market)
+    instrument = request.instrument(TRAITS[market].prefix + pair)
+    return instrument, request.market.tick(instrument, request.now_ms)
 
 
 def _market(request: Request, locale: str, name: str) -> AssetType:

@@ -136,5 +136,8 @@ def test_a_reference_list_that_cannot_be_had_is_asked_again_and_prices_that_have
         wait_until(
             lambda: told(connection)["unconfirmed"] == ["ETHUSD: what the vendor calls its pair is not known yet"]
         )
+        asked = sum("/v3/reference/tickers" in one.path for one in sandbox.arrivals)
         sandbox.fail = []
         wait_until(lambda: "ETHUSD" in alive(connection), seconds=30)
+        assert sum("/v3/reference/tickers" in one.path for one in sandbox.arrivals) > asked >= 1
+        assert told(connection)["unconfirmed"] == []

@@ -1,4 +1,4 @@
-"""What tests of the stream share."""
+"""What tests of the stream share, and those of the sandbox."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from assetbatch.stream import cluster, pacing, session, streamer
+from assetbatch.stream import cluster, pacing, streamer
 from assetbatch.stream import connection as connections
+from assetbatch.stream import session as handshakes
+from tests.sandbox_client import BEARER
 from tests.stream_runs import StreamWorld
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    import requests
 
     from assetbatch.database.connection import Connection
     from assetbatch.sandbox.server import Sandbox
@@ -23,8 +28,8 @@ def world(
 ) -> StreamWorld:
     """A world that streams, in which no trouble takes its whole time."""
     for module, name, seconds in [
-        (session, "STEP_SECONDS", 1.0),
-        (session, "CONFIRM_SECONDS", 0.5),
+        (handshakes, "STEP_SECONDS", 1.0),
+        (handshakes, "CONFIRM_SECONDS", 0.5),
         (connections, "OPEN_SECONDS", 1.0),
         (connections, "SILENT_SECONDS", 2.0),
         (connections, "PING_SECONDS", 1.0),
@@ -38,3 +43,14 @@ def world(
         monkeypatch.setattr(module, name, seconds)
     sandbox.stream.rate = 5
     return StreamWorld(connection, database, sandbox, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    """A client of the sandbox that keeps its connection."""
+    import requests
+
+    with requests.Session() as session:
+        session.headers.update(BEARER)
+        session.trust_env = False
+        yield session

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from assetbatch.sandbox.actions import Listing
 from assetbatch.sandbox.server import Sandbox
+from tests.sandbox_client import ask, ms, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,39 +38,10 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="module")
-def session() -> Iterator[requests.Session]:
-    import requests
-
-    with requests.Session() as session:
-        session.headers["Authorization"] = "Bearer sandbox"
-        session.trust_env = False
-        yield session
-
-
-def ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
-
-
 @contextmanager
 def serving(clock: Clock, *, stocks: int = 0, **words: list[str]) -> Iterator[Sandbox]:
     with Sandbox(clock=clock, stocks_plan="advanced", listing=Listing(stocks=stocks, **words)) as sandbox:
         yield sandbox
-
-
-def ask(session: requests.Session, sandbox: Sandbox, path: str, status: int = 200) -> Any:
-    answer = session.get(sandbox.url + path, timeout=10)
-    assert answer.status_code == status, answer.text
-    return json.loads(answer.content, parse_float=Decimal, parse_int=Decimal)
-
-
-def rows(session: requests.Session, sandbox: Sandbox, path: str) -> list[dict[str, Any]]:
-    found = []
-    while path:
-        page = ask(session, sandbox, path)
-        found += page.get("results", [])
-        path = page.get("next_url", "").removeprefix(sandbox.url)
-    return found
 
 
 # --- splits

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from assetbatch.sandbox.server import Arrival, Sandbox
+from tests.sandbox_client import BEARER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,18 +24,7 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 9, 3, 12, 0, 30, 500_000, tzinfo=UTC)  # a Thursday
 NOW_MS = int(NOW.timestamp() * 1000)
-BEARER = {"Authorization": "Bearer sandbox"}
 UPGRADE = " Please upgrade your plan at https://massive.com/pricing"
-
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[requests.Session]:
-    import requests
-
-    with requests.Session() as session:
-        session.headers.update(BEARER)
-        session.trust_env = False
-        yield session
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -12,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from assetbatch.sandbox.server import Sandbox
+from tests.sandbox_client import ask, ms, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +31,6 @@ def at(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=NEW_YORK)  # type: ignore[misc, arg-type]
 
 
-def ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
-
-
 @contextmanager
 def serving(now: datetime = NOON, **options: Any) -> Iterator[Sandbox]:
     with Sandbox(clock=lambda: now, **(PAID | options)) as sandbox:
@@ -42,35 +38,9 @@ def serving(now: datetime = NOON, **options: Any) -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[requests.Session]:
-    import requests
-
-    with requests.Session() as session:
-        session.headers["Authorization"] = "Bearer sandbox"
-        session.trust_env = False
-        yield session
-
-
-@pytest.fixture(scope="module")
 def paid() -> Iterator[Sandbox]:
     with serving() as sandbox:
         yield sandbox
-
-
-def ask(session: requests.Session, sandbox: Sandbox, path: str, status: int = 200) -> Any:
-    answer = session.get(sandbox.url + path, timeout=10)
-    assert answer.status_code == status, answer.text
-    is_json = answer.headers["Content-Type"] == "application/json"
-    return json.loads(answer.content, parse_float=Decimal) if is_json else answer.text
-
-
-def rows(session: requests.Session, sandbox: Sandbox, path: str) -> list[dict[str, Any]]:
-    found = []
-    while path:
-        page = ask(session, sandbox, path)
-        found += page.get("results", [])
-        path = page.get("next_url", "").removeprefix(sandbox.url)
-    return found
 
 
 def snapshot(session: requests.Session, sandbox: Sandbox, *tickers: str) -> dict[str, dict[str, Any]]:
@@ -171,7 +141,7 @@ def test_bars_keep_the_sessions(session: requests.Session, paid: Sandbox) -> Non
     aggs = "/v2/aggs/ticker"
     stock = rows(session, paid, f"{aggs}/AAPL/range/5/minute/2026-08-28/2026-08-31")
     index = ask(session, paid, f"{aggs}/I:SPX/range/5/minute/2026-08-28/2026-08-31")
-    times = [datetime.fromtimestamp(row["t"] / 1000, NEW_YORK) for row in stock]
+    times = [datetime.fromtimestamp(int(row["t"]) / 1000, NEW_YORK) for row in stock]
     assert {moment.day for moment in times} == {28, 31}
     assert min(moment.time() for moment in times).hour == 4
     assert max(moment.time() for moment in times).hour == 19
@@ -180,7 +150,7 @@ def test_bars_keep_the_sessions(session: requests.Session, paid: Sandbox) -> Non
     assert {*index["results"][0]} == {"o", "h", "l", "c", "t"}
     assert "adjusted" not in index
     hours = rows(session, paid, f"{aggs}/I:SPX/range/1/hour/2026-08-28/2026-08-28")
-    assert datetime.fromtimestamp(hours[0]["t"] / 1000, NEW_YORK).hour == 9
+    assert datetime.fromtimestamp(int(hours[0]["t"]) / 1000, NEW_YORK).hour == 9
     rare = rows(session, paid, f"{aggs}/CKX/range/1/minute/2026-08-28/2026-08-28")
     assert len(rare) == 5
 

@@ -15,7 +15,6 @@ from itertools import pairwise
 from typing import Any, cast
 
 import pytest
-import requests
 from websockets.exceptions import InvalidStatus
 
 from assetbatch.model import AssetType
@@ -23,6 +22,7 @@ from assetbatch.sandbox.clusters import CLUSTERS, Channel, Cluster, Content
 from assetbatch.sandbox.server import Sandbox
 from assetbatch.sandbox.session import NO_REQUEST, NO_WEBSOCKET, TOO_MANY
 from tests.conftest import wait_until
+from tests.sandbox_client import get
 from tests.streaming import BUSY, Clock, connected, streaming
 
 MINUTE_MS = 60_000
@@ -38,13 +38,6 @@ def clock() -> Clock:
 def sandbox(clock: Clock) -> Iterator[Sandbox]:
     with Sandbox(clock=clock) as sandbox:
         yield sandbox
-
-
-def get(sandbox: Sandbox, path: str) -> dict[str, Any]:
-    answer = requests.get(sandbox.url + path, headers={"Authorization": "Bearer sandbox"}, timeout=10)
-    answer.raise_for_status()
-    document: dict[str, Any] = answer.json()
-    return document
 
 
 def test_the_whole_conversation_is_the_recorded_one(sandbox: Sandbox) -> None:

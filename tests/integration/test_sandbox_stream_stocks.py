@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
 
 from assetbatch.sandbox.actions import Listing
 from assetbatch.sandbox.server import Sandbox
+from tests.sandbox_client import get
 from tests.streaming import Clock, connected, streaming
 
 if TYPE_CHECKING:
@@ -32,13 +32,6 @@ def clock() -> Clock:
 def sandbox(clock: Clock) -> Iterator[Sandbox]:
     with Sandbox(clock=clock, stocks_plan="advanced", indices_plan="advanced") as sandbox:
         yield sandbox
-
-
-def get(sandbox: Sandbox, path: str) -> dict[str, Any]:
-    answer = requests.get(sandbox.url + path, headers={"Authorization": "Bearer sandbox"}, timeout=10)
-    answer.raise_for_status()
-    document: dict[str, Any] = answer.json()
-    return document
 
 
 def next_minute(sandbox: Sandbox, clock: Clock, path: str, name: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def test_tickers_that_differ_in_case_or_have_a_dot_are_assets_of_their_own(world
     names = {"KIM": "KIM", "KIMPL": "KIMPL", "KIM-L": "KIMpL", "BRKB": "BRK.B"}
     assets = [f"{{symbol: {one}, polygon_ticker: {name}, asset_type: stocks}}" for one, name in names.items()]
     world.sandbox.fail = ["ws-silent"]
-    with world.streaming(configured(world, *assets, stocks="advanced")):
+    with world.streaming(configured(world, *assets, stocks="advanced")) as running:
         world.wait_for("stocks", state="live", confirmed=4)
         # Newer than what calls bring meanwhile.
         at_ms = int(world.market().timestamp() * 1000) + 10_000
@@ -131,6 +131,8 @@ def test_tickers_that_differ_in_case_or_have_a_dot_are_assets_of_their_own(world
         for symbol, price in prices.items():
             wait_until(partial(has_price, world, symbol, price))
         wait_until(lambda: world.told("stocks")["dropped"] == 1)
+    assert running.error is None
+    assert all(has_price(world, symbol, price) for symbol, price in prices.items())
 
 
 def test_a_key_without_stocks_streams_what_it_has_and_asks_for_them_again(world: StreamWorld) -> None:
