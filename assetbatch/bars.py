@@ -19,8 +19,8 @@ from msgspec.structs import replace
 from assetbatch import market_hours, planner
 from assetbatch.bar_series import BarSeries
 from assetbatch.model import Bar, Span
-from assetbatch.planner import EPOCH, Mode
-from assetbatch.plans import MOST_BASE_MINUTES
+from assetbatch.planner import EPOCH
+from assetbatch.plans import MOST_BASE_MINUTES, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -10,22 +10,22 @@ from collections.abc import Mapping, Set
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from assetbatch import market_hours
 from assetbatch.markets import TRAITS
-from assetbatch.model import Access, AssetType, Call, CallKind, Product
-from assetbatch.plans import plan_words
+from assetbatch.model import AssetType, Call, CallKind
+from assetbatch.plans import ASK_AGAIN, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from assetbatch.markets import Market
     from assetbatch.model import Asset
-    from assetbatch.plans import Plan as PricePlan
+    from assetbatch.plans import Modes
 
 # A request line may have 8 kB where it passes nginx; this much of it is for tickers, percent-encoded: a ticker's colon
 # and the comma behind it take three characters each.
@@ -36,51 +36,10 @@ JITTER = timedelta(seconds=15)
 # So far ahead no two runs begin; a clock that was set back may have been.
 AHEAD = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# What was refused is asked again after so long, and so is a day that was not there yet; one ticker alone, which a plan
-# may not have, ever more rarely than the others are asked for.
-ASK_AGAIN = timedelta(hours=1)
-ASK_TICKER_AGAIN = timedelta(days=7)
 # What did not trade on a finished day, and for so long on none, has left the market.
 SEEN_WITHIN = timedelta(days=7)
 # A day that the vendor does not have yet is stepped back from, so often at most: each step costs a call.
 MOST_STEPS_BACK = 4
-
-
-class Mode(StrEnum):
-    """What the key may see."""
-
-    LIVE = "live"
-    END_OF_DAY = "end_of_day"
-
-
-class Entitlement(Struct, frozen=True):
-    """What the vendor said when it was last asked whether a key may see something."""
-
-    allowed: bool
-    asked_at: datetime
-    reason: str = ""
-
-
-class Sight(NamedTuple):
-    """A kind of calls for one product; of one `ticker` alone, where that is named."""
-
-    product: Product
-    access: Access
-    ticker: str = ""
-
-
-def sight_of(asset: Asset, access: Access) -> Sight:
-    """Return what it says about a key that a call for one asset alone was answered, or refused.
-
-    Who pays for a product has live prices of all of it; of days and bars, a plan may have some tickers only.
-    """
-    traits = TRAITS[asset.asset_type]
-    in_part = traits.is_sold_in_part and access is not Access.SNAPSHOTS
-    return Sight(traits.product, access, asset.polygon_ticker if in_part else "")
-
-
-Told = dict[Sight, Entitlement]
-"""What the vendor said that a key may see, or not; of what is not there, nothing was asked, or nothing refused."""
 
 
 class DayOutcome(StrEnum):
@@ -103,9 +62,6 @@ class AskedDay(Struct, frozen=True):
 
 Days = Mapping[tuple[AssetType, date], AskedDay]
 """What is known of the last days of each market."""
-
-Modes = Mapping[AssetType, Mode]
-"""How prices of each type are asked for: plans are sold by what they are of."""
 
 Delays = Mapping[AssetType, timedelta]
 """How late live prices of each type are: what they show of a market is so long ago."""
@@ -134,67 +90,6 @@ class Candidate(Struct, frozen=True):
     missing_since: date | None = None
     succeeded_at: datetime | None = None
     is_gone: bool = False
-
-
-def mode(plan: PricePlan, configured: str, snapshots: Entitlement | None, now: datetime) -> Mode:
-    """Return how prices are asked for.
-
-    The word of the plan is believed until the key is refused; a refusal holds for an hour. A plan may have end-of-day
-    prices only, unless `provider.mode` insists, or the key was found to see more.
-    """
-    if configured == Mode.END_OF_DAY:
-        return Mode.END_OF_DAY
-    believed = plan.is_live or configured == Mode.LIVE
-    live = believed if snapshots is None else snapshots.allowed or (believed and now - snapshots.asked_at >= ASK_AGAIN)
-    return Mode.LIVE if live else Mode.END_OF_DAY
-
-
-def asks_for_bars(enabled: bool | str, limit: int | None, mode: Mode) -> bool:
-    """Return whether bars are asked for: `auto` does where that delays no price."""
-    return bool(enabled) if enabled != "auto" else limit is None or mode is Mode.END_OF_DAY
-
-
-def modes(plans: Mapping[Product, PricePlan], configured: str, told: Told, now: datetime) -> Modes:
-    """Return how prices are asked for, type by type."""
-    products = {
-        product: mode(plan, configured, told.get(Sight(product, Access.SNAPSHOTS)), now)
-        for product, plan in plans.items()
-    }
-    return {asset_type: products[traits.product] for asset_type, traits in TRAITS.items()}
-
-
-def overall(modes: Modes, types: Collection[AssetType]) -> Mode:
-    """Return how prices of all these types are asked for: live, where any are."""
-    return Mode.LIVE if any(modes[one] is Mode.LIVE for one in types) else Mode.END_OF_DAY
-
-
-def contradictions(
-    told: Told, plans: Mapping[Product, PricePlan], configured: str, modes: Modes
-) -> dict[Product, dict[Access, Entitlement]]:
-    """Return for each product the refusals that go against the word of its plan, as far as that matters now.
-
-    That it has no snapshots may be what the plan says; where prices are live, nobody asks for finished days. What is
-    said of one ticker alone says nothing about the plan.
-    """
-    found: dict[Product, dict[Access, Entitlement]] = {}
-    live = {TRAITS[asset_type].product for asset_type, mode in modes.items() if mode is Mode.LIVE}
-    for (product, access, ticker), said in told.items():
-        expected = {Access.SNAPSHOTS} if not plans[product].is_live or configured == Mode.END_OF_DAY else set()
-        expected |= {Access.DAILY} if product in live else set()
-        if not (said.allowed or ticker or access in expected):
-            found.setdefault(product, {})[access] = said
-    return found
-
-
-def contradicted(product: Product, plan: PricePlan, refused: Mapping[Access, Entitlement]) -> str:
-    """Return the sentence that holds the word of a product's plan against these refusals."""
-    return f"plan says {plan_words(product, plan)}, the key is refused {', '.join(sorted(refused))}"
-
-
-def reasons(refused: Mapping[Access, Entitlement]) -> str:
-    """Return the vendor's words for these refusals, in brackets; nothing where it gave none."""
-    words = "; ".join(dict.fromkeys(found.reason for _, found in sorted(refused.items()) if found.reason))
-    return f" ({words})" if words else ""
 
 
 def ask_again_at(asked: AskedDay) -> datetime:

@@ -12,15 +12,16 @@ from assetbatch.database.leases import new_token, release_dead
 from assetbatch.database.query import Query
 from assetbatch.database.rows import filled, value
 from assetbatch.model import Access, AssetType, Product
-from assetbatch.planner import ASK_AGAIN, AskedDay, DayOutcome, Entitlement, Sight
+from assetbatch.planner import AskedDay, DayOutcome
+from assetbatch.plans import ASK_AGAIN, Entitlement, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
-    from assetbatch.planner import Days, Told
-    from assetbatch.plans import Plan
+    from assetbatch.planner import Days
+    from assetbatch.plans import Plan, Told
 
 READ_ENTITLEMENTS = """
 select e.product, e.access, e.ticker, e.allowed, e.asked_at, e.reason

@@ -10,7 +10,7 @@ from assetbatch.database.query import Query
 from assetbatch.database.rows import columns, one, value
 from assetbatch.markets import TRAITS
 from assetbatch.model import Split
-from assetbatch.planner import ASK_AGAIN
+from assetbatch.plans import ASK_AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import psycopg
 
 from assetbatch import bars as core
-from assetbatch import market_hours, planner, plans
+from assetbatch import market_hours, plans
 from assetbatch.database import runs
 from assetbatch.database.bars import absences as bar_absences
 from assetbatch.database.bars import holes as bar_holes
@@ -291,7 +291,7 @@ class Bars(Source, Generic[W]):
             case Then.POSTPONE:
                 if asset.asset_type in self._entitlements.daily_types:
                     self._entitlements.not_yet(asset.asset_type)
-                hour, now = planner.ASK_AGAIN.total_seconds(), self._run.clock.now()
+                hour, now = plans.ASK_AGAIN.total_seconds(), self._run.clock.now()
                 bars.fail(connection, one.claimed, kind=kind, error=error.reason, first_seconds=hour, now=now)
             case Then.GIVE_BACK:
                 self._entitlements.learn(one.call, error)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from assetbatch import planner
+from assetbatch import planner, plans
 from assetbatch.boottime import boot_time
 from assetbatch.database.queue import items as queue
 from assetbatch.database.queue.items import Ending, State
@@ -48,7 +48,7 @@ def verdict(item: Item, failure: Failure, settings: Queue, *, of_day: bool = Fal
     """Return how an item ends whose asset failed alone; `of_day`: in the answer for its whole market."""
     if of_day:
         # No attempt is spent, and the day is asked for again in an hour.
-        hour = planner.ASK_AGAIN.total_seconds()
+        hour = plans.ASK_AGAIN.total_seconds()
         return Ending(item, State.DELAYED, delay_seconds=hour, failure=failure)
     fate = POLICIES[failure.kind].fate
     if failure.kind is FailureKind.UNKNOWN_TICKER and TRAITS[item.asset.asset_type].lists_inactive:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from assetbatch import market_hours, planner
+from assetbatch import market_hours, planner, plans
 from assetbatch.database import catalogue, holidays
 from assetbatch.database import entitlements as remembering
 from assetbatch.database.bars import absences as bar_absences
@@ -23,7 +23,8 @@ from assetbatch.failures import WITHOUT_PRICE, FailureKind
 from assetbatch.jobs.claims import step_seconds
 from assetbatch.markets import TRAITS
 from assetbatch.model import Access, CallKind, Trouble
-from assetbatch.planner import DayOutcome, Entitlement, Mode, Sight
+from assetbatch.planner import DayOutcome
+from assetbatch.plans import Entitlement, Mode, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from assetbatch.failures import CallError
     from assetbatch.jobs.clock import Clock
     from assetbatch.model import Asset, AssetType, Call, Failure, Product
-    from assetbatch.planner import Candidate, Told
+    from assetbatch.planner import Candidate
+    from assetbatch.plans import Told
     from assetbatch.provider.results import Answers
 
 log = logging.getLogger(__name__)
@@ -126,14 +128,14 @@ class Entitlements:
         return remembering.told_to(self.config.plan_of(asset_type).name, self._key)
 
     @property
-    def modes(self) -> planner.Modes:
+    def modes(self) -> plans.Modes:
         """How prices of each type are asked for now."""
-        return planner.modes(self.config.plans, self.config.settings.provider.mode, self._found, self.clock.now())
+        return plans.modes(self.config.plans, self.config.settings.provider.mode, self._found, self.clock.now())
 
     @property
     def mode(self) -> Mode:
         """How prices are asked for now, of all types that there are: live, where any are."""
-        return planner.overall(self.modes, self.types)
+        return plans.overall(self.modes, self.types)
 
     @property
     def daily_types(self) -> frozenset[AssetType]:
@@ -145,9 +147,9 @@ class Entitlements:
     def contradiction(self) -> str:
         """What the key is refused though the words of its plans say otherwise; empty: nothing."""
         config = self.config
-        found = planner.contradictions(self._found, config.plans, config.settings.provider.mode, self.modes)
+        found = plans.contradictions(self._found, config.plans, config.settings.provider.mode, self.modes)
         words = [
-            planner.contradicted(product, config.plans[product], refused) + planner.reasons(refused)
+            plans.contradicted(product, config.plans[product], refused) + plans.reasons(refused)
             for product, refused in found.items()
         ]
         return f"{'; '.join(words)}. Lapsed payment? `assetbatch probe` asks again at once" if words else ""
@@ -189,7 +191,7 @@ class Entitlements:
     def refusal(self, access: Access, asset_type: AssetType) -> Trouble | None:
         """Return why it is not worth asking: it was refused within the hour; None: it is."""
         found = self._found.get(Sight(TRAITS[asset_type].product, access))
-        if found is None or found.allowed or self.clock.now() - found.asked_at >= planner.ASK_AGAIN:
+        if found is None or found.allowed or self.clock.now() - found.asked_at >= plans.ASK_AGAIN:
             return None
         return Trouble(FailureKind.NOT_ENTITLED, found.reason)
 
@@ -201,7 +203,7 @@ class Entitlements:
             sight.ticker
             for sight, found in self._found.items()
             if sight.ticker and sight.access is Access.DAILY
-            if not found.allowed and now - found.asked_at < planner.ASK_TICKER_AGAIN
+            if not found.allowed and now - found.asked_at < plans.ASK_TICKER_AGAIN
         )
 
     def barred(self, asset_type: AssetType) -> Trouble | None:
@@ -223,7 +225,7 @@ class Entitlements:
     def may_ask_status(self) -> bool:
         """Return whether the vendor may be asked which markets are open: once an hour at most."""
         asked_at = remembering.last_status_at(self.connection)
-        return asked_at is None or self.clock.now() - asked_at >= planner.ASK_AGAIN
+        return asked_at is None or self.clock.now() - asked_at >= plans.ASK_AGAIN
 
     def note_markets(self, found: dict[AssetType, bool]) -> None:
         """Note which markets the vendor says are open; that one rests outside its sessions is no news, soon over."""
@@ -253,7 +255,7 @@ class Entitlements:
     def held_seconds(self) -> dict[AssetType, float]:
         """Return for how many seconds the newest day of a market that was asked for lately is not asked for again."""
         asked = {market: self.days.get((market, day)) for market, day in self.wanted_days().items() if day}
-        again_at = {market: one.asked_at + planner.ASK_AGAIN for market, one in asked.items() if one}
+        again_at = {market: one.asked_at + plans.ASK_AGAIN for market, one in asked.items() if one}
         return {market: (at - self.clock.now()).total_seconds() for market, at in again_at.items()}
 
     def widened(self, call: Call) -> Call:
@@ -305,7 +307,7 @@ class Entitlements:
         self._note_day(market, day, DayOutcome.STORED)
         if planner.looks_back(call, self.days):
             return []
-        hour = planner.ASK_AGAIN.total_seconds()
+        hour = plans.ASK_AGAIN.total_seconds()
         return queue.complete_served(self.connection, {market: day}, {market: hour})
 
     def learn(self, call: Call, error: CallError | None) -> bool:
@@ -364,7 +366,7 @@ class Entitlements:
         access, types = call.kind.access, call.types
         for one in types:
             is_alone = len(call.assets) == 1
-            sight = planner.sight_of(call.assets[0], access) if is_alone else Sight(TRAITS[one].product, access)
+            sight = plans.sight_of(call.assets[0], access) if is_alone else Sight(TRAITS[one].product, access)
             again = "a week" if sight.ticker else "an hour"
             log.info("%s: refused as not entitled; it is asked again in %s", " ".join(filter(None, sight)), again)
             self.remember(sight, allowed=False, reason=reason)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection
     from assetbatch.model import AssetType
-    from assetbatch.planner import Mode
+    from assetbatch.plans import Mode
 
 # Holes are looked for in so many assets at most: it reads all their bars.
 MOST_SCANNED = 200

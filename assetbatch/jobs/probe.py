@@ -17,8 +17,7 @@ from assetbatch.jobs.entitlements import BEYOND_THE_PLAN
 from assetbatch.jobs.run import Start, perform
 from assetbatch.markets import TRAITS, without_prefix
 from assetbatch.model import Asset, AssetType, Call, CallKind, Product, Role, Span
-from assetbatch.planner import Sight, sight_of
-from assetbatch.plans import FREE, HISTORY_YEARS, KEYS, Plan, plan_words
+from assetbatch.plans import FREE, HISTORY_YEARS, KEYS, Plan, Sight, plan_words, sight_of
 from assetbatch.provider import endpoints
 from assetbatch.words import joined
 

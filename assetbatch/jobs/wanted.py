@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch import bars, market_hours, planner
+from assetbatch import bars, market_hours, planner, plans
 from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars.holes import HELD
 from assetbatch.markets import TRAITS, Market
 from assetbatch.model import Span
-from assetbatch.planner import Mode
+from assetbatch.plans import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -33,7 +33,7 @@ class Wanted:
     def asks(self, asset_type: AssetType) -> bool:
         """Return whether bars of a type are asked for at all: of itself, where that delays no price."""
         limit = self._config.limit_of(TRAITS[asset_type].product)
-        return planner.asks_for_bars(self._settings.enabled, limit, self._entitlements.modes[asset_type])
+        return plans.asks_for_bars(self._settings.enabled, limit, self._entitlements.modes[asset_type])
 
     def settle(self, asset_type: AssetType) -> timedelta:
         """Return how long after its end a bar is final: the plan may be late by itself."""

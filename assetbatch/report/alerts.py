@@ -9,13 +9,12 @@ from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from assetbatch import market_hours, planner
+from assetbatch import market_hours, plans
 from assetbatch.database.bars import absences as bar_absences
 from assetbatch.failures import FailureKind, hint_of
 from assetbatch.markets import TRAITS
 from assetbatch.model import Access, AssetType, Role
-from assetbatch.planner import Mode
-from assetbatch.plans import KEYS, plan_words
+from assetbatch.plans import KEYS, Mode, plan_words
 from assetbatch.report import job_alerts
 from assetbatch.report.freshness import DAY_PATIENCE, GONE, Freshness, oldest_priority
 from assetbatch.report.health import Alert, Level
@@ -91,12 +90,12 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview
 def _of_plan(config: Config, overview: Overview, outlook: Outlook, assets: Sequence[AssetStatus]) -> Iterator[Alert]:
     """Hold the word of the plan against what the key was refused, as far as that matters now."""
     mode = config.settings.provider.mode
-    for product, refused in planner.contradictions(overview.entitlements, config.plans, mode, outlook.modes).items():
+    for product, refused in plans.contradictions(overview.entitlements, config.plans, mode, outlook.modes).items():
         days = [one.day for one in assets if one.day and TRAITS[one.asset.asset_type].product is product]
-        message = planner.contradicted(product, config.plans[product], refused)
+        message = plans.contradicted(product, config.plans[product], refused)
         if Access.SNAPSHOTS in refused:
             message += f": prices are of {max(days)}" if days else ": no price of a finished day is stored"
-        message += planner.reasons(refused)
+        message += plans.reasons(refused)
         hint = f"lapsed payment? `assetbatch probe` asks again at once; else set {KEYS[product]} to what the key has"
         yield Alert(Level.CRITICAL, "api.plan", message, hint)
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
-from assetbatch import market_hours, planner
+from assetbatch import market_hours, planner, plans
 from assetbatch.database.read.freshness import Limit
 from assetbatch.failures import FailureKind, kind_of
 from assetbatch.markets import TRAITS, Market
 from assetbatch.model import AssetType
-from assetbatch.planner import DayOutcome, Days, Delays, Mode, Modes
+from assetbatch.planner import DayOutcome, Days, Delays
+from assetbatch.plans import Mode, Modes
 from assetbatch.words import moment
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Outlook(Struct, frozen=True):
     @property
     def mode(self) -> Mode:
         """How prices of all types that there are are asked for: live, where any are."""
-        return planner.overall(self.modes, self.types)
+        return plans.overall(self.modes, self.types)
 
     def overdue_day(self, market: AssetType) -> date:
         """Return the newest finished day that should be stored by now: not one that the vendor has nothing of."""
@@ -116,7 +117,7 @@ def outlook_of(config: Config, overview: Overview) -> Outlook:
     return Outlook(
         overview.now,
         timedelta(minutes=config.settings.batch.interval_minutes),
-        planner.modes(config.plans, config.settings.provider.mode, overview.entitlements, overview.now),
+        plans.modes(config.plans, config.settings.provider.mode, overview.entitlements, overview.now),
         config.delays,
         types=overview.types | config.types,
         days=overview.days,
@@ -127,7 +128,7 @@ def outlook_of(config: Config, overview: Overview) -> Outlook:
 def asks_for_bars(config: Config, outlook: Outlook, kind: AssetType) -> bool:
     """Return whether bars of a type are asked for."""
     limit = config.limit_of(TRAITS[kind].product)
-    return planner.asks_for_bars(config.settings.bars.enabled, limit, outlook.modes[kind])
+    return plans.asks_for_bars(config.settings.bars.enabled, limit, outlook.modes[kind])
 
 
 def asset_status(asset: Asset, row: Mapping[str, Any] | None, now: datetime) -> AssetStatus:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assetbatch.database.bars.absences import sentences as refused_bars
-from assetbatch.planner import Mode
+from assetbatch.plans import Mode
 from assetbatch.report.freshness import Freshness
 from assetbatch.words import counted, duration, joined, named
 

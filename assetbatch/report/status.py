@@ -11,7 +11,7 @@ from assetbatch.database.read.overview import Gone
 from assetbatch.events import backend
 from assetbatch.markets import TRAITS
 from assetbatch.model import Priority
-from assetbatch.planner import Mode
+from assetbatch.plans import Mode
 from assetbatch.report.health import Alert, Health, worst
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assetbatch.model import Priority, Role
-from assetbatch.planner import Mode
+from assetbatch.plans import Mode
 from assetbatch.report.documents import priority_name
 from assetbatch.report.freshness import GONE, Freshness
 from assetbatch.report.health import Health, Level

@@ -17,8 +17,7 @@ from assetbatch.database.setup import schema
 from assetbatch.jobs import forecast, priority
 from assetbatch.jobs.calls import Calls
 from assetbatch.model import Access, AssetType, CallKind, Product
-from assetbatch.planner import Entitlement, Sight
-from assetbatch.plans import PLANS
+from assetbatch.plans import PLANS, Entitlement, Sight
 from assetbatch.report import reading
 from assetbatch.report.health import Health
 from assetbatch.sandbox.catalogue import KNOWN

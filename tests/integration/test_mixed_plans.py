@@ -12,7 +12,7 @@ from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.jobs import forecast, probe
 from assetbatch.jobs.symbols import read_reference
 from assetbatch.model import Access, AssetType, Product
-from assetbatch.planner import Entitlement, Sight
+from assetbatch.plans import Entitlement, Sight
 from assetbatch.report import reading
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY

@@ -20,7 +20,8 @@ from assetbatch.database.read.overview import Overview
 from assetbatch.database.setup.platform import RoleView
 from assetbatch.failures import FailureKind, hint_of
 from assetbatch.model import Access, AssetType, Product
-from assetbatch.planner import AskedDay, DayOutcome, Entitlement, Sight
+from assetbatch.planner import AskedDay, DayOutcome
+from assetbatch.plans import Entitlement, Sight
 from assetbatch.report import reading
 from assetbatch.report.documents import status_document
 from assetbatch.report.freshness import Freshness

@@ -16,7 +16,7 @@ import pytest
 
 from assetbatch.jobs import forecast, probe
 from assetbatch.model import AssetType
-from assetbatch.planner import Mode
+from assetbatch.plans import Mode
 from assetbatch.report import reading
 from assetbatch.sandbox.actions import Listing
 from assetbatch.sandbox.catalogue import KNOWN

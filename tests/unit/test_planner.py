@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assetbatch import planner
+from assetbatch import planner, plans
 from assetbatch.model import Asset, AssetType, CallKind, Product, Role
-from assetbatch.planner import Candidate, Entitlement, Mode
-from assetbatch.plans import PLANS
+from assetbatch.planner import Candidate
+from assetbatch.plans import PLANS, Entitlement, Mode
 from tests.world import PROMPT
 
 TUESDAY = datetime(2026, 11, 17, 12, 0, tzinfo=UTC)
@@ -96,7 +96,7 @@ def test_calls_cover_each_asset_once_and_fit_into_a_request_line(names: list[str
 def test_the_plan_is_believed_until_the_key_is_refused_and_for_an_hour_after_that_it_is_not(
     configured: str, of_plan: str, snapshots: Entitlement | None, expected: Mode
 ) -> None:
-    assert planner.mode(PLANS[Product.CURRENCIES][of_plan], configured, snapshots, TUESDAY) is expected
+    assert plans.mode(PLANS[Product.CURRENCIES][of_plan], configured, snapshots, TUESDAY) is expected
 
 
 def test_an_asset_is_due_once_in_a_slot() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from assetbatch import market_hours, planner
 from assetbatch.calendars import new_york_stock_exchange
 from assetbatch.model import Asset, AssetType, CallKind, Role
-from assetbatch.planner import AskedDay, Candidate, DayOutcome, Mode
+from assetbatch.planner import AskedDay, Candidate, DayOutcome
+from assetbatch.plans import Mode
 from tests.world import PROMPT
 
 NEW_YORK = ZoneInfo("America/New_York")

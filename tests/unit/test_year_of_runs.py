@@ -14,7 +14,8 @@ import pytest
 from assetbatch import bars, market_hours, planner
 from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Role
-from assetbatch.planner import AskedDay, Candidate, DayOutcome, Mode
+from assetbatch.planner import AskedDay, Candidate, DayOutcome
+from assetbatch.plans import Mode
 from assetbatch.report.freshness import Outlook, limits
 from tests.world import PROMPT
 

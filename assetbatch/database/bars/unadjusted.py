@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from assetbatch.database.rows import value
-from assetbatch.planner import ASK_AGAIN
+from assetbatch.plans import ASK_AGAIN
 
 if TYPE_CHECKING:
     from datetime import date, datetime

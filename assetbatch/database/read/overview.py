@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from assetbatch.database.streams import Told
     from assetbatch.model import AssetType, Product
     from assetbatch.planner import Days
-    from assetbatch.planner import Told as Entitled
     from assetbatch.plans import Plan
+    from assetbatch.plans import Told as Entitled
 
 # A run that was killed never says how it ended: one that has not ended when it must have failed. A drain that was
 # good for nothing but a dead letter did its work: that letter is told of.
