@@ -12,7 +12,8 @@ claim    claim and complete of batches of 250, whatever else the table holds, be
          written by hand, and the peers with jobs that do nothing. All databases take turns: noise hits all alike.
 enqueue  many symbols at once. The job decides which are due; the peers are told.
 
-On an embedded PostgreSQL of its own, as durable as its defaults make it. Needs the extras `embedded` and `bench`.
+On an embedded PostgreSQL of its own, as durable as its defaults make it. Needs the group
+`bench` beside what `scripts/test` installs.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     python scripts/bench/rate_limit.py --window 60 --margin 1 --seconds 960 --jitter 0.5    the real setting, 16 min
 
 All competitors run at the same time, each against a server of its own that refuses what would be one request too many
-in any window. Used is measured there: (calls - L) * W / (L * (last arrival - first arrival)). Needs the extras
-`embedded` and `bench`. `--database URL` takes an empty database of yours (through PgBouncer, say) in place of an
-embedded server.
+in any window. Used is measured there: (calls - L) * W / (L * (last arrival - first arrival)). Needs the group
+`bench` beside what `scripts/test` installs. `--database URL` takes an empty database of yours (through PgBouncer, say)
+in place of an embedded server.
 """
 
 from __future__ import annotations

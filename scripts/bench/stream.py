@@ -14,7 +14,7 @@ sustain  more and more messages a second until the newest price in the table is 
 flush    milliseconds and round trips of a flush in which the price of each asset has changed, without and with a bar of
          each: for 1,000 assets, and for fewer. A relay counts the round trips, in a run of its own.
 
-On an embedded PostgreSQL of its own, as durable as its defaults make it. Needs the extras `embedded` and `test`; run it
+On an embedded PostgreSQL of its own, as durable as its defaults make it. Needs what `scripts/test` installs; run it
 from the root of the repository, since the relay is the tests'.
 """
 

@@ -13,7 +13,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-EXTRAS = {"run": ["embedded"], "test": ["embedded", "test"]}
+EXTRAS = {"run": ["embedded"], "test": ["embedded", "export"]}
+LOCKS = [*EXTRAS, "docs"]
 MACHINES = [
     {
         "python_version": version,
@@ -31,9 +32,11 @@ MACHINES = [
 
 
 def direct(name: str) -> list[Requirement]:
-    extras = PROJECT["project"]["optional-dependencies"]
-    lines = PROJECT["build-system"]["requires"] + PROJECT["project"]["dependencies"]
-    return [Requirement(line) for line in sum((extras[extra] for extra in EXTRAS[name]), lines)]
+    lines = list(PROJECT["dependency-groups"].get(name, []))
+    if name in EXTRAS:
+        lines += PROJECT["build-system"]["requires"] + PROJECT["project"]["dependencies"]
+        lines += [line for extra in EXTRAS[name] for line in PROJECT["project"]["optional-dependencies"][extra]]
+    return [Requirement(line) for line in lines]
 
 
 def locked(name: str) -> list[tuple[Requirement, list[str]]]:
@@ -52,7 +55,7 @@ def key(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("name", EXTRAS)
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_dependency_is_locked_at_one_version_within_its_range_on_every_python(name: str) -> None:
     lock = locked(name)
     for machine in MACHINES:
@@ -64,7 +67,7 @@ def test_every_dependency_is_locked_at_one_version_within_its_range_on_every_pyt
                 assert needed.specifier.contains(versions[key(needed.name)]), (needed, machine)
 
 
-@pytest.mark.parametrize("name", EXTRAS)
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_line_is_one_version_with_hashes_and_names_no_index(name: str) -> None:
     lock = locked(name)
     assert len(lock) > 20
@@ -82,7 +85,9 @@ def test_what_runs_is_what_was_tested() -> None:
 
 
 def test_every_range_has_a_lower_bound_that_names_a_release() -> None:
-    extras = PROJECT["project"]["optional-dependencies"]
-    for line in sum(extras.values(), PROJECT["build-system"]["requires"] + PROJECT["project"]["dependencies"]):
+    lines = PROJECT["build-system"]["requires"] + PROJECT["project"]["dependencies"]
+    for more in (PROJECT["project"]["optional-dependencies"], PROJECT["dependency-groups"]):
+        lines = [*lines, *(line for some in more.values() for line in some)]
+    for line in lines:
         (bound,) = [part.version for part in Requirement(line).specifier if part.operator == ">="]
         assert len(Version(bound).release) >= 2, line

@@ -15,7 +15,7 @@ COMMANDS = {
     "run-priority": "priority:run_priority",
     "drain-queue": "queue:drain_queue",
     "enqueue-secondary": "queue:enqueue_secondary",
-    "backfill": "bars:backfill",
+    "backfill": "backfill:backfill",
     "stream": "stream:stream",
     "status": "status:status",
     "metrics": "metrics:metrics",
