@@ -7,6 +7,7 @@ import os
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -71,13 +72,13 @@ def table_of(block: bytes, *, floats: bool = False) -> pa.Table:
 
 def _exactly(block: bytes, wanted: pa.Schema) -> pa.Table:
     """Read what Arrow does not by itself: zeros behind the last digit. Raises UnfitNumberError for other digits."""
-    rows = list(csv.DictReader(block.decode().splitlines(keepends=True), fieldnames=COLUMNS))
-    read: dict[str, Callable[[str], object]] = dict.fromkeys(NUMBERS, Decimal)
+    rows = list(csv.DictReader(StringIO(block.decode(), newline=""), fieldnames=COLUMNS))
+    read: dict[str, Callable[[str], object]] = dict.fromkeys(NUMBERS, _number)
     read |= {"symbol": str, "ts": datetime.fromisoformat, "trades": int, "fetched_at": datetime.fromisoformat}
     read["is_final"] = "true".__eq__
     for row in rows:
         for name in NUMBERS:
-            if row[name] and not _fits(Decimal(row[name])):
+            if row[name] and not _fits(_number(row[name])):
                 raise UnfitNumberError(
                     f"{row['symbol']} {row['ts']}: {name} {row[name]} does not fit:"
                     f" decimals have {PRECISION - SCALE} digits before the point and {SCALE} behind it",
@@ -88,12 +89,15 @@ def _exactly(block: bytes, wanted: pa.Schema) -> pa.Table:
     )
 
 
+def _number(text: str) -> Decimal:
+    """Read a number, and leave out zeros behind its last digit."""
+    number = Decimal(text)
+    return number.normalize(Context(prec=len(text))) if number.is_finite() else number
+
+
 def _fits(number: Decimal) -> bool:
-    if not number.is_finite():
-        return False
-    _, digits, exponent = number.normalize(Context(prec=len(number.as_tuple().digits))).as_tuple()
-    assert isinstance(exponent, int)  # noqa: S101 - of a finite one it is
-    return number == 0 or (-exponent <= SCALE and len(digits) + exponent <= PRECISION - SCALE)
+    _, digits, exponent = number.as_tuple()
+    return isinstance(exponent, int) and -exponent <= SCALE and len(digits) + exponent <= PRECISION - SCALE
 
 
 def write_parquet(file: IO[bytes], blocks: Iterable[bytes], *, floats: bool = False) -> None:
