@@ -33,6 +33,7 @@ from trading.symbols s cross join generate_series(0, %(bars)s - 1) n
 """
 ODD = ('b,"q', "B", "b", "BTCUSD")
 IN_ORDER = sorted(ODD)
+FETCHED = "2026-11-17 13:00:00.123456+00"
 
 
 def fill(connection: Connection, *, bars: int = 5, symbols: tuple[str, ...] = ODD) -> None:
@@ -70,7 +71,7 @@ def test_csv_goes_to_stdout_in_order_and_final_alone(stored: Connection, keyless
     assert found[1] == dict(
         zip(
             COLUMNS,
-            "B,2026-11-17 12:05:00+00,1.5,2.25,1,2,10.125,,1,true,2026-11-17 13:00:00.123456+00".split(","),
+            ("B", "2026-11-17 12:05:00+00", "1.5", "2.25", "1", "2", "10.125", "", "1", "true", FETCHED),
             strict=True,
         )
     )
