@@ -188,7 +188,7 @@ def _rehearsed(url: str, *, stream: bool) -> Finding:
         with closing(RedisPublisher(url, stream=stream)) as publisher:
             return ok("redis", publisher.rehearse())
     except RefusedError as error:
-        hint = "let its user publish (README, Events), or name another; prices are stored all the same, events wait"
+        hint = "let its user publish (docs, Events), or name another; prices are stored all the same, events wait"
         return fail("redis", str(error), hint)
     except DeliveryError as error:
         return fail("redis", str(error), REDIS_AWAY)
