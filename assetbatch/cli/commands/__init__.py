@@ -24,6 +24,7 @@ COMMANDS = {
     "forecast": "outlook:forecast",
     "init": "installation:init",
     "sandbox": "sandbox:sandbox",
+    "bars": "bars:bars_app",
     "queue": "queue:queue_app",
     "symbols": "symbols:symbols_app",
     "events": "events:events_app",
