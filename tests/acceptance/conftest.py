@@ -134,7 +134,7 @@ def cron(tmp_path: Path, database: str) -> Iterator[Cron]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, as pip builds it."""
     folder = tmp_path_factory.mktemp("wheel")
-    words = "-m pip wheel --quiet --no-deps --wheel-dir".split()
+    words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
     done = ran([sys.executable, *words, folder, CRONTAB.parent], timeout=None)
     assert done.returncode == 0, done.stderr
     (built,) = folder.glob("*.whl")
