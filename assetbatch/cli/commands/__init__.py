@@ -16,6 +16,7 @@ COMMANDS = {
     "drain-queue": "queue:drain_queue",
     "enqueue-secondary": "queue:enqueue_secondary",
     "backfill": "backfill:backfill",
+    "bars": "bars:bars_app",
     "stream": "stream:stream",
     "status": "status:status",
     "metrics": "metrics:metrics",
