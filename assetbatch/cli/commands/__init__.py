@@ -16,7 +16,6 @@ COMMANDS = {
     "drain-queue": "queue:drain_queue",
     "enqueue-secondary": "queue:enqueue_secondary",
     "backfill": "backfill:backfill",
-    "bars": "bars:bars_app",
     "stream": "stream:stream",
     "status": "status:status",
     "metrics": "metrics:metrics",
@@ -25,11 +24,13 @@ COMMANDS = {
     "forecast": "outlook:forecast",
     "init": "installation:init",
     "sandbox": "sandbox:sandbox",
+    "bars": "bars:bars_app",
     "queue": "queue:queue_app",
     "symbols": "symbols:symbols_app",
     "events": "events:events_app",
     "database": "database:database_app",
     "config": "configuration:config_app",
+    "install": "install:install_app",
 }
 
 

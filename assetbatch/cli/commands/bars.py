@@ -1,4 +1,4 @@
-"""`bars coverage`."""
+"""`bars`: what is stored of bars, for those who use them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import typer
 
 from assetbatch.cli.commands import bars_coverage
 
-bars_app = typer.Typer(help="Look at the bars that are stored.", no_args_is_help=True)
+bars_app = typer.Typer(help="Take bars out of the database, and see which are there.", no_args_is_help=True)
 
 bars_app.command("coverage")(bars_coverage.coverage)
