@@ -14,8 +14,8 @@ from assetbatch.config.settings import Stream
 from assetbatch.database.errors import translated_errors
 from assetbatch.database.opening import connect
 from assetbatch.report import health, reading
-from assetbatch.report.doctor import database, host
-from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, ok, worst
+from assetbatch.report.doctor import cron, database, host
+from assetbatch.report.doctor.findings import Examination, Finding, Level, by_urgency, fail, folded, ok, summary, worst
 from assetbatch.report.sentences import sentences
 from assetbatch.words import ago
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.report.status import Status
 
-__all__ = ["Finding", "Level", "document", "examine", "of_status", "worst"]
+__all__ = ["Finding", "Level", "by_urgency", "document", "examine", "folded", "of_status", "summary", "worst"]
 
 # A table that somebody holds is one line that failed, not a doctor that hangs.
 LOCK_TIMEOUT = "1s"
@@ -55,6 +55,7 @@ def examine(
         done.look("plan", partial(host.plan_of, config))
         if config.settings.stream != Stream():
             done.look("stream addresses", partial(host.stream_of, config))
+    done.look("mail", cron.mail)
     named = survey.database
     # An embedded server that is not there, or is somebody else's, has been told of by then.
     if named is not None and (not named.embedded or done.look("embedded server", partial(host.embedded, data_folder))):
