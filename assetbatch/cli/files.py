@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def replacing(file: Path, *, mode: int) -> Iterator[IO[bytes]]:
+def replacing(file: Path, *, mode: int, option: str = "--output") -> Iterator[IO[bytes]]:
     """Open what takes the file's place when the block ends well: who reads meanwhile sees the old one or the new one.
 
-    A device or a pipe is written to as it is. Raises BadParameter where the file cannot be written.
+    A device or a pipe is written to as it is. Raises BadParameter, of the option, where the file cannot be written.
     """
     made: Path | None = None
     try:
@@ -38,7 +38,7 @@ def replacing(file: Path, *, mode: int) -> Iterator[IO[bytes]]:
         made.replace(target)
         made = None
     except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint="--output") from None
+        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint=option) from None
     finally:
         if made is not None:
             with suppress(OSError):

@@ -11,7 +11,7 @@ import typer
 
 from assetbatch import __version__
 from assetbatch.cli import commands, global_options, lifecycle, telling, trouble
-from assetbatch.cli.invocation import current, format_for_stderr
+from assetbatch.cli.invocation import current, format_for_stderr, print_json
 from assetbatch.errors import EXIT_BUG, EXIT_PARTIAL, AnswerLostError, AssetbatchError, Interrupted
 
 EXIT_CODES = (
@@ -32,25 +32,34 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        sys.stdout.write(f"assetbatch {__version__}\n")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def begin(
     context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        typer.Option("--version", help="Print the version and exit; with --json how it was installed, too."),
     ] = False,
 ) -> None:
     """Prepare what every command relies on."""
-    del version
-    current.command = context.invoked_subcommand or ""
+    if version:
+        _print_version()
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        context.fail("Missing command.")
+    current.command = context.invoked_subcommand
     global_options.begin()
     lifecycle.interrupt_on_signals()
+
+
+def _print_version() -> None:
+    text = f"assetbatch {__version__}"
+    if not current.json:
+        sys.stdout.write(f"{text}\n")
+        return
+    from assetbatch.cli import version
+
+    current.command = "version"
+    print_json(version.document())
 
 
 def new_command() -> Any:

@@ -19,7 +19,7 @@ cli
 report
 stream
 jobs
-events pings sandbox
+deployment events pings sandbox
 database
 schedule
 provider config

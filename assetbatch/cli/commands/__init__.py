@@ -24,11 +24,13 @@ COMMANDS = {
     "forecast": "outlook:forecast",
     "init": "installation:init",
     "sandbox": "sandbox:sandbox",
+    "bars": "bars:bars_app",
     "queue": "queue:queue_app",
     "symbols": "symbols:symbols_app",
     "events": "events:events_app",
     "database": "database:database_app",
     "config": "configuration:config_app",
+    "install": "install:install_app",
 }
 
 

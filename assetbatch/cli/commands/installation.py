@@ -48,6 +48,10 @@ def init(
         str | None,
         typer.Option(metavar="ROLE", help="Only print the SQL that grants ROLE the least that the jobs need."),
     ] = None,
+    grants_reader: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="Only print the SQL that lets ROLE read everything and write nothing."),
+    ] = None,
 ) -> None:
     """Create or upgrade the schema and the catalogue; safe to run again, and from several hosts at once.
 
@@ -55,12 +59,13 @@ def init(
 
     Example: assetbatch init
     """
-    if check + restored + (grants is not None) > 1:
-        raise typer.BadParameter("--check, --restored and --grants exclude each other")
-    if grants is not None:
+    role = grants if grants_reader is None else grants_reader
+    if check + restored + (grants is not None) + (grants_reader is not None) > 1:
+        raise typer.BadParameter("--check, --restored, --grants and --grants-reader exclude each other")
+    if role is not None:
         from assetbatch.database.setup import schema
 
-        sql = schema.grants(grants)
+        sql = schema.grants(role, reads_only=grants_reader is not None)
         answer({"sql": sql}, sql.removesuffix("\n"))
     elif check:
         _check(current.load_config())

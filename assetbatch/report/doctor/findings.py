@@ -84,9 +84,10 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 class Examination(Struct):
-    """The findings so far."""
+    """The findings so far; `reads_only`: the database's role may not write."""
 
     findings: list[Finding] = field(default_factory=list)
+    reads_only: bool = False
 
     def look(self, name: str, check: Callable[[], Iterable[Finding]]) -> bool:
         """Make one check and keep what it finds; tell whether nothing of that failed.

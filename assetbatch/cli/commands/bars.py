@@ -1,0 +1,7 @@
+"""`bars`: what is stored of bars, for those who use them."""
+
+from __future__ import annotations
+
+import typer
+
+bars_app = typer.Typer(help="Take bars out of the database, and see which are there.", no_args_is_help=True)
