@@ -288,4 +288,4 @@ def _tell_added(
 
 def summary(what: str, symbols: Sequence[str]) -> str:
     """Write what became of so many symbols, the first of them named: `2 added: ADAUSD, SOLUSD`."""
-    return f"{len(symbols)} {what}: {named(symbols)}" if symbols else f"nothing {what}"
+    return f"{len(symbols):,} {what}: {named(symbols)}" if symbols else f"nothing {what}"
