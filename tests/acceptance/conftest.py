@@ -102,6 +102,8 @@ def running_cron(folder: Path) -> Iterator[int]:
     sendmail.unlink(missing_ok=True)
     sendmail.write_text(SENDMAIL.replace("MAILBOX", str(folder / "mailbox")))
     sendmail.chmod(0o755)
+    # cron tells by the second whether a crontab has come since it has looked.
+    os.utime(folder / "spool", (0, 0))
     process = subprocess.Popen(["unshare", "--mount", "sh", "-c", CRON, "cron", str(folder)])
     try:
         yield process.pid
@@ -134,7 +136,7 @@ def cron(tmp_path: Path, database: str) -> Iterator[Cron]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, as pip builds it."""
     folder = tmp_path_factory.mktemp("wheel")
-    words = "-m pip wheel --quiet --no-deps --wheel-dir".split()
+    words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
     done = ran([sys.executable, *words, folder, CRONTAB.parent], timeout=None)
     assert done.returncode == 0, done.stderr
     (built,) = folder.glob("*.whl")
