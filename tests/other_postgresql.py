@@ -1,4 +1,7 @@
-"""Another PostgreSQL than the wheel's for the tests' server: the folder of its programs is in ASSETBATCH_TEST_POSTGRESQL."""
+"""Another PostgreSQL than the wheel's for the tests' server.
+
+ASSETBATCH_TEST_POSTGRESQL names the folder of its programs, e.g. /usr/lib/postgresql/15/bin.
+"""
 
 from __future__ import annotations
 
