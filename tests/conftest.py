@@ -30,7 +30,7 @@ from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.opening import connect
 from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Sandbox
-from tests.forks import fork_server, is_served
+from tests.forks import fork_server, is_served, measured
 from tests.other_postgresql import other_programs
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class Commands:
 
     def _whole(self, environment: dict[str, str]) -> dict[str, str]:
         # What was told of trouble is remembered for the user, and for root in /var/lib.
-        return {"XDG_STATE_HOME": str(self.folder / "state")} | self.environment | environment
+        return {"XDG_STATE_HOME": str(self.folder / "state")} | measured() | self.environment | environment
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
