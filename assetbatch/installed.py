@@ -152,11 +152,13 @@ def _uv_tool(receipt: str, package: str) -> list[str] | None:
         own, *others = tomllib.loads(receipt)["tool"]["requirements"]
     except (KeyError, ValueError):
         return None
-    if set(own) - {"name", "specifier", "directory", "editable"} or any(
+    if set(own) - {"name", "extras", "specifier", "directory", "editable", "path"} or any(
         set(other) - {"name", "specifier"} for other in others
     ):
         return None
-    source = own.get("directory") or own.get("editable") or own["name"] + own.get("specifier", "")
+    place = own.get("directory") or own.get("editable") or own.get("path")
+    extras = f"[{','.join(own['extras'])}]" if "extras" in own else ""
+    source = f"{place or own['name']}{extras}{own.get('specifier', '')}"
     with_these = [package, *(other["name"] + other.get("specifier", "") for other in others)]
     return [
         *("uv", "tool", "install"),
