@@ -1,11 +1,14 @@
-"""How this program was installed, and so by which command a package is put beside it."""
+"""How this program was installed: what starts it from anywhere, and by which command a package is put beside it."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
+import re
 import shlex
+import shutil
 import site
 import sys
 import sysconfig
@@ -35,6 +38,25 @@ class Installation(Struct, frozen=True):
     owner: str
     """Who may change it; empty: whoever runs this."""
 
+    @property
+    def is_of_pipx(self) -> bool:
+        """Whether pipx keeps the environment."""
+        return (self.prefix / "pipx_metadata.json").exists()
+
+    @property
+    def receipt(self) -> Path:
+        """The file in which `uv tool` keeps what it was asked for."""
+        return self.prefix / "uv-receipt.toml"
+
+    @property
+    def kind(self) -> str:
+        """What installed it, for people and programs: pipx, uv tool, virtual environment, user, or system."""
+        if self.is_of_pipx:
+            return "pipx"
+        if self.receipt.exists():
+            return "uv tool"
+        return "virtual environment" if self.is_virtual else "user" if self.is_users else "system"
+
     @classmethod
     def here(cls) -> Installation:
         """Look at the running interpreter."""
@@ -52,6 +74,44 @@ class Installation(Struct, frozen=True):
         )
 
 
+def program() -> list[str]:
+    """Return the words that start this program from anywhere.
+
+    A link on the way to it, as to the folder of a release, stays one: it will lead to the next.
+    """
+    scripts = Path(sysconfig.get_path("scripts"))
+    for named in (sys.argv[0], str(scripts / "assetbatch")):
+        if Path(named).name == "assetbatch" and (found := shutil.which(named)) is not None:
+            return [str(Path(found).absolute())]
+    return [sys.executable, "-m", "assetbatch"]
+
+
+def is_editable() -> bool:
+    """Return whether what runs is a clone's own files, as `pip install --editable` leaves them (PEP 610)."""
+    try:
+        told = importlib.metadata.distribution("assetbatch").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return bool(json.loads(told or "{}").get("dir_info", {}).get("editable"))
+
+
+def extras() -> dict[str, str | None]:
+    """Return the optional parts by their names, with the version of what each brings; None: it is not there."""
+    try:
+        asked = importlib.metadata.requires("assetbatch") or []
+    except importlib.metadata.PackageNotFoundError:
+        asked = []
+    found: dict[str, str | None] = {}
+    for line in asked:
+        if of_extra := re.fullmatch(r"([\w.-]+)[^;]*; *extra *== *['\"]([\w-]+)['\"]", line):
+            distribution, extra = of_extra.groups()
+            try:
+                found[extra] = importlib.metadata.version(distribution)
+            except importlib.metadata.PackageNotFoundError:
+                found[extra] = None
+    return found
+
+
 def requirement(distribution: str) -> str:
     """Return what pyproject.toml asks of an optional distribution, e.g. `name>=1`; its bare name without that file."""
     try:
@@ -65,10 +125,9 @@ def requirement(distribution: str) -> str:
 def command_to_add(package: str, installation: Installation) -> str:
     """Return the shell's command that puts a package, e.g. `name>=1`, where this program finds it."""
     prefix, python = installation.prefix, str(installation.python)
-    receipt = prefix / "uv-receipt.toml"
-    if (prefix / "pipx_metadata.json").exists():
+    if installation.is_of_pipx:
         words = ["pipx", "inject", *(["--global"] if prefix.is_relative_to(PIPX_GLOBAL) else []), prefix.name, package]
-    elif receipt.exists() and (tool := _uv_tool(receipt.read_text("utf-8"), package)):
+    elif installation.receipt.exists() and (tool := _uv_tool(installation.receipt.read_text("utf-8"), package)):
         words = tool
     elif installation.has_pip:
         words = [python, "-m", "pip", "install"]
@@ -93,11 +152,13 @@ def _uv_tool(receipt: str, package: str) -> list[str] | None:
         own, *others = tomllib.loads(receipt)["tool"]["requirements"]
     except (KeyError, ValueError):
         return None
-    if set(own) - {"name", "specifier", "directory", "editable"} or any(
+    if set(own) - {"name", "extras", "specifier", "directory", "editable", "path"} or any(
         set(other) - {"name", "specifier"} for other in others
     ):
         return None
-    source = own.get("directory") or own.get("editable") or own["name"] + own.get("specifier", "")
+    place = own.get("directory") or own.get("editable") or own.get("path")
+    extras = f"[{','.join(own['extras'])}]" if "extras" in own else ""
+    source = f"{place or own['name']}{extras}{own.get('specifier', '')}"
     with_these = [package, *(other["name"] + other.get("specifier", "") for other in others)]
     return [
         *("uv", "tool", "install"),

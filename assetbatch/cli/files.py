@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def replacing(file: Path, *, mode: int, option: str = "--output") -> Iterator[IO[bytes]]:
     """Open what takes the file's place when the block ends well: who reads meanwhile sees the old one or the new one.
 
-    A device or a pipe is written to as it is. Raises BadParameter where the file cannot be written.
+    A device or a pipe is written to as it is. Raises BadParameter, of the option, where the file cannot be written.
     """
     made: Path | None = None
     try:

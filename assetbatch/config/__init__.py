@@ -5,11 +5,14 @@ from assetbatch.config.database import Database
 from assetbatch.config.loading import load
 from assetbatch.config.secret import Secret, masked
 from assetbatch.config.sources import (
+    config_file,
     data_folder,
+    folders_named,
     is_data_folder_named,
     is_journal,
     sandbox_key,
     state_folder,
+    unattended,
     whereabouts,
 )
 
@@ -17,12 +20,15 @@ __all__ = [
     "Config",
     "Database",
     "Secret",
+    "config_file",
     "data_folder",
+    "folders_named",
     "is_data_folder_named",
     "is_journal",
     "load",
     "masked",
     "sandbox_key",
     "state_folder",
+    "unattended",
     "whereabouts",
 ]

@@ -133,6 +133,12 @@ def environment_names_database(*, file: Path | None, environ: Mapping[str, str],
     return not database.NAMING.isdisjoint(variables)
 
 
+def names_lost(*, file: Path | None, environ: Mapping[str, str], cwd: Path) -> list[str]:
+    """Return the variables that configure this process, and that no `.env` gives to one that cron or systemd starts."""
+    dotenv = sources.dotenv_variables(sources.find(file, environ, cwd, []), [])
+    return sorted(sources.process_variables(environ).keys() - dotenv.keys())
+
+
 def _key_file(key: Given | None, layers: Iterable[tuple[Mapping[str, Given], Path]]) -> Path | None:
     """Return the file that the key was read from; None where a variable or `.env` itself holds it."""
     for variables, folder in layers:

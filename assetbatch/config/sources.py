@@ -149,6 +149,29 @@ def dotenv_variables(found: Found | None, faults: list[Fault]) -> dict[str, Give
     return {name: given for name, given in variables.items() if given.value}
 
 
+def unattended(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what is left of an environment under cron or systemd: nothing that configures this program."""
+    names = KNOWN | {"CREDENTIALS_DIRECTORY", "XDG_DATA_HOME", "XDG_STATE_HOME"}
+    return {name: value for name, value in environ.items() if name not in names}
+
+
+def folders_named(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that put the data or the state of this user elsewhere than they are without them."""
+    bare = unattended(environ)
+    return {
+        name: environ[name]
+        for name, folder in (("XDG_DATA_HOME", data_folder), ("XDG_STATE_HOME", state_folder))
+        if folder(environ) != folder(bare)
+    }
+
+
+def config_file(file: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
+    """Return where a config.yaml is to be written: the one that is named, else in the user's folder, for root /etc."""
+    if named := str(file or environ.get("ASSETBATCH_CONFIG", "").strip()):
+        return cwd / named
+    return _user_folder("config", environ, of_root=SYSTEM_FOLDER) / "config.yaml"
+
+
 def sandbox_key(environ: Mapping[str, str]) -> str:
     """Return the key that the sandbox accepts."""
     return environ.get("SANDBOX_KEY") or secret.SANDBOX_KEY

@@ -91,8 +91,9 @@ def _privilege_hint(words: str) -> str:
     if "must be owner" in words:
         return "run this as the owner of the tables"
     return (
-        "`assetbatch doctor` prints what to grant for the jobs; what it does not name, a trigger of the platform's"
-        " needs. `init` is for the tables' owner: `assetbatch init --check` prints what that lacks"
+        "`assetbatch doctor` says whether this role may only read, and prints what to grant for the jobs; what it does"
+        " not name, a trigger of the platform's needs. `init` is for the tables' owner: `assetbatch init --check`"
+        " prints what that lacks"
     )
 
 

@@ -4,7 +4,7 @@
     python scripts/bench/bars.py --only page --rounds 50
     python scripts/bench/bars.py --symbols 50 --bars 1000 --rounds 5 --days 60                              a try
 
-latest    the newest bar of each symbol, as the README shows it (LATERAL), beside DISTINCT ON.
+latest    the newest bar of each symbol, as docs/guide/bars.md shows it (LATERAL), beside DISTINCT ON.
 page      a page of 10,000 new bars with its reasons and its lease, in one transaction: in a table of 1,000 symbols
           with 10,000 bars each, and in one without any. The two take turns: noise hits both alike.
 refetch   7,200 bars that have not changed: milliseconds and bytes of WAL, beside an upsert that writes them all. The

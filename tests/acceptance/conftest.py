@@ -1,4 +1,4 @@
-"""The system's own cron, for tests of minutes; an embedded server of a test's own."""
+"""The system's own cron, for tests of minutes; an embedded server of a test's own; the wheel."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from assetbatch.sandbox.server import Sandbox
-from tests.conftest import API_KEY
+from tests.conftest import API_KEY, ran
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,34 +79,68 @@ class Cron:
 
     def mails(self, about: str = "") -> list[str]:
         """What came, each without its headers: all, or those that name this."""
-        texts = [mail.read_text() for mail in sorted(self.folder.glob("mailbox/[!.]*"))]
-        return [found for text in texts if about in (found := text.partition("\n\n")[2].strip())]
+        return mails(self.folder, about)
+
+
+def mails(folder: Path, about: str = "") -> list[str]:
+    """What `running_cron` has mailed, each without its headers: all, or those that name this."""
+    texts = [mail.read_text() for mail in sorted(folder.glob("mailbox/[!.]*"))]
+    return [found for text in texts if about in (found := text.partition("\n\n")[2].strip())]
+
+
+@contextmanager
+def running_cron(folder: Path) -> Iterator[int]:
+    """Debian's cron in a mount namespace, with its spool and its mailbox below the folder; gives its process's id."""
+    shutil.copytree("/usr/sbin", folder / "sbin", symlinks=True)
+    for name, mode in (("spool", 0o1730), ("none", 0o755), ("mailbox", 0o1777)):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name).chmod(mode)
+    shutil.chown(folder / "spool", group="crontab")
+    for name in ("crontab", "pid"):
+        (folder / name).touch()
+    sendmail = folder / "sbin" / "sendmail"
+    sendmail.unlink(missing_ok=True)
+    sendmail.write_text(SENDMAIL.replace("MAILBOX", str(folder / "mailbox")))
+    sendmail.chmod(0o755)
+    # cron tells by the second whether a crontab has come since it has looked.
+    os.utime(folder / "spool", (0, 0))
+    process = subprocess.Popen(["unshare", "--mount", "sh", "-c", CRON, "cron", str(folder)])
+    try:
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+
+def require_cron() -> None:
+    """Skip where there is no cron to be had."""
+    if os.geteuid() != 0 or not Path("/usr/sbin/cron").exists() or not shutil.which("unshare"):
+        pytest.skip("needs Debian's cron, and root")
 
 
 @pytest.fixture
 def cron(tmp_path: Path, database: str) -> Iterator[Cron]:
-    """Debian's cron, in a mount namespace."""
-    if os.geteuid() != 0 or not Path("/usr/sbin/cron").exists() or not shutil.which("unshare"):
-        pytest.skip("needs Debian's cron, and root")
-    for name in ("spool", "none", "state", "mailbox"):
+    """Debian's cron, with a crontab that starts the jobs every minute."""
+    require_cron()
+    for name in ("spool", "state"):
         (tmp_path / name).mkdir()
-    for name in ("crontab", "pid"):
-        (tmp_path / name).touch()
-    shutil.copytree("/usr/sbin", tmp_path / "sbin", symlinks=True)
-    sendmail = tmp_path / "sbin" / "sendmail"
-    sendmail.unlink(missing_ok=True)
-    sendmail.write_text(SENDMAIL.replace("MAILBOX", str(tmp_path / "mailbox")))
-    sendmail.chmod(0o755)
     with Sandbox(key=API_KEY, plan="starter", limit=5) as sandbox:
         found = Cron(tmp_path, sandbox.url, database)
         found.configure(API_KEY)
         found.install()
-        process = subprocess.Popen(["unshare", "--mount", "sh", "-c", CRON, "cron", str(tmp_path)])
-        try:
+        with running_cron(tmp_path):
             yield found
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, as pip builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    done = ran([sys.executable, *words, folder, CRONTAB.parent], timeout=None)
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
 
 
 def runs(connection: Connection, job: str, *, exit_code: int) -> int:

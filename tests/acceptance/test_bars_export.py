@@ -172,9 +172,8 @@ def test_a_role_that_may_only_read_exports(stored: Connection, keyless: Commands
         stored.execute(f"grant select on all tables in schema {schema} to reading")
     stored.execute("alter role reading set default_transaction_read_only = on")
     stored.execute("alter role reading set statement_timeout = '1ms'")
-    environment = {"DATABASE_URL": database.replace("user='assetbatch'", "user='assetbatch' options='-c role=reading'")}
-    environment["DATABASE_URL"] = environment["DATABASE_URL"].replace(" options=''", "")
-    done = keyless("bars", "export", "--all", "--output", "x.csv", "--json", **environment)
+    url = database.replace(" options=''", "").replace("user=", "options='-c role=reading' user=")
+    done = keyless("bars", "export", "--all", "--output", "x.csv", "--json", DATABASE_URL=url)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["cursor"]
 

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from assetbatch.sandbox.server import Sandbox
 
 ROOT = Path(__file__).parents[2]
-LISTENING = ROOT.joinpath("README.md").read_text("utf-8").partition("\n### Listening\n")[2].partition("\n## ")[0]
-EXAMPLES = re.findall(r"```(python|sql)\n(.*?)```", LISTENING, re.DOTALL)
+EXAMPLES = re.findall(r"```(python|sql)\n(.*?)```", ROOT.joinpath("docs/guide/events.md").read_text("utf-8"), re.DOTALL)
 MOMENTS = (datetime(2026, 11, 17, 12, tzinfo=UTC) + timedelta(seconds=number) for number in count())
 ADD = """
 insert into assetbatch.outbox (symbol, seq, payload)
@@ -379,7 +378,7 @@ def test_a_transaction_that_is_rolled_back_leaves_no_gap_to_look_for(connection:
 
 
 class Example:
-    """An example of the README, run exactly as it stands there: the one that has these words."""
+    """An example of docs/guide/events.md, run exactly as it stands there: the one that has these words."""
 
     def __init__(self, words: str, commands: Commands, **environment: str) -> None:
         (code,) = (code for language, code in EXAMPLES if language == "python" and words in code)

@@ -24,21 +24,15 @@ def run(*command: str | Path, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, as pip builds it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT, folder=folder)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-def test_it_holds_every_file_of_the_package_and_nothing_of_the_tests(wheel: Path) -> None:
+def test_it_holds_every_file_of_the_package_what_is_shipped_beside_it_and_nothing_of_the_tests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         held = {name for name in opened.namelist() if ".dist-info/" not in name}
 
     files = (path for path in (ROOT / "assetbatch").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    assert held == {path.relative_to(ROOT).as_posix() for path in files}
+    shipped = [ROOT / "config.yaml", ROOT / "crontab.example", *(ROOT / "scripts" / "systemd").iterdir()]
+    assert held == {path.relative_to(ROOT).as_posix() for path in files} | {
+        f"assetbatch/shipped/{path.relative_to(ROOT).as_posix()}" for path in shipped
+    }
 
 
 def test_it_runs_with_what_it_names_as_needed(wheel: Path, database: str, tmp_path: Path) -> None:

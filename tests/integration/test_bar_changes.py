@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.types.range import Range
 
 from assetbatch.arrow import CURSOR_KEY, bars_table
 from assetbatch.bar_series import BarSeries
@@ -24,6 +25,7 @@ from assetbatch.database.bars import pages
 from assetbatch.database.bars import state as bars
 from assetbatch.database.setup import restore
 from assetbatch.errors import CursorError, UnfitNumberError
+from assetbatch.jobs.storing import write_with_records
 from assetbatch.model import Asset, AssetType, Bar, Role
 from tests.conftest import open_database, wait_until
 from tests.world import RULES, TUESDAY, add_assets
@@ -140,7 +142,7 @@ def test_exactly_what_has_changed_is_told_once_as_it_is_now(stored: Connection, 
     assert stored.execute("select symbol, bars, span from assetbatch.bar_changes order by id").fetchall()[2] == {
         "symbol": "BTCUSD",
         "bars": 5,
-        "span": psycopg.types.range.Range(at(3), at(12), "[)"),
+        "span": Range(at(3), at(12), "[)"),
     }
 
 
@@ -237,9 +239,6 @@ def test_on_a_table_without_finality_bars_are_told_when_they_settle(bare: Connec
     assert told(database, cursor)[0] == [("BTCUSD", at(1), "8")]
 
 
-PRUNE = {"days": 30, "bar_changes_days": 30, "budget_seconds": 60.0}
-
-
 def test_a_cursor_of_before_what_was_forgotten_is_refused(stored: Connection, database: str) -> None:
     _, oldest = export(database)
     write(stored, "BTCUSD", [bar(0)])
@@ -254,7 +253,7 @@ def test_a_cursor_of_before_what_was_forgotten_is_refused(stored: Connection, da
     stored.execute(
         "update assetbatch.bar_changes set changed_at = now() where id = (select max(id) from assetbatch.bar_changes)"
     )
-    assert retention.prune(stored, retention.turn(stored), **PRUNE) == 3
+    assert retention.prune(stored, retention.turn(stored), days=30, bar_changes_days=30, budget_seconds=60) == 3
 
     for cursor in (oldest, beside):
         with pytest.raises(CursorError, match="too old"):
@@ -324,14 +323,18 @@ def keep_storing(database: str, number: int, ends: Event) -> None:
                 # A price that no bar had before.
                 price += 4
                 page.append(bar(window, price) if chance.random() < 0.7 else bar(window))
-            symbol = chance.choice(MANY)
-            try:
-                with connection.transaction():
-                    write(connection, symbol, page, carefully=chance.random() < 0.3)
-                    if chance.random() < 0.3:
-                        time.sleep(chance.random() * 0.3)
-            except psycopg.errors.DeadlockDetected:
-                pass
+            store(connection, chance.choice(MANY), page, chance)
+
+
+def store(connection: Connection, symbol: str, page: Sequence[Bar], chance: random.Random) -> None:
+    """Store a page in a transaction of its own, as a run does: what gets in its way repeats it, with care."""
+    in_parts, pause = chance.random() < 0.3, max(0.0, chance.random() - 0.7)
+
+    def work(*, carefully: bool) -> None:
+        write(connection, symbol, page, carefully=carefully or in_parts)
+        time.sleep(pause)
+
+    write_with_records(connection, work, [])
 
 
 @contextmanager

@@ -19,7 +19,7 @@ cli
 report arrow
 stream
 jobs
-events pings sandbox
+deployment events pings sandbox
 database
 schedule
 provider config

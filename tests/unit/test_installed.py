@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -73,6 +74,9 @@ def test_pipx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, comm
         ('{ name = "assetbatch", specifier = "==0.1.0" }', "assetbatch==0.1.0"),
         ('{ name = "assetbatch", directory = "/src/asset batch" }', "'/src/asset batch'"),
         ('{ name = "assetbatch", editable = "/src" }', "--editable /src"),
+        ('{ name = "assetbatch", path = "/got/it-1.whl" }', "/got/it-1.whl"),
+        ('{ name = "assetbatch", extras = ["embedded", "export"], path = "/it.whl" }', "'/it.whl[embedded,export]'"),
+        ('{ name = "assetbatch", extras = ["export"], specifier = ">=0.1" }', "'assetbatch[export]>=0.1'"),
         ('{ name = "assetbatch" }, { name = "rich" }, { name = "redis", specifier = ">=5" }', "assetbatch"),
     ],
 )
@@ -117,3 +121,50 @@ def test_the_hint_names_this_interpreter_and_what_pyproject_asks_for(monkeypatch
 
 def test_a_distribution_that_nobody_knows_is_asked_for_by_its_name() -> None:
     assert installed.requirement("of-another-project") == "of-another-project"
+
+
+@pytest.mark.parametrize(
+    ("file", "is_virtual", "is_users", "kind"),
+    [
+        ("pipx_metadata.json", True, False, "pipx"),
+        ("uv-receipt.toml", True, False, "uv tool"),
+        ("pyvenv.cfg", True, False, "virtual environment"),
+        ("none", False, True, "user"),
+        ("none", False, False, "system"),
+    ],
+)
+def test_what_installed_it(tmp_path: Path, file: str, is_virtual: bool, is_users: bool, kind: str) -> None:
+    (tmp_path / file).touch()
+
+    assert replace(VENV, prefix=tmp_path, is_virtual=is_virtual, is_users=is_users).kind == kind
+
+
+def test_the_program_is_named_as_it_was_called_through_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = tmp_path / "0.1.0"
+    release.mkdir()
+    (release / "assetbatch").touch(mode=0o755)
+    (tmp_path / "current").symlink_to(release)
+
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "current" / "assetbatch")])
+    assert installed.program() == [str(tmp_path / "current" / "assetbatch")]
+    monkeypatch.setenv("PATH", str(tmp_path / "current"))
+    monkeypatch.setattr(sys, "argv", ["assetbatch"])
+    assert installed.program() == [str(tmp_path / "current" / "assetbatch")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["current/assetbatch"])
+    assert installed.program() == [str(tmp_path / "current" / "assetbatch")]
+    # As a module, the script beside this Python; without one, Python itself.
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py")])
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(release))
+    assert installed.program() == [str(release / "assetbatch")]
+    (release / "assetbatch").unlink()
+    assert installed.program() == [sys.executable, "-m", "assetbatch"]
+
+
+def test_the_parts_that_can_be_left_out_are_told_with_their_versions() -> None:
+    asked = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+
+    found = installed.extras()
+
+    assert found.keys() == asked.keys()
+    assert found["embedded"]

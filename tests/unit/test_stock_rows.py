@@ -103,8 +103,8 @@ def test_an_unknown_ticker_is_told_with_what_it_may_be_meant_for() -> None:
 
 
 def test_the_documented_list_is_one() -> None:
-    """What docs/stocks.md shows is read as it is there."""
-    text = (Path(__file__).parents[2] / "docs/stocks.md").read_text()
+    """What docs/guide/stocks.md shows is read as it is there."""
+    text = (Path(__file__).parents[2] / "docs/guide/stocks.md").read_text()
     (block,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
 
     found = read(block)

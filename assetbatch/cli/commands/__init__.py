@@ -30,6 +30,7 @@ COMMANDS = {
     "events": "events:events_app",
     "database": "database:database_app",
     "config": "configuration:config_app",
+    "install": "install:install_app",
 }
 
 

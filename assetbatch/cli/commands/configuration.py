@@ -1,18 +1,83 @@
-"""`config show`, `config check`, `config schema`."""
+"""`config init`, `config show`, `config check`, `config schema`."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from assetbatch import config as configuration
+from assetbatch.cli.files import replacing
 from assetbatch.cli.invocation import answer, current, print_json, working_folder
+from assetbatch.cli.trouble import tell
 from assetbatch.errors import ConfigurationError
 
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
+
+
+MODE = 0o644
+DOTENV = """\
+# For this program alone, and for nobody else to read. Without a key: `assetbatch sandbox` shows how to try it.
+POLYGON_API_KEY=
+"""
+
+
+@config_app.command("init")
+def init(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, metavar="FILE", help="Write it there, in place of the folder it is looked for in."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace one that is there.")] = False,
+) -> None:
+    """Write a config.yaml with comments, where it is looked for, and beside it a .env for the key; asks nothing.
+
+    That is where --config says, else the user's configuration folder, for root /etc/assetbatch. A .env that is there
+    stays; for root none is written, since the jobs may be another user's.
+
+    Example: assetbatch config init
+    """
+    from assetbatch.config import loading
+    from assetbatch.deployment import shipped
+
+    file = output or configuration.config_file(current.config_file, os.environ, working_folder())
+    if os.access(file, os.F_OK) and not force:
+        raise typer.BadParameter(f"{file} is there already: --force replaces it", param_hint="--output")
+    text = shipped.text("config.yaml")
+    if loading.environment_names_database(file=file, environ=os.environ, cwd=working_folder()):
+        text = text.replace("\ndatabase: {embedded: true}", "\n# database: {embedded: true}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{file.parent}: {error.strerror}", param_hint="--output") from None
+    with replacing(file, mode=MODE) as opened:
+        opened.write(text.encode())
+    dotenv = file.with_name(".env")
+    if os.geteuid() != 0 and not os.access(dotenv, os.F_OK):
+        with replacing(dotenv, mode=0o600) as opened:
+            opened.write(DOTENV.encode())
+    found = loading.survey(file=current.config_file, environ=os.environ, cwd=working_folder()).file
+    named = (
+        "" if found is not None and found.exists() and found.samefile(file) else f" --config {shlex.quote(str(file))}"
+    )
+    steps = [
+        f"write the key into {dotenv}: POLYGON_API_KEY=…, and your plan into {file.name}",
+        f"assetbatch{named} init",
+        f"assetbatch{named} install cron, or install systemd",
+    ]
+    answer(
+        {"path": str(file), "dotenv": str(dotenv) if os.access(dotenv, os.F_OK) else None, "next": steps},
+        "\n  ".join([f"wrote {file}; next:", *steps]),
+    )
+    if named and output is None and found is not None:
+        tell(f"{found} is found first: that one counts here")
 
 
 @config_app.command("show")

@@ -14,7 +14,7 @@ from assetbatch import config as configuration
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, answer, current, embedded_server
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import SchemaError
-from assetbatch.words import counted
+from assetbatch.words import counted, utc
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
@@ -48,6 +48,10 @@ def init(
         str | None,
         typer.Option(metavar="ROLE", help="Only print the SQL that grants ROLE the least that the jobs need."),
     ] = None,
+    grants_reader: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="Only print the SQL that lets ROLE read everything and write nothing."),
+    ] = None,
 ) -> None:
     """Create or upgrade the schema and the catalogue; safe to run again, and from several hosts at once.
 
@@ -55,12 +59,13 @@ def init(
 
     Example: assetbatch init
     """
-    if check + restored + (grants is not None) > 1:
-        raise typer.BadParameter("--check, --restored and --grants exclude each other")
-    if grants is not None:
+    role = grants if grants_reader is None else grants_reader
+    if check + restored + (grants is not None) + (grants_reader is not None) > 1:
+        raise typer.BadParameter("--check, --restored, --grants and --grants-reader exclude each other")
+    if role is not None:
         from assetbatch.database.setup import schema
 
-        sql = schema.grants(grants)
+        sql = schema.grants(role, reads_only=grants_reader is not None)
         answer({"sql": sql}, sql.removesuffix("\n"))
     elif check:
         _check(current.load_config())
@@ -193,9 +198,14 @@ def mend(config: Config, connection: Connection) -> Restored:
 
 
 def _mended(done: Restored) -> str:
-    pause = "no call has to wait" if done.blocked_until is None else f"no call before {done.blocked_until:%H:%M:%S} UTC"
+    pause = (
+        "no call has to wait"
+        if done.blocked_until is None
+        else f"no call before {utc(done.blocked_until, seconds=True)}"
+    )
     return (
-        f"restored: {pause}; {done.events_dropped} old events dropped, {done.refusals_forgotten} refusals forgotten;"
+        f"restored: {pause}; {done.events_dropped:,} old events dropped,"
+        f" {done.refusals_forgotten:,} refusals forgotten;"
         f" released: {counted(done.queue_items_released, 'item')} of the queue, the bars of"
         f" {counted(done.bars_released, 'asset')}, {counted(done.days_released, 'finished day')},"
         f" {counted(done.leases_released, 'lease')}; sequences set past their tables: {done.sequences_mended};"

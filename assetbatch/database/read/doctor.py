@@ -14,17 +14,22 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
 
+# Who only reads may see what the tool keeps, and change none of it.
 READ_SERVER = """
 select current_setting('server_version') as version, current_setting('server_version_num')::int as version_number,
        current_user as role, rolsuper as superuser, pg_is_in_recovery() as standby,
-       current_setting('default_transaction_read_only')::bool as read_only, pg_backend_pid() as backend
+       current_setting('default_transaction_read_only')::bool as read_only, pg_backend_pid() as backend,
+       (select coalesce(bool_or(has_table_privilege(c.oid, 'select')), false)
+               and not coalesce(bool_or(has_table_privilege(c.oid, 'insert, update, delete')), false)
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = 'assetbatch' and c.relkind in ('r', 'p')) as reads_only
 from pg_roles where rolname = current_user
 """
 
 READ_CLOCK = "select clock_timestamp() as now"
 
-# What grants.sql grants, looked up in the catalogue: a name is not resolved in a schema that the role may not use.
-# In the words of GRANT, so that `grant …` and `to` the role make a statement of each.
+# What grants.sql grants, or of that what grants_reader.sql does; looked up in the catalogue: a name is not resolved in
+# a schema that the role may not use. In the words of GRANT, so that `grant …` and `to` the role make a statement.
 READ_MISSING_PRIVILEGES = """
 with schemas as (
   select oid, nspname from pg_namespace where nspname in ('trading', 'market_data', 'data_sources', 'assetbatch')
@@ -69,37 +74,39 @@ rules (classid, oid) as (
 needed as (
   select d.refclassid, d.refobjid as oid from rules r join pg_depend d on d.classid = r.classid and d.objid = r.oid
 )
-select 1 as position, format('usage on schema %s', nspname) as missing
+select 1 as position, format('usage on schema %%s', nspname) as missing
 from schemas where not has_schema_privilege(oid, 'usage')
 union all
-select 2, format('%s (%s) on %s.%s', b.privilege, string_agg(a.attname, ', ' order by a.attnum), t.nspname, t.relname)
+select 2, format('%%s (%%s) on %%s.%%s',
+                 b.privilege, string_agg(a.attname, ', ' order by a.attnum), t.nspname, t.relname)
 from by_column b
 join tables t using (nspname, relname)
 join pg_attribute a on a.attrelid = t.oid and a.attname = any(b.columns) and not a.attisdropped
-where not has_column_privilege(t.oid, a.attnum, b.privilege)
+where (%(writes)s or b.privilege = 'select') and not has_column_privilege(t.oid, a.attnum, b.privilege)
 group by b.privilege, t.nspname, t.relname
 union all
-select 2, format('%s on %s.%s', string_agg(b.privilege, ', ' order by b.privilege), t.nspname, t.relname)
+select 2, format('%%s on %%s.%%s', string_agg(b.privilege, ', ' order by b.privilege), t.nspname, t.relname)
 from by_table b join tables t using (nspname, relname)
-where not has_table_privilege(t.oid, b.privilege)
+where (%(writes)s or b.privilege = 'select') and not has_table_privilege(t.oid, b.privilege)
 group by t.nspname, t.relname
 union
-select 3, format('usage on sequence %I.%I', sn.nspname, s.relname)
+select 3, format('usage on sequence %%I.%%I', sn.nspname, s.relname)
 from needed n
 join pg_class s on n.refclassid = 'pg_class'::regclass and s.oid = n.oid
 join pg_namespace sn on sn.oid = s.relnamespace
 -- `case`, since conditions have no order, and another relation than a sequence is an error there.
-where case s.relkind when 'S' then not has_sequence_privilege(s.oid, 'usage') else false end
+where %(writes)s and case s.relkind when 'S' then not has_sequence_privilege(s.oid, 'usage') else false end
 union
-select 4, format('execute on function assetbatch.%I', p.proname)
+select 4, format('execute on function assetbatch.%%I', p.proname)
 from pg_proc p join schemas n on n.oid = p.pronamespace
-where n.nspname = 'assetbatch' and not has_function_privilege(p.oid, 'execute')
+where n.nspname = 'assetbatch' and (%(writes)s or (p.provolatile <> 'v' and not p.prosecdef))
+  and not has_function_privilege(p.oid, 'execute')
 union
-select 4, format('execute on function %I.%I(%s)', fn.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+select 4, format('execute on function %%I.%%I(%%s)', fn.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
 from needed n
 join pg_proc p on n.refclassid = 'pg_proc'::regclass and p.oid = n.oid
 join pg_namespace fn on fn.oid = p.pronamespace
-where not has_function_privilege(p.oid, 'execute')
+where %(writes)s and not has_function_privilege(p.oid, 'execute')
 order by 1, 2
 """
 
@@ -127,6 +134,7 @@ class Server(Struct, frozen=True):
     version_number: int
     role: str
     superuser: bool
+    reads_only: bool
     writable: bool
     pooled: bool
 
@@ -147,9 +155,9 @@ def clock(connection: Connection) -> datetime:
     return now
 
 
-def missing_privileges(connection: Connection) -> list[str]:
-    """List what the jobs need and the role lacks, in the words of GRANT."""
-    return [row["missing"] for row in connection.execute(READ_MISSING_PRIVILEGES)]
+def missing_privileges(connection: Connection, *, writes: bool) -> list[str]:
+    """List what the jobs need, or reading, and the role lacks, in the words of GRANT."""
+    return [row["missing"] for row in connection.execute(READ_MISSING_PRIVILEGES, {"writes": writes})]
 
 
 def platform_lacks(connection: Connection) -> list[str]:

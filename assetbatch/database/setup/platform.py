@@ -75,7 +75,9 @@ PROVIDERS = "data_sources.api_providers"
 # Policies decide which rows a role sees and may write; not for superusers, mostly not for owners, nor for BYPASSRLS.
 READ_ROLE_VIEW = """
 select current_user::text as role,
-       exists (select from data_sources.api_providers where code = 'polygon') as has_provider,
+       exists (select from data_sources.api_providers where code = 'polygon')
+         -- Who does not write needs none.
+         or not has_any_column_privilege('data_sources.data_sync_status', 'insert') as has_provider,
        array(
          select format('%s.%s', n.nspname, c.relname)
          from pg_class c join pg_namespace n on n.oid = c.relnamespace

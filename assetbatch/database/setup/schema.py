@@ -275,9 +275,10 @@ def source() -> Query[str | None]:
     return Query(READ_SOURCE, None, value)
 
 
-def grants(role: str) -> str:
-    """Write the SQL that grants `role` the least that the jobs need, for the owner of the tables to run."""
-    template = files("assetbatch.database.setup").joinpath("grants.sql").read_text("utf-8")
+def grants(role: str, *, reads_only: bool = False) -> str:
+    """Return the SQL that grants `role` the least that the jobs need, or reading; for the tables' owner to run."""
+    name = "grants_reader.sql" if reads_only else "grants.sql"
+    template = files("assetbatch.database.setup").joinpath(name).read_text("utf-8")
     texts = {":role": sql.Identifier(role).as_string(), ":'role'": sql.Literal(role).as_string().lstrip()}
     # At once: a role may be called as one of them.
     return re.sub(":role|:'role'", lambda found: texts[found[0]], template)

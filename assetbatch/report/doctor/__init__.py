@@ -13,9 +13,10 @@ from msgspec.structs import asdict
 from assetbatch.config.settings import Stream
 from assetbatch.database.errors import translated_errors
 from assetbatch.database.opening import connect
+from assetbatch.database.read.doctor import server
 from assetbatch.report import health, reading
-from assetbatch.report.doctor import database, host
-from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, ok, worst
+from assetbatch.report.doctor import cron, database, host
+from assetbatch.report.doctor.findings import Examination, Finding, Level, by_urgency, fail, folded, ok, summary, worst
 from assetbatch.report.sentences import sentences
 from assetbatch.words import ago
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.report.status import Status
 
-__all__ = ["Finding", "Level", "document", "examine", "of_status", "worst"]
+__all__ = ["Finding", "Level", "by_urgency", "document", "examine", "folded", "of_status", "summary", "worst"]
 
 # A table that somebody holds is one line that failed, not a doctor that hangs.
 LOCK_TIMEOUT = "1s"
@@ -44,24 +45,25 @@ def examine(
 
     A time-out bounds every step: with the database and Redis away it ends within some 5 seconds.
     """
-    done = Examination()
+    here, there = Examination(), Examination()
     config = survey.config
     redis = _redis(config)
-    done.look("program", host.program)
-    done.look("configuration", partial(host.configuration, survey))
-    done.look("files", partial(host.files, survey))
-    done.look("key", partial(host.key, survey))
-    if config is not None:
-        done.look("plan", partial(host.plan_of, config))
-        if config.settings.stream != Stream():
-            done.look("stream addresses", partial(host.stream_of, config))
     named = survey.database
     # An embedded server that is not there, or is somebody else's, has been told of by then.
-    if named is not None and (not named.embedded or done.look("embedded server", partial(host.embedded, data_folder))):
-        done.look("database", partial(_database, done, named, config, data_folder, clock))
+    if named is not None and (not named.embedded or there.look("embedded server", partial(host.embedded, data_folder))):
+        there.look("database", partial(_database, there, named, config, data_folder, clock))
+    here.look("program", host.program)
+    here.look("configuration", partial(host.configuration, survey))
+    here.look("files", partial(host.files, survey))
+    here.look("key", partial(host.key, survey, is_needed=not there.reads_only))
+    if config is not None:
+        here.look("plan", partial(host.plan_of, config))
+        if config.settings.stream != Stream():
+            here.look("stream addresses", partial(host.stream_of, config))
+    here.look("mail", cron.mail)
     if redis is not None:
-        done.look("redis", redis.findings)
-    return done.findings
+        there.look("redis", redis.findings)
+    return here.findings + there.findings
 
 
 def _redis(config: Config | None) -> host.RedisCheck | None:
@@ -79,7 +81,7 @@ def _database(
         def look(name: str, check: Callable[[], Iterable[Finding]]) -> bool:
             return not connection.closed and done.look(name, partial(_bounded, connection, check, named.described))
 
-        look("database", partial(database.server, connection, named))
+        look("database", partial(_server, done, connection, named))
         look("clock", partial(database.clock, connection, clock))
         fits = look("schema", partial(database.fits, connection))
         if look("privileges", partial(database.privileges, connection)) and fits:
@@ -90,6 +92,12 @@ def _database(
         if connection.closed:
             return [fail("database", "the connection broke off", "is PostgreSQL restarting? See its log")]
     return []
+
+
+def _server(done: Examination, connection: Connection, named: Database) -> Iterator[Finding]:
+    found = server(connection)
+    done.reads_only = found.reads_only
+    yield from database.server(found, named)
 
 
 def _bounded(connection: Connection, check: Callable[[], Iterable[Finding]], described: str) -> list[Finding]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from assetbatch.config import Database
     from assetbatch.database.connection import Connection
+    from assetbatch.database.read.doctor import Server
 
 OLDEST_SERVER = 14
 CLOCK_WARN_SECONDS = 5.0
@@ -26,15 +27,14 @@ MOST_NAMED = 8
 MOST_GRANTED = 3
 
 
-def server(connection: Connection, database: Database) -> Iterator[Finding]:
+def server(found: Server, database: Database) -> Iterator[Finding]:
     """Report which server answers, whether it is new enough and may be written to, and as whom we are there."""
-    found = doctor.server(connection)
     major = found.version_number // 10_000
     pooled = ", through a pooler" if found.pooled else ""
     described = f"{database.described}, PostgreSQL {found.version}{pooled}"
     if major < OLDEST_SERVER:
         yield fail("database", described, f"PostgreSQL {OLDEST_SERVER} or newer is needed")
-    elif not found.writable:
+    elif not (found.writable or found.reads_only):
         yield fail("database", f"{described}: read only", "name the primary server, not a standby")
     else:
         yield ok("database", described)
@@ -87,14 +87,18 @@ def row_security(connection: Connection) -> Iterator[Finding]:
 
 
 def privileges(connection: Connection) -> Iterator[Finding]:
-    """Report what the role lacks."""
-    if missing := doctor.missing_privileges(connection):
-        role = doctor.server(connection).role
+    """Report what the role lacks for the jobs, or for reading where it may not write at all."""
+    found = doctor.server(connection)
+    role, reads_only = found.role, found.reads_only
+    option = f"assetbatch init --grants{'-reader' if reads_only else ''} {shlex.quote(role)}"
+    if missing := doctor.missing_privileges(connection, writes=not reads_only):
         statements = "; ".join(f"GRANT {one} TO {sql.Identifier(role).as_string()}" for one in missing)
         hint = f"as the tables' owner: {statements}"
         if len(missing) > MOST_GRANTED:
-            hint = f"as the tables' owner, run what `assetbatch init --grants {shlex.quote(role)}` prints"
+            hint = f"as the tables' owner, run what `{option}` prints"
         yield fail("privileges", f"missing: {named(missing, most=MOST_NAMED, separator='; ')}", hint)
+    elif reads_only:
+        yield ok("privileges", f"{role} may read everything and write nothing: no job runs as this role")
     else:
         yield ok("privileges", "all that the jobs need")
 
@@ -106,4 +110,4 @@ def numbers(connection: Connection) -> Iterator[Finding]:
         hint = f"if that matters, as its owner: ALTER TABLE market_data.ohlcv_5m ALTER {columns[0][0]} TYPE numeric, …"
         yield warn("numbers", f"market_data.ohlcv_5m may round prices: {each}", hint)
     else:
-        yield ok("numbers", "bars are stored with every digit")
+        yield ok("numbers", "prices and bars are stored as the vendor sends them: no column rounds")

@@ -66,11 +66,14 @@ def files(survey: Survey) -> Iterator[Finding]:
             yield ok(name, f"{path} is its owner's alone (mode {mode:o})")
 
 
-def key(survey: Survey) -> Iterator[Finding]:
+def key(survey: Survey, *, is_needed: bool) -> Iterator[Finding]:
     """Report where the key came from; of the key itself only the fingerprint that the database has, too."""
     if survey.api_key is None:
         # One that was given, and is none, stands among the faults.
         refused = any("POLYGON_API_KEY" in f"{fault.place} {fault.key}" for fault in survey.faults)
+        if not is_needed and not refused:
+            yield ok("key", "no API key is given, and reading needs none")
+            return
         found = "the one that is given cannot be used" if refused else "no API key is given"
         yield fail("key", found, f"set {ways('POLYGON_API_KEY')}; without a key, try `assetbatch sandbox`")
     else:
@@ -185,7 +188,7 @@ def _rehearsed(url: str, *, stream: bool) -> Finding:
         with closing(RedisPublisher(url, stream=stream)) as publisher:
             return ok("redis", publisher.rehearse())
     except RefusedError as error:
-        hint = "let its user publish (README, Events), or name another; prices are stored all the same, events wait"
+        hint = "let its user publish (docs, Events), or name another; prices are stored all the same, events wait"
         return fail("redis", str(error), hint)
     except DeliveryError as error:
         return fail("redis", str(error), REDIS_AWAY)
