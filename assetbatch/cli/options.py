@@ -12,6 +12,7 @@ import typer
 SymbolsOption: TypeAlias = Annotated[
     list[str] | None, typer.Option("--symbol", help="Only this one; may be given several times.")
 ]
+SymbolArgument: TypeAlias = Annotated[str, typer.Argument(metavar="SYMBOL", help="The asset's symbol.")]
 LimitOption: TypeAlias = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most so many; a table shows 50 without it.")
 ]
