@@ -351,7 +351,7 @@ def test_items_that_nobody_drains_are_told(
     alerts = build(config, seen).alerts
 
     assert [alert.metric for alert in alerts] == (["jobs.drain-queue"] if silent else [])
-    assert all(("has it this job" if last_run else "install crontab.example") in alert.hint for alert in alerts)
+    assert all(("has it this job" if last_run else "assetbatch install cron") in alert.hint for alert in alerts)
     going_on = replace(seen, jobs=jobs(drain | {"last_status": "running"}))
     assert build(config, going_on).alerts == ()
 
