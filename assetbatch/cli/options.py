@@ -9,8 +9,17 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+
+def complete_symbols(incomplete: str) -> list[str]:
+    """Return the symbols that begin so, for a shell; what that takes is imported when somebody presses TAB."""
+    from assetbatch.cli import completion
+
+    return completion.symbols(incomplete)
+
+
 SymbolsOption: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--symbol", help="Only this one; may be given several times.")
+    list[str] | None,
+    typer.Option("--symbol", autocompletion=complete_symbols, help="Only this one; may be given several times."),
 ]
 LimitOption: TypeAlias = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most so many; a table shows 50 without it.")

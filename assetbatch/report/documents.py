@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from assetbatch.database import symbols
     from assetbatch.database.queue.admin import Listing
     from assetbatch.errors import Fault
+    from assetbatch.jobs.coverage import Coverage
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
     from assetbatch.model import Asset, RunResult
@@ -127,6 +128,29 @@ def added_document(
 
 def _asked_for(prices: PricesStatus | MarketPrices) -> dict[str, Any]:
     return {"mode": prices.mode, "day": prices.day and str(prices.day), "newer_data_at": prices.newer_at}
+
+
+def coverage_document(found: Coverage) -> dict[str, Any]:
+    """Lay out `bars coverage --json`."""
+    return {
+        "now": found.now,
+        "since": str(found.since),
+        "until": str(found.until),
+        "complete": not found.lacking,
+        "total": dict(found.total),
+        "assets": [
+            {
+                "symbol": one.symbol,
+                "asset_type": one.asset_type,
+                "idle": one.idle,
+                "asked_for": bool(one.days),
+                "oldest_missing": one.oldest_missing and str(one.oldest_missing),
+                **one.total,
+                "days": [{"day": str(day.day)} | {name: getattr(day, name) for name in one.total} for day in one.days],
+            }
+            for one in found.assets
+        ],
+    }
 
 
 def status_document(status: Status) -> dict[str, Any]:

@@ -117,6 +117,8 @@ ROWS = {
         insert into assetbatch.ticker_lives (symbol, state, delisted_on, asked_at, ask_at)
         values ('EURUSD', 'delisted', '2026-11-20', now(), now());
     """,
+    # It makes a view.
+    14: "select",
 }
 
 

@@ -13,7 +13,7 @@ from assetbatch.cli.invocation import current
 from assetbatch.cli.options import SymbolsOption
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
-from assetbatch.words import counted
+from assetbatch.words import counted, utc
 
 if TYPE_CHECKING:
     from assetbatch.jobs.backfill import Foreseen, Progress
@@ -100,7 +100,7 @@ def _foretold(foreseen: Foreseen, limit: int | None) -> str:
     if not foreseen.calls and foreseen.silences:
         bars, again = sum(one.bars for one in foreseen.silences), max(one.ask_at for one in foreseen.silences)
         words = f"no call to make now: {counted(bars, 'bar')} that the vendor did not have may be asked for again"
-        return f"{words} from {again:%Y-%m-%dT%H:%MZ} on"
+        return f"{words} from {utc(again)} on"
     if not foreseen.calls and foreseen.unknown:
         return f"no call to make: the vendor does not know {named([one.symbol for one in foreseen.unknown])}"
     if not foreseen.calls:
