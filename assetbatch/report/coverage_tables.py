@@ -96,7 +96,12 @@ def coverage_view(
         lacking = sum(one.lacking for one in rest)
         words = f"{lacking:,} bars missing among them" if lacking else "none of them lacks a bar that could be had"
         parts.append(Text(f"and {counted(len(rest), 'more asset')}, {words}: --all-assets"))
-    return Group(*parts, *(Text.assemble((label.ljust(8), "bold"), words) for label, words in sentences(found)))
+    parts.append(Text.assemble(("In all  ", "bold"), _in_all(found)))
+    for words, command in to_do(found):
+        parts.append(Text.assemble(("To do   ", "bold"), words))
+        # In one line, however long, to be copied.
+        parts.append(Text(f"        {command}", style="bold", no_wrap=True, overflow="ignore"))
+    return Group(*parts)
 
 
 def _map(found: Coverage, shown: Sequence[AssetCoverage], *, width: int, has_unicode: bool) -> RenderableType:
@@ -168,16 +173,14 @@ def absent(one: AssetCoverage) -> str | None:
     return ", ".join(words) or None
 
 
-def sentences(found: Coverage) -> list[tuple[str, str]]:
-    """Return what there is in all, and what to do, each behind its label."""
+def _in_all(found: Coverage) -> str:
     total = found.total
     words = [f"{total['final']:,} final", *(f"{total[name]:,} {why}" for name, why in REASONS.items() if total[name])]
-    told = [("In all", f"{total['expected']:,} expected: {', '.join(words)}, {total['missing']:,} missing")]
-    return told + [("To do", words) for words in to_do(found)]
+    return f"{total['expected']:,} expected: {', '.join(words)}, {total['missing']:,} missing"
 
 
-def to_do(found: Coverage) -> list[str]:
-    """Return what brings the bars that could be had, a sentence for each cause; empty: none is missing."""
+def to_do(found: Coverage) -> list[tuple[str, str]]:
+    """Return why bars that could be had are not there, a sentence for each cause, each with the command that helps."""
     holed = [one for one in found.assets if one.idle is None and one.total["missing"]]
     refused = [one.symbol for one in found.assets if one.idle is None and one.total["refused"]]
     new = [one.symbol for one in found.assets if one.is_new]
@@ -186,12 +189,11 @@ def to_do(found: Coverage) -> list[str]:
         since = min(day for one in holed if (day := one.oldest_missing) is not None)
         which = "" if len(holed) > FEWEST_SHOWN else "".join(f" --symbol {one.symbol}" for one in holed)
         bars = sum(one.total["missing"] for one in holed)
-        told.append(
-            f"{bars:,} bars of {named([one.symbol for one in holed])} are missing: `drain-queue` fetches them with"
-            f" spare calls; at once: `assetbatch backfill{which} --since {since}`"
-        )
+        words = f"{bars:,} bars of {named([one.symbol for one in holed])} are missing:"
+        words += " `drain-queue` fetches them with calls to spare; at once:"
+        told.append((words, f"assetbatch backfill{which} --since {since}"))
     if refused:
-        told.append(f"market_data.ohlcv_5m refused bars of {named(refused)}: `assetbatch status` tells why")
+        told.append((f"the table of the bars refused some of {named(refused)}; what it said:", "assetbatch status"))
     if new:
-        told.append(f"bars of {named(new)} were never asked for: `assetbatch drain-queue` does, from cron every minute")
+        told.append((f"bars of {named(new)} were never asked for; `drain-queue` does:", "assetbatch drain-queue"))
     return told
