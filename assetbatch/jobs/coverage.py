@@ -52,8 +52,8 @@ class AssetCoverage(Struct, frozen=True):
 
     @property
     def lacking(self) -> int:
-        """How many bars could be had and are not there: those of whom nobody asks for cannot."""
-        return 0 if self.idle is not None else self.total["missing"] + self.total["refused"]
+        """How many bars could be had and are not there: `backfill` asks for those that the configuration leaves."""
+        return self.total["missing"] + self.total["refused"] if self.idle in {None, NOT_WANTED} else 0
 
     @property
     def oldest_missing(self) -> date | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from assetbatch.jobs.coverage import NOT_WANTED
@@ -16,8 +17,6 @@ from assetbatch.words import counted, named
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date
-
-    from rich.table import Table
 
     from assetbatch.database.bars.coverage import Day
     from assetbatch.jobs.coverage import AssetCoverage, Coverage
@@ -31,6 +30,7 @@ LONGEST_NAME = 14
 # "100.0 %" and two spaces.
 SHARE_WIDTH = 9
 WEEK = 7
+LABEL_WIDTH = 8
 
 REASONS = {
     "open": "open",
@@ -96,12 +96,20 @@ def coverage_view(
         lacking = sum(one.lacking for one in rest)
         words = f"{lacking:,} bars missing among them" if lacking else "none of them lacks a bar that could be had"
         parts.append(Text(f"and {counted(len(rest), 'more asset')}, {words}: --all-assets"))
-    parts.append(Text.assemble(("In all  ", "bold"), _in_all(found)))
+    parts.append(_line("In all", _in_all(found)))
     for words, command in to_do(found):
-        parts.append(Text.assemble(("To do   ", "bold"), words))
+        parts.append(_line("To do", words))
         # In one line, however long, to be copied.
-        parts.append(Text(f"        {command}", style="bold", no_wrap=True, overflow="ignore"))
+        parts.append(Text(" " * LABEL_WIDTH + command, style="bold", no_wrap=True, overflow="ignore"))
     return Group(*parts)
+
+
+def _line(label: str, words: str) -> Table:
+    line = Table.grid()
+    line.add_column(width=LABEL_WIDTH, style="bold")
+    line.add_column()
+    line.add_row(label, Text(words))
+    return line
 
 
 def _map(found: Coverage, shown: Sequence[AssetCoverage], *, width: int, has_unicode: bool) -> RenderableType:
@@ -181,8 +189,8 @@ def _in_all(found: Coverage) -> str:
 
 def to_do(found: Coverage) -> list[tuple[str, str]]:
     """Return why bars that could be had are not there, a sentence for each cause, each with the command that helps."""
-    holed = [one for one in found.assets if one.idle is None and one.total["missing"]]
-    refused = [one.symbol for one in found.assets if one.idle is None and one.total["refused"]]
+    holed = [one for one in found.assets if one.lacking and one.total["missing"]]
+    refused = [one.symbol for one in found.assets if one.lacking and one.total["refused"]]
     new = [one.symbol for one in found.assets if one.is_new]
     told = []
     if holed:
@@ -190,7 +198,8 @@ def to_do(found: Coverage) -> list[tuple[str, str]]:
         which = "" if len(holed) > FEWEST_SHOWN else "".join(f" --symbol {one.symbol}" for one in holed)
         bars = sum(one.total["missing"] for one in holed)
         words = f"{bars:,} bars of {named([one.symbol for one in holed])} are missing:"
-        words += " `drain-queue` fetches them with calls to spare; at once:"
+        asked = any(one.idle is None for one in holed)
+        words += " `drain-queue` fetches them with calls to spare; at once:" if asked else " what fetches them:"
         told.append((words, f"assetbatch backfill{which} --since {since}"))
     if refused:
         told.append((f"the table of the bars refused some of {named(refused)}; what it said:", "assetbatch status"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,6 +101,16 @@ def test_the_view_says_the_same(filled: Commands, connection: Connection) -> Non
         assert {name: row[name] for name in shown if name != "day"} == {
             name: count for name, count in shown.items() if name != "day"
         }
+
+
+def test_the_statement_of_the_guide_finds_the_hole(filled: Commands, connection: Connection) -> None:
+    since = delete(connection, "BTCUSD", 1, ago=timedelta(hours=30))
+    # As if the jobs had asked for the newest bars.
+    connection.execute("update assetbatch.bar_state set asked_until = watermark")
+    guide = Path(__file__).parents[2].joinpath("docs/guide/charts.md").read_text("utf-8")
+    (statement,) = re.findall(r"```sql\n(.*?)```", guide, re.DOTALL)
+    rows = connection.execute(statement.encode()).fetchall()
+    assert [(row["symbol"], row["day"], row["missing"]) for row in rows] == [("BTCUSD", since.date(), 12)]
 
 
 def test_a_map_tells_without_colour_what_it_tells_with_it(filled: Commands, connection: Connection) -> None:
