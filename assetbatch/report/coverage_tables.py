@@ -195,12 +195,12 @@ def to_do(found: Coverage) -> list[tuple[str, str]]:
     told = []
     if holed:
         since = min(day for one in holed if (day := one.oldest_missing) is not None)
-        which = "" if len(holed) > FEWEST_SHOWN else "".join(f" --symbol {one.symbol}" for one in holed)
+        which = "" if len(holed) > FEWEST_SHOWN else "".join(f"--symbol {one.symbol} " for one in holed)
         bars = sum(one.total["missing"] for one in holed)
         words = f"{bars:,} bars of {named([one.symbol for one in holed])} are missing:"
         asked = any(one.idle is None for one in holed)
         words += " `drain-queue` fetches them with calls to spare; at once:" if asked else " what fetches them:"
-        told.append((words, f"assetbatch backfill{which} --since {since}"))
+        told.append((words, f"assetbatch backfill {which}--since {since}"))
     if refused:
         told.append((f"the table of the bars refused some of {named(refused)}; what it said:", "assetbatch status"))
     if new:
