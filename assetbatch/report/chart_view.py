@@ -84,8 +84,8 @@ def _remarks(chart: Chart) -> list[str]:
         words.append(f"{counted(chart.open_bars, 'open one')} left out")
     if not chart.lacking:
         return [", ".join([*words, "none missing that could be had"])]
-    words.append(f"{chart.lacking} missing on these days: a gap may be one")
-    return [", ".join(words), f"`assetbatch bars coverage --symbol {symbol} --since {chart.lacking_since}` tells more"]
+    words.append(f"{chart.lacking} missing on these days")
+    return [", ".join(words), f"`assetbatch bars coverage --symbol {symbol} --since {chart.lacking_since}` tells where"]
 
 
 def _drawn(chart: Chart, *, candles: bool, width: int, height: int, has_unicode: bool) -> Any:
@@ -117,6 +117,8 @@ def _drawn(chart: Chart, *, candles: bool, width: int, height: int, has_unicode:
     marks = dict(_times(span.since, span.until, width=width))
     figure.ruler("x", 0).ticks(list(marks), labels=list(marks.values()))
     prices = dict(_prices(chart, candles=candles))
+    if len(prices) > 1:
+        figure.ruler("y", 0).lim(min(prices), max(prices))
     figure.ruler("y", 0).ticks(list(prices), labels=list(prices.values()))
     return figure.build()
 

@@ -23,7 +23,8 @@ READING = (
     "metrics", "metrics --json", "metrics --output all.prom", "events tail --no-follow", "events tail --max-seconds 0",
     "queue list", "queue list --json", "symbols list", "symbols list --json", "forecast", "forecast --json",
     "config show", "config show --json", "config check", "config schema", "database url", "doctor", "doctor --json",
-    "init --check", "init --grants jobs", "init --grants-reader colleague",
+    "init --check", "init --grants jobs", "init --grants-reader colleague", "bars coverage", "bars coverage --json",
+    "chart XAUUSD", "chart XAUUSD --candles", "chart XAUUSD --json",
 )  # fmt: skip
 WRITING = (
     "run-priority", "drain-queue", "enqueue-secondary", "backfill --since 2026-11-20", "probe",
