@@ -8,6 +8,9 @@
     ├── LeaseLostError             69   another run of the job has taken over
     ├── NoThreadError              69   the system gives the process no further thread
     ├── failures.CallError  3, 69, 77   one call to the vendor; its kind says the rest
+    ├── UnknownSymbolsError         2   neither the platform nor the catalogue has a symbol that was asked for
+    ├── CursorError                 2   what has changed since a cursor cannot be told
+    ├── UnfitNumberError            3   a number has more digits than the type that it is to be exported as
     └── AnswerLostError             3   stdout could not be written
 
     Interrupted         129, 130, 143   SIGHUP, SIGINT, SIGTERM; no Exception: who handles those lets it pass
@@ -19,9 +22,11 @@ What a failed call means is decided elsewhere: see `failures`.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
+
+from assetbatch.words import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +38,54 @@ EXIT_UNAVAILABLE = 69
 EXIT_BUSY = 75
 EXIT_KEY_REFUSED = 77
 EXIT_CONFIGURATION = 78
+
+
+class ExitCode(NamedTuple):
+    """What an exit code means; `more` is for who looks it up."""
+
+    code: str
+    meaning: str
+    more: str = ""
+
+
+EXIT_CODES = (
+    ExitCode(
+        "0",
+        "done (also when nothing was due, or another run of the same job is going on)",
+        "Another run of the same job is waited for, 10 seconds long; of `backfill` see 75.",
+    ),
+    ExitCode(f"{EXIT_BUG}", "an unexpected error", "This is a bug; the log has its traceback."),
+    ExitCode(f"{EXIT_USAGE}", "wrong usage", "Nothing was done: an option, an argument or a symbol is not known."),
+    ExitCode(
+        f"{EXIT_PARTIAL}",
+        "done in part: a priority asset failed, an item became a dead letter, an outage ended the run early, or stdout"
+        " could not be written",
+        "All other assets are up to date. Of `doctor`: something fails.",
+    ),
+    ExitCode(
+        f"{EXIT_UNAVAILABLE}",
+        "the database, or the API for anything at all, could not be reached",
+        "That is so after retries. A database that is read only, a run that stood still until another one took over,"
+        " and a process that gets no further thread end so, too.",
+    ),
+    ExitCode(
+        f"{EXIT_BUSY}",
+        "nothing was fetched by `backfill`, another one was still going",
+        "It was waited for as long as `--wait` says.",
+    ),
+    ExitCode(f"{EXIT_KEY_REFUSED}", "the API refused the key", "It is wrong, expired or revoked."),
+    ExitCode(
+        f"{EXIT_CONFIGURATION}",
+        "the configuration or the schema is wrong",
+        "Every fault of the configuration is named at once; a schema is absent, or of a version that this program does"
+        " not work with, or the database has another source of prices.",
+    ),
+    ExitCode(
+        ", ".join(str(128 + one) for one in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)),
+        "ended by a signal",
+        "SIGHUP (a lost terminal; not under `nohup`), SIGINT, SIGTERM: a clean stop, within 2 seconds.",
+    ),
+)
 
 NO_THREAD_HINT = (
     "raise the limit that is reached: pids of the container, TasksMax= of the unit, or processes of the user"
@@ -107,6 +160,28 @@ class NoThreadError(AssetbatchError):
 
     def __init__(self, error: RuntimeError) -> None:
         super().__init__(f"no thread could be started: {error}", hint=NO_THREAD_HINT)
+
+
+class UnknownSymbolsError(AssetbatchError):
+    """Symbols were asked for that are neither in trading.symbols nor in the catalogue."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        super().__init__(f"unknown: {named(symbols, most=10)}", hint="`assetbatch symbols list` shows the catalogue")
+        self.symbols = tuple(symbols)
+
+
+class CursorError(AssetbatchError):
+    """A cursor is none, of another database or another history, or too old: what has changed since cannot be told."""
+
+    exit_code = EXIT_USAGE
+
+
+class UnfitNumberError(AssetbatchError):
+    """A bar's number has more digits than the type that it is to be exported as."""
+
+    exit_code = EXIT_PARTIAL
 
 
 class AnswerLostError(AssetbatchError):

@@ -1,4 +1,4 @@
-"""Counts and times as people tell them, 1 asset, 2 assets, 12 s, 4 min, 3 h, 2 d; and times as programs do."""
+"""Counts and times as people tell them, 1 asset, 2,000 assets, 12 s, 4 min, 3 h, 2 d; and times as programs do."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 def counted(count: int, thing: str) -> str:
     """Return how many there are of something that has a plural in s."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def named(names: Sequence[str], total: int | None = None, *, most: int = 5, separator: str = ", ") -> str:
     """Return the first names, and how many more there are: of `total`, where not all names are at hand."""
     total = len(names) if total is None else total
     more = total - min(len(names), most)
-    rest = f" and {more} more" if more > 0 else ""
+    rest = f" and {more:,} more" if more > 0 else ""
     return separator.join(names[:most]) + rest if names else counted(total, "asset")
 
 
@@ -51,6 +51,20 @@ def until(moment: datetime, now: datetime) -> str:
     if 120 <= seconds < 3600:
         return f"in {seconds // 60} min {seconds % 60} s"
     return f"in {duration(moment - now)}"
+
+
+def utc(at: datetime, *, seconds: bool = False, today: datetime | None = None, zone: bool = True) -> str:
+    """Return a time as a clock in UTC has it, and say so: 2026-11-27 21:55 UTC.
+
+    Beside `today` what goes without saying is left out: the day, or the year, and seconds of another day. Without
+    `zone`, what stands around it says UTC.
+    """
+    at = at.astimezone(UTC)
+    day, clock = "%Y-%m-%d ", "%H:%M:%S" if seconds else "%H:%M"
+    if today is not None and at.year == today.astimezone(UTC).year:
+        is_todays = at.date() == today.astimezone(UTC).date()
+        day, clock = ("", clock) if is_todays else ("%m-%d ", "%H:%M")
+    return f"{at:{day}{clock}}{' UTC' if zone else ''}"
 
 
 def rfc3339(at: datetime) -> str:

@@ -30,7 +30,8 @@ from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.opening import connect
 from assetbatch.database.setup import schema
 from assetbatch.sandbox.server import Sandbox
-from tests.forks import fork_server, is_served
+from tests.forks import fork_server, is_served, measured
+from tests.other_postgresql import other_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,17 +119,19 @@ def short_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres(short_folder: Path) -> Iterator[EmbeddedServer]:
-    """A PostgreSQL for the session, with a migrated database to copy for each test."""
-    server = EmbeddedServer(short_folder / "postgres")
-    server.start(create=True)
-    try:
-        make_unsafe(server)
-        server.create_database(TEMPLATE)
-        with open_database(server.conninfo(TEMPLATE)) as connection:
-            schema.migrate(connection)
-        yield server
-    finally:
-        server.stop()
+    """A PostgreSQL for the session, with a migrated database to copy for each test; which, says `other_postgresql`."""
+    folder = short_folder / "postgres"
+    server = EmbeddedServer(folder)
+    with other_programs(folder):
+        server.start(create=True)
+        try:
+            make_unsafe(server)
+            server.create_database(TEMPLATE)
+            with open_database(server.conninfo(TEMPLATE)) as connection:
+                schema.migrate(connection)
+            yield server
+        finally:
+            server.stop()
 
 
 def make_unsafe(server: EmbeddedServer) -> None:
@@ -145,8 +148,10 @@ _numbers = count()
 def new_database(server: EmbeddedServer, template: str) -> str:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
-        statement = sql.SQL("create database {} template {} strategy file_copy")
-        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+        statement = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+        if connection.info.server_version >= 150000:  # before, there is no other
+            statement += sql.SQL(" strategy file_copy")
+        connection.execute(statement)
     return server.conninfo(name)
 
 
@@ -269,7 +274,7 @@ class Commands:
 
     def _whole(self, environment: dict[str, str]) -> dict[str, str]:
         # What was told of trouble is remembered for the user, and for root in /var/lib.
-        return {"XDG_STATE_HOME": str(self.folder / "state")} | self.environment | environment
+        return {"XDG_STATE_HOME": str(self.folder / "state")} | measured() | self.environment | environment
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

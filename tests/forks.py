@@ -31,14 +31,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PROJECT = Path(__file__).parents[1]
-# What no interpreter and no import reads.
-SERVED = re.compile(r"(POLYGON|XDG|DATABASE|REDIS|QUEUE|PRIORITY|ASSETBATCH)_\w+|HOME|PATH")
+# What no interpreter and no import reads; the first is of coverage.py, which has the forks measured as they begin.
+SERVED = re.compile(r"COVERAGE_PROCESS_CONFIG|(POLYGON|XDG|DATABASE|REDIS|QUEUE|PRIORITY|ASSETBATCH)_\w+|HOME|PATH")
 MOST_BYTES = 1 << 17
 
 
 def is_served(environment: Mapping[str, str]) -> bool:
     """Return whether a fork does with this environment what a fresh interpreter would."""
     return all(map(SERVED.fullmatch, environment))
+
+
+def measured() -> dict[str, str]:
+    """Return the variable that has an interpreter measured; nothing where this one is not."""
+    return {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
 
 
 class _Order(NamedTuple):
@@ -56,7 +61,7 @@ class ForkServer:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 cwd=PROJECT,
-                env={"PATH": os.environ["PATH"]},
+                env={"PATH": os.environ["PATH"]} | measured(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

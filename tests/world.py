@@ -173,6 +173,7 @@ def overview(now: datetime = TUESDAY, *, job: dict[str, Any] | None = None, **ho
         "priority_latency_ms": 400.0,
         "rate_limit_waits": 0,
         "calls": 12,
+        "limited_calls": 12,
         "refusals": 0,
         "events_pending": 0,
         "events_dropped": 0,

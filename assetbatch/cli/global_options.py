@@ -25,8 +25,11 @@ def begin() -> None:
 
 def _take(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> None:
     """Put an option in force when it is read: what stands further right counts, and each -v adds to those before."""
-    if value and not context.resilient_parsing:
-        name = str(parameter.name)
+    name = str(parameter.name)
+    if context.resilient_parsing:
+        # A shell completes: what it is offered is read from that file.
+        current.config_file = value if name == "config_file" and value else current.config_file
+    elif value:
         setattr(current, name, current.verbosity + value if name == "verbosity" else value)
         begin()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch import config as configuration
 from assetbatch.words import rfc3339
@@ -131,6 +132,14 @@ def embedded_server() -> EmbeddedServer:
     from assetbatch.database.embedded import EmbeddedServer
 
     return EmbeddedServer(configuration.data_folder(os.environ))
+
+
+def without_starting(config: Config) -> Config:
+    """Return a configuration whose embedded server stays as it is: one that somebody has stopped is not started."""
+    if not config.database.embedded:
+        return config
+    conninfo = configuration.Secret(embedded_server().conninfo(config.database.name))
+    return replace(config, database=replace(config.database, embedded=False, conninfo=conninfo))
 
 
 def host() -> str:

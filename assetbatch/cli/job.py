@@ -18,7 +18,7 @@ from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus
 from assetbatch.report.documents import run_document
 from assetbatch.report.progress import ProgressBar
-from assetbatch.words import counted
+from assetbatch.words import counted, utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What became of the assets that were looked at for the queue.
+ENQUEUED = {
+    "enqueued": "put on the queue",
+    "already_queued": "there already",
+    "fresh": "fresh enough",
+    "dead": "dead letters",
+    "dropped": "dropped, the queue is full",
+    "unmapped": "unknown, or without a row in trading.symbols",
+    "gone": "delisted or renamed",
+}
 # A run that a signal ended is gone within two seconds.
 LAST_PING_SECONDS = 1.0
 
@@ -90,13 +100,13 @@ def _changed(bar: ChangedBar) -> str:
     fields = ("open", "high", "low", "close", "volume", "vwap", "trades")
     pairs = [(name, getattr(bar.old, name), getattr(bar.new, name)) for name in fields]
     words = ", ".join(f"{name} {old} -> {new}" for name, old, new in pairs if old != new)
-    return f"{bar.symbol} {bar.old.ts:%Y-%m-%dT%H:%M}Z: {words}"
+    return f"{bar.symbol} {utc(bar.old.ts)}: {words}"
 
 
 def _summary(result: RunResult) -> str:
     if result.enqueued is not None:
-        counts = (f"{count} {word.replace('_', ' ')}" for word, count in asdict(result.enqueued).items() if count)
-        return f"{result.job}: {', '.join(counts) or 'nothing to do'}; {result.remaining} on the queue"
+        counts = (f"{count:,} {ENQUEUED[word]}" for word, count in asdict(result.enqueued).items() if count)
+        return f"{result.job}: {', '.join(counts) or 'nothing to do'}; {result.remaining:,} on the queue"
     parts = [
         f"{one.cluster} {counted(one.events, 'event')} of {counted(one.assets, 'asset')}"
         if one.connects
@@ -104,7 +114,7 @@ def _summary(result: RunResult) -> str:
         for one in result.streamed
     ]
     parts += [
-        f"{len(symbols)} {word} ({named(symbols)})"
+        f"{len(symbols):,} {word} ({named(symbols)})"
         for word, symbols in (
             ("updated", result.updated),
             ("unchanged", result.unchanged),
@@ -118,9 +128,9 @@ def _summary(result: RunResult) -> str:
     if result.bars.assets:
         parts.append(f"{counted(result.bars.stored, 'bar')} of {counted(result.bars.assets, 'asset')}")
     if result.newer_at is not None and not result.updated:
-        parts.append(f"newer prices from {result.newer_at:%Y-%m-%d %H:%M} UTC on")
+        parts.append(f"newer prices from {utc(result.newer_at)} on")
     if result.remaining is not None:
-        parts.append(f"{result.remaining} on the queue")
+        parts.append(f"{result.remaining:,} on the queue")
     calls = counted(result.api_calls_used, "call")
     did = "; ".join(parts) or ("another run is still going" if result.status == "skipped" else "nothing to do")
     return f"{result.job}: {did}; {calls}, {result.latency_ms / 1000:.1f} s"

@@ -12,20 +12,12 @@ import typer
 from assetbatch import __version__
 from assetbatch.cli import commands, global_options, lifecycle, telling, trouble
 from assetbatch.cli.invocation import current, format_for_stderr, print_json
-from assetbatch.errors import EXIT_BUG, EXIT_PARTIAL, AnswerLostError, AssetbatchError, Interrupted
-
-EXIT_CODES = (
-    "Exit codes: 0 done (also when nothing was due, or another run of the same job is going on); 1 an unexpected error;"
-    " 2 wrong usage; 3 done in part: a priority asset failed, an item became a dead letter, an outage ended the run"
-    " early, or stdout could not be written; 69 the database, or the API for anything at all, could not be reached; 75"
-    " nothing was fetched by `backfill`, another one was still going; 77 the API refused the key; 78 the configuration"
-    " or the schema is wrong; 129, 130, 143 ended by a signal. `status --check` has its own."
-)
+from assetbatch.errors import EXIT_BUG, EXIT_CODES, EXIT_PARTIAL, AnswerLostError, AssetbatchError, Interrupted
 
 app = typer.Typer(
     name="assetbatch",
     help="Keeps a PostgreSQL trading database fresh from the Polygon.io (Massive.com) REST API on a small call budget.",
-    epilog=EXIT_CODES,
+    epilog=f"Exit codes: {'; '.join(f'{one.code} {one.meaning}' for one in EXIT_CODES)}. `status --check` has its own.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,

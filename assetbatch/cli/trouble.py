@@ -127,12 +127,12 @@ def _summary(result: RunResult) -> str:
         return "left to another run"
     good = len(result.updated) + len(result.unchanged)
     if result.ended_by:
-        waiting = "" if result.remaining is None else f"; {result.remaining} on the queue"
+        waiting = "" if result.remaining is None else f"; {result.remaining:,} on the queue"
         return f"ended early, after {counted(good, 'asset')}{waiting}"
     if not result.failed:
         return "done, but"
     what = "are dead letters now" if result.dead else "failed"
-    return f"{len(result.failed)} of {len(result.failed) + good} assets {what}" + (
+    return f"{len(result.failed):,} of {len(result.failed) + good:,} assets {what}" + (
         ", the others are up to date" if good else ""
     )
 

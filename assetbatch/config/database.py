@@ -107,7 +107,7 @@ def _embedded(parts: Mapping[str, Given], rival: str | None, faults: list[Fault]
         )
     else:
         name = parts["name"].value if "name" in parts else DEFAULT_NAME
-        return Database(embedded=True, name=name, conninfo=None, described=f"embedded, database {name}")
+        return Database(embedded=True, name=name, conninfo=None, described=f"embedded PostgreSQL, database {name}")
     faults.append(Fault(chosen, "database.embedded", message))
     return None
 

@@ -41,6 +41,15 @@ def typed(annotation: Any, given: Given, *, hidden: bool, variable: bool = False
     raise Refusal(_refusal(annotation, given, hidden=hidden, nothing='"unlimited"' if variable else "null"))
 
 
+def expected(annotation: Any, *, nothing: str = "null") -> str:
+    """Return what a key can hold, as `a whole number from 1 to 250`; `nothing` is how null is called."""
+    said: str | None = (meta(annotation).extra or {}).get("expected")
+    if said is None:
+        *first, last = _alternatives(annotation, meta(annotation), nothing)
+        said = f"{', '.join(first)} or {last}" if first else last
+    return said
+
+
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Return the likeliest of `words`, upper or lower case, or an empty text."""
     import difflib
@@ -65,13 +74,8 @@ def called(given: Given) -> str:
 
 
 def _refusal(annotation: Any, given: Given, *, hidden: bool, nothing: str) -> str:
-    """Return what a key can hold, as `a whole number from 1 to 250`; `nothing` is how null is called."""
     value = given.value
-    said = (meta(annotation).extra or {}).get("expected")
-    if said is None:
-        *first, last = _alternatives(annotation, meta(annotation), nothing)
-        said = f"{', '.join(first)} or {last}" if first else last
-    sentence = f"expected {said}"
+    sentence = f"expected {expected(annotation, nothing=nothing)}"
     if not isinstance(value, str):
         sentence += f", not {called(given)}"
         if isinstance(value, bool | int | float) and _takes_text(annotation):

@@ -78,12 +78,12 @@ def _warnings(run: Run, enqueued: Enqueued, symbols: Sequence[str], source: str)
     if enqueued.dropped:
         max_size = run.config.settings.queue.max_size
         yield (
-            f"the queue is full: {enqueued.dropped} of the assets that are due did not fit, and come first next time."
-            f" Raise queue.max_size (QUEUE_MAX_SIZE), now {max_size}, or ask for fewer less often"
+            f"the queue is full: {enqueued.dropped:,} of the assets that are due did not fit, and come first next time."
+            f" Raise queue.max_size (QUEUE_MAX_SIZE), now {max_size:,}, or ask for fewer less often"
         )
     if enqueued.unmapped:
         strangers = _strangers(run, symbols, source)
         named = (
             f": {', '.join(strangers)}" if strangers else ", or the platform has deleted their rows in trading.symbols"
         )
-        yield f"{enqueued.unmapped} cannot be enqueued, being no enabled secondary assets{named}"
+        yield f"{enqueued.unmapped:,} cannot be enqueued, being no enabled secondary assets{named}"

@@ -18,7 +18,7 @@ from assetbatch.plans import KEYS, Mode, plan_words
 from assetbatch.report import job_alerts
 from assetbatch.report.freshness import DAY_PATIENCE, GONE, Freshness, oldest_priority
 from assetbatch.report.health import Alert, Level
-from assetbatch.words import counted, duration, named
+from assetbatch.words import counted, duration, named, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -80,10 +80,10 @@ def _of_thresholds(config: Config, metrics: Mapping[str, float | None], overview
     metric, most = "batch.priority.latency_ms", limits.priority_latency_ms_max
     if (latency := metrics[metric]) is not None and latency > most:
         hint = "is the API slow, or the budget used up?"
-        yield Alert(Level.WARNING, metric, f"priority runs take {latency:.0f} ms", hint, latency, most)
+        yield Alert(Level.WARNING, metric, f"priority runs take {latency:,.0f} ms", hint, latency, most)
     metric, most = "api.rate_limit_waits", limits.rate_limit_waits_per_hour_max
     if (waits := metrics[metric]) is not None and waits > most:
-        message = f"priority calls had to wait or were refused {waits} times in the last hour"
+        message = f"priority calls had to wait or were refused {waits:,} times in the last hour"
         yield Alert(Level.WARNING, metric, message, "does another program use this key?", waits, most)
 
 
@@ -133,7 +133,7 @@ def _of_priority_assets(
         if one.late and one.state is not Freshness.CLOSED:
             yield _late(one, outlook)
     if silent := [one for one in assets if one.state is Freshness.SILENT]:
-        since = f"{min(one.priced_at or overview.now for one in silent):%Y-%m-%d %H:%M} UTC"
+        since = utc(min(one.priced_at or overview.now for one in silent))
         message = f"{', '.join(one.asset.symbol for one in silent)}: asked for, but nothing has traded since {since}"
         hint = "delisted, or renamed? See polygon_ticker"
         yield Alert(Level.WARNING, "assets.silent", message, hint, len(silent), 0)
@@ -174,7 +174,7 @@ def _late(one: AssetStatus, outlook: Outlook) -> Alert:
         return Alert(Level.CRITICAL, metric, message, hint, round(late.total_seconds()), DAY_PATIENCE.total_seconds())
     age = one.market_age or timedelta(0)
     at_most = oldest_priority(one.asset.update_frequency_seconds, outlook.interval)
-    message = f"{one.asset.symbol} is {duration(age)} of market time old{why}"
+    message = f"{one.asset.symbol} was not updated in the last {duration(age)} that its market was open{why}"
     return Alert(Level.CRITICAL, metric, message, hint, round(age.total_seconds()), at_most.total_seconds())
 
 
@@ -221,7 +221,7 @@ def _states(groups: Sequence[Group]) -> str:
     counts: Counter[str] = Counter()
     for group in groups:
         counts[group.state] += group.assets
-    return ", ".join(f"{count} {state}" for state, count in counts.items())
+    return ", ".join(f"{count:,} {state}" for state, count in counts.items())
 
 
 def _of_limit(overview: Overview, budget: Budget) -> Iterator[Alert]:
@@ -238,7 +238,7 @@ def _of_queue(config: Config, overview: Overview, metrics: Mapping[str, float | 
     size, most = metrics["queue.size"] or 0, config.settings.alerts.queue_size_max
     # A queue that drains is no trouble.
     if size > most and (overview.queue_size_before or 0) > most:
-        message = f"{size:.0f} items wait in the queue, for more than an interval"
+        message = f"{size:,.0f} items wait in the queue, for more than an interval"
         yield Alert(Level.WARNING, "queue.size", message, DRAINS, size, most)
     letters = [row for row in overview.queue if row["state"] == "dead"]
     if letters and overview.now - letters[0]["died_at"] < timedelta(days=1):
@@ -275,7 +275,7 @@ def _of_bars(overview: Overview, bars: BarsStatus) -> Iterator[Alert]:
         yield Alert(Level.WARNING, "bars.failing", message, hint, total, 0)
     began, old = overview.first_run_at, overview.now - HOLES_AT_MOST
     if bars.holes and bars.oldest_hole and began and max(bars.oldest_hole, began) < old:
-        since = f"{bars.oldest_hole:%Y-%m-%d %H:%M} UTC"
+        since = utc(bars.oldest_hole)
         message = f"{counted(bars.holes, 'bar')} of priority assets missing, since {since}"
         hint = "does drain-queue run? `assetbatch backfill` fetches them now"
         yield Alert(Level.WARNING, "bars.holes", message, hint)

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from assetbatch.database import symbols
     from assetbatch.database.queue.admin import Listing
     from assetbatch.errors import Fault
+    from assetbatch.jobs.coverage import Coverage
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
     from assetbatch.model import Asset, RunResult
+    from assetbatch.report.chart import Chart
     from assetbatch.report.freshness import AssetStatus
     from assetbatch.report.status import MarketPrices, PricesStatus, Status
 
@@ -127,6 +129,45 @@ def added_document(
 
 def _asked_for(prices: PricesStatus | MarketPrices) -> dict[str, Any]:
     return {"mode": prices.mode, "day": prices.day and str(prices.day), "newer_data_at": prices.newer_at}
+
+
+def coverage_document(found: Coverage) -> dict[str, Any]:
+    """Lay out `bars coverage --json`."""
+    return {
+        "now": found.now,
+        "since": str(found.since),
+        "until": str(found.until),
+        "complete": not found.lacking,
+        "total": dict(found.total),
+        "assets": [
+            {
+                "symbol": one.symbol,
+                "asset_type": one.asset_type,
+                "idle": one.idle,
+                "asked_for": bool(one.days),
+                "oldest_missing": one.oldest_missing and str(one.oldest_missing),
+                **one.total,
+                "days": [{"day": str(day.day)} | {name: getattr(day, name) for name in one.total} for day in one.days],
+            }
+            for one in found.assets
+        ],
+    }
+
+
+def chart_document(chart: Chart) -> dict[str, Any]:
+    """Lay out `chart --json`: the points, each a bar."""
+    asset, span, price = chart.charted.asset, chart.span, chart.price
+    return picked(asset, "symbol", "polygon_ticker", "asset_type") | {
+        "now": chart.charted.now,
+        "since": span and span.since,
+        "until": span and span.until,
+        "price": price and price[0],
+        "price_at": price and price[1],
+        "seconds": chart.length.total_seconds(),
+        "missing": chart.lacking,
+        "open_bars": chart.open_bars,
+        "points": [asdict(point) for point in chart.points],
+    }
 
 
 def status_document(status: Status) -> dict[str, Any]:

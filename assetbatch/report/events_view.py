@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.words import ago, moment, rfc3339
+from assetbatch.words import ago, moment, rfc3339, utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,16 +32,16 @@ def text_line(event: Stored, *, width: int | None = None) -> str:
     """
     told = _fields(event)
     cells = {
-        "stored": f"{event.created_at.astimezone(UTC):%H:%M:%S}",
+        "stored": utc(event.created_at, seconds=True, today=event.created_at),
         "symbol": f"{event.symbol:<12}",
         "price": f"{told['last_price']:>14}",
         "bid": f"{told['bid']:>14}",
         "ask": f"{told['ask']:>14}",
-        "price of": f"{told['timestamp']:<27}",
+        "priced": f"{told['timestamp']:<27}",
         "seq": str(event.seq),
-        "published": f"{_fate(event):<8}",
+        "published": f"{_fate(event, zone=True):<12}",
     }
-    for name in ("seq", "ask", "bid", "price of", "published"):
+    for name in ("seq", "ask", "bid", "priced", "published"):
         if width is None or len("  ".join(cells.values())) <= width:
             break
         del cells[name]
@@ -57,10 +56,10 @@ def table(events: Sequence[Stored], now: datetime, *, width: int, height: int) -
 
     if not events:
         return Text("no event yet; Ctrl-C ends this")
-    columns = ("symbol", "price", "bid", "ask", "price of", "age", "seq", "published")
+    columns = ("symbol", "price", "bid", "ask", "priced", "age", "seq", "published")
     rows = [_row(event, now) for event in events[-max(1, height - FRAME_LINES) :]]
     less, numbers = ("seq", "age", "ask", "bid", "published"), ("price", "bid", "ask", "seq")
-    return fitted_table("Events", columns, rows, width=width, less=less, numbers=numbers)
+    return fitted_table("Events, times in UTC", columns, rows, width=width, less=less, numbers=numbers)
 
 
 def _row(event: Stored, now: datetime) -> tuple[Sequence[str], str | None]:
@@ -71,18 +70,12 @@ def _row(event: Stored, now: datetime) -> tuple[Sequence[str], str | None]:
         told["last_price"],
         told["bid"],
         told["ask"],
-        told["timestamp"] if at is None else _time(at, now),
+        told["timestamp"] if at is None else utc(at, seconds=True, today=now, zone=False),
         "-" if at is None else ago(at, now),
         str(event.seq),
         _fate(event),
     )
     return cells, "yellow" if event.published_at is None else "dim" if event.dropped else None
-
-
-def _time(at: datetime, now: datetime) -> str:
-    """Return the time of a price, with its day where that is not today."""
-    at, today = at.astimezone(UTC), now.astimezone(UTC).date()
-    return f"{at:%H:%M:%S}" if at.date() == today else f"{at:%m-%d %H:%M}"
 
 
 def _fields(event: Stored) -> dict[str, str]:
@@ -93,7 +86,8 @@ def _fields(event: Stored) -> dict[str, str]:
     }
 
 
-def _fate(event: Stored) -> str:
+def _fate(event: Stored, *, zone: bool = False) -> str:
     if event.dropped:
         return "not sent"
-    return "waits" if event.published_at is None else f"{event.published_at.astimezone(UTC):%H:%M:%S}"
+    at = event.published_at
+    return "waits" if at is None else utc(at, seconds=True, today=at, zone=zone)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # A job whose runs have all failed for so many intervals does not do its work.
 INTERVALS_FAILING_AT_MOST = 2
-INSTALL = "install crontab.example, or enable the timers of scripts/systemd"
+INSTALL = "have it started: `assetbatch install cron --write`, or `assetbatch install systemd`"
 
 
 def of_source(config: Config, source: str | None) -> Iterator[Alert]:

@@ -42,8 +42,13 @@ def nothing_to_tell(installation: str, *, unhealthy: bool) -> str:
 
 def exposition(status: Status, installation: str) -> str:
     """Write everything about an installation so called; a metric without a value has no sample."""
+    return _written(installation, metrics(status))
+
+
+def metrics(status: Status) -> list[Metric]:
+    """Return everything that is told of an installation, but for the version of the program."""
     events = status.events
-    metrics = [
+    return [
         _up(1),
         _health(status.health),
         *_of_alerts(status),
@@ -55,15 +60,14 @@ def exposition(status: Status, installation: str) -> str:
         Metric("events_pending", "Events that wait to be published.", events.pending),
         Metric("events_dropped", "Events overtaken before they could be published, ever.", events.dropped),
     ]
-    return _written(installation, metrics)
 
 
-def _written(installation: str, metrics: Iterable[Metric]) -> str:
+def _written(installation: str, told: Iterable[Metric]) -> str:
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
     registry = CollectorRegistry()
     build = "The version of the program; always 1."
-    for name, text, value, labels in (Metric("build_info", build, {__version__: 1}, ("version",)), *metrics):
+    for name, text, value, labels in (Metric("build_info", build, {__version__: 1}, ("version",)), *told):
         gauge = Gauge(f"assetbatch_{name}", text, ["installation", *labels], registry=registry)
         for key, one in value.items() if isinstance(value, Mapping) else [((), value)]:
             if one is not None:

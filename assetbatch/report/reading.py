@@ -36,11 +36,13 @@ from assetbatch.report.status import (
 from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from decimal import Decimal
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection, Row
+    from assetbatch.database.query import Query
     from assetbatch.database.read.freshness import Judged
     from assetbatch.database.read.overview import Overview
     from assetbatch.report.streams import StreamStatus
@@ -57,11 +59,15 @@ class UnknownAssetError(LookupError):
 
 
 class Wanted(Struct, frozen=True):
-    """What is told beside what always is: all assets, runs since so long ago, one asset's history."""
+    """What is told beside what always is: all assets, runs since so long ago, one asset's history.
+
+    `closes`: those of the last day, of priority assets.
+    """
 
     all_assets: bool = False
     since: timedelta | None = None
     asset: str | None = None
+    closes: bool = False
 
 
 def read(config: Config, connection: Connection, wanted: Wanted | None = None) -> Status:
@@ -90,7 +96,8 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
         most_others=None if wanted.all_assets else WORST_SHOWN,
     )
     bars = _Bars(config, found)
-    connection.ask(judging, *bars.queries)
+    closes = _closes(symbols, found.now) if wanted.closes else None
+    connection.ask(judging, *bars.queries, *filter(None, [closes]))
     status = build(
         config,
         found,
@@ -99,6 +106,8 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
         others_are_all=wanted.all_assets,
         bars=bars.status,
     )
+    if closes is not None:
+        status = replace(status, closes=closes.answer)
     if wanted.since is not None:
         runs = connection.answer(overview.not_well(seconds=wanted.since.total_seconds(), limit=MOST_RUNS))
         status = replace(status, not_well=runs)
@@ -157,6 +166,12 @@ class _Bars:
             min((one.oldest_missing for one in coverage.values() if one.oldest_missing is not None), default=None),
             self._refused.answer,
         )
+
+
+def _closes(symbols: Sequence[str], now: datetime) -> Query[Mapping[str, Sequence[Decimal | None]]]:
+    from assetbatch.database.read import closes
+
+    return closes.hourly(symbols, now)
 
 
 def _with_history(config: Config, connection: Connection, status: Status, row: Row | None, symbol: str) -> Status:

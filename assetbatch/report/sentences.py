@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from assetbatch.database.bars.absences import sentences as refused_bars
 from assetbatch.plans import Mode
 from assetbatch.report.freshness import Freshness
-from assetbatch.words import counted, duration, joined, named
+from assetbatch.words import counted, duration, joined, named, utc
 
 if TYPE_CHECKING:
     from assetbatch.report.status import Status
@@ -19,7 +19,7 @@ def sentences(status: Status) -> dict[str, str]:
     told = {
         "assets": _asset_states(status),
         "prices": _prices(status),
-        "calls": _budget(status),
+        "calls": f"{calls_now(status)}; {_calls_last_hour(status)}",
         "queue": _queue(status),
         "bars": _bars(status),
         "events": _events(status),
@@ -34,7 +34,7 @@ def sentences(status: Status) -> dict[str, str]:
 def _asset_states(status: Status) -> str:
     order = [state.value for state in Freshness]
     counts = sorted(status.asset_states.items(), key=lambda item: order.index(item[0]))
-    states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts if count) or "none"
+    states = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in counts if count) or "none"
     gone = [f"{symbol} {words}" for symbol, words in status.gone.named]
     return f"{states}; no longer asked for: {named(gone, status.gone.total)}" if gone else states
 
@@ -51,51 +51,57 @@ def _prices(status: Status) -> str:
         return f"live, from {source}"
     if prices.day is None:
         return f"end of day, none yet, from {source}"
-    newer = "" if prices.newer_at is None else f", newer ones from {prices.newer_at:%Y-%m-%d %H:%M} UTC on"
+    newer = "" if prices.newer_at is None else f", newer ones from {utc(prices.newer_at)} on"
     return f"end of day of {prices.day}, from {source}{newer}"
 
 
-def _budget(status: Status) -> str:
+def calls_now(status: Status) -> str:
+    """Return how many calls may be made at this moment."""
     budget = status.budget
     if budget.limit is None or budget.remaining is None:
-        free = "unlimited"
-    else:
-        used = budget.limit - budget.remaining
-        free = f"{used} of {budget.limit} used in this window of {budget.window_seconds:g} s, {budget.remaining} free"
-        if budget.next_free_at is not None:
-            free += f", the next in {duration(budget.next_free_at - status.now)}"
-        if budget.exempt:
-            free += f" ({joined(budget.exempt)} unlimited)"
-    return f"{free}; {budget.calls_last_hour} in the last hour, {budget.refusals_last_hour} refused"
+        return "unlimited"
+    used = budget.limit - budget.remaining
+    free = f"{used:,} of {budget.limit:,} used in the last {budget.window_seconds:g} s, {budget.remaining:,} free"
+    if budget.next_free_at is not None:
+        free += f", the next in {duration(budget.next_free_at - status.now)}"
+    if budget.exempt:
+        free += f" ({joined(budget.exempt)} unlimited)"
+    return free
+
+
+def _calls_last_hour(status: Status) -> str:
+    budget = status.budget
+    return f"{budget.calls_last_hour:,} in the last hour, {budget.refusals_last_hour:,} refused"
 
 
 def _queue(status: Status) -> str:
     queue = status.queue
-    words = [f"{queue.total_items} waiting"]
+    words = [f"{queue.total_items:,} waiting"]
     if queue.total_items:
         ages = queue.oldest_age_seconds_by_priority
         each = (
-            f"{count} {name} for {duration(timedelta(seconds=ages[name]))}"
+            f"{count:,} {name} for {duration(timedelta(seconds=ages[name]))}"
             for name, count in queue.by_priority.items()
             if count
         )
         words[0] += f" ({', '.join(each)})"
-    words += [f"{count} {word}" for word, count in (("leased", queue.leased), ("delayed", queue.delayed)) if count]
-    return ", ".join([*words, f"{queue.dead} dead"])
+    states = (("being updated", queue.leased), ("delayed until another try", queue.delayed))
+    words += [f"{count:,} {word}" for word, count in states if count]
+    return ", ".join([*words, counted(queue.dead, "dead letter")])
 
 
 def _bars(status: Status) -> str:
     bars = status.bars
     newest = [
-        f"{one.asset.symbol} {bars.newest[one.asset.symbol]:%m-%d %H:%M}"
+        f"{one.asset.symbol} {utc(bars.newest[one.asset.symbol], today=status.now, zone=False)}"
         for one in status.assets
         if one.asset.symbol in bars.newest
     ]
-    words = [f"newest final {', '.join(newest)} UTC" if newest else "none yet"]
+    words = [f"newest final: {', '.join(newest)} UTC" if newest else "none yet"]
     if bars.holes is None:
-        words += ["none are asked for"] if newest else []
+        words += ["no more are asked for (bars.enabled)"] if newest else []
     elif newest or bars.holes:
-        words.append(f"{bars.holes} missing in 7 days")
+        words.append(f"{bars.holes:,} missing in the last 7 days")
     if bars.failing:
         words.append(f"those of {counted(bars.failing, 'asset')} fail")
     return "; ".join([*words, *refused_bars(bars.refused)])
@@ -108,5 +114,5 @@ def _events(status: Status) -> str:
     by = "nobody publishes them" if events.published_by == "none" else f"published by {events.published_by}"
     if events.refused is not None:
         by = f"refused: {events.refused}"
-    dropped = f"; {events.dropped} dropped so far, overtaken while they waited" if events.dropped else ""
-    return f"{events.pending} waiting{since}; {by}{dropped}"
+    dropped = f"; {events.dropped:,} dropped so far, overtaken while they waited" if events.dropped else ""
+    return f"{events.pending:,} waiting{since}; {by}{dropped}"

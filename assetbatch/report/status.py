@@ -17,6 +17,7 @@ from assetbatch.report.health import Alert, Health, worst
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import date, datetime
+    from decimal import Decimal
 
     from assetbatch.config import Config
     from assetbatch.database.bars.absences import RefusedBars
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
     from assetbatch.report.streams import StreamStatus
 
 WAITING = ("queued", "leased", "delayed")
+HOUR_SECONDS = 3600
 
 
 class Budget(Struct, frozen=True):
     """The calls of this moment; `limit` None means unlimited. `next_free_at` is set when no call is free now.
 
     `spaced`: calls are spaced evenly, since one was refused that our own calls do not explain. `exempt` are the types
-    whose calls are not limited beside those of the others.
+    whose calls are not limited beside those of the others. `limited_calls_last_hour` are the calls that were.
     """
 
     limit: int | None
@@ -45,6 +47,14 @@ class Budget(Struct, frozen=True):
     refusals_last_hour: int
     spaced: bool = False
     exempt: tuple[str, ...] = ()
+    limited_calls_last_hour: int = 0
+
+    @property
+    def allowed_an_hour(self) -> int | None:
+        """Return how many calls an hour may have; None: as many as there are, or its window is a longer one."""
+        if self.limit is None or self.window_seconds > HOUR_SECONDS:
+            return None
+        return round(self.limit * HOUR_SECONDS / self.window_seconds)
 
 
 class QueueStatus(Struct, frozen=True):
@@ -151,6 +161,8 @@ class Status(Struct, frozen=True):
     """What is delisted or renamed, and asked for no more."""
     streams: tuple[StreamStatus, ...] = ()
     """The clusters of the stream, where one was ever used."""
+    closes: Mapping[str, Sequence[Decimal | None]] = field(default_factory=dict)
+    """Of each priority asset that has bars the last close of each of the last 24 hours, where they were asked for."""
     not_well: Sequence[Row] | None = None
     """Runs that were not well, where they were asked for."""
     history: AssetHistory | None = None
@@ -188,6 +200,7 @@ def budget_of(config: Config, overview: Overview) -> Budget:
         refusals_last_hour=overview.hour["refusals"],
         spaced=bool(row and row["spaced"]),
         exempt=() if limit is None else tuple(sorted(_unlimited(config, overview.types | config.types))),
+        limited_calls_last_hour=overview.hour["limited_calls"],
     )
 
 
@@ -260,7 +273,7 @@ def metrics_of(
 ) -> dict[str, float | int | None]:
     """Compute the metrics, over the last hour; None: nothing happened that would tell."""
     hour = overview.hour
-    allowed = None if budget.limit is None else budget.limit * 3600 / budget.window_seconds
+    allowed = None if budget.limit is None else budget.limit * HOUR_SECONDS / budget.window_seconds
     latency = hour["priority_latency_ms"]
     return {
         "batch.priority.success_rate": (

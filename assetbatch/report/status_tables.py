@@ -6,6 +6,7 @@ from datetime import UTC, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,10 +16,11 @@ from assetbatch.plans import Mode
 from assetbatch.report.documents import priority_name
 from assetbatch.report.freshness import GONE, Freshness
 from assetbatch.report.health import Health, Level
-from assetbatch.report.sentences import sentences
+from assetbatch.report.pictures import bar, sparkline
+from assetbatch.report.sentences import calls_now, sentences
 from assetbatch.report.streams import LIVE
-from assetbatch.report.tables import NARROW_WIDTH, PLAIN_WIDTH, fitted_table, new_table
-from assetbatch.words import ago, counted, duration, moment, until
+from assetbatch.report.tables import CELL_FRAME, NARROW_WIDTH, PLAIN_WIDTH, fitted_table, new_table
+from assetbatch.words import ago, counted, duration, moment, until, utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from assetbatch.database.read.history import AssetHistory
     from assetbatch.report.freshness import AssetStatus
     from assetbatch.report.health import Alert
-    from assetbatch.report.status import Status
+    from assetbatch.report.status import Budget, Status
 
 HEALTH_STYLES = {Health.HEALTHY: "bold green", Health.DEGRADED: "bold yellow", Health.UNHEALTHY: "bold red"}
 LEVEL_STYLES = {Level.WARNING: "yellow", Level.CRITICAL: "bold red"}
@@ -41,29 +43,77 @@ STATE_STYLES = {
 }
 # Of the other assets, those that somebody should look at are shown.
 NOT_WELL = {Freshness.FAILING, Freshness.STALE, Freshness.NEVER, Freshness.NOT_ENTITLED, Freshness.SILENT}
+# How runs ended that were not well.
+NOT_WELL_RUNS = {"partial": "partly failed", "failed": "failed"}
+# Why there are no bars.
+NO_BAR = {
+    "closed": "while the market was closed",
+    "nothing": "that the vendor does not have",
+    "failed": "that could not be read",
+    "refused": "that the table refused",
+    "not_entitled": "that the plan does not have",
+}
+# How calls of the last hour are drawn: used, refused, free; for a terminal with Unicode, and for any.
+BAR = ("\N{FULL BLOCK}", "\N{MULTIPLICATION SIGN}", "\N{LIGHT SHADE}")
+PLAIN_BAR = ("#", "x", ".")
+BAR_STYLES = ("cyan", "bold red", "dim")
+WIDEST_BAR, NARROWEST_BAR = 30, 10
+# A character an hour, or, where there is less room, one for two.
+SPARKLINE_WIDTHS = (24, 12)
+SPARKLINE = "last 24 h"
 # Words of the lines below the tables, all as wide.
 LABEL_WIDTH = 8
 
 
-def status_view(status: Status, *, width: int) -> RenderableType:
+def status_view(status: Status, *, width: int, ascii_only: bool = False) -> RenderableType:
     """Lay out what was asked for; each view begins with is all well, what is wrong, what to do."""
     if status.subject is not None:
         return _history_view(status, status.subject, width=width)
-    return _whole_view(status, width=width) if status.not_well is None else _not_well_view(status, width=width)
+    if status.not_well is not None:
+        return _not_well_view(status, width=width)
+    return _whole_view(status, width=width, ascii_only=ascii_only)
 
 
-def _whole_view(status: Status, *, width: int) -> RenderableType:
+def _whole_view(status: Status, *, width: int, ascii_only: bool) -> RenderableType:
     parts: list[RenderableType] = [_headline(status)]
     if status.alerts[1:]:
         parts.append(_alerts(status.alerts[1:]))
-    parts += [_jobs(status, width=width), _assets("Priority assets", status, status.assets, width=width)]
+    closes = {} if ascii_only else status.closes
+    parts += [_jobs(status, width=width), _assets("Priority assets", status, status.assets, closes, width=width)]
     if others := [one for one in status.others if status.others_are_all or one.state in NOT_WELL]:
-        title = "Other assets" if status.others_are_all else "Other assets, the worst"
-        parts.append(_assets(title, status, others, width=width))
+        title = "Other assets" if status.others_are_all else "Other assets that are not well"
+        parts.append(_assets(title, status, others, {}, width=width))
     if status.streams:
         parts.append(_streams(status, width=width))
     figures = ({"data": status.database} if status.alerts else {}) | sentences(status)
-    return Group(*parts, *(_line(label.capitalize(), words) for label, words in figures.items()))
+    drawn = _calls_bar(status.budget, PLAIN_BAR if ascii_only else BAR, width=width - LABEL_WIDTH)
+    for label, words in figures.items():
+        parts.append(_line(label.capitalize(), calls_now(status) if label == "calls" and drawn else words))
+        if label == "calls" and drawn:
+            parts.append(Text(" " * LABEL_WIDTH).append_text(drawn))
+    return Group(*parts)
+
+
+def _calls_bar(budget: Budget, signs: Sequence[str], *, width: int) -> Text | None:
+    """Draw the calls of the last hour that count against the limit; None: there is none, or too little room."""
+    if budget.allowed_an_hour is None:
+        return None
+    calls = budget.limited_calls_last_hour
+    refused = min(budget.refusals_last_hour, calls)
+    counts = (calls - refused, refused, max(0, budget.allowed_an_hour - calls))
+    legend = Text.assemble("last hour: ")
+    for number, (word, count) in enumerate(zip(("used", "refused", "free"), counts, strict=True)):
+        legend.append(", " if number else "").append(signs[number], style=BAR_STYLES[number])
+        legend.append(f" {count:,} {word}")
+    if more := budget.calls_last_hour - calls:
+        legend.append(f"; {more:,} without limit")
+    room = min(WIDEST_BAR, width - 1 - legend.cell_len)
+    if room < NARROWEST_BAR:
+        return None
+    drawn = Text()
+    for cells, sign, style in zip(bar(counts, room), signs, BAR_STYLES, strict=True):
+        drawn.append(sign * cells, style=style)
+    return drawn.append(" ").append_text(legend)
 
 
 def _headline(status: Status) -> Text:
@@ -86,16 +136,16 @@ def _alerts(alerts: Sequence[Alert]) -> Table:
 
 
 def _jobs(status: Status, *, width: int) -> Table:
-    columns = ["job", "last run", "result", "expected", "in 24 h", "max gap"]
+    columns = ["job", "last run", "result", "next run", "last 24 h", "longest pause"]
     less = columns[3 if width < NARROW_WIDTH else 5 if width < PLAIN_WIDTH else 6 :]
     rows = []
     for job in status.jobs:
         gap = job.day["longest_gap_seconds"]
-        ill = (f", {job.day[word]} {word}" for word in ("partial", "failed") if job.day[word])
+        ill = (f", {job.day[status]:,} {words}" for status, words in NOT_WELL_RUNS.items() if job.day[status])
         row = (
             job.id,
             ago(job.last_run, status.now),
-            job.last_status,
+            NOT_WELL_RUNS.get(job.last_status or "", job.last_status),
             until(job.next_run, status.now),
             "".join([counted(job.day["runs"], "run"), *ill]),
             None if gap is None else duration(timedelta(seconds=gap)),
@@ -104,15 +154,25 @@ def _jobs(status: Status, *, width: int) -> Table:
     return new_table("Jobs", columns, rows, less=less)
 
 
-def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, width: int) -> Table:
-    """Lay out assets; prices of finished days by their day, since nothing about them is of today."""
+def _assets(
+    title: str,
+    status: Status,
+    assets: Sequence[AssetStatus],
+    closes: Mapping[str, Sequence[Decimal | None]],
+    *,
+    width: int,
+) -> Table:
+    """Lay out assets; prices of finished days by their day, since nothing about them is of today.
+
+    With `closes`, and where there is room, their last day is drawn.
+    """
     prices = status.prices
     modes = {prices.mode_of(one.asset.asset_type) for one in assets} or {prices.mode}
     daily = modes == {Mode.END_OF_DAY}
-    columns = ["symbol", "price", "change", "of day" if daily else "price of", "updated", "market age", "state"]
-    less = {"market age"} if daily or width < PLAIN_WIDTH else set()
-    less |= {"change", "market age", "updated" if daily else "price of"} if width < NARROW_WIDTH else set()
-    rows = (
+    columns = ["symbol", "price", "change", "of day" if daily else "price from", "updated", "of which open", "state"]
+    less = {"of which open"} if daily or width < PLAIN_WIDTH else set()
+    less |= {"change", "of which open", "updated" if daily else "price from"} if width < NARROW_WIDTH else set()
+    rows: list[tuple[Text | str | None, ...]] = [
         (
             one.asset.symbol,
             one.last_price or None,
@@ -123,7 +183,15 @@ def _assets(title: str, status: Status, assets: Sequence[AssetStatus], *, width:
             Text(one.state.value, style=STATE_STYLES.get(one.state, "red")),
         )
         for one in assets
-    )
+    ]
+    shown = [number for number, column in enumerate(columns) if column not in less]
+    taken = sum(CELL_FRAME + max(cell_len(str(cells[number] or "-")) for cells in (columns, *rows)) for number in shown)
+    room = width - taken - CELL_FRAME - 1
+    drawn = next((wide for wide in SPARKLINE_WIDTHS if wide <= room), None)
+    if drawn is not None and any(closes.values()):
+        columns.append(SPARKLINE)
+        lines = (Text(sparkline(closes.get(one.asset.symbol, ()), drawn), style="cyan") for one in assets)
+        rows = [(*row, line) for row, line in zip(rows, lines, strict=True)]
     return new_table(title, columns, rows, numbers={"price", "change"}, less=less)
 
 
@@ -170,13 +238,13 @@ def _not_well_view(status: Status, *, width: int) -> RenderableType:
     """Lay out the runs that were not well, the newest first."""
     if not status.not_well:
         return Group(_headline(status), Text("all runs since then went well"))
-    columns = ["time", "job", "host", "status", "exit", "error"]
+    columns = ["began (UTC)", "job", "host", "status", "exit", "error"]
     rows = (
         (
-            f"{run['started_at']:%m-%d %H:%M:%S}",
+            utc(run["started_at"], seconds=True, today=status.now, zone=False),
             run["job"],
             run["host"],
-            run["status"],
+            NOT_WELL_RUNS.get(run["status"], run["status"]),
             run["exit_code"],
             run["error"] or run["error_kind"] or None,
         )
@@ -201,17 +269,17 @@ def _history_view(status: Status, one: AssetStatus, *, width: int) -> Renderable
     if status.streams:
         parts.append(_line("Stream", _stream(status, one, told)))
     if told.absences:
-        reasons = (f"{row['bars']} {row['reason'].replace('_', ' ')}" for row in told.absences)
-        parts.append(_line("Absent", ", ".join(reasons)))
+        reasons = (f"{row['bars']:,} {NO_BAR[row['reason']]}" for row in told.absences)
+        parts.append(_line("No bar", ", ".join(reasons)))
     parts += [_line("Split", _split(row, now)) for row in told.splits]
     if told.life is not None:
         parts.append(_line("Ticker", _life(told.life, now)))
     if not told.calls:
-        return Group(*parts, _line("Calls", "none of late that covered it alone"))
-    columns = ["time", "call", "outcome", "status", "ms"]
+        return Group(*parts, _line("Calls", "none of late for it alone"))
+    columns = ["time (UTC)", "call", "outcome", "HTTP", "ms"]
     rows = (
         (
-            f"{call['at']:%m-%d %H:%M:%S}",
+            utc(call["at"], seconds=True, today=now, zone=False),
             call["kind"],
             call["outcome"],
             call["http_status"],
@@ -219,8 +287,8 @@ def _history_view(status: Status, one: AssetStatus, *, width: int) -> Renderable
         )
         for call in told.calls
     )
-    less = {"status", "ms"} if width < NARROW_WIDTH else ()
-    return Group(*parts, new_table("Calls that covered it alone", columns, rows, numbers={"ms"}, less=less))
+    less = {"HTTP", "ms"} if width < NARROW_WIDTH else ()
+    return Group(*parts, new_table("Calls for it alone", columns, rows, numbers={"ms"}, less=less))
 
 
 def _life(life: Row, now: datetime) -> str:
@@ -248,7 +316,7 @@ def _what(one: AssetStatus, told: AssetHistory) -> str:
 def _price(one: AssetStatus, last_update: object, now: datetime) -> str:
     if one.last_price is None or not isinstance(last_update, dict):
         return "none yet"
-    words = [f"{one.last_price} ({_change(one)} on its day), of {ago(one.priced_at, now)}"]
+    words = [f"{one.last_price} ({_change(one)} on its day), from {ago(one.priced_at, now)}"]
     words += [f"{key} {last_update[key]}" for key in ("bid", "ask") if last_update.get(key) is not None]
     if last_update.get("updated_at"):
         words.append(f"stored {ago(moment(str(last_update['updated_at'])), now)}")
@@ -258,7 +326,7 @@ def _price(one: AssetStatus, last_update: object, now: datetime) -> str:
 def _updates(one: AssetStatus, now: datetime) -> str:
     words = [f"the last good one {ago(one.last_sync, now)}"]
     if one.market_age is not None:
-        words[0] += f" ({duration(one.market_age)} of market time)"
+        words[0] += f" (its market was open for {duration(one.market_age)} of that)"
     if one.day is not None:
         words.append(f"finished day {one.day}")
     if one.error_kind is not None:
@@ -282,7 +350,7 @@ def _stream(status: Status, one: AssetStatus, told: AssetHistory) -> str:
 
 def _item(item: Mapping[str, Any] | None, now: datetime) -> str:
     if item is None:
-        return "not on it"
+        return "not on the queue"
     words = f"{item['state']}, {Priority(item['priority']).name}, enqueued {ago(item['enqueued_at'], now)}"
     words += f", {counted(item['attempts'], 'attempt')}"
     if item["state"] == "delayed":
@@ -306,10 +374,10 @@ def _split(split: Mapping[str, Any], now: datetime) -> str:
 def _bars(told: AssetHistory, now: datetime) -> str:
     bars = told.bars
     if bars is None:
-        return "none were asked for"
-    words = [f"{bars['stored']} stored", f"wanted since {bars['wanted_since']:%Y-%m-%d %H:%M} UTC"]
+        return "none were ever asked for"
+    words = [f"{bars['stored']:,} stored", f"wanted since {utc(bars['wanted_since'])}"]
     if bars["watermark"] is not None:
-        words.append(f"newest final {bars['watermark']:%Y-%m-%d %H:%M} UTC")
+        words.append(f"newest final {utc(bars['watermark'])}")
     if bars["error_kind"] is not None:
         again = "" if bars["retry_at"] is None else f", again in {duration(bars['retry_at'] - now)}"
         words.append(f"failed: {bars['error_kind']}: {bars['error']}{again}")

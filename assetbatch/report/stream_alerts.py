@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # A connection is made anew within a minute: one that is not there for longer will not come by itself.
 UNREACHABLE_AT_MOST = timedelta(seconds=STREAM_AWAY_SECONDS)
-START = "start it: `systemctl enable --now assetbatch-stream`, or its line of crontab.example"
+START = "start it: `systemctl enable --now assetbatch-stream`, or `assetbatch install cron --with-stream --write`"
 
 
 def of_stream(config: Config, overview: Overview, types: Collection[AssetType]) -> Iterator[Alert]:

@@ -81,7 +81,7 @@ def sentence(streams: Sequence[StreamStatus]) -> str:
 def first_of(names: Sequence[str]) -> str:
     """Name the first of them."""
     more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def standing(reports: Sequence[Report], total: int) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from assetbatch.database.queue.items import State
 from assetbatch.report.documents import priority_name
-from assetbatch.words import ago, counted, duration, until
+from assetbatch.words import ago, counted, duration, until, utc
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -92,7 +92,9 @@ def new_table(
 
 
 def _cell(value: Text | str | int | None) -> Text:
-    return value if isinstance(value, Text) else Text("-" if value is None else str(value))
+    if isinstance(value, int):
+        return Text(f"{value:,}")
+    return value if isinstance(value, Text) else Text("-" if value is None else value)
 
 
 def fitted_table(
@@ -128,7 +130,7 @@ def queue_view(listing: Listing, *, width: int) -> RenderableType:
     """Lay out `queue list`, in the order in which items get their turn."""
     if not listing.items:
         return Text("the queue is empty")
-    columns = ["symbol", "priority", "state", "attempts", "enqueued", "available", "last error"]
+    columns = ["symbol", "priority", "state", "attempts", "enqueued", "again", "last error"]
     rows = (
         (
             item.symbol,
@@ -141,7 +143,7 @@ def queue_view(listing: Listing, *, width: int) -> RenderableType:
         )
         for item in listing.items
     )
-    less = {"attempts", "enqueued", "available"} if width < NARROW_WIDTH else ()
+    less = {"attempts", "enqueued", "again"} if width < NARROW_WIDTH else ()
     return _with_rest(new_table("Queue", columns, rows, numbers={"attempts"}, less=less), listing)
 
 
@@ -164,7 +166,7 @@ def catalogue_view(listing: symbols.Listing, *, width: int) -> RenderableType:
 def _with_rest(table: Table, listing: Listing | symbols.Listing) -> RenderableType:
     """Add below a table how many more there are than it shows."""
     more = listing.total - len(listing.items)
-    return Group(table, Text(f"and {more} more: --limit {listing.total}")) if more else table
+    return Group(table, Text(f"and {more:,} more: --limit {listing.total}")) if more else table
 
 
 def forecast_view(forecast: Forecast) -> RenderableType:
@@ -177,20 +179,20 @@ def forecast_view(forecast: Forecast) -> RenderableType:
         parts.append(new_table("Next calls", columns, calls, numbers={"calls", "assets"}))
     bars = [one for one in forecast.bars if one.calls > 1][:MOST_BARS_SHOWN]
     if bars:
-        holes = ((one.symbol, f"{one.since:%Y-%m-%d %H:%M} UTC", one.calls) for one in bars)
+        holes = ((one.symbol, utc(one.since), one.calls) for one in bars)
         title = "Bars that take several calls"
         parts.append(new_table(title, ("symbol", "missing since", "calls"), holes, numbers={"calls"}))
-    limit = "unlimited" if forecast.limit is None else f"{forecast.limit} in {forecast.window_seconds:g} s"
+    limit = "unlimited" if forecast.limit is None else f"{forecast.limit:,} in {forecast.window_seconds:g} s"
     words = [f"{counted(forecast.total, 'call')}; the budget: {limit}"]
     if forecast.total:
         words.append(f"prices are fresh {until(forecast.fresh_at, now)}")
         words.append(f"everything is there {until(forecast.complete_at, now)}")
     if forecast.newer_at is not None:
-        words.append(f"newer prices can exist from {forecast.newer_at:%Y-%m-%d %H:%M} UTC on")
+        words.append(f"newer prices can exist from {utc(forecast.newer_at)} on")
     if forecast.streamed:
         words.append(f"{counted(forecast.streamed, 'asset')} streamed: while that lasts, no call asks for the quotes")
     if forecast.unscanned:
-        words.append(f"{forecast.unscanned} more assets were not looked at for holes")
+        words.append(f"{counted(forecast.unscanned, 'more asset')} not looked at for missing bars")
     return Group(*parts, Text.assemble(("In all  ", "bold"), "; ".join(words)))
 
 

@@ -149,4 +149,4 @@ class Storage:
 
 def _named(symbols: Sequence[str]) -> str:
     more = len(symbols) - MOST_NAMED
-    return ", ".join(symbols[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(symbols[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")

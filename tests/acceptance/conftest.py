@@ -102,6 +102,8 @@ def running_cron(folder: Path) -> Iterator[int]:
     sendmail.unlink(missing_ok=True)
     sendmail.write_text(SENDMAIL.replace("MAILBOX", str(folder / "mailbox")))
     sendmail.chmod(0o755)
+    # cron tells by the second whether a crontab has come since it has looked.
+    os.utime(folder / "spool", (0, 0))
     process = subprocess.Popen(["unshare", "--mount", "sh", "-c", CRON, "cron", str(folder)])
     try:
         yield process.pid

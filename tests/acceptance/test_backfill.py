@@ -78,7 +78,7 @@ def test_what_is_asked_for_again_and_has_changed_is_printed(commands: Commands, 
     unchanged = commands("backfill", *FIRST_DAYS, "--refetch", "--json")
 
     (line,) = changed.stdout.splitlines()
-    assert line.startswith("BTCUSD 2026-01-02T03:05Z: close ")
+    assert line.startswith("BTCUSD 2026-01-02 03:05 UTC: close ")
     document = json.loads(unchanged.stdout)
     assert (document["api_calls_used"], document["changed"], document["bars"]["stored"]) == (1, [], 0)
 
@@ -103,7 +103,7 @@ def test_what_the_vendor_did_not_have_is_told_and_is_not_said_to_be_all_there_is
     again = commands("backfill", *FIRST_DAYS, "--json")
 
     assert (first.returncode, within_the_hour.returncode, calls) == (0, 0, 2)
-    words = "576 bars of BTCUSD between 2026-01-01T00:00Z and 2026-01-03T00:00Z were not there when"
+    words = "576 bars of BTCUSD between 2026-01-01 00:00 UTC and 2026-01-03 00:00 UTC were not there when"
     assert words in " ".join(first.stderr.split())
     assert "no call to make now: 576 bars that the vendor did not have may be asked for again" in within_the_hour.stderr
     assert "nothing is missing" not in within_the_hour.stderr

@@ -25,7 +25,7 @@ from assetbatch.database.embedded.place import SERVICE_ACCOUNT, Place
 from assetbatch.database.rate_limit import key_fingerprint
 from assetbatch.database.setup import schema
 from assetbatch.report import doctor, tables
-from assetbatch.report.doctor import Finding, Level, host
+from assetbatch.report.doctor import Finding, Level, cron, host
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, Commands, RedisServer, free_port
 from tests.integration.test_pgbouncer import pgbouncer  # noqa: F401 - a fixture
@@ -123,7 +123,7 @@ def test_after_runs_that_went_well_nothing_fails_and_no_call_is_made(commands: C
 def test_faults_of_the_configuration_are_told_and_the_database_is_looked_at_all_the_same(commands: Commands) -> None:
     (commands.folder / "config.yaml").write_text("provider:\n  plann: starter\nbatch:\n  intervall_minutes: 5\n")
 
-    done = commands("doctor")
+    done = commands("-v", "doctor")
 
     assert done.returncode == 78
     lines = done.stdout.splitlines()
@@ -166,6 +166,71 @@ def test_the_table_fits_a_terminal_and_tells_all() -> None:
     shown = console.file.getvalue()
     assert max(map(len, shown.splitlines())) <= 100
     assert [shown.count(word) for word in ("clock", "right", "enqueue-secondary", "word", "mend")] == [1, 1, 1, 60, 40]
+
+
+def test_what_fails_comes_first_and_what_is_well_is_one_line(commands: Commands) -> None:
+    away = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    (commands.folder / ".env").write_text("POLYGON_API_KEY=other\n")
+    (commands.folder / ".env").chmod(0o644)
+
+    folded = commands("doctor", DATABASE_URL=away).stdout.splitlines()
+    whole = commands("-v", "doctor", DATABASE_URL=away).stdout.splitlines()
+
+    levels = ["fail", "warn", "ok"]
+    told, whole_told = ([line.split()[0] for line in lines[:-1]] for lines in (folded, whole))
+    assert told == sorted(told, key=levels.index)
+    assert whole_told == sorted(whole_told, key=levels.index)
+    assert [told.count(level) for level in levels] == [1, 1, 1]
+    well = [line.split(": ")[0].split()[1] for line in whole if line.startswith("ok")]
+    assert folded[-2] == f"ok    {len(well)} checks: {', '.join(well)}"
+    assert folded[-1] == f"1 failure, 1 warning, {len(well)} ok; `assetbatch -v doctor` tells what is well"
+    assert whole[-1] == f"1 failure, 1 warning, {len(well)} ok"
+    assert len(whole) == len(well) + 3
+
+
+JOB = "*/5 * * * * /opt/assetbatch run-priority"
+
+
+@pytest.mark.parametrize(
+    ("table", "has_sendmail", "level"),
+    [
+        (JOB, False, Level.WARN),
+        (f"MAILTO=me@example.com\n{JOB}", False, Level.WARN),
+        (f"MAILTO=me@example.com\n{JOB}", True, Level.OK),
+        (f'MAILTO=""\n{JOB}', False, None),
+        (f'MAILTO=""\n{JOB}\nMAILTO = me\n{JOB}', False, Level.WARN),
+        (f"{JOB} >>/var/log/assetbatch.log 2>&1", False, None),
+        (f"{JOB} >/dev/null", False, Level.WARN),
+        (f"# {JOB}\n* * * * * /usr/bin/other", False, None),
+        ("", False, None),
+    ],
+    ids=str,
+)
+def test_what_cron_mails_needs_somebody_who_takes_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, table: str, has_sendmail: bool, level: Level | None
+) -> None:
+    for name, script in {"crontab": f"cat <<'END'\n{table}\nEND", "sendmail": "exit 0"}.items():
+        if name == "crontab" or has_sendmail:
+            (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(cron, "MAIL_FOLDERS", str(tmp_path))
+    monkeypatch.setattr(cron, "SYSTEM_TABLES", ())
+
+    found = [(one.level, bool(one.hint)) for one in cron.mail()]
+
+    assert found == ([] if level is None else [(level, level is Level.WARN)])
+
+
+def test_the_systems_own_tables_are_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "assetbatch").write_text(f"{JOB}\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(cron, "MAIL_FOLDERS", str(tmp_path))
+    monkeypatch.setattr(cron, "SYSTEM_TABLES", (tmp_path, tmp_path / "nothing"))
+
+    (found,) = cron.mail()
+
+    assert str(tmp_path / "assetbatch") in found.found
 
 
 def test_a_line_is_one_line() -> None:

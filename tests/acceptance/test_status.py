@@ -4,7 +4,7 @@ import json
 import platform
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
@@ -112,7 +112,52 @@ def test_check_is_ok_after_a_run(commands: Commands, connection: Connection) -> 
 
     done = commands("status", "--check")
 
-    assert (done.returncode, done.stdout) == (0, "OK - healthy\n")
+    assert done.returncode == 0
+    assert done.stdout.startswith("OK - healthy | 'queue_size'=0;500;;0;1000 'queue_dead'=0;;;0 ")
+
+
+# label, value (or U), unit; then warning and critical, as ranges, least and most.
+FIGURE = re.compile(r"'(\w+)'=(?:(-?[0-9.e+]+)(s|%)?|U)((?:;[0-9.]*:?){0,2}(?:;[0-9.]*){0,2})")
+LABELS = [
+    "queue_size", "queue_dead", "calls_remaining", "calls_last_hour", "refusals_last_hour", "waits_last_hour",
+    "priority_success", "priority_latency", "oldest_priority_age", "assets_stale", "assets_failing", "assets_never",
+    "bars_missing", "events_pending", "events_oldest_age",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tier", ["starter", "free"])
+@pytest.mark.parametrize("has_run", [True, False])
+def test_check_has_the_same_figures_whatever_there_is_and_no_sign_of_theirs_in_its_words(
+    commands: Commands, connection: Connection, tier: str, has_run: bool
+) -> None:
+    if has_run:
+        commands("run-priority", POLYGON_TIER=tier)
+    connection.execute(
+        "insert into assetbatch.queue"
+        " (symbol, state, priority, waiting_since, rank, enqueued_at, available_at, died_at, error_kind, error)"
+        " select 'S' || n, 'dead', 3, t, t, t, t, t, 'invalid', 'a|b' || chr(10) || 'c' from now() t,"
+        " generate_series(1, 2) n"
+    )
+
+    first, *others = commands("status", "--check", POLYGON_TIER=tier).stdout.splitlines()
+
+    words, sign, figures = first.partition(" | ")
+    assert sign
+    assert "|" not in "".join([words, figures, *others])
+    assert any("a/b c" in line for line in [words, *others])
+    found = [FIGURE.fullmatch(figure) for figure in figures.split()]
+    assert [figure and figure[1] for figure in found] == LABELS
+    values = {figure[1]: figure[2] for figure in found if figure}
+    assert values["queue_dead"] == "2"
+    assert (values["oldest_priority_age"] is None, values["priority_success"]) == (
+        not has_run, "100" if has_run else None,
+    )  # fmt: skip
+
+
+def test_check_has_no_sign_of_figures_where_nothing_can_be_read(commands: Commands) -> None:
+    done = commands("status", "--check", DATABASE_URL="postgresql://a@127.0.0.1:9/a%7Cb")
+
+    assert (done.returncode, "|" in done.stdout) == (2, False)
 
 
 def test_check_is_critical_before_the_first_run(commands: Commands) -> None:
@@ -208,7 +253,7 @@ def test_a_narrow_terminal_keeps_name_price_and_state(commands: Commands, connec
 
     assert "EURUSD" in shown
     assert shown.count("fresh") == 4  # three assets, and how many they are
-    assert "market age" not in shown
+    assert "of which open" not in shown
     assert max(len(re.sub("\x1b\\[[0-9;]*m", "", line)) for line in shown.splitlines()) <= 50
 
 
@@ -229,7 +274,7 @@ def test_no_word_or_number_of_the_tables_is_broken(commands: Commands, sandbox: 
         assert any(re.fullmatch(row, line) for line in lines), shown
     assert any("enqueue-secondary" in line and "never" in line for line in lines)
     assert "…" not in shown
-    assert ("of day" in shown, "today" in shown, "market age" in shown) == (
+    assert ("of day" in shown, "today" in shown, "of which open" in shown) == (
         tier == "free", False, tier == "starter" and width == 100,
     )  # fmt: skip
 
@@ -408,10 +453,10 @@ def test_bars_are_told_as_the_table_has_them_up_to_where_they_ought_to_reach(
         " ('refused', now() - interval '4 days')) as v (reason, at)"
     )
     assert told(commands, connection).bars.holes == pytest.approx(7 * 288 - 24, abs=6)
-    # Where none are asked for, none are missing.
+    # Where no more are asked for, none are missing.
     (commands.folder / "config.yaml").write_text("bars: {enabled: false}\n")
     assert told(commands, connection).bars.holes is None
-    assert "none are asked for" in commands("status").stdout
+    assert "no more are asked for" in commands("status").stdout
 
 
 def test_jobs_are_told_in_their_order_after_many_runs(commands: Commands, connection: Connection) -> None:
@@ -485,7 +530,7 @@ def test_an_asset_has_a_story(commands: Commands, connection: Connection) -> Non
         "delayed, LOW, enqueued",
         "2 attempts, again in 29 min; missing: left out",
         "1 stored, wanted since 2026-11-01 00:00 UTC, newest final 2026-11-20 21:55 UTC, failed: timeout: too slow",
-        "12 closed",
+        "No bar 12 while the market was closed",
         "server_error",
     ):
         assert words in shown, words
@@ -548,3 +593,80 @@ def test_bars_that_the_table_refuses_are_mailed_once_and_told_until_it_takes_the
     assert (mended.returncode, "ended" in mended.stderr, mended.stderr.count("\n")) == (0, True, 1)
     document = json.loads(commands("status", "--json").stdout)["bars"]
     assert (document["refused"], document["holes"], "XAUUSD" in document["newest"]) == ([], 0, True)
+
+
+ADD_CLOSES = """
+insert into market_data.ohlcv_5m (symbol_id, ts, open, high, low, close, volume, is_final, fetched_at)
+select id, now() - make_interval(hours => h, mins => 30), 1, 9, 1, c, 1, true, now()
+from trading.symbols, unnest(%(hours_ago)s::int[], %(closes)s::numeric[]) v (h, c) where symbol = %(symbol)s
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ({"COLUMNS": "120", "LANG": "C.UTF-8"}, "▁" + " " * 19 + "▃  █"),
+        ({"COLUMNS": "80", "LANG": "C.UTF-8"}, "▁" + " " * 9 + "▃█"),
+        ({"COLUMNS": "50", "LANG": "C.UTF-8"}, None),
+        ({"COLUMNS": "120", "LC_ALL": "C"}, None),
+    ],
+    ids=str,
+)
+def test_the_last_day_of_a_priority_asset_is_drawn_with_its_gaps_where_there_is_room(
+    commands: Commands, connection: Connection, words: dict[str, Any], line: str | None
+) -> None:
+    make_well(connection)
+    prices = {"last_update": {"last_price": 97123.45, "daily_open": 96000, "timestamp": "2026-11-17T12:00:00Z"}}
+    connection.execute(
+        "insert into trading.symbols (symbol, metadata) select unnest(array['BTCUSD', 'EURUSD']), %s::jsonb",
+        (json.dumps(prices),),
+    )
+    connection.execute(ADD_CLOSES, {"symbol": "BTCUSD", "hours_ago": [23, 3, 0, 24], "closes": [1, 3, 8, 99]})
+
+    shown = commands("status", **words).stdout
+
+    (btc,) = [one for one in shown.splitlines() if "BTCUSD" in one and "97123.45" in one]
+    (euro,) = [one for one in shown.splitlines() if "EURUSD" in one and "97123.45" in one]
+    assert max(map(len, shown.splitlines())) <= int(words["COLUMNS"])
+    assert ("last 24 h" in next(one for one in shown.splitlines() if "symbol" in one)) == (line is not None)
+    if line is not None:
+        assert btc.rstrip(" │").endswith(line.rstrip())
+        assert not {*"▁▂▃▄▅▆▇█"} & {*euro}
+
+
+ADD_CALLS = """
+insert into assetbatch.api_calls
+  (run_id, kind, outcome, http_status, sent, latency_ms, waited_ms, assets, calls_in_window)
+select 1, 'bars', outcome, 200, true, 1, 1, 1, calls
+from (values ('ok', 3, 60), ('rate_limited', 5, 2), ('ok', null, 7)) v (outcome, calls, n), generate_series(1, n)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            {"COLUMNS": "100", "LANG": "C.UTF-8"},
+            r"█{5}×░{20,} last hour: █ 60 used, × 2 refused, ░ 238 free; 7 without limit",
+        ),
+        (
+            {"COLUMNS": "100", "LC_ALL": "C"},
+            r"#{5}x\.{20,} last hour: # 60 used, x 2 refused, \. 238 free; 7 without limit",
+        ),
+        ({"COLUMNS": "60"}, "69 in the last hour, 2 refused"),
+    ],
+    ids=str,
+)
+def test_the_calls_of_the_last_hour_are_a_bar_with_its_words_where_there_is_a_limit(
+    commands: Commands, connection: Connection, words: dict[str, Any], told: str
+) -> None:
+    make_well(connection)
+    connection.execute(ADD_CALLS)
+
+    limited = " ".join(commands("status", POLYGON_RATE_LIMIT="5", **words).stdout.split())
+    (commands.folder / "config.yaml").write_text("rate_limiting: {calls_per_minute: null}\n")
+    del commands.environment["POLYGON_RATE_LIMIT"]
+    unlimited = " ".join(commands("status", **words).stdout.split())
+
+    assert re.search(told, limited), limited
+    assert "Calls unlimited; 69 in the last hour, 2 refused" in unlimited

@@ -180,7 +180,7 @@ def test_removing_bars_needs_a_word(user: Commands, connection: Connection) -> N
     done = user.answering("y", "symbols", "remove", "SOLUSD", "--with-bars")
     assert done.returncode == 0
     assert "Remove 1 asset with all bars (SOLUSD)?" in done.stderr
-    assert done.stdout == "1 removed: SOLUSD, with 1 bars\n"
+    assert done.stdout == "1 removed: SOLUSD, with 1 bar\n"
     assert own(connection) == {}
     assert connection.execute("select from market_data.ohlcv_5m").fetchall() == []
 

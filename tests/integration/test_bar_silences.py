@@ -353,8 +353,8 @@ def test_a_backfill_that_finds_nothing_says_so_and_ends_and_asks_once_more_after
     # Of each bars of 5 minutes, then of 1.
     assert (first.exit_code, first.bars.stored, first.api_calls_used) == (0, 0, 4)
     (warning,) = first.warnings
-    assert "of T1USD, EURUSD between 2026-10-08T12:00Z and 2026-11-07T12:00Z were not there" in warning
-    assert "from 2026-11-17T13:03Z on" in warning
+    assert "of T1USD, EURUSD between 2026-10-08 12:00 UTC and 2026-11-07 12:00 UTC were not there" in warning
+    assert "from 2026-11-17 13:03 UTC on" in warning
     assert (again.api_calls_used, again.warnings) == (0, first.warnings)
 
     world.now += 61 * MINUTE

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from assetbatch import market_hours
-from assetbatch.cli.commands.status import check_text
 from assetbatch.database import catalogue
 from assetbatch.market_hours import market_of
 from assetbatch.model import Asset, AssetType, Role
@@ -24,6 +23,7 @@ from assetbatch.report import doctor, reading
 from assetbatch.report.doctor import worst
 from assetbatch.report.documents import status_document
 from assetbatch.report.health import Health
+from assetbatch.report.nagios import output
 from assetbatch.report.prometheus import exposition
 from assetbatch.report.reading import Wanted
 from tests.world import DAY, HOUR, MINUTE, load_config
@@ -180,14 +180,14 @@ def configured(folder: Path, database: str, tier: str) -> Config:
     return load_config(folder, text, DATABASE_URL=database, POLYGON_TIER=tier)
 
 
-def agree(status: Status) -> None:
+def agree(status: Status, config: Config) -> None:
     """Hold what each of those who tell of health says against the others."""
     health = status.health
     families: dict[str, Any] = {one.name: one for one in text_string_to_metric_families(exposition(status, "here"))}
     levels = {sample.labels["level"]: sample.value for sample in families["assetbatch_alerts_by_level"].samples}
 
     assert status_document(status)["status"] == health
-    assert CODES[check_text(status).split(" ")[0]] == health.check_code
+    assert CODES[output(status, config).split(" ")[0]] == health.check_code
     assert families["assetbatch_health"].samples[0].value == health.check_code
     assert LEVELS[worst(doctor.of_status(status)).value] == health
     assert (levels["critical"] > 0, levels["warning"] + levels["critical"] > 0) == (
@@ -207,10 +207,11 @@ def test_all_say_the_same_and_what_the_rule_says(
 ) -> None:
     now = put(connection, found, began)
 
-    status = reading.read(configured(tmp_path, database, tier), connection, Wanted(all_assets=True))
+    config = configured(tmp_path, database, tier)
+    status = reading.read(config, connection, Wanted(all_assets=True))
 
     event(status.health.value)
-    agree(status)
+    agree(status, config)
     ruled = {
         one.asset(place): rule(one, one.asset(place), now, daily=tier == "free") for place, one in enumerate(found)
     }

@@ -191,7 +191,7 @@ def test_the_first_line_of_a_market_or_an_asset_that_fails_has_the_cause_and_its
 
     assert market.message == "every forex asset is stale or failing: 2 failing; XAUUSD: who is C:XAUUSDD"
     assert market.hint == hint_of(FailureKind.UNKNOWN_TICKER)
-    assert asset.message == "BTCUSD is 60 min of market time old: sane"
+    assert asset.message == "BTCUSD was not updated in the last 60 min that its market was open: sane"
     assert asset.hint == hint_of(FailureKind.REFUSED_BY_DATABASE)
 
 
@@ -351,7 +351,7 @@ def test_items_that_nobody_drains_are_told(
     alerts = build(config, seen).alerts
 
     assert [alert.metric for alert in alerts] == (["jobs.drain-queue"] if silent else [])
-    assert all(("has it this job" if last_run else "install crontab.example") in alert.hint for alert in alerts)
+    assert all(("has it this job" if last_run else "assetbatch install cron") in alert.hint for alert in alerts)
     going_on = replace(seen, jobs=jobs(drain | {"last_status": "running"}))
     assert build(config, going_on).alerts == ()
 
@@ -444,8 +444,8 @@ def test_one_screen_holds_all_and_names_the_worst_first(build: Build, config: Co
     for words in (
         "3 events waiting for more than 5 minutes",
         "2 waiting (1 CRITICAL for 4 h, 1 MEDIUM for 7 min), 1 dead",
-        "EURUSD 11-17 11:50",
-        "7 missing in 7 days",
+        "newest final: EURUSD 11:50 UTC",
+        "7 missing in the last 7 days",
         "2 assets fail",
         "3 waiting, the oldest for 6 min; published by postgres",
         "live, from api.massive.com",

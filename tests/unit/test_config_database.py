@@ -21,7 +21,7 @@ PARTS = {"DB_HOST": "db.example", "DB_NAME": "trading"}
 def test_embedded(tmp_path: Path) -> None:
     database = load_in(tmp_path, EMBEDDED).database
     assert (database.embedded, database.name, database.conninfo) == (True, "assetbatch", None)
-    assert database.described == "embedded, database assetbatch"
+    assert database.described == "embedded PostgreSQL, database assetbatch"
     assert load_in(tmp_path, "database: {embedded: true, name: other}").database.name == "other"
 
 

@@ -62,7 +62,8 @@ def refusal(line: str) -> str:
         except Exception as error:  # noqa: BLE001 - click's, or that of the click inside typer
             # An option that is spoken of, as in `init --grants`.
             return "" if "requires an argument" in str(error) else str(error)
-        if not hasattr(command, "commands") or not words or words[0] == FILLED:
+        # A command that is left open, as in `assetbatch -v JOB`.
+        if not hasattr(command, "commands") or not words or words[0].isupper():
             return ""
         name, *words = words
         if name not in command.commands:

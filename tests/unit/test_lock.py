@@ -14,7 +14,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 EXTRAS = {"run": ["embedded"], "test": ["embedded", "export"]}
-LOCKS = [*EXTRAS, "docs"]
+LOCKS = [*EXTRAS, "docs", "release"]
 MACHINES = [
     {
         "python_version": version,
@@ -33,8 +33,10 @@ MACHINES = [
 
 def direct(name: str) -> list[Requirement]:
     lines = list(PROJECT["dependency-groups"].get(name, []))
+    if name != "docs":
+        lines += PROJECT["build-system"]["requires"]
     if name in EXTRAS:
-        lines += PROJECT["build-system"]["requires"] + PROJECT["project"]["dependencies"]
+        lines += PROJECT["project"]["dependencies"]
         lines += [line for extra in EXTRAS[name] for line in PROJECT["project"]["optional-dependencies"][extra]]
     return [Requirement(line) for line in lines]
 

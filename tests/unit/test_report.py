@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from assetbatch.market_hours import open_time
 from assetbatch.markets import Market
 from assetbatch.report.freshness import market_time_ago
-from assetbatch.words import duration, named, until
+from assetbatch.words import counted, duration, named, until, utc
 from tests.world import TUESDAY
 
 
@@ -49,3 +50,25 @@ def test_the_first_of_many_are_named(names: list[str], total: int, words: str) -
 )
 def test_what_is_expected_is_told_to_the_second_within_the_hour(seconds: int, words: str) -> None:
     assert until(TUESDAY + timedelta(seconds=seconds), TUESDAY) == words
+
+
+def test_thousands_are_told_apart() -> None:
+    assert (counted(1, "bar"), counted(12_345, "bar")) == ("1 bar", "12,345 bars")
+    assert named(["A"], 2_001) == "A and 2,000 more"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "2026-11-17 13:04 UTC"),
+        ({"seconds": True}, "2026-11-17 13:04:05 UTC"),
+        ({"seconds": True, "today": TUESDAY}, "13:04:05 UTC"),
+        ({"seconds": True, "today": TUESDAY + timedelta(days=1)}, "11-17 13:04 UTC"),
+        ({"seconds": True, "today": TUESDAY + timedelta(days=60)}, "2026-11-17 13:04:05 UTC"),
+        ({"today": TUESDAY, "zone": False}, "13:04"),
+    ],
+)
+def test_a_time_says_that_it_is_of_utc_and_no_more_than_it_has_to(options: dict[str, Any], words: str) -> None:
+    at = datetime(2026, 11, 17, 14, 4, 5, tzinfo=timezone(timedelta(hours=1)))
+
+    assert utc(at, **options) == words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ EVENTS = [
     event("1000SATSUSDT", "0.00012345", NOW - timedelta(seconds=3)),
     event("XAUUSD", "2650.123", NOW - timedelta(hours=40)),
 ]
-WHOLE = ["symbol", "price", "bid", "ask", "price of", "age", "seq", "published"]
+WHOLE = ["symbol", "price", "bid", "ask", "priced", "age", "seq", "published"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_events_keep_symbol_price_and_time_whole_whatever_the_width(width: int, 
     header, *rows = cells(lines(events_view.table(EVENTS, NOW, width=width, height=24), width))
 
     assert header == [column for column in WHOLE if column not in missing]
-    told = [[row[header.index(column)] for column in ("symbol", "price", "price of")] for row in rows]
+    told = [[row[header.index(column)] for column in ("symbol", "price", "priced")] for row in rows]
     assert told == [
         ["BTCUSD", "97123.45000001", "11:59:56"],
         ["1000SATSUSDT", "0.00012345", "11:59:57"],
@@ -116,14 +117,19 @@ def test_events_keep_symbol_price_and_time_whole_whatever_the_width(width: int, 
 
 @pytest.mark.parametrize(
     ("width", "missing"),
-    [(140, set()), (100, {"seq", "ask"}), (80, {"seq", "ask", "bid"}), (50, {"seq", "ask", "bid", "price of"})],
+    [
+        (140, set()),
+        (100, {"seq", "ask", "bid"}),
+        (80, {"seq", "ask", "bid", "priced"}),
+        (50, {"seq", "ask", "bid", "priced", "published"}),
+    ],
 )
 def test_a_line_of_an_event_leaves_out_what_does_not_fit(width: int, missing: set[str]) -> None:
     line = events_view.text_line(EVENTS[0], width=width)
 
     assert len(line) <= width
-    assert line.split()[:3] == ["12:00:00", "BTCUSD", "97123.45000001"]
-    assert len(line.split()) == 8 - len(missing)
+    assert line.split()[:4] == ["12:00:00", "UTC", "BTCUSD", "97123.45000001"]
+    assert len(re.split("  +", line)) == 8 - len(missing)
     assert events_view.text_line(EVENTS[0]) == events_view.text_line(EVENTS[0], width=140)
 
 

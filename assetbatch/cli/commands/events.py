@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 from msgspec.structs import replace
 
-from assetbatch import config as configuration
-from assetbatch.cli.invocation import current, embedded_server
+from assetbatch.cli.invocation import current, without_starting
 from assetbatch.cli.options import SymbolsOption, duration
 from assetbatch.errors import AnswerLostError, DatabaseUnavailableError, Interrupted
 
@@ -90,7 +89,7 @@ def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: 
         try:
             with current.installed(config, patience_seconds=patience_seconds) as connection:
                 # Once it is known to be there, one that is stopped shall stay so: this does not start it again.
-                config, patience_seconds, was_there = _without_starting(config), AWAY_SECONDS, True
+                config, patience_seconds, was_there = without_starting(config), AWAY_SECONDS, True
                 while True:
                     now, events = following.read(connection)
                     shown.show(connection, events, now)
@@ -101,13 +100,6 @@ def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: 
             if not was_there or at_end():
                 raise
         stop.pause(POLL_SECONDS)
-
-
-def _without_starting(config: Config) -> Config:
-    if not config.database.embedded:
-        return config
-    conninfo = configuration.Secret(embedded_server().conninfo(config.database.name))
-    return replace(config, database=replace(config.database, embedded=False, conninfo=conninfo))
 
 
 def _is_live(follow: bool) -> bool:

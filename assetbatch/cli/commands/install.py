@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 install_app = typer.Typer(help="Have the jobs started: cron or systemd, one of the two.", no_args_is_help=True)
 
 UserOption = Annotated[
-    str | None, typer.Option("--user", metavar="NAME", help="Who runs the jobs, for root to say; else see above.")
+    str | None, typer.Option("--user", metavar="NAME", help="Who runs the jobs; only root may name another user.")
 ]
 WriteOption = Annotated[bool, typer.Option("--write", help="Do it; without, it is only shown.")]
 StreamOption = Annotated[
@@ -75,13 +75,18 @@ def cron(
     if current.json:
         changed = {"user": account.pw_name, "changed": after != before, "written": write and after != before}
         print_json(changed | {"block": ours})
-    elif after == before:
-        sys.stdout.write(f"{whose} {'has no lines of assetbatch' if remove else 'has these lines already'}\n")
+        return
+    if after == before:
+        told = f"{whose} {'has no lines of assetbatch' if remove else 'has these lines already'}"
     elif write:
-        sys.stdout.write(f"{whose}: {'the lines of assetbatch are out' if remove else 'written'}\n")
+        told = f"{whose}: {'the lines of assetbatch are out' if remove else 'written'}"
+    else:
+        told = f"--write {'takes these lines out of' if remove else 'puts these lines into'} {whose}"
+    if write:
+        sys.stdout.write(f"{told}\n")
     else:
         sys.stdout.write(ours)
-        tell(f"--write {'takes these lines out of' if remove else 'puts these lines into'} {whose}")
+        tell(told)
 
 
 def _mailto(crontab_text: str, address: str | None) -> str | None:

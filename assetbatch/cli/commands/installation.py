@@ -14,7 +14,7 @@ from assetbatch import config as configuration
 from assetbatch.cli.invocation import JOB_PATIENCE_SECONDS, answer, current, embedded_server
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import SchemaError
-from assetbatch.words import counted
+from assetbatch.words import counted, utc
 
 if TYPE_CHECKING:
     from assetbatch.config import Config
@@ -198,9 +198,14 @@ def mend(config: Config, connection: Connection) -> Restored:
 
 
 def _mended(done: Restored) -> str:
-    pause = "no call has to wait" if done.blocked_until is None else f"no call before {done.blocked_until:%H:%M:%S} UTC"
+    pause = (
+        "no call has to wait"
+        if done.blocked_until is None
+        else f"no call before {utc(done.blocked_until, seconds=True)}"
+    )
     return (
-        f"restored: {pause}; {done.events_dropped} old events dropped, {done.refusals_forgotten} refusals forgotten;"
+        f"restored: {pause}; {done.events_dropped:,} old events dropped,"
+        f" {done.refusals_forgotten:,} refusals forgotten;"
         f" released: {counted(done.queue_items_released, 'item')} of the queue, the bars of"
         f" {counted(done.bars_released, 'asset')}, {counted(done.days_released, 'finished day')},"
         f" {counted(done.leases_released, 'lease')}; sequences set past their tables: {done.sequences_mended};"

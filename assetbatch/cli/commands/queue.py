@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from assetbatch.cli.invocation import answer, current, print_json
-from assetbatch.cli.options import TABLE_LIMIT, LimitOption, SymbolsOption, YesOption, require_yes
+from assetbatch.cli.options import TABLE_LIMIT, LimitOption, SymbolsOption, YesOption, complete_symbols, require_yes
 from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue.items import State
 from assetbatch.errors import EXIT_USAGE
@@ -120,7 +120,10 @@ def list_items(state: StatesOption = None, limit: LimitOption = None) -> None:
 
 @queue_app.command("retry")
 def retry(
-    symbols: Annotated[list[str] | None, typer.Argument(help="Dead letters, or delayed items; else --all.")] = None,
+    symbols: Annotated[
+        list[str] | None,
+        typer.Argument(autocompletion=complete_symbols, help="Dead letters, or delayed items; else --all."),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     kind: Annotated[
         FailureKind | None, typer.Option(metavar="KIND", help="Only what failed so, as in the JSON list.")
@@ -154,7 +157,10 @@ def retry(
 
 @queue_app.command("remove")
 def remove(
-    symbols: Annotated[list[str], typer.Argument(help="Symbols, as in the first column of `queue list`.")],
+    symbols: Annotated[
+        list[str],
+        typer.Argument(autocompletion=complete_symbols, help="Symbols, as in the first column of `queue list`."),
+    ],
 ) -> None:
     """Take items off the queue, whatever their state; the catalogue keeps the assets.
 
@@ -188,11 +194,11 @@ def clear(state: StatesOption = None, yes: YesOption = False) -> None:
         require_yes(f"Remove {counted(count, 'item')} ({', '.join(states)})?")
     with current.connected(config) as connection:
         removed = queue_desk.clear(connection, states)
-    answer({"removed": removed}, f"{removed} removed")
+    answer({"removed": removed}, f"{removed:,} removed")
 
 
 def _tell(what: str, symbols: Sequence[str], document: dict[str, object]) -> None:
-    answer(document, f"{len(symbols)} {what}: {', '.join(symbols)}" if symbols else f"nothing {what}")
+    answer(document, f"{len(symbols):,} {what}: {', '.join(symbols)}" if symbols else f"nothing {what}")
 
 
 def _miss(symbols: Sequence[str], words: str) -> None:

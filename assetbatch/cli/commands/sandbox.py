@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from assetbatch import config as configuration
+from assetbatch.cli import completion
 from assetbatch.cli.invocation import answer
 from assetbatch.model import Product
 from assetbatch.plans import FREE, PLANS
 
 
-def _plan_help(what: str, product: Product) -> str:
-    return f"The plan that the key has for {what}: {', '.join(PLANS[product])}."
+def _plan_option(what: str, product: Product) -> Any:
+    words = f"The plan that the key has for {what}: {', '.join(PLANS[product])}."
+    return typer.Option(help=words, autocompletion=completion.plans(product))
 
 
 def sandbox(
@@ -26,9 +28,9 @@ def sandbox(
         typer.Option(min=0, max=65535, help="Port of the WebSocket; without it 1000 above --port, or a free one."),
     ] = None,
     ws_rate: Annotated[float, typer.Option(min=0, help="Quotes a second of each pair that it streams.")] = 1.0,
-    plan: Annotated[str, typer.Option(help=_plan_help("forex and crypto", Product.CURRENCIES))] = "starter",
-    stocks_plan: Annotated[str, typer.Option(help=_plan_help("stocks", Product.STOCKS))] = FREE.name,
-    indices_plan: Annotated[str, typer.Option(help=_plan_help("indices", Product.INDICES))] = FREE.name,
+    plan: Annotated[str, _plan_option("forex and crypto", Product.CURRENCIES)] = "starter",
+    stocks_plan: Annotated[str, _plan_option("stocks", Product.STOCKS)] = FREE.name,
+    indices_plan: Annotated[str, _plan_option("indices", Product.INDICES)] = FREE.name,
     limit: Annotated[int | None, typer.Option(min=1, help="Calls in any window; without it no limit.")] = None,
     paid_unlimited: Annotated[
         bool, typer.Option("--paid-unlimited", help="What is on a paid plan does not count against --limit.")
@@ -58,6 +60,7 @@ def sandbox(
         list[str] | None,
         typer.Option(
             metavar="KIND[:MATCH][@P]",
+            autocompletion=completion.faults,
             help="Misbehave, e.g. 500, timeout, zero:XAU, 502@0.1, ws-drop@0.1, ws-silent:EUR; may be repeated.",
         ),
     ] = None,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import answer, current, print_json
-from assetbatch.cli.options import duration
+from assetbatch.cli.options import complete_symbols, duration
 from assetbatch.errors import AssetbatchError, ConfigurationError
 
 if TYPE_CHECKING:
+    from assetbatch.config import Config
     from assetbatch.report.reading import Wanted
     from assetbatch.report.status import Status
 
@@ -21,12 +22,29 @@ log = logging.getLogger(__name__)
 
 CHECK_CRITICAL = 2
 CHECK_UNKNOWN = 3
+WATCHED_EVERY_SECONDS = 5.0
 
 
 def status(
+    seconds: Annotated[
+        float | None,
+        typer.Argument(
+            min=0.5,
+            max=86_400,
+            metavar="[SECONDS]",
+            show_default=False,
+            help="With --watch: how often, else every 5 s.",
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="At a terminal: look again every SECONDS, until Ctrl-C ends it.")
+    ] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Exit as a Nagios plug-in does: 0 ok, 1 warning, 2 critical, 3 unknown."),
+        typer.Option(
+            "--check",
+            help="Exit as a Nagios plug-in does, with performance data: 0 ok, 1 warning, 2 critical, 3 unknown.",
+        ),
     ] = False,
     since: Annotated[
         timedelta | None,
@@ -34,7 +52,9 @@ def status(
             parser=duration, metavar="TIME", help="The runs that were not well since so long ago: 90m, 24h, 7d."
         ),
     ] = None,
-    asset: Annotated[str | None, typer.Option(metavar="SYMBOL", help="One asset's story.")] = None,
+    asset: Annotated[
+        str | None, typer.Option(metavar="SYMBOL", help="One asset's story.", autocompletion=complete_symbols)
+    ] = None,
     all_assets: Annotated[bool, typer.Option("--all-assets", help="All assets, not only the worst.")] = False,
 ) -> None:
     """Show whether all is well: alerts, jobs, priority assets, the budget of calls, the queue, bars and events.
@@ -43,8 +63,15 @@ def status(
     """
     if since is not None and asset is not None:
         raise typer.BadParameter("--since and --asset are two questions: ask one")
+    if seconds is not None and not watch:
+        raise typer.BadParameter("SECONDS go with --watch: `assetbatch status --watch 5`")
+    if watch:
+        _watch(seconds or WATCHED_EVERY_SECONDS, check=check, since=since, asset=asset, all_assets=all_assets)
+        return
+    is_drawn = not (check or current.json)
     try:
-        report = _read(since=since, asset=asset, all_assets=all_assets)
+        config = current.load_config()
+        report = _read(config, since=since, asset=asset, all_assets=all_assets, closes=is_drawn)
     except (typer.BadParameter, typer.Exit):
         raise
     except Exception as error:
@@ -56,23 +83,40 @@ def status(
 
         print_json(status_document(report))
     elif check:
-        sys.stdout.write(check_text(report))
+        from assetbatch.report.nagios import output
+
+        sys.stdout.write(output(report, config))
     else:
         from assetbatch.report import tables
         from assetbatch.report.status_tables import status_view
 
         console = tables.console()
-        console.print(status_view(report, width=console.width))
+        console.print(status_view(report, width=console.width, ascii_only=console.options.ascii_only))
     if check:
         raise typer.Exit(report.health.check_code)
 
 
-def _read(*, since: timedelta | None, asset: str | None, all_assets: bool) -> Status:
+def _watch(seconds: float, *, check: bool, since: timedelta | None, asset: str | None, all_assets: bool) -> None:
+    if check or current.json:
+        raise typer.BadParameter("--watch is for people at a terminal: leave --check and --json out")
+    if not sys.stdout.isatty():
+        raise typer.BadParameter("--watch needs a terminal: without one, have cron or a loop call `assetbatch status`")
     config = current.load_config()
 
+    from assetbatch.cli import watching
+
+    def read(config: Config) -> Status:
+        return _read(config, since=since, asset=asset, all_assets=all_assets, closes=True)
+
+    watching.watch(config, read, seconds=seconds)
+
+
+def _read(
+    config: Config, *, since: timedelta | None, asset: str | None, all_assets: bool, closes: bool = False
+) -> Status:
     from assetbatch.report import reading
 
-    wanted: Wanted = reading.Wanted(all_assets=all_assets, since=since, asset=asset)
+    wanted: Wanted = reading.Wanted(all_assets=all_assets, since=since, asset=asset, closes=closes)
     with current.connected(config) as connection:
         try:
             return reading.read(config, connection, wanted)
@@ -88,13 +132,7 @@ def _tell_unreadable(error: Exception) -> int:
         reason = f"{error.reason} ({error.hint})" if error.hint else error.reason
     if not known:
         log.error("an unexpected error: this is a bug", exc_info=error)
-    reason = current.mask(reason)
+    # Behind the sign, plug-ins write performance data.
+    reason = current.mask(reason).replace("|", "/")
     answer({"status": "unhealthy", "reason": reason}, f"{'UNKNOWN' if unknown else 'CRITICAL'} - {reason}")
     return CHECK_UNKNOWN if unknown else CHECK_CRITICAL
-
-
-def check_text(report: Status) -> str:
-    """Write the worst on the first line, as monitoring systems show it, and everything else below."""
-    word = ("OK", "WARNING", "CRITICAL")[report.health.check_code]
-    lines = [f"{alert.message} ({alert.hint})" for alert in report.alerts] or [report.health.value]
-    return f"{word} - " + "\n".join(lines) + "\n"

@@ -8,7 +8,7 @@ import typer
 
 from assetbatch.cli.commands.symbols_add import add, import_, summary
 from assetbatch.cli.invocation import answer, current, print_json
-from assetbatch.cli.options import TABLE_LIMIT, LimitOption, YesOption, require_yes
+from assetbatch.cli.options import TABLE_LIMIT, LimitOption, YesOption, complete_symbols, require_yes
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.words import counted
@@ -47,7 +47,12 @@ def list_assets(limit: LimitOption = None) -> None:
 @symbols_app.command("remove")
 def remove(
     names: Annotated[
-        list[str], typer.Argument(metavar="SYMBOLS...", help="Symbols, as in the first column of `symbols list`.")
+        list[str],
+        typer.Argument(
+            autocompletion=complete_symbols,
+            metavar="SYMBOLS...",
+            help="Symbols, as in the first column of `symbols list`.",
+        ),
     ],
     with_bars: Annotated[bool, typer.Option("--with-bars", help="Their bars, too; asks first.")] = False,
     yes: YesOption = False,
@@ -66,7 +71,7 @@ def remove(
         require_yes(f"Remove {counted(len(own), 'asset')} with all bars ({named(sorted(own))})?")
     with current.connected(config) as connection:
         done = symbols.remove(connection, names, with_bars=with_bars)
-    bars = f", with {done.bars} bars" if with_bars else ""
+    bars = f", with {counted(done.bars, 'bar')}" if with_bars else ""
     document = {"removed": done.removed, "missing": done.missing, "configured": done.configured}
     answer(document | {"bars_removed": done.bars}, summary("removed", done.removed) + bars)
     if done.configured:

@@ -138,7 +138,8 @@ def import_(
 ) -> None:
     """Add many assets: those of a CSV, all or none of them, or all tickers of a market that match.
 
-    A CSV may be as spreadsheets write it: commas, semicolons or tabs; UTF-8 or Excel's Unicode text.
+    A CSV may be as spreadsheets write it: commas, semicolons or tabs; UTF-8 or Excel's Unicode text. A line that is
+    there twice counts once. --market costs a call for each 1,000 tickers of the market, shows how many match, and asks.
 
     Example: assetbatch symbols import --market crypto --match '*USD' --yes
     """
@@ -287,4 +288,4 @@ def _tell_added(
 
 def summary(what: str, symbols: Sequence[str]) -> str:
     """Write what became of so many symbols, the first of them named: `2 added: ADAUSD, SOLUSD`."""
-    return f"{len(symbols)} {what}: {named(symbols)}" if symbols else f"nothing {what}"
+    return f"{len(symbols):,} {what}: {named(symbols)}" if symbols else f"nothing {what}"

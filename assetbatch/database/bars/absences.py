@@ -10,7 +10,7 @@ from msgspec import Struct
 from assetbatch.bars import TOLD_AGAIN
 from assetbatch.database.bars.holes import HELD
 from assetbatch.database.query import Query
-from assetbatch.words import counted, named
+from assetbatch.words import counted, named, utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -216,8 +216,8 @@ def silence_sentence(found: Sequence[Silence]) -> str:
     again = max(one.ask_at for one in found)
     return (
         f"{bars:,} bar{'s' if bars > 1 else ''} of {named(symbols)} between"
-        f" {since:%Y-%m-%dT%H:%MZ} and {until:%Y-%m-%dT%H:%MZ} were not there when the vendor was asked; that is"
-        f" believed when it says so again, from {again:%Y-%m-%dT%H:%MZ} on"
+        f" {utc(since)} and {utc(until)} were not there when the vendor was asked; that is"
+        f" believed when it says so again, from {utc(again)} on"
     )
 
 

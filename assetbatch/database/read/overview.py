@@ -82,10 +82,10 @@ cross join lateral (
 order by j.place
 """
 
-# A refusal of a priority call is among the waits of its run already.
+# A refusal of a priority call is among the waits of its run already. A call that is of no limit has no window.
 READ_HOUR = """
 select r.priority_ok, r.priority_finished, r.priority_latency_ms,
-       r.rate_limit_waits + c.other_refusals as rate_limit_waits, c.calls, c.refusals,
+       r.rate_limit_waits + c.other_refusals as rate_limit_waits, c.calls, c.limited_calls, c.refusals,
        (select count(*) from assetbatch.outbox where published_at is null) as events_pending,
        (select created_at from assetbatch.outbox where published_at is null order by id limit 1) as oldest_event_at,
        coalesce((select value::bigint from assetbatch.meta where key = 'events_dropped'), 0) as events_dropped,
@@ -105,6 +105,7 @@ from (
 ) r
 cross join (
   select count(*) filter (where sent) as calls,
+         count(*) filter (where sent and calls_in_window is not null) as limited_calls,
          count(*) filter (where outcome = 'rate_limited') as refusals,
          count(*) filter (
            where outcome = 'rate_limited'

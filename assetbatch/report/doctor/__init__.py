@@ -15,8 +15,8 @@ from assetbatch.database.errors import translated_errors
 from assetbatch.database.opening import connect
 from assetbatch.database.read.doctor import server
 from assetbatch.report import health, reading
-from assetbatch.report.doctor import database, host
-from assetbatch.report.doctor.findings import Examination, Finding, Level, fail, ok, worst
+from assetbatch.report.doctor import cron, database, host
+from assetbatch.report.doctor.findings import Examination, Finding, Level, by_urgency, fail, folded, ok, summary, worst
 from assetbatch.report.sentences import sentences
 from assetbatch.words import ago
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
     from assetbatch.report.status import Status
 
-__all__ = ["Finding", "Level", "document", "examine", "of_status", "worst"]
+__all__ = ["Finding", "Level", "by_urgency", "document", "examine", "folded", "of_status", "summary", "worst"]
 
 # A table that somebody holds is one line that failed, not a doctor that hangs.
 LOCK_TIMEOUT = "1s"
@@ -60,6 +60,7 @@ def examine(
         here.look("plan", partial(host.plan_of, config))
         if config.settings.stream != Stream():
             here.look("stream addresses", partial(host.stream_of, config))
+    here.look("mail", cron.mail)
     if redis is not None:
         there.look("redis", redis.findings)
     return here.findings + there.findings

@@ -110,4 +110,4 @@ def numbers(connection: Connection) -> Iterator[Finding]:
         hint = f"if that matters, as its owner: ALTER TABLE market_data.ohlcv_5m ALTER {columns[0][0]} TYPE numeric, …"
         yield warn("numbers", f"market_data.ohlcv_5m may round prices: {each}", hint)
     else:
-        yield ok("numbers", "bars are stored with every digit")
+        yield ok("numbers", "prices and bars are stored as the vendor sends them: no column rounds")

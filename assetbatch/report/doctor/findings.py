@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
 from assetbatch.errors import AssetbatchError
+from assetbatch.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,27 @@ def worst(findings: Iterable[Finding]) -> Level:
     """Return the one word for all of them."""
     order = list(Level)
     return max((finding.level for finding in findings), key=order.index, default=Level.OK)
+
+
+def by_urgency(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings with what fails first, then warnings, then all that is well."""
+    order = list(Level)
+    return sorted(findings, key=lambda finding: order.index(finding.level), reverse=True)
+
+
+def folded(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings by urgency, with all that is well in one that names it."""
+    in_order = by_urgency(findings)
+    ill = [finding for finding in in_order if finding.level is not Level.OK]
+    well = [finding.name for finding in in_order if finding.level is Level.OK]
+    return [*ill, ok(counted(len(well), "check"), ", ".join(dict.fromkeys(well)))] if well else ill
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Return how many things fail, ask for a look, and are well."""
+    counts = Counter(finding.level for finding in findings)
+    words = (counted(counts[Level.FAIL], "failure"), counted(counts[Level.WARN], "warning"))
+    return f"{', '.join(words)}, {counts[Level.OK]} ok"
 
 
 class Examination(Struct):

@@ -1,0 +1,1 @@
+-- The view assetbatch.coverage, and the function that it shows: functions/coverage.sql makes both.
