@@ -107,6 +107,17 @@ def test_whatever_rules_and_dashboard_name_is_what_metrics_writes(commands: Comm
         assert set(shown) <= set(re.findall(r"\w+", target["expr"])), title
 
 
+def test_the_figures_of_a_check_are_those_that_the_page_lists(commands: Commands) -> None:
+    page = (PROJECT / "docs" / "operate" / "monitoring.md").read_text()
+    table = page.partition("| label | is |")[2].partition("\n\n")[0]
+    assert commands("init").returncode == 0
+
+    written = re.findall(r"'(\w+)'=", commands("status", "--check").stdout)
+
+    rows = [row.split("|")[1] for row in table.splitlines()[2:]]
+    assert sorted(written) == sorted(label for row in rows for label in re.findall(r"`(\w+)`", row))
+
+
 def test_the_dashboard_is_of_no_server_of_its_own_and_each_panel_tells_what_it_shows() -> None:
     assert {one["name"]: one["type"] for one in DASHBOARD["templating"]["list"]} == {
         "datasource": "datasource",
