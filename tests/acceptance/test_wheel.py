@@ -40,10 +40,12 @@ def data_folder() -> Iterator[Path]:
 def test_it_holds_every_file_of_the_package_what_is_shipped_beside_it_and_nothing_of_the_tests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         held = {name for name in opened.namelist() if ".dist-info/" not in name}
+        (manual,) = {name for name in held if name.partition("/")[0].endswith(".data")}
 
     files = (path for path in (ROOT / "assetbatch").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     shipped = [ROOT / "config.yaml", ROOT / "crontab.example", *(ROOT / "scripts" / "systemd").iterdir()]
-    assert held == {path.relative_to(ROOT).as_posix() for path in files} | {
+    assert manual.endswith(".data/data/share/man/man1/assetbatch.1")
+    assert held - {manual} == {path.relative_to(ROOT).as_posix() for path in files} | {
         f"assetbatch/shipped/{path.relative_to(ROOT).as_posix()}" for path in shipped
     }
 
