@@ -184,11 +184,11 @@ def to_do(found: Coverage) -> list[str]:
     told = []
     if holed:
         since = min(day for one in holed if (day := one.oldest_missing) is not None)
-        which = "" if len(holed) > FEWEST_SHOWN else "".join(f" --symbol {one.symbol}" for one in holed)
+        which = "" if len(holed) > FEWEST_SHOWN else "".join(f"--symbol {one.symbol} " for one in holed)
         bars = sum(one.total["missing"] for one in holed)
         told.append(
             f"{bars:,} bars of {named([one.symbol for one in holed])} are missing: `drain-queue` fetches them with"
-            f" spare calls; at once: `assetbatch backfill{which} --since {since}`"
+            f" spare calls; at once: `assetbatch backfill {which}--since {since}`"
         )
     if refused:
         told.append(f"market_data.ohlcv_5m refused bars of {named(refused)}: `assetbatch status` tells why")

@@ -117,6 +117,12 @@ ROWS = {
         insert into assetbatch.ticker_lives (symbol, state, delisted_on, asked_at, ask_at)
         values ('EURUSD', 'delisted', '2026-11-20', now(), now());
     """,
+    13: """
+        insert into assetbatch.bar_changes (symbol, ranges, bars)
+        values ('EURUSD', '{[2026-11-20 10:00Z,2026-11-20 10:05Z)}', 1);
+        update assetbatch.bar_cursors
+        set forgotten_through = '700', forgotten_in = 'assetbatch.bar_changes'::regclass;
+    """,
     # It makes a view.
     14: "select",
 }
