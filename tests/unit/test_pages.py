@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.pages import PAGES as FOR_USERS
+from tests.pages import RUN, blocks
 from tests.reference.markdown import anchor
 
 PROJECT = Path(__file__).parents[2]
@@ -78,3 +80,17 @@ def test_every_page_that_the_program_names_is_there() -> None:
     }
 
     assert not {path for path in named if not (PROJECT / path).exists()}
+
+
+@pytest.mark.parametrize("page", FOR_USERS, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_block_is_run_or_says_why_not(page: Path) -> None:
+    wrong = []
+    for block in blocks(page):
+        if not block.language:
+            wrong.append(f"{block.place}: a block without a language: sh, sql, python, or text for what is shown")
+        if block.language in RUN and block.note and block.is_run and not block.note.startswith("made by"):
+            wrong.append(f"{block.place}: <!-- {block.note} --> is no 'not run: WHY' and no 'run by: TEST'")
+        if block.note.startswith("run by: ") and not (PROJECT / block.note.removeprefix("run by: ")).exists():
+            wrong.append(f"{block.place}: there is no {block.note.removeprefix('run by: ')}")
+
+    assert wrong == []
