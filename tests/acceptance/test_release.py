@@ -40,7 +40,7 @@ def test_a_tag_makes_checked_packages_and_the_notes_of_its_version(tmp_path: Pat
         pyproject.write_text(pyproject.read_text().replace("[project.scripts]", f"{urls}\n[project.scripts]"))
         run("git", "commit", "--quiet", "--all", "--message", "Name the address")
     run("git", "tag", "v7.8.9")
-    (clone / "README.md").open("a").write("changed\n")
+    (clone / "README.md").write_text("changed\n")
     assert "not committed" in run("scripts/release", "final", code=1)
     run("git", "checkout", "--quiet", "README.md")
     assert not (clone / "dist").exists()
