@@ -8,6 +8,9 @@
     ├── LeaseLostError             69   another run of the job has taken over
     ├── NoThreadError              69   the system gives the process no further thread
     ├── failures.CallError  3, 69, 77   one call to the vendor; its kind says the rest
+    ├── UnknownSymbolsError         2   neither the platform nor the catalogue has a symbol that was asked for
+    ├── CursorError                 2   what has changed since a cursor cannot be told
+    ├── UnfitNumberError            3   a number has more digits than the type that it is to be exported as
     └── AnswerLostError             3   stdout could not be written
 
     Interrupted         129, 130, 143   SIGHUP, SIGINT, SIGTERM; no Exception: who handles those lets it pass
@@ -22,6 +25,8 @@ import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
+
+from assetbatch.words import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,6 +160,28 @@ class NoThreadError(AssetbatchError):
 
     def __init__(self, error: RuntimeError) -> None:
         super().__init__(f"no thread could be started: {error}", hint=NO_THREAD_HINT)
+
+
+class UnknownSymbolsError(AssetbatchError):
+    """Symbols were asked for that are neither in trading.symbols nor in the catalogue."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        super().__init__(f"unknown: {named(symbols, most=10)}", hint="`assetbatch symbols list` shows the catalogue")
+        self.symbols = tuple(symbols)
+
+
+class CursorError(AssetbatchError):
+    """A cursor is none, of another database or another history, or too old: what has changed since cannot be told."""
+
+    exit_code = EXIT_USAGE
+
+
+class UnfitNumberError(AssetbatchError):
+    """A bar's number has more digits than the type that it is to be exported as."""
+
+    exit_code = EXIT_PARTIAL
 
 
 class AnswerLostError(AssetbatchError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeAlias
 
 import typer
@@ -21,6 +21,7 @@ SymbolsOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--symbol", autocompletion=complete_symbols, help="Only this one; may be given several times."),
 ]
+SymbolArgument: TypeAlias = Annotated[str, typer.Argument(metavar="SYMBOL", help="The asset's symbol.")]
 LimitOption: TypeAlias = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most so many; a table shows 50 without it.")
 ]
@@ -38,6 +39,24 @@ def duration(text: str) -> timedelta:
     if length is None or length > _LONGEST:
         raise typer.BadParameter(f"{text} is no length of time: 90s, 10m, 24h or 7d are")
     return length
+
+
+def span(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    """Read --since and --until, days or times with their zone (UTC where they have none)."""
+    begin, end = _moment(since), _moment(until)
+    if begin and end and begin >= end:
+        raise typer.BadParameter("--since is not before --until")
+    return begin, end
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day or time such as 2026-01-31 or 2026-01-31T12:00Z") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def agreed(question: str) -> bool:

@@ -242,6 +242,9 @@ class Bars(Section, frozen=True, kw_only=True):
     retention_months: Annotated[Annotated[int, Meta(ge=1, le=1200)] | None, about("null: bars are kept for ever")] = (
         None
     )
+    changes_retention_days: Annotated[
+        int, Meta(ge=1, le=3650, description="for so long a cursor of `bars export` is good")
+    ] = 30
 
 
 class DatabaseSection(Section, frozen=True, kw_only=True):

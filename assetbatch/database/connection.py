@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 # `set transaction` has to come before any query, and needs a transaction that was begun.
 BEGIN, COMMIT = "begin isolation level read committed", "commit"
+BEGIN_MOMENT = "begin isolation level repeatable read, read only"
 # What a transaction holds it keeps from others; a statement on its own may wait for its whole time.
 LOCK_TIMEOUT = "5s"
 # Before SETTINGS, which takes longer than what somebody may have set.
@@ -328,6 +329,32 @@ class Connection:
         else:
             if asked is not None and commits:
                 self._is_set = _is_granted(asked)
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """Run the block as one read only transaction that sees the database as it is at one moment, however long.
+
+        Its statements end when they are done: no time-out ends them. What ends the block early ends the connection.
+        """
+        self.require_open()
+        plain = self.plain
+        try:
+            with self._pipeline():
+                psycopg.Cursor(plain).execute(BEGIN_MOMENT)
+                if not self._is_set:
+                    self._ask_for_settings()
+                for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                    psycopg.Cursor(plain).execute(LIMIT_TRANSACTION, {"name": name, "value": "0"})
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._leave()
+            plain.commit()
+        except BaseException:
+            # It may be in the midst of a long answer.
+            plain.close()
+            raise
 
     def _leave(self) -> None:
         self._depth -= 1

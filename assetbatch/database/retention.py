@@ -77,7 +77,28 @@ delete from assetbatch.daily_figures where (market, day) in (
 )
 """
 
-FORGET = (FORGET_CALLS, FORGET_RUNS, FORGET_HOSTS, FORGET_ENTITLEMENTS, FORGET_DAYS)
+# A cursor that has not seen a change which is gone is refused from then on, see `changes.CHECK`.
+FORGET_BAR_CHANGES = """
+with gone as (
+  delete from assetbatch.bar_changes where id in (
+    select id from assetbatch.bar_changes
+    where id = any(array(select id from assetbatch.bar_changes order by id limit %(batch)s))
+      and changed_at < clock_timestamp() - make_interval(days => %(bar_changes_days)s)
+    for update skip locked
+  )
+  returning xid, made_in
+), newest as (
+  select xid, made_in from gone where made_in = 'assetbatch.bar_changes'::regclass order by xid desc limit 1
+), noted as (
+  update assetbatch.bar_cursors c
+  set forgotten_in = newest.made_in,
+      forgotten_through = greatest(newest.xid, case when c.forgotten_in = newest.made_in then c.forgotten_through end)
+  from newest
+)
+select from gone
+"""
+
+FORGET = (FORGET_CALLS, FORGET_RUNS, FORGET_HOSTS, FORGET_ENTITLEMENTS, FORGET_DAYS, FORGET_BAR_CHANGES)
 
 
 def turn(connection: Connection) -> Lease:
@@ -90,14 +111,18 @@ def prune(
     lease: Lease,
     *,
     days: int,
+    bar_changes_days: int,
     budget_seconds: float = BUDGET_SECONDS,
     batch: int = BATCH,
 ) -> int:
     """Delete what is older than so many days, as much as the time allows; return how many rows that were.
 
+    Which bars changed is kept for `bar_changes_days`.
+
     The `lease` is taken, so that no other run does it, nor this one within an hour of the last time that nothing was
     left over. What gets in its way is logged: the run that it belongs to went well.
     """
+    given = {"days": days, "bar_changes_days": bar_changes_days, "batch": batch}
     deleted = 0
     try:
         end = time.monotonic() + budget_seconds
@@ -107,7 +132,7 @@ def prune(
                     lease.give_up()
                     return deleted
                 with connection.transaction(lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT):
-                    found = connection.execute(statement, {"days": days, "batch": batch}).rowcount
+                    found = connection.execute(statement, given).rowcount
                 deleted += found
                 if found < batch:
                     break

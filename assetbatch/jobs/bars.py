@@ -268,11 +268,12 @@ class Bars(Source, Generic[W]):
             # Remembered as soon as one was found.
             source_minutes=track.source_minutes if has_any else 5,
             source_told_at=track.source_told_at or one.asked_at if is_built and track.source_minutes == 5 else None,
+            asked_since=one.span.since,
             asked_until=found.until if one.newest else None,
             asked_at=one.asked_at if one.newest and found.whole else None,
             rechecked_at=one.asked_at if one.newest and rechecked else None,
         )
-        bars.finish(self._run.connection, one.claimed, learned)
+        bars.finish(self._run.connection, one.claimed, learned, has_finality=self._has_finality)
 
     def failed(self, one: Landed, error: CallError) -> Aftermath:
         """Decide what follows from a page that did not come."""

@@ -245,7 +245,9 @@ def perform(
             result = replace(result, remaining=remaining.answer)
         announcer.announce(at_once=True, opening=opening)
         if may_prune and prunes.answer:
-            retention.prune(connection, pruning, days=config.settings.retention_days)
+            settings = config.settings
+            changes_days = settings.bars.changes_retention_days
+            retention.prune(connection, pruning, days=settings.retention_days, bar_changes_days=changes_days)
     except BaseException as error:
         runs.abandon(connection, begun.run_id, error)
         raise

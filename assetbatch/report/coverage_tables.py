@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from assetbatch.jobs.coverage import NOT_WANTED
-from assetbatch.report.tables import PLAIN_WIDTH, new_table
+from assetbatch.report.tables import NARROW_WIDTH, new_table
 from assetbatch.words import counted, named
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # What is no map: headings, scale, totals, what to do.
 OTHER_LINES = 14
 FEWEST_SHOWN = 5
+# Where there is no terminal.
+PLAIN_SHOWN = 20
 LONGEST_NAME = 14
 # "100.0 %" and two spaces.
 SHARE_WIDTH = 9
@@ -83,7 +85,7 @@ def coverage_view(
     """Lay out `bars coverage`: of the assets so many as fit into `height` lines (None: no terminal), or all."""
     if not found.assets:
         return Text("the catalogue has no assets: `assetbatch init` puts those of config.yaml there")
-    most = max(FEWEST_SHOWN, ((height or 2 * PLAIN_WIDTH) - OTHER_LINES) // 2)
+    most = PLAIN_SHOWN if height is None else max(FEWEST_SHOWN, (height - OTHER_LINES) // 2)
     shown = found.assets if is_all else found.assets[:most]
     parts: list[RenderableType] = [
         Text.assemble(("Bars by day", "bold"), f"  {found.since} to {found.until}, UTC"),
@@ -113,12 +115,14 @@ def _map(found: Coverage, shown: Sequence[AssetCoverage], *, width: int, has_uni
             line.append(level.sign if has_unicode else level.plain, style=level.style)
         line.append(_share(one.total).rjust(SHARE_WIDTH))
         parts.append(line)
-    scale = Text("a cell: a day" if a_cell == 1 else f"a cell: {a_cell} days")
+    scale = [Text("a cell: a day" if a_cell == 1 else f"a cell: {a_cell} days")]
     for level in LEVELS:
-        scale.append("  ")
-        scale.append(level.sign if has_unicode else level.plain, style=level.style)
-        scale.append(f" {level.words}")
-    return Group(*parts, scale)
+        sign = (level.sign if has_unicode else level.plain, level.style)
+        entry = Text.assemble("  ", sign, f" {level.words}")
+        if scale[-1].cell_len + entry.cell_len > width:
+            scale.append(Text(""))
+        scale[-1].append_text(entry)
+    return Group(*parts, *scale)
 
 
 def _marks(since: date, cells: int, a_cell: int) -> str:
@@ -150,7 +154,7 @@ def _table(shown: Sequence[AssetCoverage], *, width: int) -> Table:
         )
         for one in shown
     )
-    less = {"expected"} if width < PLAIN_WIDTH else ()
+    less = {"expected", "oldest hole"} if width < NARROW_WIDTH else ()
     return new_table("By asset", columns, rows, numbers={"expected", "final", "missing"}, less=less)
 
 
@@ -180,11 +184,11 @@ def to_do(found: Coverage) -> list[str]:
     told = []
     if holed:
         since = min(day for one in holed if (day := one.oldest_missing) is not None)
-        which = "" if len(holed) > FEWEST_SHOWN else "".join(f" --symbol {one.symbol}" for one in holed)
+        which = "" if len(holed) > FEWEST_SHOWN else "".join(f"--symbol {one.symbol} " for one in holed)
         bars = sum(one.total["missing"] for one in holed)
         told.append(
             f"{bars:,} bars of {named([one.symbol for one in holed])} are missing: `drain-queue` fetches them with"
-            f" spare calls; at once: `assetbatch backfill{which} --since {since}`"
+            f" spare calls; at once: `assetbatch backfill {which}--since {since}`"
         )
     if refused:
         told.append(f"market_data.ohlcv_5m refused bars of {named(refused)}: `assetbatch status` tells why")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from assetbatch.jobs.forecast import Forecast
     from assetbatch.jobs.probe import Probed
     from assetbatch.model import Asset, RunResult
+    from assetbatch.report.chart import Chart
     from assetbatch.report.freshness import AssetStatus
     from assetbatch.report.status import MarketPrices, PricesStatus, Status
 
@@ -150,6 +151,22 @@ def coverage_document(found: Coverage) -> dict[str, Any]:
             }
             for one in found.assets
         ],
+    }
+
+
+def chart_document(chart: Chart) -> dict[str, Any]:
+    """Lay out `chart --json`: the points, each a bar."""
+    asset, span, price = chart.charted.asset, chart.span, chart.price
+    return picked(asset, "symbol", "polygon_ticker", "asset_type") | {
+        "now": chart.charted.now,
+        "since": span and span.since,
+        "until": span and span.until,
+        "price": price and price[0],
+        "price_at": price and price[1],
+        "seconds": chart.length.total_seconds(),
+        "missing": chart.lacking,
+        "open_bars": chart.open_bars,
+        "points": [asdict(point) for point in chart.points],
     }
 
 

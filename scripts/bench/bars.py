@@ -90,7 +90,11 @@ order by b.symbol_id, b.ts desc
 """
 
 # The same statement, that writes whatever comes.
-PLAIN_UPSERT = bar_pages.UPSERT.partition("where coalesce(b.fetched_at")[0]
+PLAIN = (
+    bar_pages.WRITE_OVER.partition("where coalesce(b.fetched_at")[0]
+    + "returning b.ts, b.is_final"
+    + bar_pages.TELL_CHANGES
+)
 
 WAL = "select pg_current_wal_insert_lsn() - '0/0' as bytes"
 
@@ -233,11 +237,11 @@ def measure_refetch(bench: Bench, _full: str, options: argparse.Namespace) -> No
     costs: dict[str, list[Cost]] = {}
     made = page(FIRST, REFETCHED)
     ways = {
-        "as the jobs do": (bar_pages.UPSERT, True),
-        "guarded upsert alone": (bar_pages.UPSERT, False),
-        "plain upsert": (PLAIN_UPSERT, False),
+        "as the jobs do": (bar_pages.WRITE_OVER, True),
+        "guarded upsert alone": (bar_pages.WRITE_OVER, False),
+        "plain upsert": (PLAIN, False),
     }
-    guarded = bar_pages.UPSERT
+    guarded = bar_pages.WRITE_OVER
     with bench.open(bench.database("refetch", symbols=len(ways))) as connection:
         for number in range(1, len(ways) + 1):
             store(connection, number, FIRST, made)
@@ -245,10 +249,10 @@ def measure_refetch(bench: Bench, _full: str, options: argparse.Namespace) -> No
             for _ in range(options.rounds):
                 for number, (name, (statement, again)) in enumerate(ways.items(), start=1):
                     connection.execute("vacuum market_data.ohlcv_5m")
-                    bar_pages.UPSERT = statement
+                    bar_pages.WRITE_OVER = statement
                     costs.setdefault(name, []).append(cost_of_storing(connection, number, made, again=again))
         finally:
-            bar_pages.UPSERT = guarded
+            bar_pages.WRITE_OVER = guarded
 
     print(f"\nrefetch: {REFETCHED:,} bars that have not changed, medians of {options.rounds} rounds")
     print(f"{'':34}{'ms':>10}{'WAL kB':>10}")

@@ -156,7 +156,7 @@ def measure_retention(connection: Connection, rounds: int) -> None:
     took, deleted = [], 0
     for _ in range(rounds):
         began = time.perf_counter()
-        deleted += retention.prune(connection, retention.turn(connection), days=1)
+        deleted += retention.prune(connection, retention.turn(connection), days=1, bar_changes_days=1)
         took.append((time.perf_counter() - began) * 1000)
     print(
         f"\nforgetting, {rounds} runs: {deleted:,} rows, {statistics.median(took):.0f} ms each, at most {max(took):.0f}"

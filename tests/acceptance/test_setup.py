@@ -141,6 +141,18 @@ def test_embedded_beside_an_environment_that_names_a_database_is_refused(own_emb
     assert "embedded" in done.stderr
 
 
+# In this order, each below a line that says what it is.
+QUICKSTART_SHOWS = (
+    "The other assets wait on the queue for their turn:",
+    "GBPUSD │ MEDIUM │ queued",
+    "A month of 5-minute bars of gold and Bitcoin:",
+    "How everything stands:",
+    "HEALTHY",
+    "What is stored of gold:",
+    "Asset XAUUSD (C:XAUUSD, forex, Gold Spot)",
+)
+
+
 def test_quickstart_ends_with_three_fresh_prices_and_leaves_other_databases_alone(
     own_embedded: Commands, empty_database: str
 ) -> None:
@@ -148,12 +160,19 @@ def test_quickstart_ends_with_three_fresh_prices_and_leaves_other_databases_alon
     done = ran(
         [str(ROOT / "scripts" / "quickstart")],
         env=environment
-        | {"DATABASE_URL": empty_database, "REDIS_URL": "redis://127.0.0.1:9/0", "POLYGON_TIER": "free"},
+        | {"DATABASE_URL": empty_database, "REDIS_URL": "redis://127.0.0.1:9/0", "POLYGON_TIER": "free"}
+        | {"LANG": "C.UTF-8"},
         timeout=300,
     )
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" fresh ") == 3
+    # Five calls a minute, and nothing has to wait for the next one.
+    assert "█ 4 used, × 0 refused" in done.stdout
+    assert "4 updated (ETHUSDT, GBPUSD, USDJPY, XAGUSD)" in done.stderr
+    shown = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    places = [next(place for place, line in enumerate(shown) if words in line) for words in QUICKSTART_SHOWS]
+    assert places == sorted(places)
     assert "sandbox" in done.stdout
     assert own_embedded("database", "stop").returncode == 0
     untouched = own_embedded("status", XDG_CONFIG_HOME="/nonexistent", ASSETBATCH_CONFIG="", DATABASE_URL="")

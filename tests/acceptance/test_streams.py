@@ -218,3 +218,11 @@ def test_a_home_that_is_none_ends_no_command_with_a_traceback(commands: Commands
 
         assert done.returncode == (3 if words == "doctor" else 0), (words, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_on_another_system_than_linux_it_says_so_and_why(commands: Commands, system: str) -> None:
+    done = commands.python("-c", f"import sys; sys.platform = {system!r}; from assetbatch.cli import main; main()")
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (78, "", 1)
+    assert done.stderr.startswith("assetbatch: this runs on Linux only: ")

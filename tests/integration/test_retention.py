@@ -52,7 +52,7 @@ def prune(connection: Connection, *, budget_seconds: float = PLENTY, batch: int 
     lease = retention.turn(connection)
     if not connection.answer(lease.taking()):
         return 0
-    return retention.prune(connection, lease, days=30, budget_seconds=budget_seconds, batch=batch)
+    return retention.prune(connection, lease, days=30, bar_changes_days=30, budget_seconds=budget_seconds, batch=batch)
 
 
 def test_runs_and_calls_are_kept_for_so_many_days_and_no_longer(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.setup import schema
 from tests.conftest import open_database
-from tests.reference import commands, configuration, exit_codes, failures, metrics, tables
+from tests.reference import commands, configuration, exit_codes, failures, man, metrics, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
 PAGES: dict[str, Callable[[], str]] = {
+    "man/assetbatch.1": man.page,
     "reference/commands.md": commands.page,
     "reference/configuration.md": configuration.page,
     "reference/exit-codes.md": exit_codes.page,

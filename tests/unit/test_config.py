@@ -59,6 +59,7 @@ bars:
   settle_seconds: 90
   recheck_hours: 48
   retention_months: null
+  changes_retention_days: 30
 database: {embedded: true}
 events: {backend: auto, max_age_minutes: 60, stream: false}
 stream: {enabled: false, flush_seconds: 1.0, clusters: auto, bars: true}

@@ -16,7 +16,7 @@ PACKAGE = Path(assetbatch.__file__).parent
 ROOMS = """
 __main__
 cli
-report
+report arrow
 stream
 jobs
 deployment events pings sandbox
@@ -31,8 +31,9 @@ plans
 markets
 model
 failures
-processes threads words
+processes threads
 errors calendars
+words
 boottime version
 """
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "init": "installation:init",
     "sandbox": "sandbox:sandbox",
     "bars": "bars:bars_app",
+    "chart": "chart:chart",
     "queue": "queue:queue_app",
     "symbols": "symbols:symbols_app",
     "events": "events:events_app",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assetbatch.cli.invocation import current
-from assetbatch.cli.options import SymbolsOption
+from assetbatch.cli.options import SymbolsOption, span
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.words import counted, utc
@@ -20,17 +19,6 @@ if TYPE_CHECKING:
     from assetbatch.jobs.run import Start
     from assetbatch.model import RunResult
     from assetbatch.report.progress import ProgressBar
-
-
-def _moment(text: str | None) -> datetime | None:
-    """Read a day, or a time with its zone (UTC where it has none)."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no day or time such as 2026-01-31 or 2026-01-31T12:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def backfill(
@@ -57,9 +45,7 @@ def backfill(
     Example: assetbatch backfill --symbol BTCUSD --since 2025-01-01
     """
     config = current.load_config()
-    begin, end = _moment(since), _moment(until)
-    if begin and end and begin >= end:
-        raise typer.BadParameter("--since is not before --until")
+    begin, end = span(since, until)
     if math.isnan(wait):
         raise typer.BadParameter("--wait is no number of seconds")
 

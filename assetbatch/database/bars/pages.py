@@ -64,6 +64,18 @@ where coalesce(b.fetched_at <= %(asked_at)s or b.fetched_at > clock_timestamp() 
 """
 )
 
+# Which final bars a statement has changed is written with them, for those who ask for changes by a cursor.
+TELL_CHANGES = """
+), told as (
+  insert into assetbatch.bar_changes (symbol, ranges, bars)
+  select %(symbol)s, range_agg(tstzrange(ts, ts + interval '5 minutes')), count(*)
+  from written where is_final having count(*) > 0
+)
+select count(*) as written from written
+"""
+WRITE = "with written as (" + INSERT + "returning b.ts, b.is_final" + TELL_CHANGES
+WRITE_OVER = "with written as (" + UPSERT + "returning b.ts, b.is_final" + TELL_CHANGES
+
 # For a platform's own table without these two columns. What an older fetch brings is older than its lease, and refused.
 INSERT_BARE = """
 insert into market_data.ohlcv_5m as b (symbol_id, ts, open, high, low, close, volume, vwap, trades)
@@ -89,6 +101,20 @@ where (b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades)
         is distinct from (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.vwap,
                           excluded.trades)
 """
+)
+
+# Bars that are there just so, and are settled now, are told of with the end of the call: see `state.FINISH_BARE`.
+WRITE_BARE = (
+    "with written as ("
+    + INSERT_BARE
+    + "returning b.ts, b.ts + interval '5 minutes' <= %(final_until)s as is_final"
+    + TELL_CHANGES
+)
+WRITE_OVER_BARE = (
+    "with written as ("
+    + UPSERT_BARE
+    + "returning b.ts, b.ts + interval '5 minutes' <= %(final_until)s as is_final"
+    + TELL_CHANGES
 )
 
 # A platform's own table may lack the last column: there, what is settled is final. `is_final` is that of the bar where
@@ -144,7 +170,7 @@ def write(
     The caller repeats it `carefully` when it raises a refusal of the database: then what is refused is looked for, and
     the bars beside it are stored. Those that end by `final_until` are final. An asset that `is_new` gets its row in
     trading.symbols. `asked_at` is when the call began, `fetched_at` the time of its answer. Of bars `known` to be there
-    just so, no lock is written.
+    just so, no lock is written. Which final ones have changed is noted in assetbatch.bar_changes.
     """
     begins, ends = (page.times[0], page.times[-1]) if page else (None, None)
     row = connection.execute(LOCK_SYMBOL, {"symbol": asset.symbol, "first": begins, "last": ends}).fetchone()
@@ -155,14 +181,15 @@ def write(
     # Where nothing is there, the server need not look for each. What somebody puts there just now raises, and then it
     # is done carefully.
     is_empty = not carefully and (row is None or not row["has_bars"])
-    insert, upsert = (INSERT, UPSERT) if has_finality else (INSERT_BARE, UPSERT_BARE)
-    statement = insert if is_empty else upsert
-    given = {"final_until": final_until, "asked_at": asked_at, "fetched_at": fetched_at, "is_open": False}
+    write_new, write_over = (WRITE, WRITE_OVER) if has_finality else (WRITE_BARE, WRITE_OVER_BARE)
+    statement = write_new if is_empty else write_over
+    given: dict[str, object] = {"symbol": asset.symbol, "final_until": final_until, "is_open": False}
+    given |= {"asked_at": asked_at, "fetched_at": fetched_at}
 
     def put(part: BarSeries) -> int:
         if row is None:
             connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
-        written = connection.execute(statement, _columns([(asset.symbol, part)]) | given).rowcount
+        written: int = value(connection.execute(statement, _columns([(asset.symbol, part)]) | given))
         if written < len(part) and _count(connection, asset, part) < len(part):
             raise psycopg.errors.RaiseException("a trigger, a rule or row-level security keeps it out of the table")
         return written

@@ -126,6 +126,26 @@ set asked_until = greatest(b.asked_until, %(asked_until)s), asked_at = coalesce(
 where b.symbol = %(symbol)s and b.token = %(token)s
 """
 
+# In a platform's own table a bar that was written open settles without being written, when it stays as it was. Who asks
+# for changes has to hear of it all the same; of what this transaction wrote it has been told.
+TELL_SETTLED = """
+with before as (
+  select symbol, asked_until from assetbatch.bar_state where symbol = %(symbol)s and token = %(token)s
+), settled as (
+  insert into assetbatch.bar_changes (symbol, ranges, bars)
+  select before.symbol, range_agg(tstzrange(o.ts, o.ts + interval '5 minutes')), count(*)
+  from before
+  join trading.symbols s using (symbol)
+  join market_data.ohlcv_5m o on o.symbol_id = s.id
+  where o.ts >= coalesce(before.asked_until, %(asked_since)s) and o.ts < %(asked_until)s::timestamptz
+    and not exists (
+      select from assetbatch.bar_changes c
+      where c.xid = pg_current_xact_id() and c.symbol = before.symbol and c.ranges @> o.ts
+    )
+  group by before.symbol
+)"""
+FINISH_BARE = TELL_SETTLED + FINISH
+
 FAIL = """
 update assetbatch.bar_state
 set failures = failures + 1, error_kind = %(kind)s, error = %(error)s, token = null, leased_until = null,
@@ -174,6 +194,7 @@ class Learned(Struct, frozen=True):
 
     source_minutes: int
     source_told_at: datetime | None = None
+    asked_since: datetime | None = None
     asked_until: datetime | None = None
     asked_at: datetime | None = None
     rechecked_at: datetime | None = None
@@ -295,9 +316,9 @@ def hold(connection: Connection, claimed: Claimed) -> bool:
     return connection.execute(HOLD, claimed.key).fetchone() is not None
 
 
-def finish(connection: Connection, claimed: Claimed, learned: Learned) -> None:
+def finish(connection: Connection, claimed: Claimed, learned: Learned, *, has_finality: bool = True) -> None:
     """Note what a call has told, and let another run ask."""
-    connection.execute(FINISH, claimed.key | asdict(learned))
+    connection.execute(FINISH if has_finality else FINISH_BARE, claimed.key | asdict(learned))
 
 
 def keep_partitions(connection: Connection, *, since: datetime, kept_since: datetime | None) -> None:

@@ -67,6 +67,7 @@ with numbered (sequence, last) as (
   union all select pg_get_serial_sequence('assetbatch.api_calls', 'id'), max(id) from assetbatch.api_calls
   union all select pg_get_serial_sequence('assetbatch.outbox', 'id'), max(id) from assetbatch.outbox
   union all select pg_get_serial_sequence('assetbatch.queue', 'id'), max(id) from assetbatch.queue
+  union all select pg_get_serial_sequence('assetbatch.bar_changes', 'id'), max(id) from assetbatch.bar_changes
   union all select pg_get_serial_sequence('trading.symbols', 'id'), max(id::text::bigint) from trading.symbols
             where pg_get_serial_sequence('trading.symbols', 'id') is not null
   union all select pg_get_serial_sequence('data_sources.api_providers', 'id'), max(id::text::bigint)
@@ -79,6 +80,9 @@ where last > coalesce(pg_sequence_last_value(sequence::regclass), 0)
 """
 
 FORGET_REFUSALS = "delete from assetbatch.entitlements where not allowed"
+
+# Transactions of before the backup came back mean nothing to cursors of after it, nor the other way round.
+END_CURSORS = "update assetbatch.bar_cursors set epoch = gen_random_uuid()"
 
 # A key that the backup does not know takes over what it knows of the others.
 ADOPT_KEY = """
@@ -127,6 +131,7 @@ def mend(connection: Connection, *, key: str | None, rules: Rules, max_age_minut
         days = connection.execute(RELEASE_DAYS).rowcount
         leases = connection.execute(RELEASE_LEASES).rowcount
         refusals = connection.execute(FORGET_REFUSALS).rowcount
+        connection.execute(END_CURSORS)
         times = ahead.set_back(connection)
         mended = value(connection.execute(SET_SEQUENCES))
         blocked_until, keys = _block(connection, key, rules)

@@ -1,0 +1,149 @@
+"""A chart as text: drawn by plotext, with or without colour, in Unicode or in ASCII."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from assetbatch.words import ago, counted, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from assetbatch.database.bars.points import Point
+    from assetbatch.report.chart import Chart
+
+UP, DOWN = "green", "red"
+PLAIN_HEIGHT, LEAST_HEIGHT, MOST_HEIGHT = 20, 8, 32
+# Frame, labels of prices, and a margin.
+SIDE_WIDTH = 14
+# Lines of text around the chart, and the prompt that comes after it.
+OTHER_LINES = 6
+PRICE_TICKS = 5
+# A label of a time, and room around it.
+TIME_WIDTH = 14
+STEPS = [timedelta(minutes=one) for one in (15, 30, 60, 120, 180, 360, 720)] + [
+    timedelta(days=one) for one in (1, 2, 7, 14, 28, 91, 182, 364)
+]
+DAY = timedelta(days=1)
+ASCII = str.maketrans("┌┐└┘─│┤├┬┴┼█▒", "++++-|++++##o")
+
+
+def most_points(width: int, *, candles: bool) -> int:
+    """Return how many points there is room for: of a line two a column, of candles one in two columns."""
+    room = max(10, width - SIDE_WIDTH)
+    return room // 2 if candles else 2 * room
+
+
+def height_of(lines: int | None) -> int:
+    """Return how high a chart is on a terminal of so many lines; None: no terminal."""
+    return PLAIN_HEIGHT if lines is None else min(MOST_HEIGHT, max(LEAST_HEIGHT, lines - OTHER_LINES))
+
+
+def chart_text(chart: Chart, *, candles: bool, width: int, height: int, has_colour: bool, has_unicode: bool) -> str:
+    """Write a chart with what is to be told of it, in lines no longer than `width`."""
+    symbol = chart.charted.asset.symbol
+    if chart.span is None:
+        return f"no final bar of {symbol} is there yet: `assetbatch backfill --symbol {symbol}` fetches them\n"
+    if not chart.points:
+        newest = chart.charted.newest
+        return (
+            f"no final bar of {symbol} since {chart.span.since:%Y-%m-%d %H:%M} UTC: the newest is of"
+            f" {newest:%Y-%m-%d %H:%M}; without --since, the newest day is shown\n"
+        )
+    drawn = _drawn(chart, candles=candles, width=width, height=height, has_unicode=has_unicode).string(
+        colorless=not has_colour
+    )
+    lines = [_headline(chart), _span(chart, candles=candles), *(line.rstrip() for line in drawn.splitlines())]
+    text = "\n".join([*lines, *_remarks(chart)]) + "\n"
+    return text if has_unicode else text.translate(ASCII)
+
+
+def _headline(chart: Chart) -> str:
+    asset, price = chart.charted.asset, chart.price
+    words = asset.symbol if not asset.name else f"{asset.symbol} ({asset.name})"
+    if price is not None:
+        words += f"  {price[0]} ({ago(price[1], chart.charted.now)})"
+    return words if chart.change is None else f"{words}  {chart.change:+.2%} in the chart"
+
+
+def _span(chart: Chart, *, candles: bool) -> str:
+    span = chart.span
+    assert span is not None  # noqa: S101 - there are points
+    what = "candles" if candles else "closing prices"
+    newest = ", the newest 24 h of market time" if chart.is_newest else ""
+    since, until = f"{span.since:%Y-%m-%d %H:%M}", f"{span.until:%Y-%m-%d %H:%M}"
+    return f"{what} of {duration(chart.length)}, {since} to {until} UTC{newest}"
+
+
+def _remarks(chart: Chart) -> list[str]:
+    bars, symbol = sum(point.bars for point in chart.points), chart.charted.asset.symbol
+    words = [f"{counted(bars, 'final bar')}"]
+    if chart.open_bars:
+        words.append(f"{counted(chart.open_bars, 'open one')} left out")
+    if not chart.lacking:
+        return [", ".join([*words, "none missing that could be had"])]
+    words.append(f"{chart.lacking} missing on these days: a gap may be one")
+    return [", ".join(words), f"`assetbatch bars coverage --symbol {symbol} --since {chart.lacking_since}` tells more"]
+
+
+def _drawn(chart: Chart, *, candles: bool, width: int, height: int, has_unicode: bool) -> Any:
+    import plotext
+
+    def marker(sign: str, colour: str) -> Any:
+        return plotext.marker(sign, pixel=plotext.pixel(foreground=colour))
+
+    span = chart.span
+    assert span is not None  # noqa: S101 - there are points
+    figure = plotext.figure
+    figure.clear()
+    figure.plot_size(width, height)
+    figure.theme("colorless")
+    if candles:
+        for point in chart.points:
+            at, rises = _middle(point, chart.length), point.close >= point.open
+            colour = UP if rises else DOWN
+            figure.draw(figure.segment((at, at), (float(point.low), float(point.high)), marker=marker("│", colour)))
+            body = marker("█" if rises else "▒", colour)
+            figure.draw(figure.segment((at, at), (float(point.open), float(point.close)), marker=body))
+    else:
+        change = chart.change
+        line = marker("braille" if has_unicode else "*", DOWN if change is not None and change < 0 else UP)
+        for stretch in chart.stretches:
+            times, closes = [_middle(one, chart.length) for one in stretch], [float(one.close) for one in stretch]
+            figure.draw(figure.signal(times, closes, marker=line).lines(active=True))
+    figure.ruler("x", 0).lim(span.since.timestamp(), span.until.timestamp())
+    marks = dict(_times(span.since, span.until, width=width))
+    figure.ruler("x", 0).ticks(list(marks), labels=list(marks.values()))
+    prices = dict(_prices(chart, candles=candles))
+    figure.ruler("y", 0).ticks(list(prices), labels=list(prices.values()))
+    return figure.build()
+
+
+def _middle(point: Point, length: timedelta) -> float:
+    return (point.ts + length / 2).timestamp()
+
+
+def _times(since: datetime, until: datetime, *, width: int) -> Iterator[tuple[float, str]]:
+    """Return where times stand on the axis, so many as there is room for: a day at its midnight, else hours."""
+    room = max(2, (width - SIDE_WIDTH) // TIME_WIDTH)
+    step = next((one for one in STEPS if (until - since) / one <= room), STEPS[-1])
+    epoch = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday
+    at = since + (epoch - since) % step
+    is_first = True
+    while at <= until:
+        is_day = step >= DAY or at.hour == at.minute == 0
+        form = "%Y-%m-%d" if is_day and until - since > 180 * DAY else "%m-%d" if is_day else "%H:%M"
+        yield at.timestamp(), f"{at:%m-%d %H:%M}" if is_first and not is_day else f"{at:{form}}"
+        at, is_first = at + step, False
+
+
+def _prices(chart: Chart, *, candles: bool) -> Iterator[tuple[float, str]]:
+    """Return where prices stand on their axis, with as many decimals as tell them apart."""
+    lowest = float(min(one.low if candles else one.close for one in chart.points))
+    highest = float(max(one.high if candles else one.close for one in chart.points))
+    step = (highest - lowest) / (PRICE_TICKS - 1)
+    decimals = min(12, max(0, 1 - math.floor(math.log10(step)))) if step else 4
+    for number in range(PRICE_TICKS if step else 1):
+        yield lowest + number * step, f"{lowest + number * step:,.{decimals}f}"
