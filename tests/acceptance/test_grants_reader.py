@@ -25,7 +25,8 @@ READING = (
     "config show", "config show --json", "config check", "config schema", "database url", "doctor", "doctor --json",
     "bars export --all", "bars export --symbol BTCUSD --json --output bars.parquet",
     "bars export --all --cursor-file cursor --output bars.csv", "bars export --all --cursor-file cursor",
-    "bars coverage", "bars coverage --symbol BTCUSD --json", "chart BTCUSD", "chart BTCUSD --candles", "chart BTCUSD --json",
+    "bars coverage", "bars coverage --symbol BTCUSD --json", "chart BTCUSD",
+    "chart BTCUSD --candles", "chart BTCUSD --json",
     "init --check", "init --grants jobs", "init --grants-reader colleague",
 )  # fmt: skip
 WRITING = (
