@@ -536,7 +536,7 @@ def test_jobs_that_never_ran_or_stopped_are_told(patient: Patient, connection: C
     well = patient.examine()
 
     assert [never[name][0].level for name in names] == [Level.FAIL, Level.OK, Level.OK]
-    assert "crontab.example" in never["run-priority"][0].hint
+    assert "assetbatch install cron" in never["run-priority"][0].hint
     assert [idle[name][0].level for name in names] == [Level.FAIL, Level.OK, Level.WARN]
     assert "running on here," in idle["run-priority"][0].hint
     assert [busy[name][0].level for name in names] == [Level.FAIL, Level.WARN, Level.WARN]

@@ -63,7 +63,7 @@ def test_the_shipped_configuration_and_all_defaults_have_no_faults(commands: Com
     (commands.folder / "config.yaml").write_text("database: {host: h, name: d}\n")
     (commands.folder / "other.yaml").write_text(commands("config", "show").stdout)
     again = commands("config", "check", "--config", "other.yaml")
-    assert again.stdout.endswith("other.yaml: no faults; d on h:5432 (other.yaml:59)\n")
+    assert again.stdout.endswith("other.yaml: no faults; d on h:5432 (other.yaml:60)\n")
 
 
 def test_a_variable_that_was_meant_for_us_is_told_of_and_its_value_is_not(commands: Commands) -> None:
