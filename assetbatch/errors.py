@@ -55,12 +55,15 @@ EXIT_CODES = (
         "Another run of the same job is waited for, 10 seconds long; of `backfill` see 75.",
     ),
     ExitCode(f"{EXIT_BUG}", "an unexpected error", "This is a bug; the log has its traceback."),
-    ExitCode(f"{EXIT_USAGE}", "wrong usage", "Nothing was done: an option, an argument or a symbol is not known."),
+    ExitCode(
+        f"{EXIT_USAGE}", "wrong usage", "Nothing was done: an option, an argument, a symbol or a cursor is not known."
+    ),
     ExitCode(
         f"{EXIT_PARTIAL}",
         "done in part: a priority asset failed, an item became a dead letter, an outage ended the run early, or stdout"
         " could not be written",
-        "All other assets are up to date. Of `doctor`: something fails.",
+        "All other assets are up to date. Of `doctor`: something fails. Of `bars export`: a number does not fit, and no"
+        " file was written.",
     ),
     ExitCode(
         f"{EXIT_UNAVAILABLE}",

@@ -95,7 +95,9 @@ def obstacles(pyproject: dict[str, Any], version: str, tags: set[str], *, is_cle
 def expected_files(pyproject: dict[str, Any], source: Path, version: str) -> set[str]:
     """Return the names of all that the wheel of a clean tree must hold, and nothing else."""
     wheel = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
-    places = {name: name for name in wheel["packages"]} | wheel["force-include"]
+    places = {name: name for name in wheel["packages"]} | wheel.get("force-include", {})
+    shared = wheel.get("shared-data", {})
+    places |= {origin: f"assetbatch-{version}.data/data/{place}" for origin, place in shared.items()}
     info = f"assetbatch-{version}.dist-info"
     found = {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")}
     for origin, place in places.items():

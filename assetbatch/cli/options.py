@@ -21,7 +21,9 @@ SymbolsOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--symbol", autocompletion=complete_symbols, help="Only this one; may be given several times."),
 ]
-SymbolArgument: TypeAlias = Annotated[str, typer.Argument(metavar="SYMBOL", help="The asset's symbol.")]
+SymbolArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="SYMBOL", autocompletion=complete_symbols, help="The asset's symbol.")
+]
 LimitOption: TypeAlias = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most so many; a table shows 50 without it.")
 ]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
 
 DEFAULT_DAYS = 30
+LONGEST = "10min"
 # Why nobody asks for bars of a type: the configuration does not want them, or they were refused.
 NOT_WANTED = "not_wanted"
 NOT_ENTITLED = "not_entitled"
@@ -52,8 +53,8 @@ class AssetCoverage(Struct, frozen=True):
 
     @property
     def lacking(self) -> int:
-        """How many bars could be had and are not there: those of whom nobody asks for cannot."""
-        return 0 if self.idle is not None else self.total["missing"] + self.total["refused"]
+        """How many bars could be had and are not there: `backfill` asks for those that the configuration leaves."""
+        return self.total["missing"] + self.total["refused"] if self.idle in {None, NOT_WANTED} else 0
 
     @property
     def oldest_missing(self) -> date | None:
@@ -118,7 +119,8 @@ def read(
         # What a plan does not show was told to a key: without one, whoever was told it last is believed.
         told={one: entitlements.told_of(one) for one in AssetType} if config.api_key else {},
     )
-    connection.ask(coverage.quickly(), found)
+    # Years of thousands of assets are many bars.
+    connection.ask(coverage.uncompiled(), found, statement_timeout=LONGEST)
     refused = {kind: _refusal(wanted, entitlements, kind) for kind in AssetType}
     assets = [_summed(one, refused[AssetType(one.asset_type)]) for one in found.answer]
     assets.sort(key=lambda one: (-one.lacking, not one.is_new, -one.total["missing"], one.symbol))

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from assetbatch.words import ago, counted, duration
+from assetbatch.words import ago, counted, duration, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +48,10 @@ def chart_text(chart: Chart, *, candles: bool, width: int, height: int, has_colo
         return f"no final bar of {symbol} is there yet: `assetbatch backfill --symbol {symbol}` fetches them\n"
     if not chart.points:
         newest = chart.charted.newest
+        assert newest is not None  # noqa: S101 - a span was looked at
         return (
-            f"no final bar of {symbol} since {chart.span.since:%Y-%m-%d %H:%M} UTC: the newest is of"
-            f" {newest:%Y-%m-%d %H:%M}; without --since, the newest day is shown\n"
+            f"no final bar of {symbol} since {utc(chart.span.since)}: the newest is of {utc(newest)};"
+            " without --since, the newest day is shown\n"
         )
     drawn = _drawn(chart, candles=candles, width=width, height=height, has_unicode=has_unicode).string(
         colorless=not has_colour
@@ -73,8 +74,8 @@ def _span(chart: Chart, *, candles: bool) -> str:
     assert span is not None  # noqa: S101 - there are points
     what = "candles" if candles else "closing prices"
     newest = ", the newest 24 h of market time" if chart.is_newest else ""
-    since, until = f"{span.since:%Y-%m-%d %H:%M}", f"{span.until:%Y-%m-%d %H:%M}"
-    return f"{what} of {duration(chart.length)}, {since} to {until} UTC{newest}"
+    since, until = utc(span.since, zone=False), utc(span.until)
+    return f"{what} of {duration(chart.length)}, {since} to {until}{newest}"
 
 
 def _remarks(chart: Chart) -> list[str]:
@@ -84,8 +85,8 @@ def _remarks(chart: Chart) -> list[str]:
         words.append(f"{counted(chart.open_bars, 'open one')} left out")
     if not chart.lacking:
         return [", ".join([*words, "none missing that could be had"])]
-    words.append(f"{chart.lacking} missing on these days: a gap may be one")
-    return [", ".join(words), f"`assetbatch bars coverage --symbol {symbol} --since {chart.lacking_since}` tells more"]
+    words.append(f"{chart.lacking} missing on these days")
+    return [", ".join(words), f"`assetbatch bars coverage --symbol {symbol} --since {chart.lacking_since}` tells where"]
 
 
 def _drawn(chart: Chart, *, candles: bool, width: int, height: int, has_unicode: bool) -> Any:
@@ -117,6 +118,8 @@ def _drawn(chart: Chart, *, candles: bool, width: int, height: int, has_unicode:
     marks = dict(_times(span.since, span.until, width=width))
     figure.ruler("x", 0).ticks(list(marks), labels=list(marks.values()))
     prices = dict(_prices(chart, candles=candles))
+    if len(prices) > 1:
+        figure.ruler("y", 0).lim(min(prices), max(prices))
     figure.ruler("y", 0).ticks(list(prices), labels=list(prices.values()))
     return figure.build()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from assetbatch.jobs.coverage import NOT_WANTED
@@ -16,8 +17,6 @@ from assetbatch.words import counted, named
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date
-
-    from rich.table import Table
 
     from assetbatch.database.bars.coverage import Day
     from assetbatch.jobs.coverage import AssetCoverage, Coverage
@@ -31,6 +30,7 @@ LONGEST_NAME = 14
 # "100.0 %" and two spaces.
 SHARE_WIDTH = 9
 WEEK = 7
+LABEL_WIDTH = 8
 
 REASONS = {
     "open": "open",
@@ -96,7 +96,20 @@ def coverage_view(
         lacking = sum(one.lacking for one in rest)
         words = f"{lacking:,} bars missing among them" if lacking else "none of them lacks a bar that could be had"
         parts.append(Text(f"and {counted(len(rest), 'more asset')}, {words}: --all-assets"))
-    return Group(*parts, *(Text.assemble((label.ljust(8), "bold"), words) for label, words in sentences(found)))
+    parts.append(_line("In all", _in_all(found)))
+    for words, command in to_do(found):
+        parts.append(_line("To do", words))
+        # In one line, however long, to be copied.
+        parts.append(Text(" " * LABEL_WIDTH + command, style="bold", no_wrap=True, overflow="ignore"))
+    return Group(*parts)
+
+
+def _line(label: str, words: str) -> Table:
+    line = Table.grid()
+    line.add_column(width=LABEL_WIDTH, style="bold")
+    line.add_column()
+    line.add_row(label, Text(words))
+    return line
 
 
 def _map(found: Coverage, shown: Sequence[AssetCoverage], *, width: int, has_unicode: bool) -> RenderableType:
@@ -168,30 +181,28 @@ def absent(one: AssetCoverage) -> str | None:
     return ", ".join(words) or None
 
 
-def sentences(found: Coverage) -> list[tuple[str, str]]:
-    """Return what there is in all, and what to do, each behind its label."""
+def _in_all(found: Coverage) -> str:
     total = found.total
     words = [f"{total['final']:,} final", *(f"{total[name]:,} {why}" for name, why in REASONS.items() if total[name])]
-    told = [("In all", f"{total['expected']:,} expected: {', '.join(words)}, {total['missing']:,} missing")]
-    return told + [("To do", words) for words in to_do(found)]
+    return f"{total['expected']:,} expected: {', '.join(words)}, {total['missing']:,} missing"
 
 
-def to_do(found: Coverage) -> list[str]:
-    """Return what brings the bars that could be had, a sentence for each cause; empty: none is missing."""
-    holed = [one for one in found.assets if one.idle is None and one.total["missing"]]
-    refused = [one.symbol for one in found.assets if one.idle is None and one.total["refused"]]
+def to_do(found: Coverage) -> list[tuple[str, str]]:
+    """Return why bars that could be had are not there, a sentence for each cause, each with the command that helps."""
+    holed = [one for one in found.assets if one.lacking and one.total["missing"]]
+    refused = [one.symbol for one in found.assets if one.lacking and one.total["refused"]]
     new = [one.symbol for one in found.assets if one.is_new]
     told = []
     if holed:
         since = min(day for one in holed if (day := one.oldest_missing) is not None)
         which = "" if len(holed) > FEWEST_SHOWN else "".join(f"--symbol {one.symbol} " for one in holed)
         bars = sum(one.total["missing"] for one in holed)
-        told.append(
-            f"{bars:,} bars of {named([one.symbol for one in holed])} are missing: `drain-queue` fetches them with"
-            f" spare calls; at once: `assetbatch backfill {which}--since {since}`"
-        )
+        words = f"{bars:,} bars of {named([one.symbol for one in holed])} are missing:"
+        asked = any(one.idle is None for one in holed)
+        words += " `drain-queue` fetches them with calls to spare; at once:" if asked else " what fetches them:"
+        told.append((words, f"assetbatch backfill {which}--since {since}"))
     if refused:
-        told.append(f"market_data.ohlcv_5m refused bars of {named(refused)}: `assetbatch status` tells why")
+        told.append((f"the table of the bars refused some of {named(refused)}; what it said:", "assetbatch status"))
     if new:
-        told.append(f"bars of {named(new)} were never asked for: `assetbatch drain-queue` does, from cron every minute")
+        told.append((f"bars of {named(new)} were never asked for; `drain-queue` does:", "assetbatch drain-queue"))
     return told

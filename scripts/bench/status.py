@@ -139,7 +139,7 @@ def measure_status(bench: Bench, connection: Connection, conninfo: str, rounds: 
     connection.ask = timed  # type: ignore[method-assign]
     for number in range(rounds + 1):
         trips.clear()
-        reading.read(configured, connection)
+        reading.read(configured, connection, reading.Wanted(closes=True))
         if number:
             inside.append(sum(trips))
 

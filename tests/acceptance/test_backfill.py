@@ -182,7 +182,7 @@ def test_probe_says_its_cost_and_what_the_key_sees_and_remembers_it(commands: Co
         document = json.loads(commands("probe", "--json", POLYGON_BASE_URL=free.url).stdout)
         assert len(free.arrivals) == 10
 
-    assert shown.stderr.startswith("5 calls; the budget is 5 in 0.5 s")
+    assert shown.stderr.startswith("this takes 5 calls; the budget is 5 in 0.5 s")
     assert "the key is refused live prices of forex and crypto: lapsed payment?" in shown.stdout
     assert document["verdict"].startswith("plan says starter")
     assert document["markets"] == [

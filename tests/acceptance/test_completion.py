@@ -76,6 +76,8 @@ def script(environment: dict[str, str]) -> Path:
         ("assetbatch queue list --state d", ["dead", "delayed"]),
         ("assetbatch status --asset X", ["XAGUSD", "XAUUSD"]),
         ("assetbatch backfill --symbol EURUSD --symbol E", ["ETHUSDT", "EURUSD"]),
+        ("assetbatch bars export --symbol GB", ["GBPUSD"]),
+        ("assetbatch chart BTC", ["BTCUSD"]),
         ("assetbatch queue retry GBP", ["GBPUSD"]),
         # Files are the shell's own.
         ("assetbatch --config ", []),

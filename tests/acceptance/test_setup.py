@@ -145,11 +145,14 @@ def test_embedded_beside_an_environment_that_names_a_database_is_refused(own_emb
 QUICKSTART_SHOWS = (
     "The other assets wait on the queue for their turn:",
     "GBPUSD │ MEDIUM │ queued",
-    "A month of 5-minute bars of gold and Bitcoin:",
+    "The 5-minute bars of a month, of gold and Bitcoin:",
+    "all missing",
+    "Gold's newest three, as rows",
+    "XAUUSD,20",
+    "Gold's newest day:",
+    "final bars, none missing",
     "How everything stands:",
     "HEALTHY",
-    "What is stored of gold:",
-    "Asset XAUUSD (C:XAUUSD, forex, Gold Spot)",
 )
 
 

@@ -12,7 +12,6 @@ from decimal import Decimal
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from psycopg.types.range import Range
 

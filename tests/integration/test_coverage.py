@@ -40,8 +40,8 @@ where s.symbol = %(symbol)s
 """
 FINALITY = {"columns": ", is_final, fetched_at", "values": ", v.is_final, v.ts"}
 ADD_STATE = """
-insert into assetbatch.bar_state (symbol, wanted_since, asked_until, error_kind)
-values (%(symbol)s, %(wanted_since)s, %(asked_until)s, %(error_kind)s)
+insert into assetbatch.bar_state (symbol, wanted_since, asked_until, watermark, error_kind)
+values (%(symbol)s, %(wanted_since)s, %(asked_until)s, %(watermark)s, %(error_kind)s)
 """
 ADD_ABSENCE = """
 insert into assetbatch.bar_absences (symbol, reason, month, ranges, noted_at, told)
@@ -97,8 +97,16 @@ class Asset:
     wanted_since: datetime
     asked_until: datetime | None
     idle: str | None
+    watermark: datetime | None = None
     bars: dict[datetime, bool] = field(default_factory=dict)
     noted: list[Noted] = field(default_factory=list)
+
+    @property
+    def known_until(self) -> datetime | None:
+        """How far bars were asked for, or are there where the newest were never asked for."""
+        if self.asked_until is None and self.watermark is not None:
+            return self.watermark + LENGTH
+        return self.asked_until
 
     def kind_of(self, ts: datetime, *, until: datetime, rests: list[Span], now: datetime, told: str | None) -> str:
         """Say what a time is where a bar may be: the rule in words."""
@@ -127,7 +135,7 @@ class Asset:
         told: str | None,
     ) -> dict[object, Counter[str]]:
         begin = max(self.wanted_since, since or self.wanted_since)
-        until = max([begin, *filter(None, [self.asked_until, reach if self.idle in {None, "not_entitled"} else None])])
+        until = max([begin, *filter(None, [self.known_until, reach if self.idle in {None, "not_entitled"} else None])])
         ends = datetime.combine(max(now, until - LENGTH).date(), time(0), UTC) + DAY
         found: dict[object, Counter[str]] = {}
         ts = begin
@@ -172,6 +180,7 @@ def some_asset(chance: random.Random, symbol: str, market: Market, now: datetime
             is_open = has_finality and chance.random() < 0.3 and (is_absent or not is_settled)
             asset.bars[ts] = not is_open
         ts += LENGTH
+    asset.watermark = chance.choice([None, max(asset.bars, default=None)])
     return asset
 
 
@@ -183,6 +192,7 @@ def store(connection: Connection, asset: Asset, now: datetime, *, has_finality: 
         | {
             "wanted_since": asset.wanted_since,
             "asked_until": asset.asked_until,
+            "watermark": asset.watermark,
             "error_kind": "not_entitled" if asset.idle == "not_entitled" else None,
         },
     )
@@ -232,7 +242,7 @@ def test_it_is_what_a_reference_counts_bar_by_bar(connection: Connection, seed: 
         closed=closed,
         told=told,
     )
-    connection.ask(coverage.quickly(), query)
+    connection.ask(coverage.uncompiled(), query)
     by_symbol = {one.symbol: one for one in query.answer}
     for asset in assets:
         shown = by_symbol[asset.symbol]
@@ -287,13 +297,14 @@ def with_settled(asset: Asset, since: datetime | None, reach: datetime | None) -
     """Say of each bar whether it is final as a table has it that does not tell: what ought to be there by now is."""
     idle = asset.idle in {None, "not_entitled"}
     begin = max(asset.wanted_since, since or asset.wanted_since)
-    until = max([begin, *filter(None, [asset.asked_until, reach if idle else None])])
+    until = max([begin, *filter(None, [asset.known_until, reach if idle else None])])
     return Asset(
         asset.symbol,
         asset.market,
         asset.wanted_since,
         asset.asked_until,
         asset.idle,
+        asset.watermark,
         {ts: ts < until for ts in asset.bars},
         asset.noted,
     )

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from assetbatch.arrow import bars_table
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.embedded.place import Place
 from assetbatch.database.rate_limit import Lane, Outcome, RateLimiter, Rules, Slot
 from assetbatch.database.setup import schema
+from assetbatch.errors import CursorError, DatabaseUnavailableError
 from assetbatch.failures import CallError
 from tests.conftest import open_database, wait_until
+from tests.integration.test_bar_changes import ADD_SYMBOL, bar, export, write
 from tests.world import RULES
 
 if TYPE_CHECKING:
@@ -90,3 +93,39 @@ def test_after_a_failover_the_window_is_taken_as_full_and_nobody_else_is_blamed(
     again = [limiter(connection).acquire(max_wait_seconds=0) for _ in range(4)]
     assert caplog.records == []
     assert not limiter(connection).release(again[0], Outcome.LIMITED, retry_after_seconds=1)
+
+
+def test_a_standby_exports_without_a_cursor_and_refuses_those_of_before_once_it_took_over(short_folder: Path) -> None:
+    folders = [short_folder / name for name in ("first", "second")]
+    primary, standby = map(EmbeddedServer, folders)
+    conninfo = standby.conninfo("test")
+    try:
+        primary.start(create=True)
+        primary.create_database("test")
+        with open_database(primary.conninfo("test")) as connection:
+            schema.migrate(connection)
+            connection.execute(ADD_SYMBOL, ["BTCUSD"])
+            write(connection, "BTCUSD", [bar(0)])
+        _, cursor = export(primary.conninfo("test"))
+        primary.stop()
+        subprocess.run(["cp", "-a", *folders], check=True)
+        signal = Place.below(folders[1]).data / "standby.signal"
+        signal.touch()
+        os.chown(signal, signal.parent.stat().st_uid, signal.parent.stat().st_gid)
+        standby.start(create=False)
+        table = bars_table(database=conninfo)
+        assert table.num_rows == 1
+        assert not table.schema.metadata
+        with pytest.raises(DatabaseUnavailableError, match="standby"):
+            export(conninfo, cursor)
+        with open_database(conninfo) as connection:
+            connection.execute("select pg_promote()")
+            wait_until(lambda: (connection.execute("select not pg_is_in_recovery() as w").fetchone() or {})["w"])
+        with pytest.raises(CursorError, match="another server took over"):
+            export(conninfo, cursor)
+        assert export(conninfo)[1] != cursor
+    finally:
+        for server in (primary, standby):
+            server.stop()
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)

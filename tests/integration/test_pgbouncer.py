@@ -25,6 +25,7 @@ from assetbatch.provider.client import Client
 from assetbatch.sandbox.server import Sandbox
 from tests.asking import ask
 from tests.conftest import API_KEY, free_port, open_database, wait_until
+from tests.integration.test_bar_changes import ADD_SYMBOL, bar, export, told, write
 from tests.integration.test_settings import HOSTILE, all_go_well
 
 if TYPE_CHECKING:
@@ -194,3 +195,16 @@ def test_run_priority_and_status_work_through_it(commands: Commands, pooled: str
     assert json.loads(run.stdout)["status"] == "ok"
     assert (status.returncode, status.stderr) == (0, "")
     assert json.loads(status.stdout)["status"] == "healthy"
+
+
+def test_bars_are_exported_by_a_cursor(pooled: str, database: str) -> None:
+    with open_database(pooled) as connection:
+        connection.execute(ADD_SYMBOL, ["BTCUSD"])
+        write(connection, "BTCUSD", [bar(0), bar(1)])
+        rows, cursor = export(pooled)
+        assert len(rows) == 2
+        with open_database(pooled) as late, late.transaction():
+            write(late, "BTCUSD", [bar(1, "2.5")])
+            changes, beside = told(pooled, cursor)
+            assert changes == []
+        assert told(pooled, beside)[0] == told(database, cursor)[0] == [("BTCUSD", bar(1).ts, "2.5")]

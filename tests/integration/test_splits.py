@@ -28,6 +28,7 @@ from assetbatch.report.tables import console
 from assetbatch.sandbox.actions import Listing
 from assetbatch.sandbox.server import Sandbox
 from tests.conftest import API_KEY, open_database, variables
+from tests.integration.test_bar_changes import export
 from tests.world import NO_ASSETS, QUICK, UNLIMITED, load_config, no_stop
 
 if TYPE_CHECKING:
@@ -298,6 +299,26 @@ def test_after_a_split_on_a_tuesday_all_bars_before_it_are_the_vendors_adjusted_
     assert all(days_of(path) < 4 for path in world.vendor.calls("/range/AAPL"))
     rows = world.rows("AAPL")
     assert {ts: rows[ts] for ts in after} == after
+
+
+def test_a_cursor_brings_all_bars_of_before_a_split_as_they_are_now(world: World) -> None:
+    world.add("AAPL", "MSFT")
+    world.vendor.splits = [("AAPL", TUESDAY, 1, 4)]
+    world.fill()
+    others = world.rows("MSFT")
+    _, cursor = export(world.database)
+    world.drain(IN_THE_NIGHT)
+    world.drain(EARLY)
+
+    changes, later = export(world.database, cursor)
+
+    told = {(row["symbol"], row["ts"]): row["close"] for row in changes}
+    assert len(told) == len(changes)
+    assert {ts: close for (symbol, ts), close in told.items() if symbol == "AAPL"} == {
+        ts: row["close"] for ts, row in world.rows("AAPL").items()
+    }
+    assert {ts for symbol, ts in told if symbol == "MSFT"} == world.rows("MSFT").keys() - others.keys()
+    assert export(world.database, later)[0] == []
 
 
 def test_the_list_of_splits_is_asked_for_once_a_day_and_page_by_page(world: World) -> None:

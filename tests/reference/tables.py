@@ -37,6 +37,54 @@ FOR_USERS = {
     "assetbatch.unknown_tickers": "Assets whose tickers the vendor does not know.",
     "assetbatch.market_holidays": "Days on which exchanges rest, as the vendor lists them.",
 }
+# Of columns that have no comment in the database; what stands here says its name alone.
+MEANINGS = {
+    "trading.symbols.updated_at": "when the row was last written",
+    "data_sources.data_sync_status.ticker_id": "trading.symbols.id",
+    "data_sources.data_sync_status.provider_id": "data_sources.api_providers.id",
+    "data_sources.data_sync_status.last_sync_timestamp": "when that was",
+    "data_sources.data_sync_status.sync_status": "success, failed, no_data or not_entitled",
+    "data_sources.api_providers.code": "polygon",
+    "market_data.ohlcv_5m.symbol_id": "trading.symbols.id",
+    "market_data.ohlcv_5m.volume": "as the vendor counts it",
+    "market_data.ohlcv_5m.vwap": "mean price, weighted by volume",
+    "market_data.ohlcv_5m.trades": "as the vendor counts them",
+    "assetbatch.assets.polygon_ticker": "the vendor's name",
+    "assetbatch.assets.asset_type": "forex, crypto, stocks or indices",
+    "assetbatch.assets.role": "priority or secondary",
+    "assetbatch.assets.enabled": "false: it is left alone",
+    "assetbatch.queue.state": "queued, delayed, leased or dead",
+    "assetbatch.queue.rank": "its place: the smallest comes first",
+    "assetbatch.queue.attempts": "how often it was tried",
+    "assetbatch.queue.available_at": "not before",
+    "assetbatch.queue.claimed_at": "leased: since when",
+    "assetbatch.queue.leased_until": "leased: after that it is taken over",
+    "assetbatch.queue.token": "leased: by whom",
+    "assetbatch.queue.error_kind": "how it failed the last time: see failures",
+    "assetbatch.queue.died_on_plan": "dead: under which plan",
+    "assetbatch.runs.plan": "the plan that the configuration said",
+    "assetbatch.runs.calls_per_window": "the limit of calls; null: none",
+    "assetbatch.runs.status": "running, ok, partial, failed or skipped",
+    "assetbatch.runs.updated": "assets whose prices were stored",
+    "assetbatch.runs.unchanged": "assets for which nothing newer exists",
+    "assetbatch.runs.deferred": "assets whose bars were left for spare calls",
+    "assetbatch.runs.requeued": "items that are back on the queue",
+    "assetbatch.runs.dead": "items that became dead letters",
+    "assetbatch.runs.rate_limit_waits": "waits beyond the grace, and refusals",
+    "assetbatch.runs.error_kind": "what ended it early: see failures, or the name of an error",
+    "assetbatch.api_calls.run_id": "assetbatch.runs.id",
+    "assetbatch.api_calls.at": "when it began",
+    "assetbatch.api_calls.kind": "what was asked for",
+    "assetbatch.api_calls.latency_ms": "how long the answer took",
+    "assetbatch.api_calls.waited_ms": "how long it waited for its turn",
+    "assetbatch.api_calls.assets": "how many it covered",
+    "assetbatch.bar_absences.reason": "closed, nothing, not_entitled, failed or refused",
+    "assetbatch.bar_absences.month": "its first day",
+    "assetbatch.bar_absences.ranges": "when there is no bar",
+    "assetbatch.ticker_lives.asked_at": "when the vendor was asked",
+    "assetbatch.gone_tickers.words": "delisted or renamed, as it is told",
+    "assetbatch.unknown_tickers.error_kind": "what the vendor answered: see failures",
+}
 READ: LiteralString = """
 select n.nspname || '.' || c.relname as relation, c.relkind in ('v', 'm') as is_view,
        obj_description(c.oid, 'pg_class') as about, a.attname as column, format_type(a.atttypid, a.atttypmod) as type,
@@ -78,4 +126,8 @@ def _sentence(text: str | None) -> str:
 def _rows(columns: Iterable[Row]) -> Iterator[list[str]]:
     for row in columns:
         notes = ["key"] if row["is_key"] else ["or null"] if row["nullable"] else []
-        yield [code(str(row["column"])), ", ".join([str(row["type"]), *notes]), prose(row["comment"] or "")]
+        yield [code(str(row["column"])), ", ".join([str(row["type"]), *notes]), prose(_meaning(row))]
+
+
+def _meaning(row: Row) -> str:
+    return str(row["comment"] or MEANINGS.get(f"{row['relation']}.{row['column']}", ""))

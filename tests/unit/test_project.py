@@ -100,3 +100,7 @@ def test_hooks_run_what_the_environment_has() -> None:
         ".venv/bin/ruff",
         ".venv/bin/mypy",
     }
+
+
+def test_the_readme_is_short() -> None:
+    assert (ROOT / "README.md").stat().st_size <= 8192

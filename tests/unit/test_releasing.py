@@ -101,11 +101,11 @@ def test_the_projects_own_changelog_and_version_can_be_read() -> None:
 
 
 def test_the_wheel_is_to_hold_packages_and_what_is_shipped_beside_them(tmp_path: Path) -> None:
-    for name in ("assetbatch/a.py", "assetbatch/sql/b.sql", "units/one.timer", "config.yaml", "tests/test_a.py"):
+    for name in ("assetbatch/a.py", "assetbatch/sql/b.sql", "units/one.timer", "config.yaml", "a.1", "tests/test_a.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     shipped = {"config.yaml": "assetbatch/shipped/config.yaml", "units": "assetbatch/shipped/units"}
-    wheel = {"packages": ["assetbatch"], "force-include": shipped}
+    wheel = {"packages": ["assetbatch"], "force-include": shipped, "shared-data": {"a.1": "share/man/man1/a.1"}}
 
     found = expected_files({"tool": {"hatch": {"build": {"targets": {"wheel": wheel}}}}}, tmp_path, "1.10.0")
 
@@ -114,6 +114,7 @@ def test_the_wheel_is_to_hold_packages_and_what_is_shipped_beside_them(tmp_path:
         "assetbatch/sql/b.sql",
         "assetbatch/shipped/config.yaml",
         "assetbatch/shipped/units/one.timer",
+        "assetbatch-1.10.0.data/data/share/man/man1/a.1",
     }
 
 

@@ -65,7 +65,8 @@ def coverage(
                 height=height,
                 is_all=all_assets,
                 has_unicode=console.encoding.startswith("utf"),
-            )
+            ),
+            crop=False,
         )
     if check and found.lacking:
         lacking = [f"{one.lacking} of {one.symbol}" if one.lacking else f"all of {one.symbol}" for one in found.lacking]

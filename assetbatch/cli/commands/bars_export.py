@@ -14,7 +14,7 @@ import typer
 
 from assetbatch.cli.files import replacing
 from assetbatch.cli.invocation import current, print_json
-from assetbatch.cli.options import span
+from assetbatch.cli.options import complete_symbols, span
 from assetbatch.words import counted
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ class Format(StrEnum):
 
 def export(
     symbol: Annotated[
-        list[str] | None, typer.Option("--symbol", help="The bars of this one; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            "--symbol", autocompletion=complete_symbols, help="The bars of this one; may be given several times."
+        ),
     ] = None,
     all_symbols: Annotated[bool, typer.Option("--all", help="The bars of all symbols.")] = False,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="From a day or time (UTC) on.")] = None,

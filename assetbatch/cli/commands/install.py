@@ -6,7 +6,6 @@ import grp
 import os
 import pwd
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,7 +35,6 @@ StreamOption = Annotated[
     bool, typer.Option("--with-stream", help="Start `stream`, too; also where stream.enabled is true.")
 ]
 MODE = 0o644
-SENDMAIL_PATH = "/usr/sbin:/usr/lib:/usr/bin"
 
 
 @install_app.command("cron")
@@ -113,7 +111,9 @@ def _block(account: pwd.struct_passwd, user: str | None, *, write: bool, mailto:
     if config.api_key is None:
         tell(f"cron has no key: write POLYGON_API_KEY=… into {unattended.dotenv(config)}")
     doubts.settle(write=write)
-    if shutil.which("sendmail", path=SENDMAIL_PATH) is None:
+    from assetbatch.report.doctor.cron import mail_program
+
+    if mail_program() is None:
         tell("this host has no sendmail, so cron's mail, and with it what goes wrong, gets lost: install an MTA")
     environment = configuration.folders_named(os.environ) if own else {}
     return crontab.block(

@@ -33,7 +33,7 @@ def probe() -> None:
         limit = config.calls_per_window(types)
         if not current.json:
             budget = "" if limit is None else f"; the budget is {limit} in {config.window_seconds:g} s"
-            sys.stderr.write(f"{jobs.calls_for(types)} calls{budget}\n")
+            sys.stderr.write(f"this takes {jobs.calls_for(types)} calls{budget}\n")
         found = jobs.probe(config, connection, host=host(), stop=stop)
     if current.json:
         print_json(probe_document(found))

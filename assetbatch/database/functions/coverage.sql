@@ -3,8 +3,9 @@
 -- far bars ought to reach by now (by market and frequency), when markets rested, and who was told what a plan does not
 -- show (by type; null: anybody). It is inlined, so that who asks the view for one asset, or one day, waits for no other.
 --
--- Expected are all bars from wanted_since to asked_until, or as far as they ought to reach, but for the hours at which
--- the market rested; and those that are there all the same, in a rest or behind that. Each is counted once, as what
+-- Expected are all bars from wanted_since to asked_until (to the newest one, where the newest were never asked for), or as
+-- far as they ought to reach, but for the hours at which the market rested; and those that are there all the same, in a
+-- rest or behind that. Each is counted once, as what
 -- holds of it first: it is final; the market rested (closed, and not expected), the vendor had nothing, or nothing with
 -- this plan and key, or what it sent was no bar (for a day: then it is asked for again), the table refused it; it is
 -- there, but open; it is missing.
@@ -45,8 +46,8 @@ cross join lateral (
 ) i
 cross join lateral (
   select since, asked_until,
-         greatest(since, asked_until, case when coalesce(i.idle, '') in ('', 'not_entitled') then reaching.reach end)
-           as until
+         greatest(since, asked_until, case when t.asked_until is null then t.watermark + interval '5 minutes' end,
+                  case when coalesce(i.idle, '') in ('', 'not_entitled') then reaching.reach end) as until
   from (
     select greatest(t.wanted_since, bar_coverage.since) as since, coalesce(t.asked_until, '-infinity') as asked_until
   ) v

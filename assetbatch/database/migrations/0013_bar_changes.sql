@@ -30,3 +30,13 @@ comment on column assetbatch.bar_cursors.epoch is 'another one after `init --res
 comment on column assetbatch.bar_cursors.forgotten_through is
   'the newest transaction whose row of bar_changes was dropped for its age: a cursor that did not see it is refused';
 comment on column assetbatch.bar_cursors.forgotten_in is 'as bar_changes.made_in';
+
+-- What was said of it does not hold: a page that is committed late has an earlier time than others that were read.
+do $$
+begin
+  if exists (select from assetbatch.meta where key = 'bars') then
+    comment on column market_data.ohlcv_5m.fetched_at is
+      'moves only when the row changes; what has changed since is told by assetbatch.bar_changes, not by this time';
+  end if;
+end
+$$;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 # Tables of the system have a column for the user; each is looked at whoever that is.
 SYSTEM_TABLES = (Path("/etc/crontab"), Path("/etc/cron.d"))
-MAIL_FOLDERS = "/usr/sbin:/usr/lib:/usr/bin:/sbin"
+MAIL_FOLDERS = "/usr/sbin:/usr/lib:/usr/bin"
 CRONTAB_SECONDS = 2.0
 SETTING = re.compile(r"\s*MAILTO\s*=\s*[\"']?([^\"'\s]*)")
 # Both streams go elsewhere: into a file, or another program.
@@ -29,7 +28,7 @@ def mail() -> Iterator[Finding]:
     mailing = [name for name, text in _tables() if _mails(text)]
     if not mailing:
         return
-    where, program = ", ".join(mailing), _mail_program()
+    where, program = ", ".join(mailing), mail_program()
     if program is None:
         hint = "install a mail server (`apt-get install msmtp-mta`, or postfix), or watch the jobs by"
         hint += " `assetbatch status --check`, `assetbatch metrics` or pings"
@@ -38,8 +37,9 @@ def mail() -> Iterator[Finding]:
         yield ok("mail", f"cron mails what the jobs of {where} print, by {program}")
 
 
-def _mail_program() -> str | None:
-    return shutil.which("sendmail", path=f"{MAIL_FOLDERS}:{os.environ.get('PATH', '')}")
+def mail_program() -> str | None:
+    """Return what cron hands mail to; None: it is dropped."""
+    return shutil.which("sendmail", path=MAIL_FOLDERS)
 
 
 def _tables() -> Iterator[tuple[str, str]]:
