@@ -139,8 +139,9 @@ def test_a_user_without_the_project_gets_data_under_cron_in_silence_and_leaves_n
             assert mails(folder) == []
 
             # Mail does come.
-            dotenv.write_text(f"POLYGON_API_KEY=wrong\n{where}")
-            wait_until(lambda: bool(mails(folder, "the API refused the key")), seconds=150)
+            dotenv.write_text(f"POLYGON_API_KEY={API_KEY}\n{where}POLYGON_TIER=startr\n")
+            wait_until(lambda: bool(mails(folder, "did you mean starter?")), seconds=150)
+            dotenv.write_text(f"POLYGON_API_KEY={API_KEY}\n{where}")
 
             user("assetbatch", "install", "cron", "--remove", "--write", cron=cron)
             assert list((folder / "spool").iterdir()) == []
