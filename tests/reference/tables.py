@@ -105,7 +105,7 @@ def page(connection: Connection) -> str:
     found = connection.execute(READ).fetchall()
     columns = {name: list(rows) for name, rows in groupby(found, key=lambda row: str(row["relation"]))}
     parts = [head("Tables", "a database that `init` made", INTRODUCTION), "## To read\n"]
-    parts += [part for name in FOR_USERS if name in columns for part in _relation(name, columns[name])]
+    parts += [part for name in FOR_USERS for part in _relation(name, columns[name])]
     parts.append("## Inner tables\n")
     parts += [part for name in columns if name not in FOR_USERS for part in _relation(name, columns[name])]
     return "\n".join(parts)
