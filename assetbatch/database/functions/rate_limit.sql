@@ -29,7 +29,7 @@
 -- Names the history that this server writes: other after a standby was promoted, and after a backup was restored. The
 -- timeline is that of the WAL being written: pg_control_checkpoint() names the old one until the checkpoint after a
 -- promotion is complete, which may take minutes. Null where the server does not tell; there a failover goes unnoticed.
-create or replace function assetbatch.history() returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
+create or replace function assetbatch.history() returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return (select system_identifier from pg_control_system()) || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8);
 exception when others then
