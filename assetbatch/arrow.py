@@ -36,9 +36,11 @@ CURSOR_KEY = b"assetbatch.cursor"
 # Of blocks one after another, Arrow's own allocators keep twice as much.
 POOL = pa.system_memory_pool()
 
-# Arrow takes more digits before the point than the type has, unnoticed: of such a run the block is read with care.
+# Arrow takes more digits before the point than the type has, unnoticed: where there may be such, written out or, by a
+# platform's doubles, as 1e+25, the block is read with care.
 DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 TOO_MANY = b"0" * (PRECISION - SCALE + 1)
+EXPONENT = b"e+"
 
 
 def bars_schema(*, floats: bool = False) -> pa.Schema:
@@ -51,7 +53,7 @@ def bars_schema(*, floats: bool = False) -> pa.Schema:
 def table_of(block: bytes, *, floats: bool = False) -> pa.Table:
     """Return lines of `Export.blocks` as a table. Raises UnfitNumberError, with symbol, time and column."""
     wanted = bars_schema(floats=floats)
-    if floats or TOO_MANY not in block.translate(DIGITS):
+    if floats or (TOO_MANY not in block.translate(DIGITS) and EXPONENT not in block):
         try:
             return arrow_csv.read_csv(
                 pa.py_buffer(block),
@@ -157,12 +159,16 @@ def bars_table(
 
     Raises assetbatch.errors.UnknownSymbolsError; CursorError for a cursor of another database, of before a restore or
     a failover, or older than bars.changes_retention_days; UnfitNumberError for a number of more than 20 digits before
-    the point or 18 behind it; SchemaError, ConfigurationError, DatabaseUnavailableError.
+    the point or 18 behind it; SchemaError, ConfigurationError, DatabaseUnavailableError. ValueError for a text that is
+    no time, and for times of which `since` is not before `until`.
     """
+    begin, end = _moment(since), _moment(until)
+    if begin is not None and end is not None and begin >= end:
+        raise ValueError("since is not before until")
     selection = Selection(
         symbols=[symbols] if isinstance(symbols, str) else symbols,
-        since=_moment(since),
-        until=_moment(until),
+        since=begin,
+        until=end,
         changed_since=changed_since,
         with_open=with_open,
     )

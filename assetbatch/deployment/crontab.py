@@ -92,9 +92,9 @@ def _split(crontab: str) -> tuple[str, str, str]:
 def read(user: str | None) -> str:
     """Return the crontab of a user (None: of who asks), empty where there is none. Raises ConfigurationError."""
     done = _crontab(user, "-l")
-    if done.returncode and re.search("no crontab|no such file", done.stderr, re.IGNORECASE):
+    if done.returncode and re.search(b"no crontab|no such file", done.stderr, re.IGNORECASE):
         return ""
-    return _succeeded(done).stdout
+    return os.fsdecode(_succeeded(done).stdout)
 
 
 def write(user: str | None, text: str) -> None:
@@ -102,11 +102,12 @@ def write(user: str | None, text: str) -> None:
     _succeeded(_crontab(user, "-", text=text) if text.strip() else _crontab(user, "-r"))
 
 
-def _crontab(user: str | None, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+def _crontab(user: str | None, *arguments: str, text: str = "") -> subprocess.CompletedProcess[bytes]:
     words = ["crontab", *(["-u", user] if user else []), *arguments]
     environment = os.environ | {"LC_ALL": "C"}
     try:
-        return subprocess.run(words, input=text, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        # As bytes: lines that are not ours stay as they are, in whatever encoding.
+        return subprocess.run(words, input=os.fsencode(text), env=environment, capture_output=True, check=False)  # noqa: S603
     except FileNotFoundError:
         raise ConfigurationError(
             [Fault("", "", "there is no program crontab on this host")],
@@ -114,8 +115,8 @@ def _crontab(user: str | None, *arguments: str, text: str = "") -> subprocess.Co
         ) from None
 
 
-def _succeeded(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+def _succeeded(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[bytes]:
     if done.returncode:
-        told = done.stderr.strip() or f"exit code {done.returncode}"
+        told = os.fsdecode(done.stderr).strip() or f"exit code {done.returncode}"
         raise ConfigurationError([Fault("", "", f"`{' '.join(done.args)}` failed: {told}")])
     return done

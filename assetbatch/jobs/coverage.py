@@ -20,6 +20,7 @@ from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.wanted import Wanted
 from assetbatch.markets import Market
 from assetbatch.model import Access, AssetType
+from assetbatch.planner import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,18 +39,22 @@ COUNTS = Day.__struct_fields__[1:]
 
 
 class AssetCoverage(Struct, frozen=True):
-    """An asset's days, what they sum up to, and why nobody asks for its bars (None: they are asked for)."""
+    """An asset's days, what they sum up to, and why nobody asks for its bars (None: they are asked for).
+
+    `is_known` is as in `Covered`.
+    """
 
     symbol: str
     asset_type: str
     idle: str | None
     days: tuple[Day, ...]
     total: dict[str, int]
+    is_known: bool
 
     @property
     def is_new(self) -> bool:
         """Whether its bars are to be asked for, and never were."""
-        return self.idle is None and not self.days
+        return self.idle is None and not self.is_known
 
     @property
     def lacking(self) -> int:
@@ -92,17 +97,20 @@ def read(
 ) -> Coverage:
     """Look at the bars of these assets, or of all that are enabled, day by day (UTC), both ends included.
 
+    Days that have not begun are left out.
+
     Raises SchemaError where the schema does not fit this program.
     """
     now = schema.check(connection)
-    since, until = since or now.date() - timedelta(days=DEFAULT_DAYS - 1), min(until or now.date(), now.date())
+    until = min(until or now.date(), now.date())
+    since = min(since or until - timedelta(days=DEFAULT_DAYS - 1), until)
     remembered = Remembered(key=key_of(config) or "", plans=config.plans, now=now)
     frequencies = catalogue.frequencies()
     connection.ask(frequencies, *remembered.queries)
     entitlements = Entitlements(connection, config, Clock(now), remembered=remembered)
     wanted = Wanted(entitlements)
     kept_since, begin = wanted.kept_since(), datetime.combine(since, time(0), UTC)
-    begin = max(begin, kept_since or begin)
+    begin = max(begin, kept_since or EPOCH, EPOCH)
     found = coverage.covered(
         symbols,
         since=begin,
@@ -144,4 +152,4 @@ def _refusal(wanted: Wanted, entitlements: Entitlements, kind: AssetType) -> str
 
 def _summed(one: Covered, refusal: str | None) -> AssetCoverage:
     total = {name: sum(getattr(day, name) for day in one.days) for name in COUNTS}
-    return AssetCoverage(one.symbol, one.asset_type, one.idle or refusal, one.days, total)
+    return AssetCoverage(one.symbol, one.asset_type, one.idle or refusal, one.days, total, one.is_known)

@@ -48,7 +48,7 @@ class Chart(Struct, frozen=True):
     def price(self) -> tuple[str, datetime] | None:
         """The newest price that is known, and of when it is: that of the last update, or of the newest bar."""
         known = self.charted
-        closed_at = self.points[-1].ts + self.length if self.points else None
+        closed_at = min(self.points[-1].ts + self.length, self.span.until) if self.points and self.span else None
         if known.price is not None and known.price_at is not None and (closed_at is None or known.price_at > closed_at):
             return known.price, known.price_at
         return (f"{self.points[-1].close:f}", closed_at) if closed_at is not None else None

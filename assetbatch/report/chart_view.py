@@ -114,8 +114,10 @@ def _drawn(chart: Chart, *, candles: bool, width: int, height: int, has_unicode:
         for stretch in chart.stretches:
             times, closes = [_middle(one, chart.length) for one in stretch], [float(one.close) for one in stretch]
             figure.draw(figure.signal(times, closes, marker=line).lines(active=True))
-    figure.ruler("x", 0).lim(span.since.timestamp(), span.until.timestamp())
-    marks = dict(_times(span.since, span.until, width=width))
+    # The bars of a long point at either end may lie beside its middle, where it is drawn.
+    since, until = min(span.since, chart.points[0].ts), max(span.until, chart.points[-1].ts + chart.length)
+    figure.ruler("x", 0).lim(since.timestamp(), until.timestamp())
+    marks = dict(_times(since, until, width=width))
     figure.ruler("x", 0).ticks(list(marks), labels=list(marks.values()))
     prices = dict(_prices(chart, candles=candles))
     if len(prices) > 1:

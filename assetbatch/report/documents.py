@@ -144,7 +144,7 @@ def coverage_document(found: Coverage) -> dict[str, Any]:
                 "symbol": one.symbol,
                 "asset_type": one.asset_type,
                 "idle": one.idle,
-                "asked_for": bool(one.days),
+                "asked_for": one.is_known,
                 "oldest_missing": one.oldest_missing and str(one.oldest_missing),
                 **one.total,
                 "days": [{"day": str(day.day)} | {name: getattr(day, name) for name in one.total} for day in one.days],

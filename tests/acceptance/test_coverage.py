@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +154,7 @@ def test_words_that_are_wrong_end_it(filled: Commands) -> None:
         ("bars", "coverage", "--symbol", "NOPE"),
         ("bars", "coverage", "--since", "yesterday"),
         ("bars", "coverage", "--since", "2026-02-01", "--until", "2026-01-01"),
+        ("bars", "coverage", "--since", f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}"),
         ("chart", "NOPE"),
         ("chart", "BTCUSD", "--since", "soon"),
     ):
@@ -176,6 +177,46 @@ def test_an_asset_that_was_never_asked_for_is_told(filled: Commands, connection:
     found = coverage(filled, "--check", code=3)
     assert [one["symbol"] for one in found["assets"] if not one["asked_for"]] == ["ETHUSD"]
     assert "never asked for" in filled("bars", "coverage").stdout
+
+
+def test_an_asset_whose_bars_nobody_will_ask_for_is_not_told_as_new(filled: Commands, connection: Connection) -> None:
+    add_assets(connection, "X:ETHUSD", "X:OLDUSD")
+    connection.execute("update assetbatch.assets set enabled = false where symbol = 'ETHUSD'")
+    connection.execute("insert into assetbatch.sync_state (symbol, error_kind) values ('OLDUSD', 'unknown_ticker')")
+    assert [one["idle"] for one in coverage(filled, "--check")["assets"]] == [None, None, "unknown"]
+    found = coverage(filled, "--check", "--symbol", "ETHUSD", "--symbol", "OLDUSD")
+    assert {one["symbol"]: (one["idle"], one["asked_for"]) for one in found["assets"]} == {
+        "ETHUSD": ("disabled", False),
+        "OLDUSD": ("unknown", False),
+    }
+    assert "never asked for" not in filled("bars", "coverage", "--symbol", "ETHUSD").stdout
+
+
+@pytest.mark.parametrize("arguments", [("--until", "2026-02-03"), ("--since", "0001-01-01"), ("--until", "9999-12-31")])
+def test_days_without_a_bar_that_is_wanted_lack_none(filled: Commands, arguments: tuple[str, str]) -> None:
+    found = coverage(filled, "--check", *arguments)
+    assert {one["asked_for"] for one in found["assets"]} == {True}
+    if arguments[0] == "--until":
+        first, last = date.fromisoformat(found["since"]), date.fromisoformat(found["until"])
+        assert last == min(date.fromisoformat(arguments[1]), datetime.now(UTC).date())
+        assert last - first == timedelta(days=29)
+    done = filled("bars", "coverage", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "0 missing" in done.stdout
+
+
+def test_prices_that_are_none_are_no_points(filled: Commands, connection: Connection) -> None:
+    connection.execute("alter table market_data.ohlcv_5m alter close drop not null")
+    for minute, value in ((0, "null"), (5, "'NaN'"), (10, "'infinity'"), (55, "'NaN'"), (50, "null")):
+        connection.execute(
+            f"update market_data.ohlcv_5m set close = {value}"
+            f" where extract(minute from ts) = {minute} and extract(hour from ts)::int % 2 = 0".encode()
+        )
+    for arguments in (("chart", "BTCUSD"), ("chart", "BTCUSD", "--candles"), ("status",)):
+        done = filled(*arguments, COLUMNS="150")
+        assert done.returncode == 0, done.stderr
+    assert "228 final bars" in filled("chart", "BTCUSD").stdout
+    assert json.loads(filled("chart", "BTCUSD", "--json").stdout)["points"]
 
 
 def test_how_often_it_waits_for_the_database(filled: Commands) -> None:

@@ -203,6 +203,7 @@ JOB = "*/5 * * * * /opt/assetbatch run-priority"
         (f"{JOB} >/dev/null", False, Level.WARN),
         (f"# {JOB}\n* * * * * /usr/bin/other", False, None),
         ("", False, None),
+        ("ASSETBATCH_CONFIG=/etc/assetbatch/config.yaml", False, None),
     ],
     ids=str,
 )

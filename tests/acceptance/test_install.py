@@ -158,6 +158,22 @@ def test_install_cron_leaves_no_crontab_where_there_was_none(host: Commands, con
     assert not table.exists()
 
 
+def test_other_lines_stay_in_whatever_encoding_they_are(host: Commands, configured: Path) -> None:
+    before = (
+        "# caf\xe9\n17 4 * * * /usr/bin/backup\x0c\u2028\r\n".encode("utf-8") + b"# caf\xe9 assetbatch drain-queue\n"
+    )
+    table = Path(host.environment["HOME"], "table")
+    table.write_bytes(before)
+
+    written = host("install", "cron", "--write")
+    with_ours = table.read_bytes()
+    removed = host("install", "cron", "--remove", "--write")
+
+    assert (written.returncode, removed.returncode) == (0, 0), written.stderr
+    assert with_ours.startswith(before)
+    assert table.read_bytes() == before
+
+
 def test_install_cron_follows_the_configuration(host: Commands, configured: Path) -> None:
     text = (configured / "config.yaml").read_text()
     (configured / "config.yaml").write_text(

@@ -12,6 +12,7 @@ from assetbatch.jobs.clock import Stop
 from assetbatch.jobs.run import Start, perform
 from assetbatch.model import RunResult, RunStatus
 from tests.conftest import open_database
+from tests.relay import Relay
 from tests.world import load_config
 
 if TYPE_CHECKING:
@@ -74,6 +75,26 @@ def test_it_is_done_once_an_hour(connection: Connection) -> None:
     assert prune(connection) == 0
     connection.execute("update assetbatch.leases set held_until = held_until - interval '61 minutes'")
     assert prune(connection) == 10
+
+
+def test_of_a_database_that_is_far_away_all_is_forgotten_too(
+    connection: Connection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a busy machine, too.
+    monkeypatch.setattr(retention, "STATEMENT_TIMEOUT", "10s")
+    connection.execute(
+        "insert into assetbatch.bar_changes (symbol, ranges, bars, changed_at)"
+        " values ('BTCUSD', '{[2026-01-01, 2026-01-02)}', 288, now() - interval '31 days')"
+    )
+    with Relay(database, delay_seconds=0.03) as relay, open_database(relay.conninfo) as far_away:
+        far_away.execute("select 1")
+        before = relay.round_trips
+
+        assert prune(far_away, budget_seconds=retention.BUDGET_SECONDS) == 1
+        assert relay.round_trips - before <= 2
+
+    assert prune(connection) == 0
+    assert count(connection, "bar_changes") == 0
 
 
 def test_what_there_is_no_time_for_is_left_to_the_next_run(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -57,7 +58,7 @@ def test_the_levels_are_told_apart_without_colour() -> None:
 
 def covered(symbol: str, days: list[Day], idle: str | None = None) -> AssetCoverage:
     total = {name: sum(getattr(one, name) for one in days) for name in COUNTS}
-    return AssetCoverage(symbol, "crypto", idle, tuple(days), total)
+    return AssetCoverage(symbol, "crypto", idle, tuple(days), total, is_known=bool(days))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -120,6 +121,22 @@ def test_a_chart_of_anything_fits(name: str, width: int, *, candles: bool) -> No
     assert max(map(len, drawn)) <= width
     assert any(set(line.split("┤")[-1].split("│")[0]) - {" "} or line.count("│") > 2 for line in drawn)
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("candles", [False, True])
+def test_points_at_either_end_are_drawn_and_the_newest_price_is_of_the_newest_bar(*, candles: bool) -> None:
+    begin, end = NOW - timedelta(days=400), NOW - timedelta(minutes=10)
+    length = timedelta(days=28)
+    first, last = begin - timedelta(days=27), end - timedelta(days=1)
+    asset = Asset("BTCUSD", "X:BTCUSD", AssetType.CRYPTO, Role.PRIORITY, 1, 300)
+    for number, at in enumerate((first, last), 1):
+        points = [Point(at, Decimal(number), Decimal(4), Decimal(1), Decimal(3), 288)]
+        found = Chart(Charted(NOW, asset, None, None, end - LENGTH), Span(begin, end), False, length, points)
+        text = chart_view.chart_text(found, candles=candles, width=80, height=15, has_colour=False, has_unicode=False)
+        inside = "".join(re.split(r"[|+]", line, maxsplit=1)[-1][:-1] for line in text.splitlines() if line[-1:] == "|")
+        assert inside.strip()
+    assert found.price == ("3", end)
+    assert "(10 min ago)" in text
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

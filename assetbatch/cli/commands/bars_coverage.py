@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 import typer
@@ -40,6 +40,8 @@ def coverage(
     """
     if since is not None and until is not None and since > until:
         raise typer.BadParameter("--since is after --until")
+    if since is not None and since > datetime.now(UTC).date():
+        raise typer.BadParameter("--since is after today")
     config = current.load_config()
 
     from assetbatch.jobs import coverage as jobs

@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 # Compiling the statement takes longer than it runs.
 WITHOUT_COMPILING = "select pg_catalog.set_config('jit', 'off', true)"
 
-# As text: what reads it is quicker than a row each.
+# As text: what reads it is quicker than a row each. Of whose bars nobody has asked for any there are no days.
 READ_DAYS = """
-select a.symbol, a.asset_type, c.idle, coalesce(c.days, '[]') as days
+select a.symbol, a.asset_type, k.symbol is not null as is_known, coalesce(c.days, '[]') as days,
+       case when k.symbol is not null then c.idle
+            when not a.enabled then 'disabled'
+            else coalesce((select g.state from assetbatch.gone_tickers g where g.symbol = a.symbol),
+                          (select 'unknown' from assetbatch.unknown_tickers u where u.symbol = a.symbol))
+       end as idle
 from assetbatch.assets a
+left join assetbatch.bar_state k using (symbol)
 left join (
   select c.symbol, min(c.idle) as idle,
          json_agg(json_build_array(
@@ -64,8 +70,9 @@ class Day(Struct, frozen=True, array_like=True):
 
 
 class Covered(Struct, frozen=True):
-    """An asset's days, in order; none where its bars were never asked for.
+    """An asset's days, in order; none where its bars were never asked for, or are not wanted of those days.
 
+    `is_known`: somebody has asked for some.
     `idle` is why nobody asks for its bars: disabled, removed (by the platform), delisted, renamed, unknown (to the
     vendor) or not_entitled; None: they are asked for.
     """
@@ -73,6 +80,7 @@ class Covered(Struct, frozen=True):
     symbol: str
     asset_type: str
     idle: str | None
+    is_known: bool
     days: tuple[Day, ...]
 
 
@@ -117,6 +125,7 @@ def covered(
             "told": list(told.values()),
         },
         lambda rows: [
-            Covered(row["symbol"], row["asset_type"], row["idle"], _read_days.decode(row["days"])) for row in rows
+            Covered(row["symbol"], row["asset_type"], row["idle"], row["is_known"], _read_days.decode(row["days"]))
+            for row in rows
         ],
     )

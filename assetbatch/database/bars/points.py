@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from assetbatch.model import Asset, Span
 
 # As elsewhere, a platform's own table may not tell which bars are final: then the column's name means that of `bare`.
+# It may have bars without a price, too, or NaN for one: those are no points.
 READ_CHARTED = """
 select a.*, t.metadata -> 'last_update' ->> 'last_price' as price, t.metadata -> 'last_update' ->> 'timestamp' as at,
        newest.ts as newest, statement_timestamp() as now
@@ -42,6 +43,7 @@ cross join (values (true)) as bare (is_final)
 cross join lateral (
   select o.ts, o.open, o.high, o.low, o.close from market_data.ohlcv_5m o
   where o.symbol_id = t.id and o.ts >= %(since)s and o.ts < %(until)s and is_final
+    and abs(o.open) < 'infinity' and abs(o.high) < 'infinity' and abs(o.low) < 'infinity' and abs(o.close) < 'infinity'
 ) b
 where t.symbol = %(symbol)s
 group by 1

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 HOURS = 24
 
-# Hours are counted back from now, so that the last one is whole, too.
+# Hours are counted back from now, so that the last one is whole, too. A platform's own table may have NaN, or nothing.
 READ_CLOSES = """
 select s.symbol, floor(extract(epoch from %(now)s - b.ts) / 3600)::int as hours_ago,
        (array_agg(b.close order by b.ts desc))[1] as close
 from trading.symbols s
 join market_data.ohlcv_5m b on b.symbol_id = s.id and b.ts > %(now)s - interval '24 hours' and b.ts <= %(now)s
-where s.symbol = any(%(symbols)s)
+where s.symbol = any(%(symbols)s) and abs(b.close) < 'infinity'
 group by s.symbol, hours_ago
 """
 

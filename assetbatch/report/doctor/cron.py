@@ -19,6 +19,7 @@ SYSTEM_TABLES = (Path("/etc/crontab"), Path("/etc/cron.d"))
 MAIL_FOLDERS = "/usr/sbin:/usr/lib:/usr/bin"
 CRONTAB_SECONDS = 2.0
 SETTING = re.compile(r"\s*MAILTO\s*=\s*[\"']?([^\"'\s]*)")
+NO_JOB = re.compile(r"\s*(#|\w+\s*=)")
 # Both streams go elsewhere: into a file, or another program.
 REDIRECTED = re.compile(r">\s*\S+\s+2>&1|&>|\|")
 
@@ -68,6 +69,6 @@ def _mails(text: str) -> bool:
     for line in text.splitlines():
         if found := SETTING.match(line):
             mails = bool(found[1])
-        elif mails and "assetbatch" in line and not line.lstrip().startswith("#") and not REDIRECTED.search(line):
+        elif mails and "assetbatch" in line and not NO_JOB.match(line) and not REDIRECTED.search(line):
             return True
     return False
