@@ -56,7 +56,7 @@ class Postmaster(Struct, frozen=True):
         """
         pid = self.pid()
         try:
-            program = str(Path(f"/proc/{pid}/exe").readlink())  # the kernel's own words, from the server's point of view
+            program = str(Path(f"/proc/{pid}/exe").readlink())  # as the kernel sees it for the server
         except OSError:
             return False
         return program.endswith(_DELETED) and not Path(program.removesuffix(_DELETED)).exists()
