@@ -49,6 +49,7 @@ NOT_WELL_RUNS = {"partial": "partly failed", "failed": "failed"}
 NO_BAR = {
     "closed": "while the market was closed",
     "nothing": "that the vendor does not have",
+    "nothing_told_once": "that the vendor did not have when asked once",
     "failed": "that could not be read",
     "refused": "that the table refused",
     "not_entitled": "that the plan does not have",

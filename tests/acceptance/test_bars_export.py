@@ -167,9 +167,10 @@ def test_nothing_there_is_a_valid_file(connection: Connection, keyless: Commands
 
 def test_a_role_that_may_only_read_exports(stored: Connection, keyless: Commands, database: str) -> None:
     stored.execute("do $$ begin create role reading login; exception when duplicate_object then null; end $$")
-    for schema in ("trading", "market_data", "assetbatch"):
-        stored.execute(f"grant usage on schema {schema} to reading")
-        stored.execute(f"grant select on all tables in schema {schema} to reading")
+    stored.execute("revoke execute on all functions in schema assetbatch from public")
+    granted = keyless("init", "--grants-reader", "reading")
+    assert granted.returncode == 0
+    stored.execute(granted.stdout.encode())
     stored.execute("alter role reading set default_transaction_read_only = on")
     stored.execute("alter role reading set statement_timeout = '1ms'")
     url = database.replace(" options=''", "").replace("user=", "options='-c role=reading' user=")

@@ -32,6 +32,9 @@ dependencies = ["tiny >=1.0,<2"]
 
 [project.optional-dependencies]
 embedded = ["server[fast]>=3.1 ; python_version >= '3.11'"]
+export = []
+
+[dependency-groups]
 test = ["checker>=1.0"]
 """
 BACKEND = """

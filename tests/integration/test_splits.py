@@ -522,7 +522,7 @@ def test_status_tells_a_split_and_how_much_is_still_to_be_fetched_again(world: W
     world.drain(EARLY)
     waiting, document = world.story("AAPL")
     count = len(world.rows("AAPL"))
-    assert f"4 for 1 on 2026-11-24: {count} bars before it still to be fetched again" in waiting
+    assert f"4 for 1 on 2026-11-24: {count:,} bars before it still to be fetched again" in waiting
     assert document[0]["waiting"] == count
     world.vendor.adjusts_at = time(2)
     world.drain(EARLY + HOUR + FIVE_MINUTES)
