@@ -67,6 +67,7 @@ class Client:
         timeout_seconds: float,
     ) -> None:
         self._base_url = base_url.rstrip("/")
+        self._host = urlsplit(base_url).netloc.rpartition("@")[2]
         self._api_key = api_key
         self._connect_timeout_seconds = connect_timeout_seconds
         self._timeout_seconds = timeout_seconds
@@ -169,7 +170,9 @@ class Client:
         if not self._was_late:
             self._was_late = True
             return HeldUpError()
-        return CallError(FailureKind.UNREACHABLE, "could not be reached: connecting takes too long", sent=False)
+        from assetbatch.provider.transport import unreachable
+
+        return unreachable(self._host, "connecting takes too long")
 
     def _without_key(self, words: str) -> str:
         """Blot out the key, should the server have repeated it: reasons are printed, logged and stored."""
@@ -201,7 +204,7 @@ class Client:
         except HeldUpError:
             raise self._late(flight) from None
         except transport.ERRORS as error:
-            raise transport.call_error(error, flight) from None
+            raise transport.call_error(error, flight, self._host) from None
 
     def _refusal(self, response: requests.Response, asked: Asked[object]) -> CallError:
         """Read an answer that is none; its status says what it is, even where its body is cut, broken or endless."""

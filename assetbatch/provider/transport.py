@@ -52,16 +52,21 @@ def new_session(api_key: str, *, delivery_seconds: float) -> requests.Session:
     return session
 
 
-def call_error(error: Exception, flight: Flight) -> CallError:
-    """Say what went wrong on the way; whether the request had left is known from the connection itself."""
+def call_error(error: Exception, flight: Flight, host: str) -> CallError:
+    """Say what went wrong on the way to `host`; whether the request had left is known from the connection itself."""
     words = answers.text(_innermost(error))
     if not flight.sent:
-        return CallError(FailureKind.UNREACHABLE, f"could not be reached: {words}", sent=False)
+        return unreachable(host, words)
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         return CallError(FailureKind.TIMEOUT, "the server sent nothing in time")
     if isinstance(error, urllib3.exceptions.DecodeError):
         return CallError(FailureKind.MALFORMED, "the answer could not be unpacked", answered=True)
     return CallError(FailureKind.SERVER_ERROR, f"the connection broke: {words}")
+
+
+def unreachable(host: str, words: str) -> CallError:
+    """Say that no request reached `host`, by its name and port as they are configured."""
+    return CallError(FailureKind.UNREACHABLE, f"{host} could not be reached: {words}", sent=False)
 
 
 def _innermost(error: BaseException) -> str:

@@ -105,7 +105,7 @@ def test_no_network_ends_with_69_and_gives_the_slots_back(commands: Commands, co
     done = commands("run-priority", POLYGON_BASE_URL="http://127.0.0.1:9")
 
     assert done.returncode == 69
-    assert "could not be reached" in done.stderr
+    assert "127.0.0.1:9 could not be reached" in done.stderr
     row = connection.execute(
         "select count(*) as busy from assetbatch.rate_limit_slots where counted_by > 'epoch'"
     ).fetchone()

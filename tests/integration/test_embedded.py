@@ -539,6 +539,27 @@ def test_programs_out_of_reach_are_copied_once(
     assert mode(closed) == 0o700
 
 
+def test_a_server_whose_programs_were_deleted_is_started_anew(
+    stopped: EmbeddedServer, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, version = programs._wheel()
+    old = shared.parent / "deleted"
+    for part in (f"{programs.PACKAGE}/{programs.INSTALLATION}", f"{programs.PACKAGE}.libs"):
+        if (found / part).exists():
+            shutil.copytree(found / part, old / part)
+    with monkeypatch.context() as patched:
+        patched.setattr(programs, "_wheel", lambda: (old, version))
+        stopped.start()
+    before = postmaster(shared)
+    stopped.start()
+    assert postmaster(shared) == before
+    shutil.rmtree(old)
+    stopped.start()
+    assert postmaster(shared) != before
+    assert value(stopped, "do $$ begin perform 1; end $$") is None  # PL/pgSQL is loaded from a file
+    assert stopped.stop() is True
+
+
 @as_root
 def test_an_ordinary_user_runs_one_of_their_own(folder: Path) -> None:
     nobody = pwd.getpwnam("nobody")

@@ -74,14 +74,9 @@ def stop(place: Place) -> bool:
         _refuse_others(place, account)
         with system.locked(place.lock_file, LOCK_SECONDS):
             system.make_own_folder(place.home, account)
-            postmaster = Postmaster(place)
-            if postmaster.pid() is None:
+            if Postmaster(place).pid() is None:
                 return False
-            pg_ctl = str(find_programs(place.base, account) / "pg_ctl")
-            command = [pg_ctl, "stop", "-D", "data", "-m", "fast", "-w", "-t", str(STOP_SECONDS)]
-            answer = system.run(command, account, folder=place.home, timeout_seconds=STOP_SECONDS + 10)
-            if answer.returncode and postmaster.pid() is not None:
-                raise DatabaseUnavailableError(f"{place.described} does not stop:\n{_last_lines(answer.stdout)}")
+            _bring_down(place, find_programs(place.base, account), account)
             return True
 
 
@@ -131,9 +126,18 @@ def _set_up(place: Place, programs: Path, account: system.Account, lock: int) ->
     system.sync_folder(place.home)
 
 
+def _bring_down(place: Place, programs: Path, account: system.Account) -> None:
+    command = [str(programs / "pg_ctl"), "stop", "-D", "data", "-m", "fast", "-w", "-t", str(STOP_SECONDS)]
+    answer = system.run(command, account, folder=place.home, timeout_seconds=STOP_SECONDS + 10)
+    if answer.returncode and Postmaster(place).pid() is not None:
+        raise DatabaseUnavailableError(f"{place.described} does not stop:\n{_last_lines(answer.stdout)}")
+
+
 def _bring_up(place: Place, programs: Path, account: system.Account) -> None:
-    """Start the server, or wait for one that is on its way up or down."""
+    """Start the server, or wait for one that is on its way up or down; one without its programs is ended first."""
     postmaster = Postmaster(place)
+    if postmaster.lost_its_programs():
+        _bring_down(place, programs, account)
     for attempt in tenacity.Retrying(
         stop=tenacity.stop_after_delay(START_SECONDS),
         wait=tenacity.wait_fixed(0.05),

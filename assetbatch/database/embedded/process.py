@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _PID, _STATUS = 0, 7  # lines of postmaster.pid (PostgreSQL's miscadmin.h)
 _NAME_PREFIX = "cluster_name=assetbatch-"
+_DELETED = " (deleted)"
 
 
 class Postmaster(Struct, frozen=True):
@@ -27,12 +28,12 @@ class Postmaster(Struct, frozen=True):
         return f"{_NAME_PREFIX}{self.place.digest}"
 
     def ready(self) -> bool:
-        """Whether it accepts connections. No subprocess, no lock, nothing in the server's log."""
+        """Whether it accepts connections, and can do all it should. No subprocess, nothing in the server's log."""
         lines = _lines(self._pid_file)
         if len(lines) <= _STATUS or lines[_STATUS].strip() != "ready":
             return False
         # A killed one's socket takes connections for a moment longer, to nobody.
-        if self.pid() is None:
+        if self.pid() is None or self.lost_its_programs():
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(2)
@@ -46,6 +47,19 @@ class Postmaster(Struct, frozen=True):
         """Find the process that runs the folder, also one that an operator started by hand."""
         pid = _recorded_pid(self._pid_file)
         return pid if pid is not None and self._is_server(arguments_of(pid)) else None
+
+    def lost_its_programs(self) -> bool:
+        """Whether it runs from a folder that was deleted, as with the environment that started it.
+
+        It still takes connections, and fails at whatever it has not loaded by then, such as PL/pgSQL. One whose
+        programs were only replaced goes on.
+        """
+        pid = self.pid()
+        try:
+            program = str(Path(f"/proc/{pid}/exe").readlink())  # as the kernel sees it for the server
+        except OSError:
+            return False
+        return program.endswith(_DELETED) and not Path(program.removesuffix(_DELETED)).exists()
 
     def clear_recycled(self) -> None:
         """Remove lock files whose process id belongs to an unrelated process now. Call it under the lock.
