@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -59,6 +60,13 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no day or time such as 2026-01-31 or 2026-01-31T12:00Z") from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def no_nan(number: float | None) -> float | None:
+    """Refuse what is no number: an option's bounds let it pass."""
+    if number is not None and math.isnan(number):
+        raise typer.BadParameter("nan is no number")
+    return number
 
 
 def agreed(question: str) -> bool:

@@ -57,6 +57,7 @@ def test_it_looks_again_tells_that_the_database_is_away_and_ends_as_it_is_asked_
         (["--watch", "--check"], "leave --check and --json out"),
         (["5"], "SECONDS go with --watch"),
         (["--watch", "0"], "is not in the range"),
+        (["--watch", "nan"], "nan is no number"),
     ],
     ids=str,
 )

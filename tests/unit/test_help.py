@@ -40,6 +40,15 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert {word for option in command.params for word in option.opts} >= common
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_number_is_one(name: str) -> None:
+    command = ALL[name]
+    for parameter in command.params:
+        if "float" in parameter.type.name:
+            with typer.Context(command) as context, pytest.raises(typer.BadParameter, match="nan is no number"):
+                parameter.process_value(context, ["nan"] if parameter.nargs == -1 else "nan")
+
+
 def test_a_command_that_hands_its_arguments_on_keeps_no_short_one_back() -> None:
     app = typer.Typer(add_completion=False)
     app.command("psql", context_settings={"ignore_unknown_options": True})(lambda: None)

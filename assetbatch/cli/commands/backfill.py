@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import current
-from assetbatch.cli.options import SymbolsOption, span
+from assetbatch.cli.options import SymbolsOption, no_nan, span
 from assetbatch.cli.trouble import named, tell
 from assetbatch.errors import EXIT_USAGE
 from assetbatch.words import counted, utc
@@ -33,7 +33,11 @@ def backfill(
     wait: Annotated[
         float,
         typer.Option(
-            min=0, max=7 * 86_400, metavar="SECONDS", help="How long to wait for another backfill that is going on."
+            min=0,
+            max=7 * 86_400,
+            callback=no_nan,
+            metavar="SECONDS",
+            help="How long to wait for another backfill that is going on.",
         ),
     ] = 60.0,
 ) -> None:
@@ -46,8 +50,6 @@ def backfill(
     """
     config = current.load_config()
     begin, end = span(since, until)
-    if math.isnan(wait):
-        raise typer.BadParameter("--wait is no number of seconds")
 
     from assetbatch.cli import job
     from assetbatch.jobs import backfill as jobs

@@ -17,7 +17,7 @@ import typer
 from msgspec.structs import replace
 
 from assetbatch.cli.invocation import current, without_starting
-from assetbatch.cli.options import SymbolsOption, duration
+from assetbatch.cli.options import SymbolsOption, duration, no_nan
 from assetbatch.errors import AnswerLostError, DatabaseUnavailableError, Interrupted
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def tail(
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Go on with what comes, or end with what is there.")
     ] = True,
-    max_seconds: Annotated[float | None, typer.Option(min=0, help="End after so many seconds.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0, callback=no_nan, help="End after so many seconds.")
+    ] = None,
 ) -> None:
     """Show events as they come: a table at a terminal, else a line for each, with --json in JSON. Needs no Redis.
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from assetbatch.cli.invocation import answer, current, print_json
-from assetbatch.cli.options import TABLE_LIMIT, LimitOption, SymbolsOption, YesOption, complete_symbols, require_yes
+from assetbatch.cli.options import (
+    TABLE_LIMIT,
+    LimitOption,
+    SymbolsOption,
+    YesOption,
+    complete_symbols,
+    no_nan,
+    require_yes,
+)
 from assetbatch.cli.trouble import named, tell
 from assetbatch.database.queue.items import State
 from assetbatch.errors import EXIT_USAGE
@@ -35,7 +43,8 @@ class Source(StrEnum):
 def drain_queue(
     max_items: Annotated[int | None, typer.Option(min=1, help="End after so many items.")] = None,
     max_seconds: Annotated[
-        float, typer.Option(min=0, max=86_400, help="Begin no call later than 2 s before so many seconds.")
+        float,
+        typer.Option(min=0, max=86_400, callback=no_nan, help="Begin no call later than 2 s before so many seconds."),
     ] = 55.0,
     shared: Annotated[bool, typer.Option("--shared", help="Run beside other drains, on this host or others.")] = False,
 ) -> None:

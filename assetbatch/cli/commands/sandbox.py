@@ -12,6 +12,7 @@ import typer
 from assetbatch import config as configuration
 from assetbatch.cli import completion
 from assetbatch.cli.invocation import answer
+from assetbatch.cli.options import no_nan
 from assetbatch.model import Product
 from assetbatch.plans import FREE, PLANS
 
@@ -27,7 +28,9 @@ def sandbox(
         int | None,
         typer.Option(min=0, max=65535, help="Port of the WebSocket; without it 1000 above --port, or a free one."),
     ] = None,
-    ws_rate: Annotated[float, typer.Option(min=0, help="Quotes a second of each pair that it streams.")] = 1.0,
+    ws_rate: Annotated[
+        float, typer.Option(min=0, callback=no_nan, help="Quotes a second of each pair that it streams.")
+    ] = 1.0,
     plan: Annotated[str, _plan_option("forex and crypto", Product.CURRENCIES)] = "starter",
     stocks_plan: Annotated[str, _plan_option("stocks", Product.STOCKS)] = FREE.name,
     indices_plan: Annotated[str, _plan_option("indices", Product.INDICES)] = FREE.name,
@@ -35,7 +38,7 @@ def sandbox(
     paid_unlimited: Annotated[
         bool, typer.Option("--paid-unlimited", help="What is on a paid plan does not count against --limit.")
     ] = False,
-    window: Annotated[float, typer.Option(min=0.01, help="Seconds of that window.")] = 60.0,
+    window: Annotated[float, typer.Option(min=0.01, callback=no_nan, help="Seconds of that window.")] = 60.0,
     holiday: Annotated[
         list[datetime] | None,
         typer.Option(formats=["%Y-%m-%d"], help="A day on which stocks and indices rest, too; may be repeated."),

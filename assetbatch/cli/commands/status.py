@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import answer, current, print_json
-from assetbatch.cli.options import complete_symbols, duration
+from assetbatch.cli.options import complete_symbols, duration, no_nan
 from assetbatch.errors import AssetbatchError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def status(
         typer.Argument(
             min=0.5,
             max=86_400,
+            callback=no_nan,
             metavar="[SECONDS]",
             show_default=False,
             help="With --watch: how often, else every 5 s.",

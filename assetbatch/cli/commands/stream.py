@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assetbatch.cli.invocation import current
+from assetbatch.cli.options import no_nan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 def stream(
     max_seconds: Annotated[
-        float | None, typer.Option(min=1, max=86_400 * 7, help="End after so long; else it runs until it is ended.")
+        float | None,
+        typer.Option(min=1, max=86_400 * 7, callback=no_nan, help="End after so long; else it runs until it is ended."),
     ] = None,
 ) -> None:
     """Keep prices and open bars fresh over the vendor's WebSocket, on paid plans, until it is ended.

@@ -3,16 +3,15 @@
 -- far bars ought to reach by now (by market and frequency), when markets rested, and who was told what a plan does not
 -- show (by type; null: anybody). It is inlined, so that who asks the view for one asset, or one day, waits for no other.
 --
--- Expected are all bars from wanted_since to asked_until (to the newest one, where the newest were never asked for), or as
--- far as they ought to reach, but for the hours at which the market rested; and those that are there all the same, in a
--- rest or behind that. Each is counted once, as what
--- holds of it first: it is final; the market rested (closed, and not expected), the vendor had nothing, or nothing with
--- this plan and key, or what it sent was no bar (for a day: then it is asked for again), the table refused it; it is
--- there, but open; it is missing.
+-- Expected are all bars from wanted_since to asked_until (to the newest one, where the newest were never asked for), or
+-- as far as they ought to reach, but for the hours at which the market rested; and those that are there all the same, in
+-- a rest or behind that. Each is counted once, as what holds of it first: it is final; the market rested (closed, and not
+-- expected), the vendor had nothing, or nothing with this plan and key, or what it sent was no bar (for a day: then it is
+-- asked for again), the table refused it; it is there, but open; it is missing.
 --
 -- Below asked_until no bar is open but where a page has once noted that it had none there, also where that does not hold
--- any more (over): those are looked at, all others counted off the index. Where a platform's own table does not tell which bars are final, the name of the column means
--- that of `part`: what ought to be there by now is.
+-- any more (over): those are looked at, all others counted off the index. Where a platform's own table does not tell
+-- which bars are final, the name of the column means that of `part`: what ought to be there by now is.
 create or replace function assetbatch.bar_coverage(
   since timestamptz, now timestamptz,
   markets text[], frequencies int[], reaches timestamptz[],
