@@ -129,6 +129,6 @@ class Config(Struct, frozen=True, dict=True):
         if self.api_key is None:
             message = f"no API key is given: set {ways('POLYGON_API_KEY')}"
             hints = [doubt.told for doubt in self.doubts if doubt.meant == "POLYGON_API_KEY"]
-            hints.append("to try the tool without a key, start `assetbatch sandbox`")
+            hints.append("`assetbatch sandbox --help` tells how to try it without a key")
             raise ConfigurationError([Fault("POLYGON_API_KEY", "", message, "\n".join(hints))])
         return self.api_key

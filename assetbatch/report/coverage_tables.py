@@ -46,7 +46,7 @@ IDLE = {
     "renamed": "renamed",
     "unknown": "unknown to the vendor",
     "not_entitled": "not in the plan",
-    NOT_WANTED: "bars are not asked for",
+    NOT_WANTED: "jobs ask for no bars",
 }
 
 

@@ -40,7 +40,7 @@ def test_a_backfill_foretells_its_calls_and_asks_for_nothing_twice(
     )
 
     assert (first.returncode, first.stdout) == (0, "")
-    assert "1 call for the bars of BTCUSD: under the limit some 1 minute" in first.stderr
+    assert "1 call for the bars of BTCUSD: about 1 minute under the limit" in first.stderr
     assert "no call to make" in again.stderr
     document = json.loads(longer.stdout)
     assert (document["calls_foreseen"], document["api_calls_used"]) == (1, 1)

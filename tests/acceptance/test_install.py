@@ -136,6 +136,7 @@ def test_install_cron_shows_writes_once_and_takes_out_again(host: Commands, conf
     expected = shipped.text("crontab.example").replace("operator@", "me@")
     assert shown.stdout == expected.replace(shipped.COMMAND, f"{program(host)} --config {configured / 'config.yaml'}")
     assert first.stdout.endswith(": written\n")
+    assert "run-priority at its next full interval" in first.stderr
     assert written == FOREIGN + shown.stdout
     assert (again["changed"], again["written"], table.read_text()) == (False, False, written)
     assert again["schema"] == "assetbatch.install-cron/1"

@@ -97,4 +97,4 @@ def _foretold(foreseen: Foreseen, limit: int | None) -> str:
     if limit is None:
         return calls
     minutes = max(1, math.ceil(foreseen.seconds / 60))
-    return f"{calls}: under the limit some {counted(minutes, 'minute')}"
+    return f"{calls}: about {counted(minutes, 'minute')} under the limit"

@@ -22,7 +22,7 @@ config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 
 MODE = 0o644
 DOTENV = """\
-# For this program alone, and for nobody else to read. Without a key: `assetbatch sandbox` shows how to try it.
+# For this program alone, and for nobody else to read. `assetbatch sandbox --help` tells how to try it without a key.
 POLYGON_API_KEY=
 """
 

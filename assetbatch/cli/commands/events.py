@@ -54,7 +54,9 @@ def tail(
 ) -> None:
     """Show events as they come: a table at a terminal, else a line for each, with --json in JSON. Needs no Redis.
 
-    Without --since it begins now, with --no-follow at the oldest that is kept.
+    Without --since it begins now, with --no-follow at the oldest that is kept. A line is: when the price was stored,
+    symbol, price, bid, ask, the vendor's time of it, seq, when it was published. What does not fit a terminal is left
+    out.
 
     Example: assetbatch events tail --symbol EURUSD --since 10m
     """

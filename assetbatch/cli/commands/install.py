@@ -82,6 +82,8 @@ def cron(
         told = f"--write {'takes these lines out of' if remove else 'puts these lines into'} {whose}"
     if write:
         sys.stdout.write(f"{told}\n")
+        if after != before and not remove:
+            tell("cron starts the first job within a minute, and run-priority at its next full interval")
     else:
         sys.stdout.write(ours)
         tell(told)

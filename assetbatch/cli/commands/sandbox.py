@@ -73,6 +73,11 @@ def sandbox(
     The key that it accepts is $SANDBOX_KEY, or the word sandbox. It prints its address and that of its WebSocket, and
     answers until it is ended.
 
+    Other commands ask it with POLYGON_API_KEY=sandbox, and a config.yaml of three lines:
+    `provider: {base_url: "http://127.0.0.1:8765", plan: starter}`,
+    `rate_limiting: {calls_per_minute: 5}` and
+    `database: {embedded: true, name: sandbox}`.
+
     Example: assetbatch sandbox --plan starter --limit 5
     """
     from assetbatch.sandbox.actions import Listing
