@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -9,6 +10,8 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 from assetbatch.errors import AnswerLostError
+
+LEGIBLE = "assetbatch.legible"
 
 
 class _Answer(io.FileIO):
@@ -43,12 +46,19 @@ def prepare() -> None:
         if getattr(sys, name) is None:
             number = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    codecs.register_error(LEGIBLE, _legible)
     # Line by line as Python's own: a log that is followed is up to date, whatever it is written to.
-    sys.stdout, sys.stderr = _over(_Answer, sys.stdout), _over(_Log, sys.stderr)
+    sys.stdout, sys.stderr = _over(_Answer, sys.stdout, LEGIBLE), _over(_Log, sys.stderr, sys.stderr.errors)
 
 
-def _over(kind: type[io.FileIO], stream: TextIO) -> TextIO:
+def _over(kind: type[io.FileIO], stream: TextIO, errors: str | None) -> TextIO:
     raw = kind(stream.fileno(), "wb", closefd=False)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering)
-    )
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, errors, line_buffering=bool(stream.line_buffering))
+
+
+def _legible(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write a file's name as its bytes are, and a question mark for a letter that the terminal does not have."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("replace")(error)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import locale
 import shutil
-import sys
 from datetime import timedelta
-from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -50,9 +48,6 @@ class _AsciiConsole(Console):
 def console() -> Console:
     """Make a console on stdout that knows a pipe from a terminal, and one without Unicode."""
     kind = Console if _has_unicode() else _AsciiConsole
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A vendor's or an asset's own words may have letters that the terminal has not.
-        sys.stdout.reconfigure(errors="replace")
     plain = kind()
     return plain if plain.is_terminal else kind(width=shutil.get_terminal_size((PLAIN_WIDTH, 0)).columns)
 

@@ -134,6 +134,7 @@ def test_parquet_files_join_and_a_cursor_file_goes_on(stored: Connection, keyles
         (["--all", "--since", "2026-01-02", "--until", "2026-01-01"], "not before"),
         (["--all", "--changed-since", "nonsense"], "no cursor"),
         (["--all", "--changed-since", "x", "--cursor-file", "y"], "both name a cursor"),
+        (["--all", "--output", "x.csv", "--cursor-file", "./x.csv"], "name one file"),
         (["--all", "--output", "no/such/folder.csv"], "cannot be written"),
     ],
 )

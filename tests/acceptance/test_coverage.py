@@ -212,10 +212,12 @@ def test_prices_that_are_none_are_no_points(filled: Commands, connection: Connec
             f"update market_data.ohlcv_5m set close = {value}"
             f" where extract(minute from ts) = {minute} and extract(hour from ts)::int % 2 = 0".encode()
         )
-    for arguments in (("chart", "BTCUSD"), ("chart", "BTCUSD", "--candles"), ("status",)):
-        done = filled(*arguments, COLUMNS="150")
-        assert done.returncode == 0, done.stderr
     assert "228 final bars" in filled("chart", "BTCUSD").stdout
+    connection.execute("update market_data.ohlcv_5m set close = 'NaN' where ts < now() - interval '12 hours'")
+    for *arguments, drawn in (("chart", "BTCUSD", "┤"), ("chart", "BTCUSD", "--candles", "█"), ("status", "▁")):
+        done = filled(*arguments, COLUMNS="150", LC_ALL="C.UTF-8")
+        assert done.returncode == 0, done.stderr
+        assert drawn in done.stdout
     assert json.loads(filled("chart", "BTCUSD", "--json").stdout)["points"]
 
 

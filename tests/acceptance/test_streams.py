@@ -226,3 +226,18 @@ def test_on_another_system_than_linux_it_says_so_and_why(commands: Commands, sys
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (78, "", 1)
     assert done.stderr.startswith("assetbatch: this runs on Linux only: ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_letters_that_a_terminal_does_not_have_end_no_command(commands: Commands, encoding: str) -> None:
+    odd = commands.folder / os.fsdecode(b"caf\xe9.yaml")
+    done = subprocess.run(
+        [sys.executable, "-m", "assetbatch", "config", "init", "--output", odd],
+        cwd=commands.folder,
+        env=commands.environment | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+
+    assert b"wrote " + os.fsencode(odd) in done.stdout
+    assert "POLYGON_API_KEY=…".encode(encoding, "replace") in done.stdout

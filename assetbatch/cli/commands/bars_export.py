@@ -78,6 +78,10 @@ def export(
     _refuse(
         ("which bars: give --symbol, or --all", bool(symbol) == all_symbols),
         ("--changed-since and --cursor-file both name a cursor", changed_since is not None and cursor_file is not None),
+        (
+            "--output and --cursor-file name one file",
+            cursor_file is not None and cursor_file.resolve() == output.resolve(),
+        ),
         ("Parquet needs a file: give --output", to_stdout and data_format is Format.PARQUET),
         ("--json has stdout for itself: give --output", to_stdout and current.json),
         ("--float is for Parquet: in CSV numbers have every digit", floats and data_format is Format.CSV),
