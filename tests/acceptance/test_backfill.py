@@ -35,6 +35,7 @@ def test_a_backfill_foretells_its_calls_and_asks_for_nothing_twice(
 ) -> None:
     first = commands("backfill", *FIRST_DAYS)
     again = commands("backfill", *FIRST_DAYS)
+    quiet = commands("-q", "backfill", *FIRST_DAYS)
     longer = commands(
         "backfill", "--symbol", "BTCUSD", "--since", "2025-12-31T00:00Z", "--until", "2026-01-03", "--json"
     )
@@ -42,6 +43,7 @@ def test_a_backfill_foretells_its_calls_and_asks_for_nothing_twice(
     assert (first.returncode, first.stdout) == (0, "")
     assert "1 call for the bars of BTCUSD: about 1 minute under the limit" in first.stderr
     assert "no call to make" in again.stderr
+    assert quiet.stderr == ""
     document = json.loads(longer.stdout)
     assert (document["calls_foreseen"], document["api_calls_used"]) == (1, 1)
     assert document["bars"] == {"assets": 1, "stored": 288}

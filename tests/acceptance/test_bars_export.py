@@ -76,6 +76,8 @@ def test_csv_goes_to_stdout_in_order_and_final_alone(stored: Connection, keyless
         )
     )
     assert done.stderr.startswith("bars export: 16 bars of 4 symbols; cursor ")
+    quiet = keyless("-q", "bars", "export", "--all")
+    assert (quiet.stdout, quiet.stderr) == (done.stdout, "")
     bounded = keyless(
         *("bars", "export", "--symbol", "B", "--with-open", "--since", "2026-11-17T12:10Z", "--until", "2026-11-18")
     )

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.reference.cli import flat, program
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,7 +34,9 @@ TOLD = {
     "queue remove": "queue remove NOTHING",
     "queue clear": "queue clear --yes",
     "backfill": "backfill --symbol BTCUSD",
+    "bars export": "bars export --all --output bars.csv",
     "bars coverage": "bars coverage",
+    "chart": "chart BTCUSD",
     "status": "status --asset BTCUSD",
     "metrics": "metrics",
     "doctor": "doctor",
@@ -79,6 +83,13 @@ def is_told(path: str, fields: dict[str, bool]) -> bool:
 
 def _covers(field: str, path: str) -> bool:
     return field.endswith("*") and path.startswith(field[:-1])
+
+
+def test_every_command_is_told_of() -> None:
+    headings, text = documented(), PAGE.read_text("utf-8")
+    names = [one.name for one in flat(program().commands) if one.commands is None]
+    assert len(names) > 30
+    assert [name for name in names if name not in headings and f"`{name}`" not in text] == []
 
 
 def test_every_document_has_the_fields_that_are_told_and_no_other(commands: Commands) -> None:

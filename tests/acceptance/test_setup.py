@@ -173,6 +173,7 @@ def test_quickstart_ends_with_three_fresh_prices_and_leaves_other_databases_alon
     # Five calls a minute, and nothing has to wait for the next one.
     assert "█ 4 used, × 0 refused" in done.stdout
     assert "4 updated (ETHUSDT, GBPUSD, USDJPY, XAGUSD)" in done.stderr
+    assert "cursor" not in done.stderr
     shown = [" ".join(line.split()) for line in done.stdout.splitlines()]
     places = [next(place for place, line in enumerate(shown) if words in line) for words in QUICKSTART_SHOWS]
     assert places == sorted(places)

@@ -60,7 +60,7 @@ def backfill(
     if missing := sorted({*(symbol or [])} - foreseen.assets.keys()):
         tell(f"not in the catalogue: {named(missing)}", exit_code=EXIT_USAGE)
         raise typer.Exit(EXIT_USAGE)
-    if not current.json:
+    if not (current.json or current.quiet):
         types = {foreseen.assets[symbol].asset_type for symbol in foreseen.spans}
         sys.stderr.write(_foretold(foreseen, config.calls_per_window(types)) + "\n")
 

@@ -195,6 +195,8 @@ def _tell(done: Exported, file: Path | None, data_format: Format, *, is_cursor_k
     where = "" if file is None else f" in {file}"
     words = f"bars export: {counted(done.rows, 'bar')} of {counted(len(done.symbols), 'symbol')}{where}"
     shown = sys.stderr if file is None else sys.stdout
+    if current.quiet and file is None:
+        return
     if not is_cursor_kept and done.cursor is not None:
         shown.write(f"{words}; cursor {done.cursor}\n")
     elif shown.isatty():

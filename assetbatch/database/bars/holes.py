@@ -99,11 +99,12 @@ select a.symbol, newest.ts as newest, coalesce(gap.bars, 0)::int as missing, gap
 from asked a
 join assetbatch.bar_state t using (symbol)
 left join trading.symbols s using (symbol)
-cross join (values (true)) as bare (is_final)
+cross join (values (null::boolean)) as bare (is_final)
 cross join lateral (select greatest(t.wanted_since, %(since)s) as since) wanted
 left join lateral (
   select b.ts from market_data.ohlcv_5m b
-  where b.symbol_id = s.id and b.ts < coalesce(t.asked_until, 'infinity') and is_final order by b.ts desc limit 1
+  where b.symbol_id = s.id and coalesce(is_final, b.ts < coalesce(t.asked_until, 'infinity'))
+  order by b.ts desc limit 1
 ) newest on true
 left join lateral (
   select sum(extract(epoch from upper(hole) - lower(hole))) / 300 as bars, min(lower(hole)) as oldest
@@ -111,7 +112,7 @@ left join lateral (
     case when a.is_counted and wanted.since < a.until and t.error_kind is distinct from 'not_entitled' then
       tstzmultirange(tstzrange(wanted.since, a.until))
       - (select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}') from market_data.ohlcv_5m b
-         where b.symbol_id = s.id and b.ts >= wanted.since and b.ts < a.until and is_final)
+         where b.symbol_id = s.id and b.ts >= wanted.since and b.ts < a.until and coalesce(is_final, true))
       - (select coalesce(range_agg(r), '{}') from assetbatch.bar_absences o, unnest(o.ranges) r
          where o.symbol = a.symbol and o.month >= date_trunc('month', wanted.since at time zone 'UTC')
            and o.reason <> 'refused' and (o.reason <> 'failed' or o.noted_at > %(failed_since)s)

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from assetbatch.model import Asset, Span
 
-# A platform's own table may not tell which bars are final: then the column's name means that of `bare`, and final is what
-# lies before the end of what was asked for. It may have bars without a price, too, or NaN for one: those are no points.
+# As elsewhere, a platform's own table may not tell which bars are final: then the column's name means that of `bare`,
+# and those are that were asked for once they were settled. Of others that is not asked: `backfill` goes further.
+# It may have bars without a price, too, or NaN for one: those are no points.
 READ_CHARTED = """
 select a.*, t.metadata -> 'last_update' ->> 'last_price' as price, t.metadata -> 'last_update' ->> 'timestamp' as at,
        newest.ts as newest, statement_timestamp() as now
 from assetbatch.assets a
 left join trading.symbols t using (symbol)
 left join assetbatch.bar_state k using (symbol)
-cross join (values ('bare')) as bare (is_final)
+cross join (values (null::boolean)) as bare (is_final)
 left join lateral (
   select b.ts from market_data.ohlcv_5m b
-  where b.symbol_id = t.id
-    and (is_final::text = 'true' or is_final::text = 'bare' and b.ts < coalesce(k.asked_until, 'infinity'))
+  where b.symbol_id = t.id and coalesce(is_final, b.ts < coalesce(k.asked_until, 'infinity'))
   order by b.ts desc limit 1
 ) newest on true
 where a.symbol = %(symbol)s
@@ -56,11 +56,11 @@ COUNT_OPEN = """
 select count(*)::int as bars
 from trading.symbols t
 join assetbatch.bar_state k using (symbol)
-cross join (values ('bare')) as bare (is_final)
+cross join (values (null::boolean)) as bare (is_final)
 cross join lateral (
   select from market_data.ohlcv_5m o
   where o.symbol_id = t.id and o.ts >= %(since)s
-    and (is_final::text = 'false' or is_final::text = 'bare' and o.ts >= coalesce(k.asked_until, 'infinity'))
+    and not coalesce(is_final, o.ts < coalesce(k.asked_until, 'infinity'))
 ) b
 where t.symbol = %(symbol)s
 """

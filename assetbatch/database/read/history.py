@@ -26,8 +26,10 @@ from assetbatch.queue where symbol = %(symbol)s
 READ_BARS = """
 select b.wanted_since, b.asked_until, there.watermark, b.source_minutes, b.retry_at, b.error_kind, b.error, there.stored
 from assetbatch.bar_state b
+cross join (values (null::boolean)) as bare (is_final)
 cross join lateral (
-  select count(*) as stored, max(o.ts) filter (where o.ts < coalesce(b.asked_until, 'infinity')) as watermark
+  select count(*) as stored,
+         max(o.ts) filter (where coalesce(is_final, o.ts < coalesce(b.asked_until, 'infinity'))) as watermark
   from market_data.ohlcv_5m o join trading.symbols s on s.id = o.symbol_id
   where s.symbol = b.symbol
 ) there

@@ -1,0 +1,55 @@
+"""The newest final bar: what the table says of each, else what was asked for once it was settled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from assetbatch.bars import LENGTH
+from assetbatch.database.bars import holes, points
+from assetbatch.database.read import history
+from tests.world import TUESDAY, add_assets
+
+if TYPE_CHECKING:
+    from assetbatch.database.connection import Connection
+
+ADD_SYMBOL = "insert into trading.symbols (symbol, metadata) values ('BTCUSD', '{}')"
+ADD_STATE = "insert into assetbatch.bar_state (symbol, wanted_since, asked_until) values ('BTCUSD', %s, %s)"
+ADD_BARS = """
+insert into market_data.ohlcv_5m (symbol_id, ts, open, high, low, close, volume, is_final, fetched_at)
+select id, %s + n * interval '5 minutes', 1, 1, 1, 1, 0, false, now() from trading.symbols, generate_series(0, 9) n
+"""
+
+
+@pytest.mark.parametrize(("says_which", "final"), [(True, 8), (False, 4)], ids=["is_final", "bare"])
+def test_a_final_bar_counts_where_no_job_has_asked(connection: Connection, says_which: bool, final: int) -> None:
+    """Jobs asked for 4 bars; `backfill` stored 6 more, the last two of which are open."""
+    add_assets(connection, "X:BTCUSD")
+    connection.execute(ADD_SYMBOL)
+    connection.execute(ADD_STATE, [TUESDAY, TUESDAY + 4 * LENGTH])
+    connection.execute(ADD_BARS, [TUESDAY])
+    if says_which:
+        connection.execute("update market_data.ohlcv_5m set is_final = ts < %s", [TUESDAY + final * LENGTH])
+    else:
+        connection.execute("alter table market_data.ohlcv_5m drop column is_final, drop column fetched_at")
+    newest = TUESDAY + (final - 1) * LENGTH
+
+    charted = connection.answer(points.charted("BTCUSD"))
+    assert charted is not None
+    assert charted.newest == newest
+    assert connection.answer(points.open_bars("BTCUSD", TUESDAY)) == 10 - final
+    (counted,) = connection.answer(
+        holes.coverage(
+            {"BTCUSD": TUESDAY + 10 * LENGTH},
+            counted={"BTCUSD"},
+            closed={},
+            since=TUESDAY,
+            now=TUESDAY + 10 * LENGTH,
+            told={"BTCUSD": ""},
+        )
+    ).values()
+    assert (counted.newest, counted.missing) == (newest, 10 - final if says_which else 0)
+    told = history.read(connection, "BTCUSD").bars
+    assert told is not None
+    assert told["watermark"] == newest
