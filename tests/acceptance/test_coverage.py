@@ -221,6 +221,24 @@ def test_prices_that_are_none_are_no_points(filled: Commands, connection: Connec
     assert json.loads(filled("chart", "BTCUSD", "--json").stdout)["points"]
 
 
+@pytest.mark.parametrize("has_finality", [True, False])
+def test_final_bars_that_a_backfill_brought_are_drawn_and_open_ones_counted(
+    filled: Commands, connection: Connection, has_finality: bool
+) -> None:
+    # As if the jobs had stood still for an hour, or, where that is all that tells, bars were open.
+    connection.execute("update assetbatch.bar_state set asked_until = watermark - interval '55 minutes'")
+    if not has_finality:
+        connection.execute("alter table market_data.ohlcv_5m drop column is_final, drop column fetched_at")
+    newest = connection.execute("select watermark from assetbatch.bar_state where symbol = 'BTCUSD'").fetchone()
+    assert newest is not None
+
+    found = json.loads(filled("chart", "BTCUSD", "--json").stdout)
+
+    last = datetime.fromisoformat(found["until"]) - LENGTH
+    assert last == newest["watermark"] - (timedelta(0) if has_finality else timedelta(hours=1))
+    assert found["open_bars"] == (0 if has_finality else 12)
+
+
 def test_how_often_it_waits_for_the_database(filled: Commands) -> None:
     with Relay(filled.environment["DATABASE_URL"]) as relay:
         for most, arguments in ((6, ("bars", "coverage")), (9, ("chart", "BTCUSD"))):
