@@ -91,6 +91,7 @@ def test_a_tool_for_programs_installs_it_and_what_it_says_of_a_missing_extra(
     run(sys.executable, "-m", "venv", tmp_path / "tools", folder=tmp_path)
     run(tmp_path / "tools/bin/python", "-m", "pip", "install", "--quiet", tool, folder=tmp_path)
     places = {
+        "UV_SYSTEM_CERTS": "1",  # as pip, which asks the same index
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path / "conf"),
         "XDG_DATA_HOME": str(data_folder),
