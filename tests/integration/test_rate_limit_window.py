@@ -236,7 +236,7 @@ class Window(RuleBasedStateMachine):
             assert answer["wait_seconds"] <= 15
             if answer["ticket"] is not None:
                 self.waiters.append((limiter, answer["ticket"]))
-        self._check_that_it_had_to_wait(limiter, before)
+        self._check_that_it_had_to_wait(limiter, answer["ticket"], before)
 
     def _open_books(self) -> None:
         """Let a key that asks for the first time have the requests as the key used last has them now.
@@ -267,7 +267,7 @@ class Window(RuleBasedStateMachine):
         self.in_flight.append(Request(answer, limiter, hold, {self._key: hold}))
         self.key_used_last = self._key
 
-    def _check_that_it_had_to_wait(self, limiter: RateLimiter, before: float) -> None:
+    def _check_that_it_had_to_wait(self, limiter: RateLimiter, ticket: int | None, before: float) -> None:
         """Nobody was ahead, nothing blocked, nothing reserved: then all slots were taken."""
         key = self.world.key(self._key)
         now = self.world.now()
@@ -276,7 +276,7 @@ class Window(RuleBasedStateMachine):
             "select count(*) as others from assetbatch.rate_limit_waiters"
             " where key_fingerprint = %(key)s and ticket <> %(ticket)s",
             key=self._key,
-            ticket=self.waiters[-1][1] if self.waiters else 0,
+            ticket=ticket or 0,
         )
         if (
             self.clock_was_set_back
