@@ -55,12 +55,13 @@ class User:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def processes(self) -> list[int]:
-        found = []
+    def processes(self) -> dict[int, str]:
+        """Each process's command line; it is empty where the process has ended and was not waited for yet."""
+        found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if entry.stat().st_uid == self.account.pw_uid:
-                    found.append(int(entry.name))
+                    found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
         return found
 
     def files(self) -> set[str]:
@@ -81,7 +82,9 @@ def new_user(folder: Path, tools: Path) -> Iterator[User]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signum)
             time.sleep(1)
-        ran(["userdel", USER])
+        # A system's first process may take its time to see that a server, which it has inherited, has ended.
+        wait_until(lambda: not user.processes())
+        assert ran(["userdel", USER]).returncode == 0
 
 
 @pytest.fixture
@@ -146,24 +149,13 @@ def test_a_user_without_the_project_gets_data_under_cron_in_silence_and_leaves_n
             user("assetbatch", "install", "cron", "--remove", "--write", cron=cron)
             assert list((folder / "spool").iterdir()) == []
             user("assetbatch", "database", "psql", "-Atc", "select 1")
-            wait_until(lambda: not jobs(user), seconds=90)
+            wait_until(lambda: not any("--config" in line for line in user.processes().values()), seconds=90)
             user("assetbatch", "database", "stop")
             user("pipx", "uninstall", "assetbatch")
 
-        assert user.processes() == []
+        assert [line for line in user.processes().values() if line] == []
         left = {file for file in user.files() - before if not file.startswith(OF_PIPX)}
         configuration = {".config/assetbatch/.env", ".config/assetbatch/config.yaml"}
         assert {file for file in left if not file.startswith(DATA)} == configuration
         assert any(file.startswith(".local/share/assetbatch/postgresql-") for file in left)
         assert not (user.home / ".local/share/pipx/venvs/assetbatch").exists()
-
-
-def jobs(user: User) -> list[str]:
-    """The command lines of the user's jobs that are running."""
-    found = []
-    for pid in user.processes():
-        with suppress(OSError):
-            line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-            if "--config" in line:
-                found.append(line)
-    return found
