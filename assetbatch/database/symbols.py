@@ -62,7 +62,9 @@ select symbol, origin from assetbatch.assets
 where symbol = any(%(symbols)s) and not (origin = 'config' and not enabled)
 """
 
-# What is known of an asset goes with it. Its row in the platform's table of symbols is the platform's.
+# What is known of an asset goes with it. Its row in the platform's table of symbols is the platform's. Bars that no
+# `is_final` tells of, as of none in a platform's own table without the column, count as final from now on, open ones,
+# too: who asks for changes hears of those.
 REMOVE = """
 with gone as (
   delete from assetbatch.assets where symbol = any(%(symbols)s) and origin = 'symbols' returning symbol
@@ -74,6 +76,17 @@ with gone as (
   delete from assetbatch.queue where symbol in (select symbol from gone)
 ), state as (
   delete from assetbatch.sync_state where symbol in (select symbol from gone)
+), settled as (
+  insert into assetbatch.bar_changes (symbol, ranges, bars)
+  select k.symbol, range_agg(tstzrange(o.ts, o.ts + interval '5 minutes')), count(*)
+  from assetbatch.bar_state k
+  join trading.symbols s using (symbol)
+  cross join (values (null::boolean)) as bare (is_final)
+  cross join lateral (
+    select b.ts from market_data.ohlcv_5m b where b.symbol_id = s.id and b.ts >= k.asked_until and is_final is null
+  ) o
+  where k.symbol in (select symbol from gone)
+  group by k.symbol
 ), bar_state as (
   delete from assetbatch.bar_state where symbol in (select symbol from gone)
 ), absences as (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BEGIN, END = "# BEGIN assetbatch", "# END assetbatch"
 _ENTRY = re.compile(rf"(?:# )?((?:\S+ ){{4}}\S+) {re.escape(shipped.COMMAND)} (\S+)(.*)")
+_MAILTO = re.compile(r"\s*[\"']?MAILTO[\"']?\s*=")
 _OUR_JOB = re.compile(rf"^\s*[^#\s].*assetbatch.* ({'|'.join([*JOBS, 'stream'])})\b")
 
 
@@ -29,15 +30,18 @@ def command_line(words: Sequence[str], environment: Mapping[str, str]) -> str:
     return " ".join([*assigned, *map(shlex.quote, words)]).replace("%", r"\%")
 
 
-def block(command: str, batch: Batch, *, mailto: str | None, with_stream: bool) -> str:
+def block(command: str, batch: Batch, *, mailto: str | None, mailto_below: str | None, with_stream: bool) -> str:
     """Return the lines that start the jobs, as often as the configuration says.
 
-    `command` is what `command_line` returns; `mailto` the line `MAILTO=…` in full, None: cron mails to the user.
+    `command` is what `command_line` returns; `mailto` the line `MAILTO=…` in full, None: cron mails to the user. Since
+    it holds for all lines below it, see crontab(5), the block ends with `mailto_below` (None: with none) for those.
     """
     lines = []
     for line in shipped.text("crontab.example").splitlines():
         if line.startswith("MAILTO="):
             lines += [] if mailto is None else [mailto]
+        elif line.startswith(END) and mailto is not None and mailto_below is not None:
+            lines += ["# Mail of the lines below goes where it went before.", mailto_below, line]
         elif entry := _ENTRY.fullmatch(line):
             fields, name, options = entry.groups()
             off = "# " if name not in JOBS and not with_stream else ""
@@ -52,6 +56,11 @@ def block(command: str, batch: Batch, *, mailto: str | None, with_stream: bool) 
 def mailto_of(crontab: str) -> str | None:
     """Return the line of MAILTO in our block; None where there is none."""
     return next((line for line in ours(crontab).splitlines() if line.startswith("MAILTO=")), None)
+
+
+def mailto_above(crontab: str) -> str | None:
+    """Return the line of MAILTO that holds where our block begins, or would; None where there is none."""
+    return next((line.strip() for line in reversed(_split(crontab)[0].split("\n")) if _MAILTO.match(line)), None)
 
 
 def ours(crontab: str) -> str:

@@ -40,13 +40,15 @@ if TYPE_CHECKING:
 JOB = "backfill"
 # How long another backfill is waited for.
 WAIT_FOR_ANOTHER_SECONDS = 60.0
-# What a run may take beyond what it foresees: retries, others that use the budget.
+# What a run may take beyond what it foresees: answers and bars, which beside a limit are waited for one after another,
+# retries, others that use the budget.
+CALL_SECONDS = 1.0
 PATIENCE = 2
 SPARE_SECONDS = 600.0
 
 
 class Foreseen(Struct, frozen=True):
-    """What a backfill is going to ask for: a span for each symbol, so many calls, so long at the least.
+    """What a backfill is going to ask for: a span for each symbol, so many calls for it, so long at the least.
 
     `wanted` has the spans of all that it was asked for; `silences` is what of them it is not going to ask for yet,
     since the vendor has just said that it has nothing, `unknown` what it does not know at all.
@@ -54,11 +56,16 @@ class Foreseen(Struct, frozen=True):
 
     spans: Mapping[str, Span]
     assets: Mapping[str, Asset]
-    calls: int
+    calls_for: Mapping[str, int]
     seconds: float
     wanted: Mapping[str, Span]
     silences: Sequence[Silence]
     unknown: Sequence[Failure]
+
+    @property
+    def calls(self) -> int:
+        """All calls together."""
+        return sum(self.calls_for.values())
 
 
 class Progress(Struct, frozen=True):
@@ -84,7 +91,7 @@ def seconds_for(calls: int, config: Config, types: Collection[AssetType], *, exe
 
 def longest_seconds(foreseen: Foreseen) -> float:
     """Return when to end at the latest."""
-    return foreseen.seconds * PATIENCE + SPARE_SECONDS
+    return (foreseen.seconds + foreseen.calls * CALL_SECONDS) * PATIENCE + SPARE_SECONDS
 
 
 def foresee(
@@ -107,7 +114,7 @@ def foresee(
     unknown = catalogue.unknown_tickers(connection, symbols)
     spans: dict[str, Span] = {}
     all_wanted: dict[str, Span] = {}
-    calls = 0
+    calls: dict[str, int] = {}
     left_out = {one.symbol for one in unknown}
     for asset in assets.values():
         if asset.symbol in left_out:
@@ -125,16 +132,22 @@ def foresee(
             )
         if missing:
             spans[asset.symbol] = span
-            calls += core.calls_for(missing, market_hours.market_of(asset))
+            calls[asset.symbol] = core.calls_for(missing, market_hours.market_of(asset))
+    kinds = {symbol: assets[symbol].asset_type for symbol in spans}
     return Foreseen(
         spans,
         assets,
         calls,
-        seconds_for(calls, config, {assets[symbol].asset_type for symbol in spans}),
+        seconds_for(sum(calls.values()), config, set(kinds.values()), exempt=_exempt(config, kinds, calls)),
         all_wanted,
         [] if refetch else bar_absences.silences(connection, all_wanted, now=clock.now()),
         unknown,
     )
+
+
+def _exempt(config: Config, kinds: Mapping[str, AssetType], calls: Mapping[str, int]) -> int:
+    """Return how many of these calls, for each symbol, are without limit."""
+    return sum(number for symbol, number in calls.items() if config.calls_per_window([kinds[symbol]]) is None)
 
 
 def backfill(
@@ -164,11 +177,11 @@ def backfill(
 
         def tell() -> None:
             made = run.cost.calls_used
-            left = max(1, foreseen.calls - made)
-            seconds = max(
-                foreseen.seconds - (time.monotonic() - began), seconds_for(left, run.config, set(kinds.values()))
-            )
-            progress(Progress(work.todo[0], bars.stored, made, left, seconds))
+            left, todo = max(1, foreseen.calls - made), work.todo
+            exempt = _exempt(run.config, kinds, {symbol: foreseen.calls_for[symbol] for symbol in todo})
+            seconds = seconds_for(left, run.config, set(kinds.values()), exempt=min(left, exempt))
+            seconds = max(foreseen.seconds - (time.monotonic() - began), seconds)
+            progress(Progress(todo[0], bars.stored, made, left, seconds))
 
         bars = Bars(run, calls, work, progress=tell)
         calls.warm_up()

@@ -14,7 +14,6 @@ from assetbatch.database.bars import coverage
 from assetbatch.database.bars.coverage import Day
 from assetbatch.database.entitlements import Remembered
 from assetbatch.database.rate_limit import key_of
-from assetbatch.database.setup import schema
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.entitlements import Entitlements
 from assetbatch.jobs.wanted import Wanted
@@ -91,17 +90,15 @@ def read(
     config: Config,
     connection: Connection,
     *,
+    now: datetime,
     symbols: Sequence[str] | None = None,
     since: date | None = None,
     until: date | None = None,
 ) -> Coverage:
     """Look at the bars of these assets, or of all that are enabled, day by day (UTC), both ends included.
 
-    Days that have not begun are left out.
-
-    Raises SchemaError where the schema does not fit this program.
+    Days that have not begun at `now`, by the database's clock, are left out.
     """
-    now = schema.check(connection)
     until = min(until or now.date(), now.date())
     since = min(since or until - timedelta(days=DEFAULT_DAYS - 1), until)
     remembered = Remembered(key=key_of(config) or "", plans=config.plans, now=now)

@@ -47,6 +47,7 @@ def enqueue_secondary(
             served_before,
             frequencies=frequencies.answer,
             days=seen.wanted_days(),
+            refused=seen.refused_tickers,
             origins=["config"] if source == "config" else None,
             symbols=symbols,
             due_or_not=due_or_not,

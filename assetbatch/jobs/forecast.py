@@ -100,13 +100,16 @@ class _Forecaster:
         self._now = clock.started_at
         self._streamed = forecast.streamed(connection)
         self._days = self._entitlements.wanted_days()
+        self._refused = self._entitlements.refused_tickers
 
     def forecast(self) -> Forecast:
         batch = self._config.settings.batch
         drained = planner.next_start(self._now, DRAIN_QUEUE.every(batch))
         prices = [
             *self._priority(planner.next_start(self._now, RUN_PRIORITY.every(batch))),
-            *self._secondary(drained, forecast.queued(self._connection, self._resting(drained), self._days)),
+            *self._secondary(
+                drained, forecast.queued(self._connection, self._resting(drained), self._days, self._refused)
+            ),
             *self._secondary_later(planner.next_start(self._now, ENQUEUE_SECONDARY.every(batch))),
         ]
         prices = self._once(prices)
@@ -179,7 +182,7 @@ class _Forecaster:
             for seconds in self._connection.answer(catalogue.frequencies())
             for market in Market
         ]
-        yield from self._secondary(at, forecast.due(self._connection, limits, self._days))
+        yield from self._secondary(at, forecast.due(self._connection, limits, self._days, self._refused))
 
     def _secondary(self, at: datetime, items: Mapping[AssetType, int]) -> Iterator[ForeseenCalls]:
         size = self._config.settings.provider.batch_size

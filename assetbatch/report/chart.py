@@ -95,6 +95,6 @@ def read(
     reading, opened = bar_points.points(symbol, span, length=length), bar_points.open_bars(symbol, span.since)
     connection.ask(reading, opened)
     # One meaning of what is missing, day by day.
-    (asset,) = coverage.read(config, connection, symbols=[symbol], since=span.since.date()).assets
+    (asset,) = coverage.read(config, connection, now=now, symbols=[symbol], since=span.since.date()).assets
     lacking_since = next((day.day for day in asset.days if day.missing or day.refused), None)
     return Chart(charted, span, since is None, length, reading.answer, asset.lacking, lacking_since, opened.answer)

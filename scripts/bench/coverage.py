@@ -156,7 +156,7 @@ def measure(bench: Bench, connection: Connection, conninfo: str, rounds: int) ->
     inside, plain, whole = [], [], []
     for _ in range(rounds + 1):
         trips.clear()
-        found = coverage.read(configured, connection)
+        found = coverage.read(configured, connection, now=schema.check(connection))
         inside.append(sum(trips))
         with connection.transaction():
             connection.execute("set local max_parallel_workers_per_gather = 0")

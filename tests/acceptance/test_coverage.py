@@ -241,7 +241,7 @@ def test_final_bars_that_a_backfill_brought_are_drawn_and_open_ones_counted(
 
 def test_how_often_it_waits_for_the_database(filled: Commands) -> None:
     with Relay(filled.environment["DATABASE_URL"]) as relay:
-        for most, arguments in ((6, ("bars", "coverage")), (9, ("chart", "BTCUSD"))):
+        for most, arguments in ((6, ("bars", "coverage")), (8, ("chart", "BTCUSD"))):
             before = relay.round_trips
             done = filled(*arguments, DATABASE_URL=relay.conninfo)
             assert (done.returncode, done.stderr) == (0, "")

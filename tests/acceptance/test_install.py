@@ -134,6 +134,8 @@ def test_install_cron_shows_writes_once_and_takes_out_again(host: Commands, conf
     assert (shown.returncode, untouched) == (0, FOREIGN)
     assert "--write puts these lines into" in shown.stderr
     expected = shipped.text("crontab.example").replace("operator@", "me@")
+    # As above the block, so below it.
+    expected = expected.replace("# END", "# Mail of the lines below goes where it went before.\nMAILTO=root\n# END")
     assert shown.stdout == expected.replace(shipped.COMMAND, f"{program(host)} --config {configured / 'config.yaml'}")
     assert first.stdout.endswith(": written\n")
     assert "run-priority at its next full interval" in first.stderr

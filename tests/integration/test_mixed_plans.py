@@ -9,7 +9,7 @@ import pytest
 
 from assetbatch.database import entitlements
 from assetbatch.database.rate_limit import key_fingerprint
-from assetbatch.jobs import forecast, probe
+from assetbatch.jobs import backfill, forecast, probe
 from assetbatch.jobs.symbols import read_reference
 from assetbatch.model import Access, AssetType, Product
 from assetbatch.plans import Entitlement, Sight
@@ -189,7 +189,7 @@ def test_a_list_of_a_limited_market_takes_slots_before_there_are_assets_of_it(wo
     assert world.drain(max_seconds=4, **keys).updated == ("EURUSD",)
 
 
-def test_a_forecast_reckons_with_a_limit_for_what_is_limited_alone(world: World) -> None:
+def test_a_forecast_and_a_backfill_reckon_with_a_limit_for_what_is_limited_alone(world: World) -> None:
     world.plan("starter")
     # It foresees from the time of the database.
     world.now = None  # type: ignore[assignment]
@@ -202,6 +202,12 @@ def test_a_forecast_reckons_with_a_limit_for_what_is_limited_alone(world: World)
     # A quote each, a day of stocks, and the list of holidays.
     assert found.total == 42
     assert (found.complete_at - found.now).total_seconds() < 600
+
+    filling = backfill.foresee(
+        world.configure(**keys), world.connection, symbols=None, since=None, until=None, refetch=False
+    )
+    assert filling.calls == 41
+    assert filling.seconds < 600
 
 
 def test_a_probe_without_assets_takes_slots_for_what_is_limited(world: World) -> None:

@@ -147,7 +147,9 @@ def test_indices_cost_a_call_each_and_those_that_the_plan_lacks_are_asked_for_we
 
     for _ in range(3):
         world.now += DAY
-        world.enqueue(provider=provider)
+        enqueued = world.enqueue(provider=provider).enqueued
+        assert enqueued is not None
+        assert (enqueued.enqueued, enqueued.fresh) == (3, len(tickers) - 3)
         world.drain(provider=provider)
     days = Counter(asked.partition(" ")[0] for asked in world.asked())
     # Thursday, Friday and Saturday ask for Wednesday, Thursday and Friday.

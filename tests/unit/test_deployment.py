@@ -25,7 +25,7 @@ from tests.conftest import ran
 
 ROOT = Path(__file__).parents[2]
 MAILTO = "MAILTO=operator@example.com"
-BLOCK = crontab.block(shipped.COMMAND, Batch(), mailto=MAILTO, with_stream=False)
+BLOCK = crontab.block(shipped.COMMAND, Batch(), mailto=MAILTO, mailto_below=None, with_stream=False)
 ODD = '/opt/a %b/it\'s "here"/$HOME\\x/assetbatch'
 SYSTEM = units.Target(
     command=shlex.split(shipped.COMMAND),
@@ -99,7 +99,7 @@ def test_systemd_starts_it_as_often(step: int) -> None:
 def test_the_block_follows_the_configuration() -> None:
     batch = Batch(interval_minutes=7, enqueue_interval_minutes=240)
 
-    lines = crontab.block("it", batch, mailto=None, with_stream=True).splitlines()
+    lines = crontab.block("it", batch, mailto=None, mailto_below=MAILTO, with_stream=True).splitlines()
 
     assert [line for line in lines if line and not line.startswith("#")] == [
         "*/6 * * * * it run-priority",
@@ -145,6 +145,34 @@ def test_all_other_lines_stay_as_they_are(before: list[str], after: list[str], e
     assert crontab.replaced(once, "").removesuffix("\n") == there.removesuffix("\n")
     assert crontab.replaced(above + BLOCK + below, "") == above + below
     assert crontab.replaced(above + BLOCK + below, BLOCK.replace("*/5", "*/2")).startswith(above + crontab.BEGIN)
+
+
+def mailed(table: str) -> dict[str, str]:
+    """To whom cron mails what each command prints: an address holds for all lines below it."""
+    found, address = {}, "me"
+    for line in table.splitlines():
+        if setting := re.fullmatch(r"\s*MAILTO\s*=\s*(.*?)\s*", line):
+            address = setting[1]
+        elif line and not line.startswith("#"):
+            found[line.split(maxsplit=5)[5]] = address
+    return found
+
+
+@pytest.mark.parametrize("above", ["", 'MAILTO=""\n', "MAILTO=one\n MAILTO = two \n# MAILTO=three\n"])
+@pytest.mark.parametrize("mailto", [MAILTO, None])
+def test_mail_of_all_other_lines_goes_where_it_went(above: str, mailto: str | None) -> None:
+    table, later = f"{above}1 * * * * some\n", "2 * * * * other\n"
+    below = crontab.mailto_above(table) or "MAILTO=me"
+    block = crontab.block("it", Batch(), mailto=mailto, mailto_below=below, with_stream=False)
+
+    written = crontab.replaced(table, block) + later
+
+    before = mailed(table + later)
+    ours = mailed(block) if mailto else dict.fromkeys(mailed(block), before["some"])
+    assert mailed(written) == before | ours
+    assert crontab.mailto_of(written) == mailto
+    # Written again, it is the same.
+    assert crontab.mailto_above(written) == crontab.mailto_above(table)
 
 
 def test_the_block_keeps_its_address_and_jobs_beside_it_are_seen() -> None:

@@ -44,10 +44,12 @@ def coverage(
         raise typer.BadParameter("--since is after today")
     config = current.load_config()
 
+    from assetbatch.database.setup import schema
     from assetbatch.jobs import coverage as jobs
 
     with current.connected(config) as connection:
-        found = jobs.read(config, connection, symbols=symbol, since=since, until=until)
+        now = schema.check(connection)
+        found = jobs.read(config, connection, now=now, symbols=symbol, since=since, until=until)
     if found.unknown:
         tell(f"not in the catalogue: {named(list(found.unknown))}", exit_code=EXIT_USAGE)
         raise typer.Exit(EXIT_USAGE)

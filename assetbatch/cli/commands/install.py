@@ -44,7 +44,7 @@ def cron(
     remove: Annotated[bool, typer.Option("--remove", help="Take the lines of assetbatch out again.")] = False,
     mailto: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Where cron's mail goes; else as it is there, else to the user."),
+        typer.Option(metavar="ADDRESS", help="Where mail of these lines goes; else as it is there, else to the user."),
     ] = None,
     with_stream: StreamOption = False,
 ) -> None:
@@ -63,7 +63,7 @@ def cron(
     if remove:
         ours, after = crontab.ours(before), crontab.replaced(before, "")
     else:
-        ours = _block(account, user, write=write, mailto=_mailto(before, mailto), with_stream=with_stream)
+        ours = _block(account, user, before, write=write, mailto=_mailto(before, mailto), with_stream=with_stream)
         after = crontab.replaced(before, ours)
         for line in crontab.jobs_elsewhere(before):
             tell(f"another line of the crontab starts a job as well: {line}")
@@ -100,7 +100,16 @@ def _mailto(crontab_text: str, address: str | None) -> str | None:
     return f"MAILTO={address}" if address else 'MAILTO=""'
 
 
-def _block(account: pwd.struct_passwd, user: str | None, *, write: bool, mailto: str | None, with_stream: bool) -> str:
+def _block(
+    account: pwd.struct_passwd,
+    user: str | None,
+    crontab_text: str,
+    *,
+    write: bool,
+    mailto: str | None,
+    with_stream: bool,
+) -> str:
+    """Return our block for a crontab that stands so; tell or refuse what will keep its jobs from running."""
     from assetbatch.deployment import crontab
 
     config = unattended.configuration_of(configuration.unattended(os.environ), "cron")
@@ -122,6 +131,7 @@ def _block(account: pwd.struct_passwd, user: str | None, *, write: bool, mailto:
         crontab.command_line(command, environment),
         config.settings.batch,
         mailto=mailto,
+        mailto_below=crontab.mailto_above(crontab_text) or f"MAILTO={account.pw_name}",
         with_stream=with_stream or config.settings.stream.enabled,
     )
 

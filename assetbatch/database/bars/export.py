@@ -52,7 +52,8 @@ order by s.symbol collate "C"
 """
 
 # A platform's own table may lack the last two columns: there the names mean those of `bare`, and what is settled is
-# final, and all that it filled itself. By bounds that are known beforehand the planner looks up no more than they hold.
+# final, and all that it filled itself; so it is with a bar of which it does not tell, a null. By bounds that are known
+# beforehand the planner looks up no more than they hold.
 COPY_BARS = """
 copy (
   select s.symbol, b.ts, b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades, b.is_final::text, b.fetched_at
@@ -62,7 +63,8 @@ copy (
   cross join (values (true, null::timestamptz)) as bare (is_final, fetched_at)
   cross join lateral (
     select o.ts, o.open, o.high, o.low, o.close, o.volume, o.vwap, o.trades, fetched_at,
-           coalesce(is_final, false) and (%(has_finality)s or o.ts < coalesce(k.asked_until, 'infinity')) as is_final
+           coalesce(is_final, true)
+             and (%(has_finality)s and is_final is not null or o.ts < coalesce(k.asked_until, 'infinity')) as is_final
     from market_data.ohlcv_5m o
     where o.symbol_id = s.id and o.ts >= v.since and o.ts < v.until and o.ts >= %(first)s and o.ts < %(last)s
   ) b

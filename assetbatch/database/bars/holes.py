@@ -53,8 +53,8 @@ where attrelid = 'market_data.ohlcv_5m'::regclass and attname in ('is_final', 'f
 """
 
 # What is wanted, less the bars that are there, less what is absent for a reason that still holds; but for what is to be
-# fetched again since a split. Where a platform's
-# own table does not tell which bars are final, the column's name means that of `bare`, and all are.
+# fetched again since a split. Where a platform's own table does not tell which bars are final, the column's name means
+# that of `bare`, and all are; so is one of which its table does not tell, a null.
 HOLES = """
 with wanted (r) as (
   select tstzmultirange(tstzrange(%(since)s, greatest(%(since)s, %(until)s)))
@@ -62,7 +62,7 @@ with wanted (r) as (
   select (
     select coalesce(range_agg(tstzrange(b.ts, b.ts + interval '5 minutes')), '{}')
     from market_data.ohlcv_5m b join trading.symbols s on s.id = b.symbol_id
-    where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s and is_final
+    where s.symbol = %(symbol)s and b.ts >= %(since)s and b.ts < %(until)s and coalesce(is_final, true)
   )
   from (values (true)) as bare (is_final)
 ), absent (r) as (

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from assetbatch.model import Asset, Span
 
 # As elsewhere, a platform's own table may not tell which bars are final: then the column's name means that of `bare`,
-# and those are that were asked for once they were settled. Of others that is not asked: `backfill` goes further.
+# and those are, as are nulls, that were asked for once they were settled. Of others that is not asked: `backfill` goes
+# further.
 # It may have bars without a price, too, or NaN for one: those are no points.
 READ_CHARTED = """
 select a.*, t.metadata -> 'last_update' ->> 'last_price' as price, t.metadata -> 'last_update' ->> 'timestamp' as at,
@@ -44,7 +45,7 @@ from trading.symbols t
 cross join (values (true)) as bare (is_final)
 cross join lateral (
   select o.ts, o.open, o.high, o.low, o.close from market_data.ohlcv_5m o
-  where o.symbol_id = t.id and o.ts >= %(since)s and o.ts < %(until)s and is_final
+  where o.symbol_id = t.id and o.ts >= %(since)s and o.ts < %(until)s and coalesce(is_final, true)
     and abs(o.open) < 'infinity' and abs(o.high) < 'infinity' and abs(o.low) < 'infinity' and abs(o.close) < 'infinity'
 ) b
 where t.symbol = %(symbol)s

@@ -11,7 +11,7 @@
 --
 -- Below asked_until no bar is open but where a page has once noted that it had none there, also where that does not hold
 -- any more (over): those are looked at, all others counted off the index. Where a platform's own table does not tell
--- which bars are final, the name of the column means that of `part`: what ought to be there by now is.
+-- which bars are final, the name of the column means that of `part`: what ought to be there by now is; so is a null.
 create or replace function assetbatch.bar_coverage(
   since timestamptz, now timestamptz,
   markets text[], frequencies int[], reaches timestamptz[],
@@ -147,7 +147,7 @@ cross join lateral (
            (greatest(days.since, w.until), days.until, true, false)
   ) part (since, until, is_doubtful, is_final)
   cross join lateral (
-    select b.ts, coalesce(is_final, false) as is_final from market_data.ohlcv_5m b
+    select b.ts, coalesce(is_final, part.is_final) as is_final from market_data.ohlcv_5m b
     where b.symbol_id = s.id and b.ts >= part.since and b.ts < part.until
       and (part.since >= w.asked_until or d.noted @> b.ts)
   ) b

@@ -15,7 +15,7 @@ from assetbatch.markets import Market
 from assetbatch.model import Enqueued
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
@@ -27,8 +27,9 @@ LOCK_ENTRANCE = "select pg_advisory_xact_lock(hashtextextended('assetbatch.queue
 ENTRANCE_TIMEOUT = "25s"
 
 # An asset is due when it was last served before the limit of its frequency and market; with daily figures, when it
-# lacks the day that its market can be asked for. When not all fit, those that have been due for longest go in; what is
-# dropped is due for longer still the next time. What died for want of entitlement comes back under another plan or key.
+# lacks the day that its market can be asked for, unless days of its ticker are refused. When not all fit, those that
+# have been due for longest go in; what is dropped is due for longer still the next time. What died for want of
+# entitlement comes back under another plan or key.
 ENQUEUE = """
 with limits as (
   select * from unnest(
@@ -45,6 +46,7 @@ with limits as (
          s.served_at is not null and not exists (select from trading.symbols t where t.symbol = a.symbol) as unmapped,
          a.symbol in (select symbol from assetbatch.gone_tickers) as gone,
          %(all)s or case when l.daily then coalesce(coalesce(s.day, '-infinity') < l.day, false)
+                                           and not a.polygon_ticker = any(%(refused)s::text[])
                          else v.served_at is null or coalesce(v.served_at < l.served_before, false)
                               or v.served_at > clock_timestamp() + interval '1 minute' end as due,
          s.served_at, s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
@@ -111,13 +113,14 @@ def enqueue(
     key: str | None,
     frequencies: Sequence[int],
     days: Mapping[AssetType, date | None],
+    refused: Collection[str] = (),
 ) -> Enqueued:
     """Put the secondary assets that are due on the queue, as many as fit.
 
     `served_before(update_frequency_seconds, market)` is the planner's word on who is due, for each of the catalogue's
     `frequencies`; of markets whose prices are those of finished days it is `days`, the newest one that can be had of
-    each (None: no day now). `origins` and `symbols` choose among the
-    enabled secondary assets of the catalogue, None: all. `key` is the fingerprint of the key, None: unknown.
+    each (None: no day now), and of `refused` tickers there is none. `origins` and `symbols` choose among the enabled
+    secondary assets of the catalogue, None: all. `key` is the fingerprint of the key, None: unknown.
     """
     limits = [(seconds, market, served_before(seconds, market)) for seconds in frequencies for market in Market]
     enqueuing = Query(
@@ -128,6 +131,7 @@ def enqueue(
             "served_before": [moment for _, _, moment in limits],
             "daily": [market.asset_type in days for _, market, _ in limits],
             "days": [days.get(market.asset_type) for _, market, _ in limits],
+            "refused": list(refused),
             "origins": None if origins is None else list(origins),
             "symbols": None if symbols is None else list(symbols),
             "all": due_or_not,

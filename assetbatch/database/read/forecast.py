@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from assetbatch.model import AssetType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import date, datetime
 
     from assetbatch.database.connection import Connection
     from assetbatch.markets import Market
 
 # With live prices those do not count whose market rests and that were served since it closed; with those of finished
-# days, only those that lack the day that can be had of their market.
+# days, only those that lack the day that can be had of their market, and whose ticker is not refused.
 QUEUED = """
 select a.asset_type, count(*) as items
 from assetbatch.queue q
@@ -24,7 +24,7 @@ join unnest(%(markets)s::text[], %(daily)s::boolean[], %(days)s::date[]) as w (a
 left join unnest(%(hours)s::text[], %(closed_at)s::timestamptz[]) as c (market, closed_at) using (market)
 left join assetbatch.sync_state s using (symbol)
 where q.state <> 'dead'
-  and case when w.daily then coalesce(s.day, '-infinity') < w.day
+  and case when w.daily then coalesce(s.day, '-infinity') < w.day and not a.polygon_ticker = any(%(refused)s::text[])
            else c.market is null or (c.closed_at is not null and coalesce(q.served_at <= c.closed_at, true)) end
 group by a.asset_type
 """
@@ -42,7 +42,7 @@ left join assetbatch.sync_state s using (symbol)
 left join assetbatch.streamed t using (symbol)
 where a.enabled and a.role = 'secondary' and not exists (select from assetbatch.queue q where q.symbol = a.symbol)
   and a.symbol not in (select symbol from assetbatch.gone_tickers)
-  and case when w.daily then coalesce(s.day, '-infinity') < w.day
+  and case when w.daily then coalesce(s.day, '-infinity') < w.day and not a.polygon_ticker = any(%(refused)s::text[])
            else t.symbol is null and coalesce(s.served_at < l.served_before, true) end
 group by a.asset_type
 """
@@ -55,8 +55,9 @@ def streamed(connection: Connection) -> set[str]:
     return {row["symbol"] for row in connection.execute(STREAMED)}
 
 
-def _days(days: Mapping[AssetType, date | None]) -> dict[str, object]:
+def _days(days: Mapping[AssetType, date | None], refused: Collection[str]) -> dict[str, object]:
     return {
+        "refused": list(refused),
         "markets": [market.value for market in AssetType],
         "days": [days.get(market) for market in AssetType],
         "daily": [market in days for market in AssetType],
@@ -64,14 +65,17 @@ def _days(days: Mapping[AssetType, date | None]) -> dict[str, object]:
 
 
 def queued(
-    connection: Connection, resting: Mapping[Market, datetime | None], days: Mapping[AssetType, date | None]
+    connection: Connection,
+    resting: Mapping[Market, datetime | None],
+    days: Mapping[AssetType, date | None],
+    refused: Collection[str],
 ) -> dict[AssetType, int]:
-    """Count the items of each market that need a call; `days` as with the enqueueing.
+    """Count the items of each market that need a call; `days` and `refused` as with the enqueueing.
 
     `resting` has the markets that rest, and since when; None: that is not known.
     """
     hours = {"hours": [market.value for market in resting], "closed_at": list(resting.values())}
-    rows = connection.execute(QUEUED, hours | _days(days))
+    rows = connection.execute(QUEUED, hours | _days(days, refused))
     return {AssetType(row["asset_type"]): row["items"] for row in rows}
 
 
@@ -79,6 +83,7 @@ def due(
     connection: Connection,
     limits: Sequence[tuple[int, Market, datetime]],
     days: Mapping[AssetType, date | None],
+    refused: Collection[str],
 ) -> dict[AssetType, int]:
     """Count the secondary assets of each market that are due and not on the queue.
 
@@ -91,6 +96,6 @@ def due(
             "hours": [market.value for _, market, _ in limits],
             "served_before": [moment for _, _, moment in limits],
         }
-        | _days(days),
+        | _days(days, refused),
     )
     return {AssetType(row["asset_type"]): row["items"] for row in rows}
