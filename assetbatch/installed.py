@@ -97,12 +97,8 @@ def is_editable() -> bool:
 
 def extras() -> dict[str, str | None]:
     """Return the optional parts by their names, with the version of what each brings; None: it is not there."""
-    try:
-        asked = importlib.metadata.requires("assetbatch") or []
-    except importlib.metadata.PackageNotFoundError:
-        asked = []
     found: dict[str, str | None] = {}
-    for line in asked:
+    for line in _requirements():
         if of_extra := re.fullmatch(r"([\w.-]+)[^;]*; *extra *== *['\"]([\w-]+)['\"]", line):
             distribution, extra = of_extra.groups()
             try:
@@ -114,11 +110,7 @@ def extras() -> dict[str, str | None]:
 
 def requirement(distribution: str) -> str:
     """Return what pyproject.toml asks of an optional distribution, e.g. `name>=1`; its bare name without that file."""
-    try:
-        asked = importlib.metadata.requires("assetbatch") or []
-    except importlib.metadata.PackageNotFoundError:
-        asked = []
-    words = (line.partition(";")[0].strip() for line in asked)
+    words = (line.partition(";")[0].strip() for line in _requirements())
     return next((word for word in words if word.startswith(distribution)), distribution)
 
 
@@ -144,6 +136,13 @@ def how_to_add(distribution: str) -> str:
     installation = Installation.here()
     command = command_to_add(requirement(distribution), installation)
     return f"{command}   (as {installation.owner})" if installation.owner else command
+
+
+def _requirements() -> list[str]:
+    try:
+        return importlib.metadata.requires("assetbatch") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def _uv_tool(receipt: str, package: str) -> list[str] | None:

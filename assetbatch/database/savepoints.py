@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -78,11 +79,11 @@ def carefully(connection: Connection, work: Callable[..., T], *, lock_timeout: s
     serialisation failures repeat either. A row that another transaction holds is refused, too.
     """
     try:
-        return in_transaction(connection, lambda: work(carefully=False), lock_timeout=lock_timeout)
+        return in_transaction(connection, partial(work, carefully=False), lock_timeout=lock_timeout)
     except psycopg.Error as error:
         if not (refuses(error) or isinstance(error, psycopg.errors.LockNotAvailable)):
             raise
-        return in_transaction(connection, lambda: work(carefully=True), lock_timeout=lock_timeout)
+        return in_transaction(connection, partial(work, carefully=True), lock_timeout=lock_timeout)
 
 
 def sift(

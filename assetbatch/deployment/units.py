@@ -84,7 +84,6 @@ def enabled(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def _unit(name: str, text: str, target: Target) -> str:
-    """Return one unit for the target."""
     changes: dict[str, str | None]
     if target.user is None:
         changes = dict.fromkeys(OF_THE_SYSTEM)

@@ -18,7 +18,7 @@ from assetbatch.database.rate_limit import Lane
 from assetbatch.database.setup import schema
 from assetbatch.errors import EXIT_BUSY
 from assetbatch.jobs.bar_spans import SpanBars
-from assetbatch.jobs.bars import MOST_AT_ONCE, Bars
+from assetbatch.jobs.bars import MOST_AT_ONCE, Bars, total
 from assetbatch.jobs.calls import Calls
 from assetbatch.jobs.clock import Clock
 from assetbatch.jobs.entitlements import Entitlements
@@ -231,7 +231,7 @@ def _result(run: Run, bars: Bars[SpanBars], foreseen: Foreseen) -> RunResult:
         updated=tuple(sorted(bars.assets)),
         deferred=tuple(sorted(work.todo, key=list(foreseen.spans).index)),
         failed=tuple(work.given_up),
-        bars=bars.result,
+        bars=total([bars]),
         calls_foreseen=foreseen.calls,
         changed=tuple(work.changed),
         ended_by=work.ended_by,

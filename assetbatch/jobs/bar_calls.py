@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from assetbatch.database.bars import state as bars
+from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Call, CallKind, Span
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from assetbatch.database.bars.state import Claimed
     from assetbatch.failures import CallError
     from assetbatch.jobs.run import Run
-    from assetbatch.jobs.wanted import Wanted
     from assetbatch.model import AssetType, Bar, Trouble
 
 
@@ -40,53 +41,6 @@ class BarCall(Struct, frozen=True):
     def symbol(self) -> str:
         """Whose bars are asked for."""
         return self.claimed.track.asset.symbol
-
-
-class BarWork(Protocol):
-    """Where calls for bars come from, one after another; it is told what became of each, and decides what comes next.
-
-    `ended_by` is what no further call can fare better than, once there is such.
-    """
-
-    wanted: Wanted
-    ended_by: Trouble | None
-
-    @property
-    def types(self) -> frozenset[AssetType]:
-        """The types of assets that the next call may be about."""
-
-    def has_work(self) -> bool:
-        """Return whether a call would be of use now."""
-
-    def begin(self) -> BarCall | None:
-        """Choose the next call, and take the lease for it; None where there is none after all."""
-
-    def known(self, one: BarCall) -> Mapping[datetime, tuple[Bar, bool]]:
-        """Read the bars that the page may have again: of those that are no news, not even a lock is to be written."""
-
-    def written(self, one: BarCall, found: JudgedPage, known: Mapping[datetime, tuple[Bar, bool]]) -> None:
-        """Look at what was written, within its transaction, which may be repeated."""
-
-    def stored(self, one: BarCall, found: JudgedPage) -> None:
-        """Go on after a page that is stored."""
-
-    def refused(self, one: BarCall, stored: StoredBars) -> None:
-        """Ask for no further bars of an asset of which the table took none, nor of others where that is the table's."""
-
-    def removed(self, one: BarCall) -> None:
-        """Go on after a page whose asset the platform has deleted."""
-
-    def lost(self, one: BarCall) -> None:
-        """Leave an asset's bars to the run that holds the lease now."""
-
-    def anew(self, one: BarCall) -> None:
-        """Ask for the same asset next, and choose anew what for: this call told nothing."""
-
-    def skipped(self, one: BarCall, span: Span) -> None:
-        """Go on behind a span that the plan does not reach back to."""
-
-    def failed(self, one: BarCall, error: CallError) -> None:
-        """Go on after a call that brought nothing."""
 
 
 class BarLeases:
@@ -126,3 +80,69 @@ class BarLeases:
         track, now = claimed.track, self._run.clock.now()
         minutes = 5 if newest and track.is_doubtful(now) else track.minutes
         return BarCall(Call(CallKind.BARS, (track.asset,), span=span, minutes=minutes), claimed, newest, now)
+
+
+class BarWork(ABC):
+    """Where calls for bars come from, one after another; it is told what became of each, and decides what comes next.
+
+    `ended_by` is what no further call can fare better than, once there is such.
+    """
+
+    ended_by: Trouble | None = None
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.wanted = Wanted(run.entitlements)
+        self._leases = BarLeases(run, self.wanted)
+        self._last_holes: dict[str, Span] = {}
+
+    @property
+    @abstractmethod
+    def types(self) -> frozenset[AssetType]:
+        """The types of assets that the next call may be about."""
+
+    @abstractmethod
+    def has_work(self) -> bool:
+        """Return whether a call would be of use now."""
+
+    @abstractmethod
+    def begin(self) -> BarCall | None:
+        """Choose the next call, and take the lease for it; None where there is none after all."""
+
+    @abstractmethod
+    def known(self, one: BarCall) -> Mapping[datetime, tuple[Bar, bool]]:
+        """Read the bars that the page may have again: of those that are no news, not even a lock is to be written."""
+
+    def written(self, one: BarCall, found: JudgedPage, known: Mapping[datetime, tuple[Bar, bool]]) -> None:  # noqa: B027 - not every source has to
+        """Look at what was written, within its transaction, which may be repeated."""
+
+    @abstractmethod
+    def stored(self, one: BarCall, found: JudgedPage) -> None:
+        """Go on after a page that is stored."""
+
+    @abstractmethod
+    def refused(self, one: BarCall, stored: StoredBars) -> None:
+        """Ask for no further bars of an asset of which the table took none, nor of others where that is the table's."""
+
+    def removed(self, one: BarCall) -> None:  # noqa: B027
+        """Go on after a page whose asset the platform has deleted."""
+
+    def lost(self, one: BarCall) -> None:  # noqa: B027
+        """Leave an asset's bars to the run that holds the lease now."""
+
+    def anew(self, one: BarCall) -> None:
+        """Ask for the same asset next, and choose anew what for: this call told nothing."""
+        self._last_holes.pop(one.symbol, None)
+        self._again(one)
+
+    @abstractmethod
+    def _again(self, one: BarCall) -> None:
+        """Ask for the same asset next."""
+
+    @abstractmethod
+    def skipped(self, one: BarCall, span: Span) -> None:
+        """Go on behind a span that the plan does not reach back to."""
+
+    @abstractmethod
+    def failed(self, one: BarCall, error: CallError) -> None:
+        """Go on after a call that brought nothing."""

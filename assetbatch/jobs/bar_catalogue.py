@@ -14,8 +14,7 @@ from assetbatch.database.bars import holes as bar_holes
 from assetbatch.database.bars import pages as bar_pages
 from assetbatch.database.bars import state as bars
 from assetbatch.failures import FailureKind
-from assetbatch.jobs.bar_calls import BarLeases
-from assetbatch.jobs.wanted import Wanted
+from assetbatch.jobs.bar_calls import BarWork
 from assetbatch.model import Access, Span
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from assetbatch.failures import CallError
     from assetbatch.jobs.bar_calls import BarCall
     from assetbatch.jobs.run import Run
-    from assetbatch.model import AssetType, Bar, Trouble
+    from assetbatch.model import AssetType, Bar
 
 # How many assets a list of those that are due names at most, and how soon the next list is made.
 LIST_SIZE = 500
@@ -38,26 +37,22 @@ SCAN_SIZE = 20
 SCAN_SECONDS = 1.0
 
 
-class CatalogueBars:
+class CatalogueBars(BarWork):
     """The calls for bars of some types that a run may make.
 
     `symbols`: only for the newest of these; None: of all, and for holes.
     """
 
     def __init__(self, run: Run, *, types: Collection[AssetType], symbols: list[str] | None = None) -> None:
-        self._run = run
+        super().__init__(run)
         self._entitlements = run.entitlements
         self._symbols = symbols
-        self.wanted = Wanted(run.entitlements)
         self._of = frozenset(types)
-        self.ended_by: Trouble | None = None
-        self._leases = BarLeases(run, self.wanted)
         self._due: deque[tuple[str, AssetType]] = deque()
         self._holed: deque[tuple[str, AssetType]] = deque()
         self._listed_at: float | None = None
         self._listed_types: frozenset[AssetType] = frozenset()
         self._scan_seconds = SCAN_SECONDS if symbols is None else 0.0
-        self._last_holes: dict[str, Span] = {}
         # Markets whose day is not over for the vendor: what one asset was told holds for all.
         self._not_yet: set[AssetType] = set()
 
@@ -180,9 +175,6 @@ class CatalogueBars:
         span = Span(one.span.since, track.watermark + core.LENGTH)
         return bar_pages.read(self._run.connection, one.symbol, span)
 
-    def written(self, one: BarCall, found: JudgedPage, known: Mapping[datetime, tuple[Bar, bool]]) -> None:
-        """Need nothing of it."""
-
     def stored(self, one: BarCall, found: JudgedPage) -> None:
         """Ask for the rest of it, or look whether that was the last hole."""
         if not (found.whole and one.newest):
@@ -200,20 +192,8 @@ class CatalogueBars:
             self._scan_seconds = 0.0
             self._list_due()
 
-    def removed(self, one: BarCall) -> None:
-        """Ask for no further bars of it."""
-
-    def lost(self, one: BarCall) -> None:
-        """Leave it to the other run."""
-
-    def anew(self, one: BarCall) -> None:
-        """Ask for the same asset next."""
-        self._last_holes.pop(one.symbol, None)
-        self._again(one)
-
-    def skipped(self, one: BarCall, span: Span) -> None:
+    def skipped(self, one: BarCall, _span: Span) -> None:
         """Ask for what comes behind it: it is no hole any more."""
-        del span
         self._again(one)
 
     def failed(self, one: BarCall, error: CallError) -> None:

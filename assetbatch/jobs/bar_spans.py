@@ -12,9 +12,8 @@ from assetbatch import bars as core
 from assetbatch.database import catalogue
 from assetbatch.database.bars import pages as bar_pages
 from assetbatch.failures import Covers, FailureKind, Then, decide
-from assetbatch.jobs.bar_calls import BarLeases
+from assetbatch.jobs.bar_calls import BarWork
 from assetbatch.jobs.calls import ATTEMPTS
-from assetbatch.jobs.wanted import Wanted
 from assetbatch.model import Access, ChangedBar, Failure, Trouble
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ WAIT_SECONDS = 0.5
 SPARE_WAIT_SECONDS = 10.0
 
 
-class SpanBars:
+class SpanBars(BarWork):
     """The calls for what is missing within the span of each symbol; with `refetch`, for what is there, too.
 
     `kinds` has the type of each asset, beside others. `known_refused` are the symbols of which the platform's table has
@@ -53,17 +52,13 @@ class SpanBars:
         refetch: bool,
         known_refused: set[str],
     ) -> None:
-        self._run = run
+        super().__init__(run)
         self._calls = calls
         self._spans = dict(spans)
         self._kinds = kinds
         self._refetch = refetch
         self._known_refused = known_refused
-        self.wanted = Wanted(run.entitlements)
-        self.ended_by: Trouble | None = None
-        self._leases = BarLeases(run, self.wanted)
         self._waiting = deque(spans)
-        self._last_holes: dict[str, Span] = {}
         # Where the first hole of each begins: a page from there on leaves nothing to look for.
         self._oldest: dict[str, datetime | None] = {}
         self._tries: Counter[str] = Counter()
@@ -185,11 +180,6 @@ class SpanBars:
         """Find out by claiming it anew whether another run has it now, or nobody."""
         self._last_holes.pop(one.symbol, None)
         self._waiting.appendleft(one.symbol)
-
-    def anew(self, one: BarCall) -> None:
-        """Ask for the same asset next."""
-        self._last_holes.pop(one.symbol, None)
-        self._again(one)
 
     def skipped(self, one: BarCall, span: Span) -> None:
         """Go on behind it."""

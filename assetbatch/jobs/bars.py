@@ -105,9 +105,8 @@ class Bars(Source, Generic[W]):
         self._progress()
         return True
 
-    def begin(self, calls: int) -> Sequence[Planned]:
+    def begin(self, _calls: int) -> Sequence[Planned]:
         """Choose the next page."""
-        del calls
         one = self.work.begin()
         return [] if one is None else [Planned(endpoints.bars(one.call), one)]
 
@@ -117,11 +116,6 @@ class Bars(Source, Generic[W]):
         for _, one in works:
             bars.release(self._run.connection, one.claimed)
             self.work.anew(one)
-
-    @property
-    def result(self) -> BarsResult:
-        """What was stored."""
-        return BarsResult(len(self.assets), self.stored)
 
     def landed(self, came: Sequence[Landed]) -> None:
         """Store pages, one after another."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from assetbatch import bars as core
 from assetbatch import market_hours
 from assetbatch.database import catalogue
 from assetbatch.database.bars import coverage
@@ -118,7 +117,8 @@ def read(
             for market in Market
             if _refusal(wanted, entitlements, market.asset_type) is None
             for seconds in frequencies.answer
-            if (reach := _reach(wanted, entitlements, market, now - 2 * timedelta(seconds=seconds))) is not None
+            # A bar may take its asset's period to be asked for, and a run to come.
+            if (reach := wanted.until(market, now - 2 * timedelta(seconds=seconds))) is not None
         },
         closed={market: market_hours.closed_spans(market, begin, now) for market in Market},
         # What a plan does not show was told to a key: without one, whoever was told it last is believed.
@@ -131,13 +131,6 @@ def read(
     assets.sort(key=lambda one: (-one.lacking, not one.is_new, -one.total["missing"], one.symbol))
     unknown = sorted({*(symbols or ())} - {one.symbol for one in assets})
     return Coverage(now, since, until, tuple(assets), tuple(unknown))
-
-
-def _reach(wanted: Wanted, entitlements: Entitlements, market: Market, by: datetime) -> datetime | None:
-    """Return until when a market's bars ought to be there, each of which may take its asset's period to come."""
-    kind = market.asset_type
-    mode, days = entitlements.modes[kind], entitlements.days
-    return core.reach(market, mode=mode, days=days, now=by, settle=wanted.settle(kind))
 
 
 def _refusal(wanted: Wanted, entitlements: Entitlements, kind: AssetType) -> str | None:

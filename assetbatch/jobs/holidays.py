@@ -37,16 +37,14 @@ class Holidays(Source):
         """Return whether the list is to be asked for in this run, and was not yet."""
         return self._is_due
 
-    def begin(self, calls: int) -> Sequence[Planned]:
+    def begin(self, _calls: int) -> Sequence[Planned]:
         """Ask for the list, unless another run does."""
-        del calls
         self._is_due = False
         is_ours = holidays.take_turn(self._run.connection, self._run.clock.now())
         return [Planned(endpoints.holidays())] if is_ours else []
 
-    def no_slot(self, error: CallError) -> None:
+    def no_slot(self, _error: CallError) -> None:
         """Leave it to the next run."""
-        del error
         self._is_due = False
 
     def landed(self, came: Sequence[Landed]) -> None:
@@ -64,9 +62,8 @@ class Holidays(Source):
         self._run.entitlements.look()
         log.info("the vendor lists %s on which exchanges are not open as usual", counted(len(answer.days), "day"))
 
-    def failed(self, one: Landed, error: CallError) -> Aftermath:
+    def failed(self, _one: Landed, error: CallError) -> Aftermath:
         """Go by rule until it is asked again."""
-        del one
         log.warning("no list of holidays, days go by rule: %s; it is asked for again in a day", error)
         return Aftermath.of(error.kind)
 

@@ -51,7 +51,7 @@ class LifeWork(Source):
 
     def __init__(self, run: Run, calls: Calls, due: Sequence[Life], *, waits: bool = True) -> None:
         self._run = run
-        self._waits = waits
+        self.waits = waits
         self._calls = calls
         self._waiting = deque(due)
         self._before = {life.asset.symbol: life for life in due}
@@ -67,14 +67,8 @@ class LifeWork(Source):
         """The type of the ticker that the next question is about."""
         return frozenset(life.asset.asset_type for life in list(self._waiting)[:1])
 
-    @property
-    def waits(self) -> bool:
-        """Whether a slot is waited for."""
-        return self._waits
-
-    def no_slot(self, error: CallError) -> None:
+    def no_slot(self, _error: CallError) -> None:
         """Leave the rest to the next run."""
-        del error
         self._waiting.clear()
 
     def is_ready(self) -> bool:
@@ -85,9 +79,8 @@ class LifeWork(Source):
             self._waiting.clear()
         return bool(self._waiting)
 
-    def begin(self, calls: int) -> Sequence[Planned]:
+    def begin(self, _calls: int) -> Sequence[Planned]:
         """Ask the next question."""
-        del calls
         life = self._waiting.popleft()
         return [Planned(endpoints.tickers(self._call(life)), life)]
 

@@ -138,18 +138,15 @@ class QuoteWork(Source):
         self._forget()
 
     def _forget(self) -> None:
-        """Begin afresh with the call that comes next."""
         self._is_our_turn = False
         self._errors.clear()
 
-    def wants(self, free: int) -> tuple[int, int]:
+    def wants(self, _free: int) -> tuple[int, int]:
         """Return that it takes one call after another, and how many come after the next one."""
-        del free
         return 1, len(self._waiting) - 1
 
-    def begin(self, calls: int) -> Sequence[Planned]:
+    def begin(self, _calls: int) -> Sequence[Planned]:
         """Begin with the next call."""
-        del calls
         return [Planned(endpoints.prices(self._waiting[0]), leave_by=self._entitlements.leave_by(self._waiting[0]))]
 
     def no_slot(self, error: CallError) -> None:
@@ -190,9 +187,8 @@ class QuoteWork(Source):
         self._fail_all(self._waiting, FailureKind.NO_SLOT, "the time in which calls may begin is over")
         self._waiting.clear()
 
-    def failed(self, one: Landed, error: CallError) -> Aftermath:
+    def failed(self, _one: Landed, error: CallError) -> Aftermath:
         """Make it again, make other calls in its place, or let its assets fail."""
-        del one
         self._run.stop.check()
         return self._failed(error)
 

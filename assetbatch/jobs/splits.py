@@ -48,7 +48,7 @@ class Splits(Source):
 
     def __init__(self, run: Run, state: SplitsState, *, applied: Sequence[Callable[[], object]], waits: bool) -> None:
         self._run = run
-        self._waits = waits
+        self.waits = waits
         self._since = state.since
         self._applied = applied
         self._first = Call(CallKind.SPLITS, market=MARKET, day=state.since)
@@ -69,18 +69,12 @@ class Splits(Source):
         """The types of assets that the list is about."""
         return frozenset({MARKET})
 
-    @property
-    def waits(self) -> bool:
-        """Whether the list is worth waiting for."""
-        return self._waits
-
     def is_ready(self) -> bool:
         """Return whether a page is to be asked for, and none is under way."""
         return self._next is not None
 
-    def begin(self, calls: int) -> Sequence[Planned]:
+    def begin(self, _calls: int) -> Sequence[Planned]:
         """Choose the next page; the first one, if no other run asks for the list."""
-        del calls
         call, self._next = self._next, None
         if call is None:
             return []
@@ -91,9 +85,8 @@ class Splits(Source):
             self._asked_at = now
         return [Planned(endpoints.splits_since(call))]
 
-    def no_slot(self, error: CallError) -> None:
+    def no_slot(self, _error: CallError) -> None:
         """Leave the list, or the rest of it, to the next run."""
-        del error
         if self._asked_at is not None:
             database_splits.give_back(self._run.connection, MARKET, now=self._run.clock.now())
         self._next = None
@@ -141,9 +134,8 @@ class Splits(Source):
             verb = "was withdrawn" if one.is_withdrawn else "has come"
             log.info(words, one.symbol, one.split_to, one.split_from, one.execution_date, verb, one.bars)
 
-    def failed(self, one: Landed, error: CallError) -> Aftermath:
+    def failed(self, _one: Landed, error: CallError) -> Aftermath:
         """Leave it for an hour: what is wrong with the key or the API, the other calls tell."""
-        del one
         log.warning("the list of splits did not come, and is asked for again in an hour: %s", error)
         return Aftermath.of(error.kind)
 

@@ -50,16 +50,10 @@ def write_prices(
         stored = prices.write(connection, brought, times, carefully=carefully, along=along)
         return stored, follows[-1]()
 
-    return write_with_records(connection, write, [], lock_timeout=lock_timeout)
+    return carefully(connection, write, lock_timeout=lock_timeout)
 
 
-def write_with_records(
-    connection: Connection,
-    write: Callable[..., T],
-    records: Sequence[runs.CallRecord],
-    *,
-    lock_timeout: str | None = None,
-) -> T:
+def write_with_records(connection: Connection, write: Callable[..., T], records: Sequence[runs.CallRecord]) -> T:
     """Write something with the records of its calls, in one transaction; what gets in its way repeats it.
 
     `write` is told whether to go about it `carefully`: the platform's tables refused something before, or a row was
@@ -72,7 +66,7 @@ def write_with_records(
             connection.ask(runs.recording(records))
         return written
 
-    return carefully(connection, work, lock_timeout=lock_timeout)
+    return carefully(connection, work)
 
 
 def sort_out(

@@ -56,14 +56,14 @@ class Wanted:
         month = now.year * 12 + now.month - 1 - months
         return now.replace(year=month // 12, month=month % 12 + 1, day=1, hour=0, minute=0, second=0, microsecond=0)
 
-    def until(self, market: Market) -> datetime | None:
-        """Return until when a market's bars are settled now; None: no finished day can be had."""
+    def until(self, market: Market, now: datetime | None = None) -> datetime | None:
+        """Return until when a market's bars are settled by a time, or now; None: no finished day can be had."""
         kind, entitlements = market.asset_type, self._entitlements
         return bars.reach(
             market,
             mode=entitlements.modes[kind],
             days=entitlements.days,
-            now=self._clock.now(),
+            now=now or self._clock.now(),
             settle=self.settle(kind),
         )
 

@@ -66,6 +66,9 @@ class Aftermath(Struct, frozen=True):
 class Source(ABC):
     """Where work comes from, and what becomes of it: call by call, and stored at once, where it does not say more."""
 
+    waits: bool = True
+    """Whether a call is worth waiting for; else it is made where one is free at once, or `no_slot` forgoes it."""
+
     @property
     def ended_by(self) -> Trouble | None:
         """What no further call can fare better than, once there is such."""
@@ -82,11 +85,6 @@ class Source(ABC):
         return False
 
     @property
-    def waits(self) -> bool:
-        """Whether a call is worth waiting for; else it is made where one is free at once, or `no_slot` forgoes it."""
-        return True
-
-    @property
     def is_behind(self) -> bool:
         """Whether something came home that `store` has not stored yet."""
         return False
@@ -95,9 +93,8 @@ class Source(ABC):
     def is_ready(self) -> bool:
         """Return whether a call would be of use now."""
 
-    def wants(self, free: int) -> tuple[int, int]:
+    def wants(self, _free: int) -> tuple[int, int]:
         """Return for how many calls, of so many that may begin, to take a slot at once, and how many come after."""
-        del free
         return 1, 0
 
     @abstractmethod

@@ -36,13 +36,11 @@ from assetbatch.report.status import (
 from assetbatch.schedule import JOBS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
-    from decimal import Decimal
 
     from assetbatch.config import Config
     from assetbatch.database.connection import Connection, Row
-    from assetbatch.database.query import Query
     from assetbatch.database.read.freshness import Judged
     from assetbatch.database.read.overview import Overview
     from assetbatch.report.streams import StreamStatus
@@ -96,7 +94,11 @@ def read(config: Config, connection: Connection, wanted: Wanted | None = None) -
         most_others=None if wanted.all_assets else WORST_SHOWN,
     )
     bars = _Bars(config, found)
-    closes = _closes(symbols, found.now) if wanted.closes else None
+    closes = None
+    if wanted.closes:
+        from assetbatch.database.read.closes import hourly
+
+        closes = hourly(symbols, found.now)
     connection.ask(judging, *bars.queries, *filter(None, [closes]))
     status = build(
         config,
@@ -166,12 +168,6 @@ class _Bars:
             min((one.oldest_missing for one in coverage.values() if one.oldest_missing is not None), default=None),
             self._refused.answer,
         )
-
-
-def _closes(symbols: Sequence[str], now: datetime) -> Query[Mapping[str, Sequence[Decimal | None]]]:
-    from assetbatch.database.read import closes
-
-    return closes.hourly(symbols, now)
 
 
 def _with_history(config: Config, connection: Connection, status: Status, row: Row | None, symbol: str) -> Status:

@@ -15,7 +15,7 @@ from assetbatch.plans import Mode
 from assetbatch.report.health import Alert, Health, worst
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import date, datetime
     from decimal import Decimal
 
@@ -182,8 +182,8 @@ class Status(Struct, frozen=True):
 
 def budget_of(config: Config, overview: Overview) -> Budget:
     """Return how much of the budget is free, by the limit that is in force."""
-    row = overview.budget
-    limit = config.calls_per_window(overview.types | config.types) if row is None else row["max_calls"]
+    row, types = overview.budget, overview.types | config.types
+    limit = config.calls_per_window(types) if row is None else row["max_calls"]
     remaining = None if limit is None else max(0, limit - (row["busy"] if row else 0))
     next_free_at = None
     if row is not None:
@@ -191,6 +191,7 @@ def budget_of(config: Config, overview: Overview) -> Budget:
             remaining, next_free_at = 0, row["blocked_until"]
         elif remaining == 0:
             next_free_at = row["next_free_at"]
+    unlimited = [one.value for one in types if config.limit_of(TRAITS[one].product) is None]
     return Budget(
         limit=limit,
         window_seconds=config.window_seconds if row is None else row["window_seconds"],
@@ -199,13 +200,9 @@ def budget_of(config: Config, overview: Overview) -> Budget:
         calls_last_hour=overview.hour["calls"],
         refusals_last_hour=overview.hour["refusals"],
         spaced=bool(row and row["spaced"]),
-        exempt=() if limit is None else tuple(sorted(_unlimited(config, overview.types | config.types))),
+        exempt=() if limit is None else tuple(sorted(unlimited)),
         limited_calls_last_hour=overview.hour["limited_calls"],
     )
-
-
-def _unlimited(config: Config, types: Collection[AssetType]) -> Iterator[str]:
-    return (one.value for one in types if config.limit_of(TRAITS[one].product) is None)
 
 
 def queue_of(overview: Overview) -> QueueStatus:

@@ -125,7 +125,6 @@ def _headline(status: Status) -> Text:
 
 
 def _line(label: str, words: str) -> Text:
-    """Write one line with its label."""
     return Text.assemble((label.ljust(LABEL_WIDTH), "bold"), words)
 
 

@@ -15,14 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BOMB_BYTES = 512 * 1024 * 1024
-NESTED_DEPTH = 200_000
+DEPTH = 200_000
 ELSEWHERE = "http://127.0.0.1:9/elsewhere"
 _MEBIBYTE = 1024 * 1024
 _PORTAL = "<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Guest network</h1></body></html>\n"
-
-
-def _nested() -> Answer:
-    return Answer(200, b'{"status":"OK","results":' + b"[" * NESTED_DEPTH + b"]" * NESTED_DEPTH + b"}")
 
 
 @cache
@@ -76,7 +72,7 @@ BREAKDOWNS: dict[str, Callable[[str, Callable[[], Answer]], Answer]] = {
     "garbage": _fixed(lambda: Answer(200, bytes(range(255, 127, -1)) + b"\x00{]!")),
     "html": _fixed(lambda: Answer(200, _PORTAL.encode(), "text/html")),
     "half": _half,
-    "nested": _fixed(_nested),
+    "nested": _fixed(lambda: Answer(200, b'{"status":"OK","results":' + b"[" * DEPTH + b"]" * DEPTH + b"}")),
     "bomb": _fixed(lambda: Answer(200, packed_bomb(), headers=(("Content-Encoding", "gzip"),))),
     "empty": _fixed(lambda: Answer(200, b"")),
     "redirect": _fixed(lambda: Answer(302, b"", "text/html", headers=(("Location", ELSEWHERE),))),

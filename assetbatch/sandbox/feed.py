@@ -187,13 +187,9 @@ def _due(stretch: tuple[int, int], period_ms: int, phase_ms: int, most_ms: int) 
     return range(first * period_ms + phase_ms, last * period_ms + phase_ms + 1, period_ms)
 
 
-def _never(*_: Any) -> Iterator[tuple[int, Values]]:
-    return iter(())
-
-
 _CONTENTS: Mapping[Content, Callable[..., Iterator[tuple[int, Values]]]] = {
     Content.TICK: _ticks,
     Content.SECOND: _seconds,
     Content.MINUTE: _minutes,
-    Content.NEVER_SENT: _never,
+    Content.NEVER_SENT: lambda *_: iter(()),
 }

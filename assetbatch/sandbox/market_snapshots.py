@@ -104,15 +104,7 @@ def _currency_row(request: Request, instrument: Instrument) -> Document:
     found, number = shown(request, instrument), instrument.number
     tick = found.tick
     day, minute = _figures(instrument, found.day), _minute(found)
-    row: Document = {
-        "ticker": instrument.ticker,
-        "day": day,
-        "min": minute,
-        "prevDay": _previous(found),
-        "todaysChange": found.change,
-        "todaysChangePerc": found.change_percent,
-        "updated": _shared_future_ms(request) if instrument.mark % 2 else tick.at_ms,
-    }
+    row = _row(found, day, minute, _shared_future_ms(request) if instrument.mark % 2 else tick.at_ms)
     if not instrument.traits.has_trades:
         quote = {"a": number(tick.ask), "b": number(tick.bid), "t": tick.at_ms, "x": exchange_of(instrument)}
         return row | {"lastQuote": quote}
@@ -135,15 +127,7 @@ def _stock_row(request: Request, instrument: Instrument) -> Document:
         "p": number(tick.price), "s": int(size), "ds": decimal_text(size), "t": tick.at_ms * _NS,
         "x": exchange_of(instrument), "c": [14, 41], "i": str(tick.at_ms),
     }  # fmt: skip
-    row: Document = {
-        "ticker": instrument.ticker,
-        "day": day,
-        "min": minute,
-        "prevDay": _previous(found),
-        "todaysChange": found.change,
-        "todaysChangePerc": found.change_percent,
-        "updated": tick.at_ms * _NS,
-    }
+    row = _row(found, day, minute, tick.at_ms * _NS)
     if not plan.delay:
         row["lastQuote"] = quote
     if plan.has_trades:
@@ -152,6 +136,18 @@ def _stock_row(request: Request, instrument: Instrument) -> Document:
         row |= {name: _zeros(row[name]) for name in ("min", "lastQuote", "lastTrade") if name in row}
         row |= {"todaysChange": 0, "todaysChangePerc": 0, "updated": 0}
     return row
+
+
+def _row(found: Shown, day: Document, minute: Document, updated: int) -> Document:
+    return {
+        "ticker": found.instrument.ticker,
+        "day": day,
+        "min": minute,
+        "prevDay": _previous(found),
+        "todaysChange": found.change,
+        "todaysChangePerc": found.change_percent,
+        "updated": updated,
+    }
 
 
 def _figures(instrument: Instrument, bar: Bar | None) -> Document:

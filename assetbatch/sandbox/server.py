@@ -36,11 +36,6 @@ _KEY_IN_QUERY = re.compile(r"(?<=apiKey=)[^&]*")
 _POLL_SECONDS = 0.02
 
 
-def utc_now() -> datetime:
-    """Return the time, aware, in UTC."""
-    return datetime.now(UTC)
-
-
 class _PlanOf:
     """What the key is entitled to of a product from now on; set it at any time. ValueError for no plan of it."""
 
@@ -97,7 +92,7 @@ class Sandbox:
         window_seconds: float = 60.0,
         fail: Sequence[str] = (),
         seed: int = 0,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         keep_arrivals: bool = True,
         stream_port: int = 0,
         stream_rate: float = 1.0,

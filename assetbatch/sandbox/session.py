@@ -78,7 +78,6 @@ class Session:
     holds: Callable[..., bool]
     """Whether the misbehaviour of this name is to be seen, in what is named after it."""
     events_per_frame: int
-    opened_at: float = field(default_factory=time.monotonic)
     authenticated_at: float | None = None
     closed_at: float | None = None
     close_code: int | None = None

@@ -34,10 +34,7 @@ def _closes(code: int) -> Callable[[Session], None]:
 
 _EACH_SECOND: Mapping[str, Callable[[Session], None]] = {
     "ws-drop": lambda session: session.drop("drop"),
-    "ws-close-1000": _closes(1000),
-    "ws-close-1001": _closes(1001),
-    "ws-close-1008": _closes(1008),
-    "ws-close-1012": _closes(1012),
+    **{f"ws-close-{code}": _closes(code) for code in (1000, 1001, 1008, 1012)},
     "ws-slow-consumer": lambda session: session.expel("slow_consumer", TOO_SLOW),
     "ws-force-disconnect": lambda session: session.expel("force_disconnect", "Disconnected."),
     "ws-mute": Session.mute,

@@ -7,10 +7,9 @@ from collections import deque
 from threading import Lock
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 
-class Arrival(Struct, frozen=True):
+class Arrival(Struct):
     """One request, as the strict server counted it.
 
     `at` is `time.monotonic()`, stamped under the lock that counts; `path` has its query (a key in it is
@@ -53,14 +52,7 @@ class Window:
 
     def answered(self, arrival: Arrival, status: int) -> None:
         """Note what a request that was let in is answered, before the answer is sent."""
-        if not self._keep_arrivals:
-            return
-        with self._lock:
-            # From the end: there it is, a few places away; gone when a test has cleared the list meanwhile.
-            for place in range(len(self.arrivals) - 1, -1, -1):
-                if self.arrivals[place] is arrival:
-                    self.arrivals[place] = replace(arrival, status=status)
-                    return
+        arrival.status = status
 
     def _count(self, now: float) -> bool:
         if self._limit is None:

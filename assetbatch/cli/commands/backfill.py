@@ -77,14 +77,12 @@ def backfill(
 
 
 def _show(shown: ProgressBar, done: Progress) -> None:
-    """Show how far it is."""
     left = counted(done.calls_left, "call")
     shown(done.calls, done.calls + done.calls_left)
     shown.add(f"{done.symbol}: {done.bars:,} bars stored, {left} left", seconds_left=done.seconds_left)
 
 
 def _foretold(foreseen: Foreseen, limit: int | None) -> str:
-    """Return what it is going to cost."""
     if not foreseen.calls and foreseen.silences:
         bars, again = sum(one.bars for one in foreseen.silences), max(one.ask_at for one in foreseen.silences)
         words = f"no call to make now: {counted(bars, 'bar')} that the vendor did not have may be asked for again"

@@ -14,7 +14,6 @@ from assetbatch.errors import EXIT_PARTIAL, EXIT_USAGE
 
 
 def _day(text: str) -> date:
-    """Read a day."""
     try:
         return date.fromisoformat(text)
     except ValueError:

@@ -121,7 +121,6 @@ def export(
 
 
 def _refuse(*faults: tuple[str, bool]) -> None:
-    """Raise BadParameter for the first that is one."""
     for words, is_one in faults:
         if is_one:
             raise typer.BadParameter(words)

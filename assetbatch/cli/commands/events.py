@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec.structs import replace
@@ -82,7 +82,7 @@ def tail(
         raise typer.Exit(interrupted.exit_code) from None
 
 
-def _follow(config: Config, following: Tail, shown: _Shown, stop: Stop, at_end: Callable[[], bool]) -> None:
+def _follow(config: Config, following: Tail, shown: _Table | _Lines, stop: Stop, at_end: Callable[[], bool]) -> None:
     """Read and show until it is time to end; a database that goes away is waited for.
 
     Raises DatabaseUnavailableError when it stays away, AnswerLostError when nobody reads any more.
@@ -113,10 +113,6 @@ def _is_live(follow: bool) -> bool:
     from assetbatch.report import tables
 
     return not tables.console().is_dumb_terminal
-
-
-class _Shown(Protocol):
-    def show(self, connection: Connection, events: Sequence[Stored], now: datetime) -> None: ...
 
 
 class _Lines:

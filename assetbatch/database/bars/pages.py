@@ -104,18 +104,9 @@ where (b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades)
 )
 
 # Bars that are there just so, and are settled now, are told of with the end of the call: see `state.FINISH_BARE`.
-WRITE_BARE = (
-    "with written as ("
-    + INSERT_BARE
-    + "returning b.ts, b.ts + interval '5 minutes' <= %(final_until)s as is_final"
-    + TELL_CHANGES
-)
-WRITE_OVER_BARE = (
-    "with written as ("
-    + UPSERT_BARE
-    + "returning b.ts, b.ts + interval '5 minutes' <= %(final_until)s as is_final"
-    + TELL_CHANGES
-)
+RETURN_BARE = "returning b.ts, b.ts + interval '5 minutes' <= %(final_until)s as is_final"
+WRITE_BARE = "with written as (" + INSERT_BARE + RETURN_BARE + TELL_CHANGES
+WRITE_OVER_BARE = "with written as (" + UPSERT_BARE + RETURN_BARE + TELL_CHANGES
 
 # A platform's own table may lack the last column: there, what is settled is final. `is_final` is that of the bar where
 # it has one, else, one level further out, that of `absent`.
@@ -189,7 +180,7 @@ def write(
     def put(part: BarSeries) -> int:
         if row is None:
             connection.execute(ADD_SYMBOLS, {"symbols": [asset.symbol]})
-        written: int = value(connection.execute(statement, _columns([(asset.symbol, part)]) | given))
+        written = int(value(connection.execute(statement, _columns([(asset.symbol, part)]) | given)))
         if written < len(part) and _count(connection, asset, part) < len(part):
             raise psycopg.errors.RaiseException("a trigger, a rule or row-level security keeps it out of the table")
         return written
@@ -234,8 +225,7 @@ def upserting(series: Sequence[tuple[str, BarSeries]], *, has_finality: bool, no
 
 def _count(connection: Connection, asset: Asset, page: BarSeries) -> int:
     """Count the bars of a page that are in the table, as they are or otherwise."""
-    count: int = value(connection.execute(COUNT_BARS, {"symbol": asset.symbol, "ts": list(page.times)}))
-    return count
+    return int(value(connection.execute(COUNT_BARS, {"symbol": asset.symbol, "ts": list(page.times)})))
 
 
 def _columns(series: Sequence[tuple[str, BarSeries]]) -> dict[str, Any]:

@@ -143,8 +143,7 @@ def apply(connection: Connection, *, reach: datetime | None, now: datetime) -> l
 def count_stale(connection: Connection, symbol: str, span: Span) -> int:
     """Count the bars of a span that are to be fetched again and were not yet."""
     covered = {"symbol": symbol, "since": span.since, "until": span.until}
-    count: int = value(connection.execute(COUNT_STALE, covered))
-    return count
+    return int(value(connection.execute(COUNT_STALE, covered)))
 
 
 def note_fetched(connection: Connection, symbol: str, span: Span, *, stale: int, asked_at: datetime) -> Fetched | None:

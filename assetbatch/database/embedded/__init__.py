@@ -175,9 +175,6 @@ def _server_user() -> str:
 
 
 def _conninfo(parts: Mapping[str, str]) -> str:
-    return " ".join(f"{key}={_quoted(value)}" for key, value in parts.items())
+    from psycopg.conninfo import make_conninfo
 
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return make_conninfo(**parts)

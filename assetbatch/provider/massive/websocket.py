@@ -25,7 +25,6 @@ from assetbatch.provider.values import InvalidRowError, number, time_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
-    from decimal import Decimal
 
     from assetbatch.model import Bar
     from assetbatch.plans import Plan
@@ -156,12 +155,8 @@ def cluster_of(asset_type: AssetType, plan: Plan) -> Cluster:
     return Cluster(asset_type, quotes, found.minutes, found.joined_by, plan.delay)
 
 
-def _no_number(_constant: str) -> Decimal:
-    return NO_NUMBER
-
-
 # One for all: with frames of one event it would take longer to make it than to read them.
-_DECODER = json.JSONDecoder(parse_float=decimal_of, parse_int=decimal_of, parse_constant=_no_number)
+_DECODER = json.JSONDecoder(parse_float=decimal_of, parse_int=decimal_of, parse_constant=lambda _: NO_NUMBER)
 
 
 def authentication(key: str) -> str:

@@ -5,6 +5,7 @@ It looks at this host and at the database; how things go it has from `status`, w
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from assetbatch.words import ago
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from assetbatch.config import Config, Database
@@ -39,7 +39,7 @@ LEVELS = {health.Level.WARNING: Level.WARN, health.Level.CRITICAL: Level.FAIL}
 
 
 def examine(
-    survey: Survey, data_folder: Path, *, clock: Callable[[], datetime] = database.system_clock
+    survey: Survey, data_folder: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[Finding]:
     """Look at everything that can be looked at; what cannot be is told, and hides nothing else.
 
@@ -88,7 +88,7 @@ def _database(
             look("row security", partial(database.row_security, connection))
         look("numbers", partial(database.numbers, connection))
         if fits and config is not None and not connection.closed:
-            done.look("status", partial(_operation, connection, config))
+            done.look("status", lambda: of_status(reading.read(config, connection)))
         if connection.closed:
             return [fail("database", "the connection broke off", "is PostgreSQL restarting? See its log")]
     return []
@@ -106,10 +106,6 @@ def _bounded(connection: Connection, check: Callable[[], Iterable[Finding]], des
         connection.transaction(lock_timeout=LOCK_TIMEOUT, statement_timeout=STATEMENT_TIMEOUT),
     ):
         return list(check())
-
-
-def _operation(connection: Connection, config: Config) -> Iterator[Finding]:
-    return of_status(reading.read(config, connection))
 
 
 def of_status(status: Status) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -15,6 +14,7 @@ from assetbatch.words import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from assetbatch.config import Database
     from assetbatch.database.connection import Connection
@@ -62,11 +62,6 @@ def clock(connection: Connection, here: Callable[[], datetime]) -> Iterator[Find
         yield warn("clock", found, hint)
     else:
         yield ok("clock", f"the database's and this host's are within {abs(off):.1f} s of each other")
-
-
-def system_clock() -> datetime:
-    """Read this host's clock."""
-    return datetime.now(UTC)
 
 
 def fits(connection: Connection) -> Iterator[Finding]:
