@@ -407,9 +407,11 @@ class Streamer:
         """See to it what is asked for by calls: daily figures, and what was missed."""
         now = self._run.clock.now()
         for one in self._ours:
-            if assets := one.due_for_refresh(now):
-                one.look_for_silent(self._connection.answer(streams.priced_at(list(one.listed))))
-                self._calls.refresh(assets)
+            if one.looks_at_figures():
+                newest = self._connection.answer(streams.newest(list(one.listed)))
+                if assets := one.due_for_refresh(now, newest):
+                    one.look_for_silent(newest)
+                    self._calls.refresh(assets)
             if missed := one.missed(now):
                 log.info("%s: asking for the bars of %d assets that were missed", one.name, len(missed))
                 self._calls.close_gap(missed)
