@@ -62,8 +62,9 @@ def test_the_silence_of_an_open_market_counts_from_its_opening(
 
 
 def test_once_a_market_has_closed_the_figures_of_its_day_come_to_where_its_last_price_is(
-    world: StreamWorld, monkeypatch: pytest.MonkeyPatch
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "assetbatch")
     monkeypatch.setattr(clock, "boot_time", lambda: boot_time() + world.market.forwarded)
     monkeypatch.setattr(cluster, "REFRESH_SECONDS", 0.5)
     world.market.set(FRIDAYS_CLOSE - timedelta(minutes=2))
@@ -94,3 +95,4 @@ def test_once_a_market_has_closed_the_figures_of_its_day_come_to_where_its_last_
         assert asked() == before + 1
         world.wait_for(state="live", silent=[])
     assert running.error is None
+    assert "came to nothing" not in caplog.text
