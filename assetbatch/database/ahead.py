@@ -53,6 +53,7 @@ SET_BACK: tuple[LiteralString, ...] = (
     set ranges = ranges * tstzmultirange(tstzrange(null, now())), noted_at = least(noted_at, now())
     where noted_at > now()
     """,
+    "delete from assetbatch.bar_silences where told_at > now()",
     "delete from assetbatch.daily_figures where day > (now() at time zone 'UTC')::date",
     """
     update assetbatch.daily_figures
@@ -65,7 +66,32 @@ SET_BACK: tuple[LiteralString, ...] = (
     update assetbatch.split_list set listed_at = least(listed_at, now()), ask_at = now()
     where greatest(listed_at, ask_at - interval '1 day') > now()
     """,
-    "update assetbatch.unadjusted_bars set ask_at = now() where ask_at > now() + interval '1 hour'",
+    # One that was taken to have come is still to come.
+    """
+    update assetbatch.splits
+    set noted_at = least(noted_at, now()),
+        withdrawn_at = case when withdrawn_at > now() then now() else withdrawn_at end,
+        adjusted_from = greatest(
+          least(adjusted_from, now()), (execution_date + time '04:00') at time zone 'America/New_York'
+        ),
+        is_applied = is_applied and executed_at <= now()
+    where greatest(noted_at, withdrawn_at) > now() or (is_applied and executed_at > now())
+    """,
+    """
+    update assetbatch.unadjusted_bars
+    set adjusted_from = least(adjusted_from, now()),
+        ask_at = case when ask_at > now() + interval '1 hour' then now() else ask_at end
+    where greatest(adjusted_from, ask_at - interval '1 hour') > now()
+    """,
+    "update assetbatch.ticker_lives set asked_at = now(), ask_at = now() where asked_at > now()",
+    """
+    update assetbatch.streams
+    set told_at = least(told_at, now()),
+        alive_until = case when alive_until > now() + interval '1 minute' then now() else alive_until end,
+        since = case when since > now() then now() else since end,
+        frame_at = case when frame_at > now() then now() else frame_at end
+    where greatest(told_at, alive_until - interval '1 minute', since, frame_at) > now()
+    """,
     "update assetbatch.entitlements set asked_at = now() - interval '1 day' where asked_at > now()",
     "update assetbatch.market_status set asked_at = now() - interval '1 day' where asked_at > now()",
     "delete from assetbatch.leases where held_until > now() + interval '10 minutes'",

@@ -49,6 +49,7 @@ select id as run_id, started_at, token, exists (select from lease) as has_lease,
   or exists (select from assetbatch.daily_figures where asked_at > clock_timestamp() + interval '1 minute')
   or exists (select from assetbatch.entitlements where asked_at > clock_timestamp() + interval '1 minute')
   or exists (select from assetbatch.market_status where asked_at > clock_timestamp() + interval '1 minute')
+  or exists (select from assetbatch.streams where told_at > clock_timestamp() + interval '1 minute')
   or exists (select from assetbatch.leases where held_until > clock_timestamp() + interval '2 hours')
 ) as is_ahead
 from run

@@ -56,8 +56,8 @@ returning clock_timestamp() as now
 
 READ_FRAME_AT = "select frame_at from assetbatch.streams where cluster = %(cluster)s"
 
-READ_PRICED_AT = """
-select symbol, priced_at from assetbatch.sync_state where symbol = any(%(symbols)s) and priced_at is not null
+READ_NEWEST = """
+select symbol, priced_at, daily_at from assetbatch.sync_state where symbol = any(%(symbols)s) and priced_at is not null
 """
 
 # Only what differs is written.
@@ -89,6 +89,18 @@ class Listed(Struct, frozen=True):
     asset: Asset
     known: bool
     pair: tuple[str, str] | None
+
+
+class Newest(Struct, frozen=True):
+    """The vendor's times of what is stored of an asset: its price, and the figures of its day; None: not known."""
+
+    priced_at: datetime
+    daily_at: datetime | None = None
+
+    @property
+    def lacks_figures(self) -> bool:
+        """Whether the price is newer than the figures of the day."""
+        return self.daily_at is None or self.daily_at < self.priced_at
 
 
 class Report(Struct, frozen=True):
@@ -166,10 +178,12 @@ def frame_at(connection: Connection, cluster: str) -> datetime | None:
     return None if row is None else row["frame_at"]
 
 
-def priced_at(symbols: Sequence[str]) -> Query[dict[str, datetime]]:
-    """Ask for the vendor's time of the newest price of each asset, whoever brought it."""
+def newest(symbols: Sequence[str]) -> Query[dict[str, Newest]]:
+    """Ask for what is newest of each asset that has a price, whoever brought it."""
     return Query(
-        READ_PRICED_AT, {"symbols": list(symbols)}, lambda rows: {row["symbol"]: row["priced_at"] for row in rows}
+        READ_NEWEST,
+        {"symbols": list(symbols)},
+        lambda rows: {row["symbol"]: Newest(row["priced_at"], row["daily_at"]) for row in rows},
     )
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from assetbatch.database.catalogue import asset_of
 from assetbatch.database.errors import words_of
 from assetbatch.database.prices import ADD_SYMBOLS, LOCK_SYMBOLS, why_not_there
+from assetbatch.database.query import command
 from assetbatch.database.queue.enqueue import ENTRANCE_TIMEOUT, LOCK_ENTRANCE
 from assetbatch.database.retries import in_transaction
 from assetbatch.database.rows import columns, value
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from assetbatch.database.connection import Connection
+    from assetbatch.database.query import Query
 
 # In the order of names, so that two who add the same assets do not lock each other out.
 ADD = """
@@ -99,6 +101,19 @@ with gone as (
   delete from assetbatch.ticker_lives where symbol in (select symbol from gone)
 )
 select array(select symbol from gone order by symbol) as removed
+"""
+
+# What a stream put there, which had not heard of it yet. One that is in the catalogue again keeps it.
+FORGET = """
+with gone as (
+  select symbol from unnest(%(symbols)s::text[]) as v (symbol)
+  where symbol not in (select symbol from assetbatch.assets)
+), status as (
+  delete from data_sources.data_sync_status d
+  using trading.symbols s, data_sources.api_providers p
+  where s.symbol in (select symbol from gone) and d.ticker_id = s.id and d.provider_id = p.id and p.code = 'polygon'
+)
+delete from assetbatch.sync_state where symbol in (select symbol from gone)
 """
 
 # So many at a time: years of bars are more than one statement may take.
@@ -234,6 +249,11 @@ def remove(connection: Connection, symbols: Sequence[str], *, with_bars: bool = 
         bars += sum(_remove_bars(connection, symbol) for symbol in removed)
     configured = sorted(found.keys() - set(own))
     return Removed(removed, sorted({*symbols} - {*removed, *configured}), configured, bars)
+
+
+def forgetting(symbols: Sequence[str]) -> Query[int]:
+    """Take out what is known of the prices of those of these that are not in the catalogue any more."""
+    return command(FORGET, {"symbols": list(symbols)})
 
 
 def _remove_bars(connection: Connection, symbol: str) -> int:

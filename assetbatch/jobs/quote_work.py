@@ -238,13 +238,13 @@ class QuoteWork(Source):
 
     def fail(self, assets: Sequence[Asset], kind: FailureKind, reason: str) -> None:
         """Write down that these assets were not updated, and why; others that a call covers beside them were no aim."""
-        assets = [asset for asset in assets if asset.role is Role.PRIORITY]
-        if self._is_aside:
+        own = [asset for asset in assets if asset.role is Role.PRIORITY]
+        if self._is_aside and assets:
             log.info("calls for figures of the day came to nothing: %s: %s", kind, reason)
-        elif assets:
+        elif own and not self._is_aside:
             # Another run that has taken over may have had better luck.
             self._calls.keep_lease()
-            brought = [Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in assets]
+            brought = [Brought(asset.symbol, failure=Failure(asset.symbol, kind, reason)) for asset in own]
             self._store(None, brought, [])
 
     def rested(self, assets: Sequence[Asset]) -> None:

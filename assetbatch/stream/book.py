@@ -86,11 +86,14 @@ class Book:
         One that had begun before is left as it was, and to a call: some of its minutes may have been missed.
         """
         with self._lock:
-            self._whole_since = now - (now - bars.floor(now)) % MINUTE
+            self._whole_since = _minute_of(now)
 
     def take(self, frame: Frame, now: datetime) -> None:
         """Take in what a frame brought."""
         with self._lock:
+            if self._whole_since is not None and self._whole_since > now:
+                # The clock was ahead then, and was set right.
+                self._whole_since = _minute_of(now)
             self._events += len(frame.quotes) + len(frame.minutes)
             self._dropped += frame.dropped
             self._oddest = frame.oddest or self._oddest
@@ -161,3 +164,7 @@ class Book:
         """Return the time of the newest quote of each asset that had one."""
         with self._lock:
             return dict(self._newest)
+
+
+def _minute_of(moment: datetime) -> datetime:
+    return moment - (moment - bars.floor(moment)) % MINUTE

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 TELL_SECONDS = 5.0
 ALIVE_SECONDS = 20.0
 REFRESH_SECONDS = 300.0
+# The last prices of a session are told a little after its end.
+LAST_PRICES = timedelta(minutes=1)
 # What is longer is left to the jobs, which go on from the newest bar.
 LONGEST_GAP = bars.ONE_PAGE
 GAP = timedelta(minutes=1)
@@ -94,6 +96,8 @@ class ClusterStream:
         self._pairless: frozenset[str] = frozenset()
         self._told: tuple[object, ...] = ()
         self._told_at = self._refreshed_at = -math.inf
+        # Of when the vendor told, when it was last looked whose figures of the day are to be asked for.
+        self._figures_told: datetime | None = None
         # What the database has been told: the assets that are fresh, and what came.
         self._kept: list[str] | None = None
         self._counted = Counted(time.monotonic())
@@ -227,16 +231,32 @@ class ClusterStream:
         at = streams.tell(report, run_id=run_id, alive_seconds=ALIVE_SECONDS)
         return Telling((*queries, at), at, report, about, fresh if keeps else self._kept, counted)
 
-    def due_for_refresh(self, now: datetime) -> list[Asset]:
-        """Return the assets whose daily figures are to be asked for now: every few minutes those that trade."""
+    def looks_at_figures(self) -> bool:
+        """Return, every few minutes, whether it is time to look whose figures of the day are to be asked for."""
         if not self.is_live or time.monotonic() - self._refreshed_at < REFRESH_SECONDS:
-            return []
+            return False
         self._refreshed_at = time.monotonic()
-        assets, told = (found.asset for found in self.listed.values()), now - self.cluster.delay
-        return [asset for asset in assets if market_hours.is_open(market_hours.market_of(asset), told)]
+        return True
 
-    def look_for_silent(self, priced_at: Mapping[str, datetime]) -> None:
-        """Find the assets that are confirmed, and silent though calls bring newer quotes, of `priced_at`.
+    def due_for_refresh(self, now: datetime, newest: Mapping[str, streams.Newest]) -> list[Asset]:
+        """Return the assets whose daily figures are to be asked for now, by the `newest` that is stored of each.
+
+        That is what trades; and once a market has closed, what has a price that its figures do not reach.
+        """
+        told, before = now - self.cluster.delay, self._figures_told
+        self._figures_told = told
+        due = []
+        for symbol, found in self.listed.items():
+            closed = market_hours.last_close(market_hours.market_of(found.asset), told)
+            if closed is not None:
+                at, known = closed + LAST_PRICES, newest.get(symbol)
+                if told < at or (before is not None and before >= at) or known is None or not known.lacks_figures:
+                    continue
+            due.append(found.asset)
+        return due
+
+    def look_for_silent(self, stored: Mapping[str, streams.Newest]) -> None:
+        """Find the assets that are confirmed, and silent though calls bring newer quotes, which are `stored`.
 
         What is so new that the stream may still be about to tell it says nothing.
         """
@@ -248,13 +268,16 @@ class ClusterStream:
         silent = frozenset(
             symbol
             for symbol in self.names.values()
-            if (at := priced_at.get(symbol)) is not None
-            and (at <= due or symbol in self._silent)
-            and at - max(newest.get(symbol, since - delay), since - delay) > SILENT
+            if (known := stored.get(symbol)) is not None
+            and ((at := known.priced_at) <= due or symbol in self._silent)
+            and self._open_time(symbol, max(newest.get(symbol, since - delay), since - delay), at) > SILENT
         )
         for symbol in sorted(silent - self._silent):
             log.warning("%s is confirmed, but silent, while calls bring newer quotes: misspelt, or delisted?", symbol)
         self._silent = silent
+
+    def _open_time(self, symbol: str, since: datetime, until: datetime) -> timedelta:
+        return market_hours.open_time(market_hours.market_of(self.listed[symbol].asset), since, until)
 
     def missed(self, now: datetime) -> dict[str, Span]:
         """Return, once, what was missed before a connection that has lasted, by symbol: over a minute of trade."""
@@ -269,8 +292,4 @@ class ClusterStream:
             return {}
         lost_at, since = state.lost_at - self.cluster.delay, state.since - self.cluster.delay
         span = Span(bars.floor(max(lost_at, since - LONGEST_GAP)), bars.floor(since) + bars.LENGTH)
-        return {
-            symbol: span
-            for symbol, found in self.listed.items()
-            if market_hours.open_time(market_hours.market_of(found.asset), lost_at, since) > GAP
-        }
+        return {symbol: span for symbol in self.listed if self._open_time(symbol, lost_at, since) > GAP}

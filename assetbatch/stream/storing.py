@@ -132,7 +132,7 @@ class Storage:
             why = words_of(found.refused[0][1])
             news = self._bars.add({symbol for (symbol, _), _ in found.refused}, "refused", NO_BARS_SECONDS)
             if news:
-                log.warning("open bars are refused, and left to calls for an hour: %s: %s", _named(news), why)
+                log.warning("open bars are refused, and left to calls for an hour: %s: %s", named(news), why)
 
     def _look_after(self, stored: Stored) -> list[str]:
         """Tell what was not stored; return what is to be tried again with the newest quote."""
@@ -141,12 +141,13 @@ class Storage:
             if self._quotes.add([one.symbol], "refused", REFUSED_SECONDS):
                 log.warning("%s is not stored: %s", one.symbol, one.error)
         if news := self._quotes.add(stored.locked, "locked", LOCKED_SECONDS):
-            log.warning("not stored, since another transaction keeps the rows locked, for now: %s", _named(news))
+            log.warning("not stored, since another transaction keeps the rows locked, for now: %s", named(news))
         if news := self._quotes.add(stored.deleted, "deleted", REFUSED_SECONDS):
-            log.warning("not stored, since the platform has deleted the rows: %s", _named(news))
+            log.warning("not stored, since the platform has deleted the rows: %s", named(news))
         return [*(one.symbol for one in stored.failed), *stored.locked]
 
 
-def _named(symbols: Sequence[str]) -> str:
+def named(symbols: Sequence[str]) -> str:
+    """Name the first of them, and how many more there are."""
     more = len(symbols) - MOST_NAMED
     return ", ".join(symbols[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -16,7 +16,7 @@ import psycopg
 from msgspec.structs import replace
 
 from assetbatch.boottime import boot_time
-from assetbatch.database import catalogue, runs, streams
+from assetbatch.database import catalogue, runs, streams, symbols
 from assetbatch.database.bars import state as bar_state
 from assetbatch.database.errors import words_of
 from assetbatch.database.leases import Lease
@@ -33,7 +33,7 @@ from assetbatch.stream.book import Taken
 from assetbatch.stream.calls import BackgroundCalls
 from assetbatch.stream.cluster import JOIN_SECONDS, LONGEST_GAP, ClusterStream
 from assetbatch.stream.pacing import Cause
-from assetbatch.stream.storing import Storage
+from assetbatch.stream.storing import Storage, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -300,6 +300,7 @@ class Streamer:
         self._is_idle = not listed
         self._leave_out({one.asset.asset_type for one in found} - clusters.keys())
         self._calls.name_pairs([one.asset for one in listed if clusters[one.asset.asset_type].lacks_pair(one.pair)])
+        before = {symbol for one in self._clusters for symbol in one.listed}
         for one in self._clusters:
             changes = one.take_list(listed, self._calls.pairless)
             if not changes or one.feed is None:
@@ -309,6 +310,17 @@ class Streamer:
             else:
                 self._disconnect([one])
                 self._let_go([one])
+        if gone := before - {one.asset.symbol for one in listed}:
+            self._forget(sorted(gone))
+
+    def _forget(self, gone: Sequence[str]) -> None:
+        """Take out what was stored of assets after they had been removed, and before that was heard of."""
+        try:
+            self._connection.answer(symbols.forgetting(gone))
+        except psycopg.Error as error:
+            if not refuses(error):
+                raise
+            log.warning("what is known of the prices of %s stays: %s", named(gone), words_of(error))
 
     def _leave_out(self, types: set[AssetType]) -> None:
         """Say once that assets of these types are left to calls, which is news only where they are to be streamed."""
@@ -407,9 +419,11 @@ class Streamer:
         """See to it what is asked for by calls: daily figures, and what was missed."""
         now = self._run.clock.now()
         for one in self._ours:
-            if assets := one.due_for_refresh(now):
-                one.look_for_silent(self._connection.answer(streams.priced_at(list(one.listed))))
-                self._calls.refresh(assets)
+            if one.looks_at_figures():
+                newest = self._connection.answer(streams.newest(list(one.listed)))
+                if assets := one.due_for_refresh(now, newest):
+                    one.look_for_silent(newest)
+                    self._calls.refresh(assets)
             if missed := one.missed(now):
                 log.info("%s: asking for the bars of %d assets that were missed", one.name, len(missed))
                 self._calls.close_gap(missed)

@@ -46,6 +46,15 @@ def alive(connection: Connection) -> set[str]:
     return {row["symbol"] for row in connection.execute("select symbol from assetbatch.streamed")}
 
 
+def known(connection: Connection) -> set[str]:
+    """Of whose prices something is known, here or in the platform's table."""
+    rows = connection.execute(
+        "select symbol from assetbatch.sync_state"
+        " union select symbol from data_sources.data_sync_status d join trading.symbols s on s.id = d.ticker_id"
+    )
+    return {row["symbol"] for row in rows}
+
+
 def document(commands: Commands, *words: str) -> dict[str, Any]:
     done = commands(*words, "--json")
     assert done.returncode == 0, done.stderr
@@ -102,6 +111,8 @@ def test_assets_that_are_added_are_streamed_soon_and_removed_ones_no_more(
         assert commands("symbols", "remove", "SOLUSD").returncode == 0
         wait_until(lambda: "SOLUSD" not in alive(connection), seconds=30)
         wait_until(lambda: [s for s in sandbox.stream.open("crypto") if s.held and "XT.SOL-USD" not in s.held])
+        # Nor is anything left of what came until then.
+        wait_until(lambda: known(connection) == {"BTCUSD", "ETHUSD"})
         assert stream.process.poll() is None
         assert "Traceback" not in stream.log
 

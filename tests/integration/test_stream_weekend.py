@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from assetbatch.boottime import boot_time
 from assetbatch.jobs import clock
+from assetbatch.stream import cluster
 from assetbatch.stream import connection as connections
 from tests.conftest import wait_until
 from tests.stream_runs import FOREX
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tests.stream_runs import StreamWorld
 
 SATURDAY = datetime(2026, 9, 5, 12, tzinfo=UTC)
+FRIDAYS_CLOSE = datetime(2026, 9, 4, 21, tzinfo=UTC)
 SUNDAYS_OPEN = datetime(2026, 9, 6, 21, tzinfo=UTC)
 
 
@@ -57,3 +59,40 @@ def test_the_silence_of_an_open_market_counts_from_its_opening(
         world.goes_on("EURUSD")
         world.wait_for(state="live")
     assert running.error is None
+
+
+def test_once_a_market_has_closed_the_figures_of_its_day_come_to_where_its_last_price_is(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "assetbatch")
+    monkeypatch.setattr(clock, "boot_time", lambda: boot_time() + world.market.forwarded)
+    monkeypatch.setattr(cluster, "REFRESH_SECONDS", 0.5)
+    world.market.set(FRIDAYS_CLOSE - timedelta(minutes=2))
+    calls = "select count(*) as n from assetbatch.api_calls where kind = 'snapshot'"
+
+    def asked() -> int:
+        row = world.connection.execute(calls).fetchone()
+        assert row is not None
+        return int(row["n"])
+
+    def times() -> tuple[datetime, datetime] | None:
+        row = world.connection.execute("select priced_at, daily_at from assetbatch.sync_state").fetchone()
+        return None if row is None else (row["priced_at"], row["daily_at"])
+
+    with world.streaming(world.settings(FOREX)) as running:
+        world.goes_on("EURUSD")
+        wait_until(asked)
+        monkeypatch.setattr(cluster, "REFRESH_SECONDS", 300)
+        world.market.forward(seconds=100)
+        world.goes_on("EURUSD")
+        monkeypatch.setattr(cluster, "REFRESH_SECONDS", 0.5)
+        world.market.forward(minutes=5)
+        before = asked()
+        priced_at, daily_at = wait_until(lambda: (found := times()) and asked() > before and found)
+        assert daily_at >= FRIDAYS_CLOSE - timedelta(seconds=10)
+        assert daily_at == priced_at
+        time.sleep(3 * cluster.REFRESH_SECONDS)
+        assert asked() == before + 1
+        world.wait_for(state="live", silent=[])
+    assert running.error is None
+    assert "came to nothing" not in caplog.text

@@ -112,6 +112,13 @@ def test_before_the_connection_is_live_no_bar_is_built() -> None:
     assert book.drain(NOON).bars == {}
 
 
+def test_a_clock_that_was_ahead_as_it_connected_keeps_no_bar_once_it_is_set_right() -> None:
+    book = begun(NOON + timedelta(hours=5))
+    for number in range(6):
+        book.take(minutes(minute(NOON + number * MINUTE)), NOON + (number + 1) * MINUTE)
+    assert list(book.drain(NOON + 6 * MINUTE).bars) == [("EURUSD", NOON + 5 * MINUTE)]
+
+
 def test_a_minute_sent_again_replaces_itself_and_one_that_is_the_same_is_no_news() -> None:
     book = begun()
     book.take(minutes(minute(NOON + MINUTE, 3), minute(NOON, 1)), NOON)

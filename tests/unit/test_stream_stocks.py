@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from assetbatch import bars
-from assetbatch.database.streams import Listed
+from assetbatch.database.streams import Listed, Newest
 from assetbatch.jobs.clock import Clock
 from assetbatch.markets import Market
 from assetbatch.model import Asset, AssetType, Product, Role
@@ -246,28 +246,53 @@ def test_a_gap_is_that_of_what_was_told_meanwhile() -> None:
     assert found.missed(opens + 15 * MINUTE) == {}
 
 
-def test_figures_of_the_day_are_asked_for_as_long_as_there_is_something_to_tell() -> None:
+def test_figures_of_the_day_are_asked_for_as_long_as_there_is_something_to_tell_and_once_after_that() -> None:
     one = cluster(AssetType.INDICES, "starter")
-    closes = TEN + 360 * MINUTE
-    for now, asked in ((closes - 385 * MINUTE, 0), (TEN, 1), (closes + 14 * MINUTE, 1), (closes + 15 * MINUTE, 0)):
+    closes, told_of_it = TEN + 360 * MINUTE, TEN + 375 * MINUTE
+    behind, whole = Newest(closes, closes - 4 * MINUTE), Newest(closes, closes)
+    for looks in (
+        [(closes - 385 * MINUTE, whole, 0), (TEN, behind, 1), (told_of_it - MINUTE, behind, 1)],
+        # The last value may still be about to come; who has asked for what was told after that knows all.
+        [(told_of_it - SECOND, behind, 1), (told_of_it, behind, 0), (told_of_it + 5 * MINUTE, behind, 1)],
+        [(told_of_it + 5 * MINUTE, behind, 1), (told_of_it + 10 * MINUTE, behind, 0), (TEN + 1440 * MINUTE, behind, 1)],
+        # A stream that takes over once it has closed knows by what is stored.
+        [(told_of_it + 5 * MINUTE, whole, 0)],
+        [(told_of_it + 5 * MINUTE, Newest(closes), 1)],
+    ):
         found = streaming(one, live(one, TEN - 60 * MINUTE))
         found.take_list([listed("I:SPX", AssetType.INDICES)], ())
-        assert len(found.due_for_refresh(now)) == asked, now
+        for now, newest, asked in looks:
+            assert len(found.due_for_refresh(now, {"I:SPX": newest})) == asked, now
+        assert found.due_for_refresh(TEN + 2 * 1440 * MINUTE, {}) == []  # a Saturday, and it never had a price
+
+
+def test_a_price_of_after_the_close_makes_no_silence_of_the_stream() -> None:
+    one = cluster(AssetType.INDICES, "advanced")
+    closes = TEN + 360 * MINUTE
+    found = streaming(one, live(one, TEN - 60 * MINUTE))
+    found.take_list([listed("I:SPX", AssetType.INDICES)], ())
+    found.book.relist(found.names)
+    found._clock.set(closes + 1080 * MINUTE)
+    value = {"ev": "V", "val": 6501.25, "T": "I:SPX", "t": int(closes.timestamp() * 1000) - 1000}
+    found.book.take(read(one, json.dumps([value]), closes), closes)
+    for at, silent in ((closes + 10 * MINUTE, frozenset()), (closes + 1055 * MINUTE, {"I:SPX"})):
+        found.look_for_silent({"I:SPX": Newest(at)})
+        assert found._silent == silent
 
 
 def test_only_what_a_late_stream_should_have_told_by_now_makes_an_asset_a_silent_one() -> None:
     found = streaming(STARTER, live(STARTER, TEN - 60 * MINUTE), "AMPB", "AMpB")
-    told = {"AMPB": TEN - LATE - 2 * MINUTE, "AMpB": TEN - LATE - 30 * SECOND}
-    found.look_for_silent(told)
+    stored = {"AMPB": Newest(TEN - LATE - 2 * MINUTE), "AMpB": Newest(TEN - LATE - 30 * SECOND)}
+    found.look_for_silent(stored)
     assert found.fresh() == ["AMpB"]
 
     # A minute is told once it is over.
     found.book.take(frame(STARTER, am("AMPB", MS - 17 * 60_000)), TEN - LATE)
-    found.look_for_silent(told)
+    found.look_for_silent(stored)
     assert found.fresh() == ["AMPB", "AMpB"]
 
 
 def test_a_stream_that_connected_a_moment_ago_is_not_silent_for_what_was_told_before() -> None:
     found = streaming(STARTER, live(STARTER, TEN - MINUTE), "AMPB")
-    found.look_for_silent({"AMPB": TEN - LATE - 90 * SECOND})
+    found.look_for_silent({"AMPB": Newest(TEN - LATE - 90 * SECOND)})
     assert found.fresh() == ["AMPB"]
