@@ -1,16 +1,11 @@
 """Writing what a call or a stream brought: prices, sync status and events, inside the caller's transaction.
 
-`last_update` is a merge of two parts: the newest quote (bid, ask, last price and their time), and the newest figures of
-a day. Each gives way to a newer one alone, whoever brings it: a stream has no figures of days, a call's quote may be
-older than a stream's. Order of locks, the same for all who write: symbols by name, then status, then outbox. Where the
-platform's own constraints refuse an asset, that asset fails alone.
+Order of locks, the same for all who write: symbols by name, then status, then outbox. Where the platform's own
+constraints refuse an asset, that asset fails alone.
 """
 
 from __future__ import annotations
 
-import json
-from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
@@ -18,6 +13,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from assetbatch.database.errors import words_of
+from assetbatch.database.last_update import is_from_future, news_of, texts_of
 from assetbatch.database.query import Query, command
 from assetbatch.database.savepoints import refuses, refuses_row, sift
 from assetbatch.failures import POLICIES, FailureKind, SyncStatus
@@ -25,15 +21,11 @@ from assetbatch.model import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import date, datetime
 
     from assetbatch.database.connection import Connection, Row
     from assetbatch.model import Quote
 
-# As far ahead as a quote of the vendor's may be: clocks differ.
-FUTURE_TOLERANCE = timedelta(minutes=5)
-# What `metadata.last_update` has of a quote beside its time, by the same names.
-QUOTE_FIGURES = ("bid", "ask", "last_price")
-DAILY_FIGURES = ("daily_open", "daily_high", "daily_low", "daily_close")
 # Our own transactions keep a row for milliseconds. Each part that is tried may meet one that is kept by others.
 LOCKED_ROW_TIMEOUT = "250ms"
 MOST_LOCK_WAITS = 40
@@ -213,64 +205,6 @@ class Times(Struct, frozen=True):
     day: date | None = None
 
 
-def rfc3339(moment: datetime) -> str:
-    """Write an aware UTC time as the vendor's documents and ours do: `2026-11-22T08:00:00.123Z`."""
-    text = moment.isoformat(timespec="microseconds" if moment.microsecond % 1000 else "milliseconds")
-    return text.replace("+00:00", "Z")
-
-
-class News(Struct, frozen=True):
-    """What of a quote is newer than what is stored: the quote itself, the figures of its day, or both."""
-
-    quote: Quote
-    has_quote: bool
-    has_daily: bool
-
-    def is_in(self, stored: object) -> bool:
-        """Return whether `stored`, a `metadata.last_update` or anything at all, has all of it."""
-        return (not self.has_quote or _has_quote(stored, self.quote)) and (
-            not self.has_daily or _has(stored, self.quote, DAILY_FIGURES)
-        )
-
-
-def news_of(quote: Quote, stored: object, daily_at: datetime | None, now: datetime) -> News | None:
-    """Return what of `quote` belongs in the place of `stored`, a `metadata.last_update` (or None, or anything at all).
-
-    That is what is newer, or of the same time but not the same; `daily_at` is the time of the daily figures that are
-    stored, None: not known. What is stored may have been written by others: what cannot be read as a time gives way,
-    and so does a time in the future.
-    """
-    stored_at = _time_of(stored)
-    quote_fits = _gives_way(stored_at, quote.timestamp, now) and not _has_quote(stored, quote)
-    daily_fits = quote.has_daily and _gives_way(daily_at or stored_at, quote.timestamp, now)
-    daily_fits = daily_fits and not _has(stored, quote, DAILY_FIGURES)
-    return News(quote, quote_fits, daily_fits) if quote_fits or daily_fits else None
-
-
-def _gives_way(stored_at: datetime | None, moment: datetime, now: datetime) -> bool:
-    return stored_at is None or _is_future(stored_at, now) or stored_at <= moment
-
-
-def _time_of(stored: object) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(stored["timestamp"]) if isinstance(stored, dict) else None
-    except (KeyError, TypeError, ValueError):
-        return None
-    return None if moment is None or moment.tzinfo is None else moment
-
-
-def _is_future(moment: datetime | None, now: datetime) -> bool:
-    return moment is not None and moment - now > FUTURE_TOLERANCE
-
-
-def _has_quote(stored: object, quote: Quote) -> bool:
-    return _has(stored, quote, QUOTE_FIGURES) and _time_of(stored) == quote.timestamp
-
-
-def _has(stored: object, quote: Quote, figures: Sequence[str]) -> bool:
-    return isinstance(stored, dict) and all(stored.get(name) == getattr(quote, name) for name in figures)
-
-
 def write(
     connection: Connection,
     brought: Sequence[Brought],
@@ -375,9 +309,9 @@ def _write_together(
         unchanged=[one.symbol for one in brought if one.failure is None and one.symbol not in changed],
         deleted=deleted,
         failed=[one.failure for one in brought if one.failure is not None],
-        from_future=[symbol for symbol in changed if _is_future(_time_of(before[symbol]), times.answered_at)],
+        from_future=[symbol for symbol in changed if is_from_future(before[symbol], times.answered_at)],
     )
-    texts = {symbol: _texts(symbol, news, before[symbol]) for symbol, news in changed.items()}
+    texts = {symbol: texts_of(symbol, news, before[symbol]) for symbol, news in changed.items()}
     writing = {
         "symbols": list(texts),
         "news": [text for text, _ in texts.values()],
@@ -467,35 +401,6 @@ def _states(brought: Sequence[Brought], texts: Mapping[str, tuple[str, str]], ti
     )
 
 
-def _texts(symbol: str, news: News, before: object) -> tuple[str, str]:
-    """Write news as JSON, with the vendor's digits: for `metadata.last_update`, and as an event, but for its seq.
-
-    An event tells the quote that there is then: that of `before`, where only the figures of the day are news.
-    """
-    quote = news.quote
-    daily = _figures({name: getattr(quote, name) for name in DAILY_FIGURES})
-    if news.has_quote:
-        told = _figures({name: getattr(quote, name) for name in QUOTE_FIGURES})
-        told += f', "timestamp": "{rfc3339(quote.timestamp)}"'
-        written = f"{told}, {daily}" if news.has_daily else told
-    else:
-        kept = before if isinstance(before, dict) else {}
-        told = _figures({name: kept.get(name) for name in QUOTE_FIGURES})
-        told += f', "timestamp": {json.dumps(kept.get("timestamp"))}'
-        written = daily
-    return f"{{{written}}}", f'{{"symbol": {json.dumps(symbol)}, {told}}}'
-
-
 def _array(values: Iterable[object]) -> str:
     """Write times or truths, or None, as PostgreSQL writes an array: a tenth of what the driver takes."""
     return f"{{{','.join('null' if value is None else str(value) for value in values)}}}"
-
-
-def _figures(values: Mapping[str, object]) -> str:
-    return ", ".join(f'"{name}": {_number(value)}' for name, value in values.items())
-
-
-def _number(value: object) -> str:
-    """Write a number; what others wrote may be none."""
-    is_number = isinstance(value, Decimal | int) and not isinstance(value, bool)
-    return str(value) if is_number else "null"

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assetbatch.database import prices
+from assetbatch.database.last_update import news_of, rfc3339
 from assetbatch.database.prices import Brought
 from assetbatch.failures import FailureKind
 from assetbatch.model import Failure, Quote
@@ -109,7 +110,7 @@ def test_what_others_wrote_there_gives_way(connection: Connection, junk: str) ->
 
 @given(st.none() | st.integers() | st.text() | st.dictionaries(st.text(), st.none() | st.text() | st.integers()))
 def test_what_is_news_is_told_of_anything_stored(stored: object) -> None:
-    news = prices.news_of(quote(), stored, None, NOON)
+    news = news_of(quote(), stored, None, NOON)
 
     assert news is not None
     assert news.has_quote
@@ -135,7 +136,7 @@ def merged(came: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
     for who, second, figure in came:
         if second >= quote_at:
             quote_at, found["last_price"] = second, Decimal(figure)
-            found["timestamp"] = prices.rfc3339(NOON - timedelta(minutes=1) + timedelta(seconds=second))
+            found["timestamp"] = rfc3339(NOON - timedelta(minutes=1) + timedelta(seconds=second))
         if who == CALL and second >= daily_at:
             daily_at, found["daily_close"] = second, Decimal(figure)
     return found
@@ -159,7 +160,7 @@ def test_calls_and_stream_in_any_order_leave_the_newest_quote_and_the_newest_fig
     assert payloads[-1]["last_price"] == stored["last_price"]
     known = connection.execute("select priced_at from assetbatch.sync_state").fetchone()
     assert known is not None
-    assert prices.rfc3339(known["priced_at"]) == stored["timestamp"]
+    assert rfc3339(known["priced_at"]) == stored["timestamp"]
 
 
 def test_a_quote_of_a_call_that_is_older_than_the_streams_is_fenced_and_its_daily_figures_are_taken(
