@@ -102,6 +102,8 @@ def point(number: int, price: str, *, high: str | None = None) -> Point:
 CHARTS = {
     "one point": [point(0, "1.5")],
     "flat": [point(one, "1.5") for one in range(200)],
+    "flat and tiny": [point(one, "0.00000842") for one in range(200)],
+    "flat at nothing": [point(one, "0") for one in range(200)],
     "tiny": [point(one, f"0.0000000{one % 7 + 1}") for one in range(200)],
     "huge": [point(one, f"{one}23456789012.5") for one in range(1, 200)],
     "zero": [point(one, f"{one % 2}") for one in range(200)],
@@ -118,9 +120,13 @@ def test_a_chart_of_anything_fits(name: str, width: int, *, candles: bool) -> No
     )
     drawn = [line for line in text.splitlines() if line[-1:] == "│"]
     assert len(drawn) >= 10
-    assert max(map(len, drawn)) <= width
+    assert max(map(len, text.splitlines())) <= width
     assert any(set(line.split("┤")[-1].split("│")[0]) - {" "} or line.count("│") > 2 for line in drawn)
     assert "\x1b" not in text
+    # Prices stand on their axis with the digits that tell them, one that has no other beside it, too.
+    labels = [line.split("┤")[0].strip() for line in drawn if "┤" in line]
+    assert len(set(labels)) == len(labels)
+    assert name == "flat at nothing" or any(float(label.replace(",", "")) for label in labels)
 
 
 @pytest.mark.parametrize("candles", [False, True])
