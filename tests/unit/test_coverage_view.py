@@ -78,6 +78,15 @@ def test_no_line_of_the_map_is_too_long_but_a_command(width: int, number: int) -
     assert found.lacking == ([holed, new] if number > 1 else [new])
 
 
+@pytest.mark.parametrize(("number", "marks"), [(30, ["10-30", "11-06"]), (1000, ["2026-10", "2027-04"])])
+def test_days_of_several_years_are_told_apart(number: int, marks: list[str]) -> None:
+    found = Coverage(NOW, FIRST, FIRST + timedelta(days=number - 1), (covered("A", [day(final=288)]),))
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(view.coverage_view(found, width=100, height=24, is_all=False, has_unicode=True))
+    assert captured.get().splitlines()[1].split()[:2] == marks
+
+
 def test_what_does_not_fit_is_counted() -> None:
     many = tuple(covered(f"T{one}", [day(final=287, missing=1)]) for one in range(50))
     console = Console(width=100, file=io.StringIO())
