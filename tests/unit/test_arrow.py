@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from assetbatch.arrow import bars_schema, bars_table, table_of
+from assetbatch import bars_table
+from assetbatch.arrow import bars_schema, table_of
 from assetbatch.errors import ConfigurationError, UnfitNumberError
 
 LINE = "BTCUSD,2026-01-01 00:00:00+00,{},1,1,1,1,1,1,true,2026-01-01 00:00:00+00\n"
