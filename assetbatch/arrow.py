@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Context, Decimal
 from functools import partial
 from io import StringIO
@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from assetbatch import config as configuration
 from assetbatch import threads
-from assetbatch.config import Database, Secret
 from assetbatch.database import errors, opening
 from assetbatch.database.bars.export import COLUMNS, Export, Selection
 from assetbatch.database.setup import schema
@@ -31,6 +30,7 @@ NUMBERS = ("open", "high", "low", "close", "volume", "vwap")
 # 20 digits before the point, 18 behind it: one type for all exports, so that files of several make one data set.
 PRECISION, SCALE = 38, 18
 DECIMAL = pa.decimal128(PRECISION, SCALE)
+DIGITS_OF_A_DECIMAL = f"decimals have {PRECISION - SCALE} digits before the point and {SCALE} behind it"
 TIME = pa.timestamp("us", tz="UTC")
 CURSOR_KEY = b"assetbatch.cursor"
 # Of blocks one after another, Arrow's own allocators keep twice as much.
@@ -67,27 +67,35 @@ def table_of(block: bytes, *, floats: bool = False) -> pa.Table:
                 ),
             )
         except pa.ArrowInvalid:
-            if floats:
-                raise
-    return _exactly(block, wanted)
+            pass
+    return _exactly(block, wanted, floats=floats)
 
 
-def _exactly(block: bytes, wanted: pa.Schema) -> pa.Table:
-    """Read what Arrow does not by itself: zeros behind the last digit. Raises UnfitNumberError for other digits."""
+def _exactly(block: bytes, wanted: pa.Schema, *, floats: bool) -> pa.Table:
+    """Read what Arrow does not by itself: zeros behind the last digit, whole numbers of a platform's numeric or double.
+
+    Raises UnfitNumberError for other digits.
+    """
     rows = list(csv.DictReader(StringIO(block.decode(), newline=""), fieldnames=COLUMNS))
-    read: dict[str, Callable[[str], object]] = dict.fromkeys(NUMBERS, _number)
-    read |= {"symbol": str, "ts": datetime.fromisoformat, "trades": int, "fetched_at": datetime.fromisoformat}
-    read["is_final"] = "true".__eq__
+    read: dict[str, Callable[[str], object]] = dict.fromkeys(NUMBERS, float if floats else _number)
+    read |= {"symbol": str, "ts": datetime.fromisoformat, "fetched_at": datetime.fromisoformat}
+    read |= {"trades": _whole, "is_final": "true".__eq__}
     for row in rows:
-        for name in NUMBERS:
+        for name in () if floats else NUMBERS:
             if row[name] and not _fits(_number(row[name])):
-                raise UnfitNumberError(
-                    f"{row['symbol']} {row['ts']}: {name} {row[name]} does not fit:"
-                    f" decimals have {PRECISION - SCALE} digits before the point and {SCALE} behind it",
-                    hint="export with --float (floats=True), or as CSV, which keeps every digit",
-                )
+                raise _unfit(row, name, DIGITS_OF_A_DECIMAL)
+        if row["trades"] and not _is_whole(_number(row["trades"])):
+            raise _unfit(row, "trades", "it is no whole number of 64 bits")
     return pa.table(
         {name: [read[name](row[name]) if row[name] else None for row in rows] for name in COLUMNS}, schema=wanted
+    )
+
+
+def _unfit(row: dict[str, str], name: str, rule: str) -> UnfitNumberError:
+    others = "as CSV" if name == "trades" else "with --float (floats=True), or as CSV"
+    return UnfitNumberError(
+        f"{row['symbol']} {row['ts']}: {name} {row[name]} does not fit: {rule}",
+        hint=f"export {others}, which keeps every digit",
     )
 
 
@@ -95,6 +103,14 @@ def _number(text: str) -> Decimal:
     """Read a number, and leave out zeros behind its last digit."""
     number = Decimal(text)
     return number.normalize(Context(prec=len(text))) if number.is_finite() else number
+
+
+def _whole(text: str) -> int:
+    return int(Decimal(text))
+
+
+def _is_whole(number: Decimal) -> bool:
+    return number.is_finite() and number == number.to_integral_value() and -(2**63) <= number < 2**63
 
 
 def _fits(number: Decimal) -> bool:
@@ -131,9 +147,9 @@ def _write(writer: Any, block: bytes, *, floats: bool) -> None:
 def bars_table(
     symbols: str | Sequence[str] | None = None,
     *,
-    since: datetime | str | None = None,
-    until: datetime | str | None = None,
-    changed_since: str | None = None,
+    since: date | str | None = None,
+    until: date | str | None = None,
+    changed_since: str | bytes | None = None,
     with_open: bool = False,
     floats: bool = False,
     database: str | None = None,
@@ -147,10 +163,10 @@ def bars_table(
     counts them (see Bars). What the vendor does not have is null.
 
     `symbols` are those of trading.symbols, one or several; None: all that have bars. `since` and `until` (not
-    included) bound ts: a datetime, or a text such as 2026-01-31, in UTC where it has no zone. Bars that are still open
-    come only `with_open`. The table is as large as what it holds: some 150 bytes a bar.
+    included) bound ts: a datetime, a date, or a text such as 2026-01-31, in UTC where it has no zone. Bars that are
+    still open come only `with_open`. The table is as large as what it holds: some 150 bytes a bar.
 
-    `table.schema.metadata[b"assetbatch.cursor"]` is the cursor of this moment: `changed_since=` that text the next
+    `table.schema.metadata[b"assetbatch.cursor"]` is the cursor of this moment: with it as `changed_since` the next
     call brings exactly the bars that were added or changed by then, each once, as it is by then. Bars that were
     deleted are not told. A standby gives no cursor.
 
@@ -169,14 +185,14 @@ def bars_table(
         symbols=[symbols] if isinstance(symbols, str) else symbols,
         since=begin,
         until=end,
-        changed_since=changed_since,
+        changed_since=changed_since.decode() if isinstance(changed_since, bytes) else changed_since,
         with_open=with_open,
     )
     if database is None:
         file = None if config is None else Path(config)
         named = configuration.load(file=file, environ=os.environ, cwd=Path.cwd()).database
     else:
-        named = Database(embedded=False, name="", conninfo=Secret(database), described="the database")
+        named = configuration.database_of(database)
     folder = configuration.data_folder(os.environ)
     with (
         errors.translated_errors(named.described),
@@ -193,6 +209,11 @@ def bars_table(
     )
 
 
-def _moment(given: datetime | str | None) -> datetime | None:
+def _moment(given: date | str | None) -> datetime | None:
     found = datetime.fromisoformat(given) if isinstance(given, str) else given
-    return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found
+    if found is None:
+        return None
+    if not isinstance(found, datetime):
+        return datetime(found.year, found.month, found.day, tzinfo=UTC)
+    # Two times of one zone are compared by their wall clocks, which show an hour twice when they are set back.
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

@@ -11,7 +11,7 @@
     ├── UnknownSymbolsError         2   neither the platform nor the catalogue has a symbol that was asked for
     ├── CursorError                 2   what has changed since a cursor cannot be told
     ├── UnfitNumberError            3   a number has more digits than the type that it is to be exported as
-    └── AnswerLostError             3   stdout could not be written
+    └── AnswerLostError             3   stdout, or the file that was named for it, could not be written
 
     Interrupted         129, 130, 143   SIGHUP, SIGINT, SIGTERM; no Exception: who handles those lets it pass
 
@@ -30,6 +30,7 @@ from assetbatch.words import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 EXIT_BUG = 1
 EXIT_USAGE = 2
@@ -61,7 +62,7 @@ EXIT_CODES = (
     ExitCode(
         f"{EXIT_PARTIAL}",
         "done in part: a priority asset failed, an item became a dead letter, an outage ended the run early, or stdout"
-        " could not be written",
+        " or a file could not be written",
         "All other assets are up to date. Of `doctor`: something fails. Of `bars export`: a number does not fit, and no"
         " file was written.",
     ),
@@ -188,13 +189,14 @@ class UnfitNumberError(AssetbatchError):
 
 
 class AnswerLostError(AssetbatchError):
-    """What a command had to print could not be written; what it did before that is done."""
+    """What a command had to print, or to write into a `file`, could not be; what it did before that is done."""
 
     exit_code = EXIT_PARTIAL
 
-    def __init__(self, error: OSError) -> None:
+    def __init__(self, error: OSError, file: Path | None = None) -> None:
         super().__init__(
-            f"the answer could not be written: {error.strerror}", hint="see where stdout goes: is its disk full?"
+            f"{file or 'the answer'} could not be written: {error.strerror or error}",
+            hint=f"{'see where stdout goes: ' if file is None else ''}is its disk full?",
         )
         self.is_unread = isinstance(error, BrokenPipeError)
 

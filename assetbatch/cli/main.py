@@ -14,6 +14,8 @@ from assetbatch.cli import commands, global_options, lifecycle, telling, trouble
 from assetbatch.cli.invocation import current, format_for_stderr, print_json
 from assetbatch.errors import EXIT_BUG, EXIT_CODES, EXIT_PARTIAL, AnswerLostError, AssetbatchError, Interrupted
 
+USAGE_ERROR: Any = typer.BadParameter.__base__
+
 app = typer.Typer(
     name="assetbatch",
     help="Keeps a PostgreSQL trading database fresh from the Polygon.io (Massive.com) REST API on a small call budget.",
@@ -62,6 +64,19 @@ def new_command() -> Any:
     return root
 
 
+def _tell_usage(error: Any) -> None:
+    """Report wrong usage as JSON, also where it was found before the options were read."""
+    current.json = True
+    words: list[str] = []
+    context = error.ctx
+    while context is not None and context.parent is not None:
+        words.insert(0, context.info_name)
+        context = context.parent
+    current.command = " ".join(words)
+    hint = f"`{' '.join(['assetbatch', *words])} --help` tells how it is used"
+    trouble.tell(error.format_message(), exit_code=error.exit_code, hint=hint)
+
+
 def main() -> None:
     """Run the command line; the exit code says how it went."""
     current.log_format = format_for_stderr()
@@ -78,7 +93,12 @@ def _run() -> int:
     exit_code = 0
     try:
         try:
-            new_command()()
+            # By itself typer draws a box, of whatever is wrong with the command line, and leaves by SystemExit.
+            ended = new_command()(standalone_mode="--json" not in sys.argv)
+            exit_code = ended if isinstance(ended, int) else 0
+        except USAGE_ERROR as error:
+            exit_code = error.exit_code
+            _tell_usage(error)
         except SystemExit as end:
             exit_code = int(end.code or 0)
         sys.stdout.flush()

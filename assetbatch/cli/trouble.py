@@ -57,12 +57,11 @@ def tell_bug(error: Exception) -> None:
         log.error("an unexpected error: this is a bug", exc_info=error)
 
 
-def tell(reason: str, *, exit_code: int = 0) -> None:
+def tell(reason: str, *, exit_code: int = 0, hint: str = "") -> None:
     """Report something that did not go as it was asked."""
     level = logging.ERROR if exit_code else logging.WARNING
-    say(
-        [f"assetbatch {current.command}: {reason}"], {"exit_code": exit_code, "reason": reason, "hint": ""}, level=level
-    )
+    facts = {"exit_code": exit_code, "reason": reason, "hint": hint}
+    say([f"assetbatch {current.command}: {reason}", f"Next: {hint}" if hint else ""], facts, level=level)
 
 
 def tell_failures(result: RunResult) -> None:

@@ -2,6 +2,7 @@
 
 from assetbatch.config.configuration import Config
 from assetbatch.config.database import Database
+from assetbatch.config.database import of as database_of
 from assetbatch.config.loading import load
 from assetbatch.config.secret import Secret, masked
 from assetbatch.config.sources import (
@@ -22,6 +23,7 @@ __all__ = [
     "Secret",
     "config_file",
     "data_folder",
+    "database_of",
     "folders_named",
     "is_data_folder_named",
     "is_journal",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from assetbatch.config.secret import ENCODE, USERINFO, Secret
-from assetbatch.errors import Fault
+from assetbatch.errors import ConfigurationError, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,18 +127,32 @@ def _described(name: str, host: str, port: str, place: str) -> str:
     return f"{name} on {address} ({place})"
 
 
-def _from_url(url: Given, faults: list[Fault]) -> Database | None:
+def of(conninfo: str) -> Database:
+    """Return the database of a URL that a program gives, or of another connection string. Raises ConfigurationError."""
+    faults: list[Fault] = []
+    if _parsed(conninfo, "", faults) is None:
+        raise ConfigurationError(faults)
+    return Database(embedded=False, name="", conninfo=Secret(conninfo), described="the database")
+
+
+def _parsed(conninfo: str, place: str, faults: list[Fault]) -> dict[str, str] | None:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
-    if re.match("postgres(ql)?://", url.value) and not _URI.fullmatch(url.value):
-        faults.append(Fault(url.place, "database", f"can be read in more than one way: {ENCODE}; {_URL_FORM}"))
+    if re.match("postgres(ql)?://", conninfo) and not _URI.fullmatch(conninfo):
+        faults.append(Fault(place, "database", f"can be read in more than one way: {ENCODE}; {_URL_FORM}"))
         return None
     try:
-        parsed = {name: str(value) for name, value in conninfo_to_dict(url.value).items()}
+        return {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
     except (psycopg.Error, ValueError):  # what they say repeats parts of it
         message = f"is no connection string that PostgreSQL's library understands: {_URL_FORM}; {ENCODE}"
-        faults.append(Fault(url.place, "database", message))
+        faults.append(Fault(place, "database", message))
+        return None
+
+
+def _from_url(url: Given, faults: list[Fault]) -> Database | None:
+    parsed = _parsed(url.value, url.place, faults)
+    if parsed is None:
         return None
     name, port = parsed.get("dbname"), parsed.get("port", "")
     host = parsed.get("host") or parsed.get("hostaddr")

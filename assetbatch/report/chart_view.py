@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ SIDE_WIDTH = 14
 # Lines of text around the chart, and the prompt that comes after it.
 OTHER_LINES = 6
 PRICE_TICKS = 5
+MOST_DECIMALS = 18
 # A label of a time, and room around it.
 TIME_WIDTH = 14
 STEPS = [timedelta(minutes=one) for one in (15, 30, 60, 120, 180, 360, 720)] + [
@@ -42,7 +44,7 @@ def height_of(lines: int | None) -> int:
 
 
 def chart_text(chart: Chart, *, candles: bool, width: int, height: int, has_colour: bool, has_unicode: bool) -> str:
-    """Write a chart with what is to be told of it, in lines no longer than `width`."""
+    """Write a chart with what is to be told of it, in lines no longer than `width`, but for a command."""
     symbol = chart.charted.asset.symbol
     if chart.span is None:
         return f"no final bar of {symbol} is there yet: `assetbatch backfill --symbol {symbol}` fetches them\n"
@@ -56,8 +58,8 @@ def chart_text(chart: Chart, *, candles: bool, width: int, height: int, has_colo
     drawn = _drawn(chart, candles=candles, width=width, height=height, has_unicode=has_unicode).string(
         colorless=not has_colour
     )
-    lines = [_headline(chart), _span(chart, candles=candles), *(line.rstrip() for line in drawn.splitlines())]
-    text = "\n".join([*lines, *_remarks(chart)]) + "\n"
+    above = [*_wrapped(_headline(chart), width), *_wrapped(_span(chart, candles=candles), width)]
+    text = "\n".join([*above, *(line.rstrip() for line in drawn.splitlines()), *_remarks(chart, width)]) + "\n"
     return text if has_unicode else text.translate(ASCII)
 
 
@@ -78,15 +80,23 @@ def _span(chart: Chart, *, candles: bool) -> str:
     return f"{what} of {duration(chart.length)}, {since} to {until}{newest}"
 
 
-def _remarks(chart: Chart) -> list[str]:
+def _wrapped(line: str, width: int) -> list[str]:
+    return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _remarks(chart: Chart, width: int) -> list[str]:
     bars, symbol = sum(point.bars for point in chart.points), chart.charted.asset.symbol
     words = [f"{counted(bars, 'final bar')}"]
     if chart.open_bars:
         words.append(f"{counted(chart.open_bars, 'open one')} left out")
     if not chart.lacking:
-        return [", ".join([*words, "none missing that could be had"])]
+        return _wrapped(", ".join([*words, "none missing that could be had"]), width)
     words.append(f"{chart.lacking} missing on these days")
-    return [", ".join(words), f"`assetbatch bars coverage --symbol {symbol} --since {chart.lacking_since}` tells where"]
+    # What is to be copied stays whole.
+    return [
+        *_wrapped(", ".join(words), width),
+        f"`assetbatch bars coverage --symbol {symbol} --since {chart.lacking_since}` tells where",
+    ]
 
 
 def _drawn(chart: Chart, *, candles: bool, width: int, height: int, has_unicode: bool) -> Any:
@@ -149,6 +159,10 @@ def _prices(chart: Chart, *, candles: bool) -> Iterator[tuple[float, str]]:
     lowest = float(min(one.low if candles else one.close for one in chart.points))
     highest = float(max(one.high if candles else one.close for one in chart.points))
     step = (highest - lowest) / (PRICE_TICKS - 1)
-    decimals = min(12, max(0, 1 - math.floor(math.log10(step)))) if step else 4
+    if step:
+        decimals = max(0, 1 - math.floor(math.log10(step)))
+    else:
+        decimals = max(4, 4 - math.floor(math.log10(abs(lowest)))) if lowest else 4
+    decimals = min(MOST_DECIMALS, decimals)
     for number in range(PRICE_TICKS if step else 1):
         yield lowest + number * step, f"{lowest + number * step:,.{decimals}f}"

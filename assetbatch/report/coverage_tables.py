@@ -30,6 +30,7 @@ LONGEST_NAME = 14
 # "100.0 %" and two spaces.
 SHARE_WIDTH = 9
 WEEK = 7
+DAYS_OF_A_YEAR = 366
 LABEL_WIDTH = 8
 
 REASONS = {
@@ -139,10 +140,11 @@ def _map(found: Coverage, shown: Sequence[AssetCoverage], *, width: int, has_uni
 
 
 def _marks(since: date, cells: int, a_cell: int) -> str:
-    """Return the days above the cells: each week's first, as far as there is room."""
+    """Return the days above the cells: each week's first, beyond a year months, as far as there is room."""
     line = ""
-    for cell in range(0, cells, WEEK):
-        mark = f"{since + timedelta(days=cell * a_cell):%m-%d}"
+    form, step = ("%m-%d", WEEK) if cells * a_cell <= DAYS_OF_A_YEAR else ("%Y-%m", 2 * WEEK)
+    for cell in range(0, cells, step):
+        mark = f"{since + timedelta(days=cell * a_cell):{form}}"
         line = line.ljust(cell) + (mark if cell + len(mark) <= cells else "")
     return line
 

@@ -18,6 +18,8 @@ import pytest
 from tests.conftest import wait_until
 
 if TYPE_CHECKING:
+    import subprocess
+
     from assetbatch.database.connection import Connection
     from tests.conftest import Commands
 
@@ -136,12 +138,17 @@ def test_parquet_files_join_and_a_cursor_file_goes_on(stored: Connection, keyles
         (["--all", "--changed-since", "x", "--cursor-file", "y"], "both name a cursor"),
         (["--all", "--output", "x.csv", "--cursor-file", "./x.csv"], "name one file"),
         (["--all", "--output", "no/such/folder.csv"], "cannot be written"),
+        (["--all", "--output", "circle.csv"], "Too many levels of symbolic links"),
+        (["--all", "--output", "x.csv", "--cursor-file", "circle.csv"], "Too many levels of symbolic links"),
+        (["--all", "--output", "x.csv", "--cursor-file", "no/such/cursor"], "--cursor-file: no/such/cursor cannot be"),
     ],
 )
 def test_wrong_usage(stored: Connection, keyless: Commands, arguments: list[str], words: str) -> None:
+    (keyless.folder / "circle.csv").symlink_to("circle.csv")
     done = keyless("bars", "export", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert words in " ".join(done.stderr.split())
+    assert words in " ".join(done.stderr.replace("│", "").split())
+    assert not (keyless.folder / "x.csv").exists()
 
 
 def test_a_number_that_does_not_fit_is_named_and_leaves_the_files_as_they_were(
@@ -182,20 +189,29 @@ def test_a_role_that_may_only_read_exports(stored: Connection, keyless: Commands
     assert json.loads(done.stdout)["cursor"]
 
 
-def test_a_reader_that_has_gone_ends_it_without_a_cursor(connection: Connection, keyless: Commands) -> None:
+def test_what_cannot_be_written_whole_leaves_the_files_as_they_were(connection: Connection, keyless: Commands) -> None:
     fill(connection, bars=60_000, symbols=("B",))
-    done = keyless.run(
-        ["sh", "-c", "python -m assetbatch bars export --all --cursor-file bars.cursor | head -2; true"],
-        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    )
-    assert len(done.stdout.splitlines()) == 2
-    assert not (keyless.folder / "bars.cursor").exists()
-    closed = keyless.run(
-        ["sh", "-c", "python -m assetbatch bars export --all --cursor-file bars.cursor > /dev/full"],
-        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    )
-    assert closed.returncode == 3
-    assert not (keyless.folder / "bars.cursor").exists()
+    (keyless.folder / "bars.csv").write_text("as it was")
+
+    def export(line: str) -> subprocess.CompletedProcess[str]:
+        command = "python -m assetbatch bars export --all --cursor-file bars.cursor"
+        done = keyless.run(
+            ["bash", "-c", f"set -o pipefail; {line.format(command)}"],
+            PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        )
+        assert sorted(path.name for path in keyless.folder.glob("[.b]*.*")) == ["bars.csv"]
+        return done
+
+    # A pipe that has no path to it but one below /dev/fd.
+    for line in ("{} | head -2", "{} --output /dev/stdout | head -2", "{} --output >(head -2); wait"):
+        done = export(line)
+        assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 2, ""), line
+    for line in ("{} > /dev/full", "{} --output /dev/full", "ulimit -f 64; {} --output bars.csv"):
+        done = export(line)
+        assert (done.returncode, done.stdout) == (3, ""), line
+        assert "could not be written: " in done.stderr
+        assert "is its disk full?" in done.stderr
+    assert (keyless.folder / "bars.csv").read_text() == "as it was"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])

@@ -90,3 +90,22 @@ def test_help_is_no_run_that_went_well(commands: Commands) -> None:
         assert commands("metrics", *options).stderr == ""
 
     assert "well again" in commands("metrics").stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "reason"),
+    [
+        ("nonsense --json", "", "No such command 'nonsense'"),
+        ("bars --json", "bars", "Missing command"),
+        ("bars export --nonsense --json", "bars export", "No such option: --nonsense"),
+        ("bars export --json", "bars export", "which bars: give --symbol, or --all"),
+    ],
+)
+def test_with_json_wrong_usage_is_one_line_of_json(commands: Commands, line: str, command: str, reason: str) -> None:
+    done = commands(*line.split())
+
+    assert (done.returncode, done.stdout) == (2, "")
+    told = json.loads(done.stderr)
+    assert (told["schema"], told["command"], told["exit_code"]) == ("assetbatch.trouble/1", command, 2)
+    assert reason in told["reason"]
+    assert told["hint"] == f"`{f'assetbatch {command}'.strip()} --help` tells how it is used"

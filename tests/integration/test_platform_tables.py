@@ -91,6 +91,7 @@ OTHERWISE = {
         "market_data.ohlcv_5m.is_final is integer, not boolean",
     "alter table market_data.ohlcv_5m alter fetched_at type timestamp":
         "market_data.ohlcv_5m.fetched_at is timestamp without time zone, not timestamptz",
+    "alter table market_data.ohlcv_5m drop fetched_at": "market_data.ohlcv_5m.fetched_at is missing",
     "alter table market_data.ohlcv_5m drop constraint ohlcv_5m_pkey":
         "market_data.ohlcv_5m has no unique key (symbol_id, ts)",
     "alter table market_data.ohlcv_5m drop ts": "market_data.ohlcv_5m.ts is missing",
@@ -141,6 +142,7 @@ WELCOME = {
     " add foreign key (ticker_id) references trading.symbols (id)",
     "floats": "alter table market_data.ohlcv_5m alter close type float8, alter trades type bigint",
     "no finality": "alter table market_data.ohlcv_5m drop is_final, drop fetched_at",
+    "a time, and no finality": "alter table market_data.ohlcv_5m drop is_final",
     "a provider's name with a default": "alter table data_sources.api_providers add name text not null default 'x'",
     "a provider that is there": "alter table data_sources.api_providers add name text not null;"
     " insert into data_sources.api_providers (code, name) values ('polygon', 'Polygon')",

@@ -78,6 +78,15 @@ def test_no_line_of_the_map_is_too_long_but_a_command(width: int, number: int) -
     assert found.lacking == ([holed, new] if number > 1 else [new])
 
 
+@pytest.mark.parametrize(("number", "marks"), [(30, ["10-30", "11-06"]), (1000, ["2026-10", "2027-04"])])
+def test_days_of_several_years_are_told_apart(number: int, marks: list[str]) -> None:
+    found = Coverage(NOW, FIRST, FIRST + timedelta(days=number - 1), (covered("A", [day(final=288)]),))
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(view.coverage_view(found, width=100, height=24, is_all=False, has_unicode=True))
+    assert captured.get().splitlines()[1].split()[:2] == marks
+
+
 def test_what_does_not_fit_is_counted() -> None:
     many = tuple(covered(f"T{one}", [day(final=287, missing=1)]) for one in range(50))
     console = Console(width=100, file=io.StringIO())
@@ -102,6 +111,8 @@ def point(number: int, price: str, *, high: str | None = None) -> Point:
 CHARTS = {
     "one point": [point(0, "1.5")],
     "flat": [point(one, "1.5") for one in range(200)],
+    "flat and tiny": [point(one, "0.00000842") for one in range(200)],
+    "flat at nothing": [point(one, "0") for one in range(200)],
     "tiny": [point(one, f"0.0000000{one % 7 + 1}") for one in range(200)],
     "huge": [point(one, f"{one}23456789012.5") for one in range(1, 200)],
     "zero": [point(one, f"{one % 2}") for one in range(200)],
@@ -118,9 +129,13 @@ def test_a_chart_of_anything_fits(name: str, width: int, *, candles: bool) -> No
     )
     drawn = [line for line in text.splitlines() if line[-1:] == "│"]
     assert len(drawn) >= 10
-    assert max(map(len, drawn)) <= width
+    assert max(map(len, text.splitlines())) <= width
     assert any(set(line.split("┤")[-1].split("│")[0]) - {" "} or line.count("│") > 2 for line in drawn)
     assert "\x1b" not in text
+    # Prices stand on their axis with the digits that tell them, one that has no other beside it, too.
+    labels = [line.split("┤")[0].strip() for line in drawn if "┤" in line]
+    assert len(set(labels)) == len(labels)
+    assert name == "flat at nothing" or any(float(label.replace(",", "")) for label in labels)
 
 
 @pytest.mark.parametrize("candles", [False, True])

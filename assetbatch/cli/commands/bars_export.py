@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from assetbatch.cli.files import replacing
+from assetbatch.cli.files import replacing, require_place
 from assetbatch.cli.invocation import current, print_json
 from assetbatch.cli.options import complete_symbols, span
 from assetbatch.words import counted
@@ -80,13 +80,15 @@ def export(
         ("--changed-since and --cursor-file both name a cursor", changed_since is not None and cursor_file is not None),
         (
             "--output and --cursor-file name one file",
-            cursor_file is not None and cursor_file.resolve() == output.resolve(),
+            cursor_file is not None and os.path.realpath(cursor_file) == os.path.realpath(output),
         ),
         ("Parquet needs a file: give --output", to_stdout and data_format is Format.PARQUET),
         ("--json has stdout for itself: give --output", to_stdout and current.json),
         ("--float is for Parquet: in CSV numbers have every digit", floats and data_format is Format.CSV),
     )
     begin, end = span(since, until)
+    if cursor_file is not None:
+        require_place(cursor_file, "--cursor-file")
     if data_format is Format.PARQUET:
         _require_arrow()
     config = current.load_config()

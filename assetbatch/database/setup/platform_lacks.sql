@@ -22,7 +22,7 @@ with recursive needed (position, relation, name, kind, shortest, type, definitio
     (18, 'market_data.ohlcv_5m', 'volume', 'number', 0, 'numeric', 'numeric'),
     (19, 'market_data.ohlcv_5m', 'vwap', 'number', 0, 'numeric', 'numeric'),
     (20, 'market_data.ohlcv_5m', 'trades', 'number', 0, 'bigint', 'int'),
-    -- A platform's own table may lack these two.
+    -- A platform's own table may lack these two; but what is final is written by none that has not both.
     (21, 'market_data.ohlcv_5m', 'is_final', 'boolean', 0, 'boolean', null),
     (22, 'market_data.ohlcv_5m', 'fetched_at', 'timestamptz', 0, 'timestamptz', null)
 ), words (position, word) as (
@@ -90,8 +90,11 @@ with recursive needed (position, relation, name, kind, shortest, type, definitio
   from relations r where r.relkind not in ('r', 'p')
   union all
   select position, format('%s.%s is missing', relation, name),
-         format('ALTER TABLE %s ADD COLUMN %s %s;', relation, name, definition)
-  from columns where attnum is null and definition is not null
+         format('ALTER TABLE %s ADD COLUMN %s %s;', relation, name, coalesce(definition, type))
+  from columns c
+  where attnum is null and (definition is not null or name = 'fetched_at' and exists (
+    select from columns f where f.relation = c.relation and f.name = 'is_final' and f.attnum is not null
+  ))
   union all
   select position, format('%s.%s is generated', relation, name),
          case when attgenerated = 's' then format('ALTER TABLE %s ALTER COLUMN %s DROP EXPRESSION;', relation, name)
