@@ -300,7 +300,7 @@ class Stream(Section, frozen=True, kw_only=True):
         float, Meta(ge=0.1, le=60, description="the newest price of each asset is stored so often")
     ] = 1.0
     clusters: Annotated[
-        Literal["auto"] | tuple[ClusterWord, ...],
+        Literal["auto"] | Annotated[tuple[ClusterWord, ...], Meta(min_length=1)],
         about("auto: those of all enabled assets | a list, as [forex, crypto]"),
     ] = "auto"
     urls: StreamUrls = StreamUrls()

@@ -74,8 +74,14 @@ def called(given: Given) -> str:
 
 
 def _refusal(annotation: Any, given: Given, *, hidden: bool, nothing: str) -> str:
-    value = given.value
     sentence = f"expected {expected(annotation, nothing=nothing)}"
+    words, listed = list(_words(annotation)), list(_listed(annotation))
+    if is_list := bool(listed) and isinstance(given.value, list):
+        wrong = [item for item in given.value if item.value not in listed]
+        if not wrong:
+            return f"{sentence}, not an empty one"
+        given, words = wrong[0], listed
+    value = given.value
     if not isinstance(value, str):
         sentence += f", not {called(given)}"
         if isinstance(value, bool | int | float) and _takes_text(annotation):
@@ -83,8 +89,8 @@ def _refusal(annotation: Any, given: Given, *, hidden: bool, nothing: str) -> st
     # A URL or an account may hold a password, whatever key it was put under.
     elif not hidden and "://" not in value and "@" not in value:
         sentence += f', not "{printable(value)}"'
-        if close := did_you_mean(value, _words(annotation)):
-            sentence += f"; did you mean {close}?"
+        if close := did_you_mean(value, words):
+            sentence += f"; did you mean {f'[{close}]' if close in listed and not is_list else close}?"
     return sentence
 
 
@@ -120,6 +126,15 @@ def _words(annotation: Any) -> Iterator[str]:
     else:
         for part in get_args(annotation):
             yield from _words(part)
+
+
+def _listed(annotation: Any) -> Iterator[str]:
+    """Yield the words that a key knows in a list."""
+    if get_origin(annotation) is tuple:
+        yield from _words(annotation)
+    else:
+        for part in get_args(annotation):
+            yield from _listed(part)
 
 
 def _takes_text(annotation: Any) -> bool:

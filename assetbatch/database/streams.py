@@ -57,7 +57,7 @@ returning clock_timestamp() as now
 READ_FRAME_AT = "select frame_at from assetbatch.streams where cluster = %(cluster)s"
 
 READ_NEWEST = """
-select symbol, priced_at, daily_at from assetbatch.sync_state where symbol = any(%(symbols)s) and priced_at is not null
+select symbol, served_at, priced_at, daily_at from assetbatch.sync_state where symbol = any(%(symbols)s)
 """
 
 # Only what differs is written.
@@ -92,15 +92,16 @@ class Listed(Struct, frozen=True):
 
 
 class Newest(Struct, frozen=True):
-    """The vendor's times of what is stored of an asset: its price, and the figures of its day; None: not known."""
+    """What is newest of an asset: when it was served, and the vendor's times of its price and of its day's figures."""
 
-    priced_at: datetime
+    served_at: datetime | None = None
+    priced_at: datetime | None = None
     daily_at: datetime | None = None
 
     @property
     def lacks_figures(self) -> bool:
         """Whether the price is newer than the figures of the day."""
-        return self.daily_at is None or self.daily_at < self.priced_at
+        return self.priced_at is not None and (self.daily_at is None or self.daily_at < self.priced_at)
 
 
 class Report(Struct, frozen=True):
@@ -179,11 +180,11 @@ def frame_at(connection: Connection, cluster: str) -> datetime | None:
 
 
 def newest(symbols: Sequence[str]) -> Query[dict[str, Newest]]:
-    """Ask for what is newest of each asset that has a price, whoever brought it."""
+    """Ask for what is newest of each asset that was ever asked for, whoever brought it."""
     return Query(
         READ_NEWEST,
         {"symbols": list(symbols)},
-        lambda rows: {row["symbol"]: Newest(row["priced_at"], row["daily_at"]) for row in rows},
+        lambda rows: {row["symbol"]: Newest(row["served_at"], row["priced_at"], row["daily_at"]) for row in rows},
     )
 
 

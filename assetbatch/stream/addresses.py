@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from assetbatch.errors import ConfigurationError, Fault
 from assetbatch.markets import TRAITS
+from assetbatch.model import Product
 from assetbatch.plans import KEYS
 from assetbatch.provider.addresses import SANDBOX_SOURCE, source_of
 from assetbatch.provider.massive.websocket import CHANNELS, cluster_of
@@ -61,11 +62,12 @@ def addresses(config: Config) -> Mapping[AssetType, str]:
 
 
 def _no_plan(config: Config, asset_type: AssetType) -> ConfigurationError:
-    key = KEYS[TRAITS[asset_type].product]
+    product = TRAITS[asset_type].product
+    key, option = KEYS[product], "--plan" if product is Product.CURRENCIES else f"--{product}-plan"
     words = f"the {config.plan_of(asset_type).name} plan has no WebSocket: streaming takes a paid one"
     ways = (
         f"set {key} to the paid plan that your key has ({config.settings.provider.upgrade_url}), or try"
-        " streaming with `assetbatch sandbox --plan starter`, which needs no key of the vendor's"
+        f" streaming with `assetbatch sandbox {option} starter`, which needs no key of the vendor's"
     )
     return _fault(config, key, words, ways)
 

@@ -14,6 +14,7 @@ from assetbatch import bars, market_hours
 from assetbatch.boottime import boot_time
 from assetbatch.database import streams
 from assetbatch.model import Span, Streamed
+from assetbatch.plans import ASK_AGAIN
 from assetbatch.stream.book import Book
 from assetbatch.stream.connection import Feed
 from assetbatch.stream.pacing import STEADY_SECONDS, Pacing
@@ -57,6 +58,13 @@ class Counted(NamedTuple):
     connects: int = 0
 
 
+class Asked(NamedTuple):
+    """Since when the market rested when an asset was asked for, and the monotonic time of that."""
+
+    closed: datetime
+    at: float
+
+
 class Telling(Struct, frozen=True):
     """What the database is told of a cluster: `queries`, of which `at` answers with the database's time.
 
@@ -96,8 +104,8 @@ class ClusterStream:
         self._pairless: frozenset[str] = frozenset()
         self._told: tuple[object, ...] = ()
         self._told_at = self._refreshed_at = -math.inf
-        # Of when the vendor told, when it was last looked whose figures of the day are to be asked for.
-        self._figures_told: datetime | None = None
+        # By symbol, when figures of the day were last asked for though its market rests.
+        self._asked: dict[str, Asked] = {}
         # What the database has been told: the assets that are fresh, and what came.
         self._kept: list[str] | None = None
         self._counted = Counted(time.monotonic())
@@ -241,19 +249,27 @@ class ClusterStream:
     def due_for_refresh(self, now: datetime, newest: Mapping[str, streams.Newest]) -> list[Asset]:
         """Return the assets whose daily figures are to be asked for now, by the `newest` that is stored of each.
 
-        That is what trades; and once a market has closed, what has a price that its figures do not reach.
+        That is what trades; and what a market that has closed leaves to be told: nobody else asks for it.
         """
-        told, before = now - self.cluster.delay, self._figures_told
-        self._figures_told = told
-        due = []
+        told, due = now - self.cluster.delay, []
         for symbol, found in self.listed.items():
             closed = market_hours.last_close(market_hours.market_of(found.asset), told)
             if closed is not None:
-                at, known = closed + LAST_PRICES, newest.get(symbol)
-                if told < at or (before is not None and before >= at) or known is None or not known.lacks_figures:
+                if not self._is_left(symbol, closed, told, newest.get(symbol, streams.Newest())):
                     continue
+                self._asked[symbol] = Asked(closed, time.monotonic())
             due.append(found.asset)
         return due
+
+    def _is_left(self, symbol: str, closed: datetime, told: datetime, known: streams.Newest) -> bool:
+        """Return whether something is left to be told of an asset since its market closed.
+
+        What was served since then may lack figures of its last price, which is looked at once; else it is tried again.
+        """
+        asked, at = self._asked.get(symbol), closed + LAST_PRICES
+        if known.served_at is None or known.served_at - self.cluster.delay < at:
+            return told >= at and (asked is None or time.monotonic() - asked.at >= ASK_AGAIN.total_seconds())
+        return known.lacks_figures and (asked is None or asked.closed != closed)
 
     def look_for_silent(self, stored: Mapping[str, streams.Newest]) -> None:
         """Find the assets that are confirmed, and silent though calls bring newer quotes, which are `stored`.
@@ -269,7 +285,8 @@ class ClusterStream:
             symbol
             for symbol in self.names.values()
             if (known := stored.get(symbol)) is not None
-            and ((at := known.priced_at) <= due or symbol in self._silent)
+            and (at := known.priced_at) is not None
+            and (at <= due or symbol in self._silent)
             and self._open_time(symbol, max(newest.get(symbol, since - delay), since - delay), at) > SILENT
         )
         for symbol in sorted(silent - self._silent):

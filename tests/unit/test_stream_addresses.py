@@ -108,5 +108,6 @@ def test_an_address_takes_the_place_of_the_host_of_the_plan(tmp_path: Path) -> N
 
 
 def test_where_no_market_that_is_meant_has_a_paid_plan_its_own_key_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"provider\.plans\.stocks: the free plan has no WebSocket"):
+    with pytest.raises(ConfigurationError, match=r"provider\.plans\.stocks: the free plan has no Web") as refused:
         found(tmp_path, VENDOR, "{clusters: [stocks, indices]}")
+    assert "sandbox --stocks-plan starter`" in refused.value.hint

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from assetbatch import bars
 from assetbatch.database.streams import Listed, Newest
@@ -246,24 +248,39 @@ def test_a_gap_is_that_of_what_was_told_meanwhile() -> None:
     assert found.missed(opens + 15 * MINUTE) == {}
 
 
-def test_figures_of_the_day_are_asked_for_as_long_as_there_is_something_to_tell_and_once_after_that() -> None:
+def test_figures_of_the_day_are_asked_for_as_long_as_there_is_something_to_tell_and_once_after_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     one = cluster(AssetType.INDICES, "starter")
     closes, told_of_it = TEN + 360 * MINUTE, TEN + 375 * MINUTE
-    behind, whole = Newest(closes, closes - 4 * MINUTE), Newest(closes, closes)
+    before, after = told_of_it + SECOND, told_of_it + 3 * MINUTE
+    never, behind = Newest(), Newest(before, closes, closes - 4 * MINUTE)
+    late, whole = Newest(after, closes, closes - 4 * MINUTE), Newest(after, closes, closes)
+    passed = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: passed)
     for looks in (
-        [(closes - 385 * MINUTE, whole, 0), (TEN, behind, 1), (told_of_it - MINUTE, behind, 1)],
-        # The last value may still be about to come; who has asked for what was told after that knows all.
+        [(TEN, whole, 1), (told_of_it - MINUTE, whole, 1)],
+        # The last value may still be about to come.
         [(told_of_it - SECOND, behind, 1), (told_of_it, behind, 0), (told_of_it + 5 * MINUTE, behind, 1)],
-        [(told_of_it + 5 * MINUTE, behind, 1), (told_of_it + 10 * MINUTE, behind, 0), (TEN + 1440 * MINUTE, behind, 1)],
+        # Who was asked for it is not asked again, until the market has traded again; who did not answer is.
+        [(told_of_it + 5 * MINUTE, behind, 1), (told_of_it + 10 * MINUTE, late, 0), (TEN + 1440 * MINUTE, late, 1)],
+        [
+            (told_of_it + 5 * MINUTE, behind, 1),
+            (told_of_it + 55 * MINUTE, behind, 0),
+            (told_of_it + 65 * MINUTE, behind, 1),
+        ],
         # A stream that takes over once it has closed knows by what is stored.
         [(told_of_it + 5 * MINUTE, whole, 0)],
-        [(told_of_it + 5 * MINUTE, Newest(closes), 1)],
+        [(told_of_it + 5 * MINUTE, late, 1), (told_of_it + 65 * MINUTE, late, 0)],
+        # On a Saturday something is added, or nobody had asked for days.
+        [(TEN + 2880 * MINUTE, never, 1), (TEN + 2885 * MINUTE, never, 0)],
+        [(TEN + 2880 * MINUTE, whole, 1), (TEN + 2885 * MINUTE, replace(whole, served_at=TEN + 2880 * MINUTE), 0)],
     ):
         found = streaming(one, live(one, TEN - 60 * MINUTE))
         found.take_list([listed("I:SPX", AssetType.INDICES)], ())
         for now, newest, asked in looks:
+            passed = (now - TEN).total_seconds()
             assert len(found.due_for_refresh(now, {"I:SPX": newest})) == asked, now
-        assert found.due_for_refresh(TEN + 2 * 1440 * MINUTE, {}) == []  # a Saturday, and it never had a price
 
 
 def test_a_price_of_after_the_close_makes_no_silence_of_the_stream() -> None:
@@ -276,13 +293,13 @@ def test_a_price_of_after_the_close_makes_no_silence_of_the_stream() -> None:
     value = {"ev": "V", "val": 6501.25, "T": "I:SPX", "t": int(closes.timestamp() * 1000) - 1000}
     found.book.take(read(one, json.dumps([value]), closes), closes)
     for at, silent in ((closes + 10 * MINUTE, frozenset()), (closes + 1055 * MINUTE, {"I:SPX"})):
-        found.look_for_silent({"I:SPX": Newest(at)})
+        found.look_for_silent({"I:SPX": Newest(priced_at=at)})
         assert found._silent == silent
 
 
 def test_only_what_a_late_stream_should_have_told_by_now_makes_an_asset_a_silent_one() -> None:
     found = streaming(STARTER, live(STARTER, TEN - 60 * MINUTE), "AMPB", "AMpB")
-    stored = {"AMPB": Newest(TEN - LATE - 2 * MINUTE), "AMpB": Newest(TEN - LATE - 30 * SECOND)}
+    stored = {"AMPB": Newest(priced_at=TEN - LATE - 2 * MINUTE), "AMpB": Newest(priced_at=TEN - LATE - 30 * SECOND)}
     found.look_for_silent(stored)
     assert found.fresh() == ["AMpB"]
 
@@ -294,5 +311,5 @@ def test_only_what_a_late_stream_should_have_told_by_now_makes_an_asset_a_silent
 
 def test_a_stream_that_connected_a_moment_ago_is_not_silent_for_what_was_told_before() -> None:
     found = streaming(STARTER, live(STARTER, TEN - MINUTE), "AMPB")
-    found.look_for_silent({"AMPB": Newest(TEN - LATE - 90 * SECOND)})
+    found.look_for_silent({"AMPB": Newest(priced_at=TEN - LATE - 90 * SECOND)})
     assert found.fresh() == ["AMPB"]
