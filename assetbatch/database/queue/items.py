@@ -23,7 +23,7 @@ from assetbatch.failures import FailureKind
 from assetbatch.model import Asset, AssetType, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import date, datetime
     from uuid import UUID
 
@@ -101,28 +101,26 @@ CLAIM = """
 with run as materialized (
   select from assetbatch.runs where id = %(run_id)s::bigint and finished_at is null for share
 ), first as materialized (
-  select ctid, (priority > 1) as later, rank, id, symbol, largest_call
-  from assetbatch.queue
-  where state = 'queued' and (%(run_id)s::bigint is null or exists (select from run))
-    and (%(types)s::text[] is null or coalesce((
-      select asset_type from assetbatch.assets a where a.symbol = queue.symbol and enabled and role = 'secondary'
-    ) = any(%(types)s), true))
-  order by (priority > 1), rank, id
-  limit %(limit)s
-  for update skip locked
-), reach as (
-  select f.ctid, a.*,
-         row_number() over places as place,
-         min(f.largest_call) over places as most,
-         first_value(coalesce(a.asset_type = any(%(daily)s), false)) over places as leads_daily,
-         coalesce(a.asset_type = any(%(daily)s), false) as daily,
-         sum(length(a.polygon_ticker) + %(added_length)s) over places as length
-  from first f
+  select q.ctid, (q.priority > 1) as later, q.rank as turn, q.id, q.largest_call, a.*
+  from assetbatch.queue q
   left join lateral (
     select polygon_ticker, asset_type, rank, update_frequency_seconds from assetbatch.assets
-    where symbol = f.symbol and enabled and role = 'secondary' limit 1
+    where symbol = q.symbol and enabled and role = 'secondary' limit 1
   ) a on true
-  window places as (order by f.later, f.rank, f.id)
+  where q.state = 'queued' and (%(run_id)s::bigint is null or exists (select from run))
+    and (%(types)s::text[] is null or coalesce(a.asset_type = any(%(types)s), true))
+  order by (q.priority > 1), q.rank, q.id
+  limit %(limit)s
+  for update of q skip locked
+), reach as (
+  select *,
+         row_number() over places as place,
+         min(largest_call) over places as most,
+         first_value(coalesce(asset_type = any(%(daily)s), false)) over places as leads_daily,
+         coalesce(asset_type = any(%(daily)s), false) as daily,
+         sum(length(polygon_ticker) + %(added_length)s) over places as length
+  from first
+  window places as (order by later, turn, id)
 ), claimed as (
   update assetbatch.queue q
   set state = 'leased', token = %(token)s, attempts = q.attempts + 1, claimed_at = statement_timestamp(),
@@ -410,8 +408,8 @@ def completing(items: Sequence[Item]) -> Query[set[str]]:
     return Query(COMPLETE, _claims(items), _symbols)
 
 
-def _symbols(rows: Iterable[Row]) -> set[str]:
-    return {row["symbol"] for row in rows}
+def _symbols(cursor: psycopg.Cursor[Row]) -> set[str]:
+    return {row["symbol"] for row in cursor.fetchall()}
 
 
 def complete_served(
