@@ -1,7 +1,7 @@
 """The queue's items and their life; states and order are drawn in migration 0004.
 
     bring_back(...)           what a killed run held, and what is due again
-    items = claim(...)        as many as the next call covers; counts the attempt
+    items = claim(...)        as many as the next calls cover; counts the attempt
     complete(...) or end(...) each fenced by the claim's token: who has lost his lease ends nothing
 
 Each change of state is one statement, and none of them costs more because the queue is long. The statements make up
@@ -93,9 +93,9 @@ select (
 
 SIZE = "select count(*) as size from assetbatch.queue where state <> 'dead'"
 
-# The first in order that nobody else is just claiming, and those after it that the same call covers: as far as the line
-# of tickers may be long, and no further than any of them may be asked for together with others. The lateral join is
-# looked up row by row: the planner would rather read the whole catalogue. A run that has ended claims nothing: its
+# The first in order that nobody else is just claiming, and those after it that the next calls cover: as far as their
+# lines of tickers may be long, and no further than any of them may be asked for together with others. The lateral join
+# is looked up row by row: the planner would rather read the whole catalogue. A run that has ended claims nothing: its
 # statement may have been on its way when the connection broke, and what it held was given back meanwhile.
 CLAIM = """
 with run as materialized (
@@ -340,12 +340,12 @@ def claim(
     types: Collection[AssetType] | None = None,
     daily: Collection[AssetType] = (),
 ) -> Batch:
-    """Claim the first `limit` items at most: for one call, or (`alone`) for a call each.
+    """Claim the first `limit` items at most: for the calls to come, or (`alone`) for a call each.
 
     Of these `types` only; None: of any. Where the first is of one of the `daily` types, it is the only one, and others
     of those are left out behind it: their calls bring finished days.
 
-    A call's tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
+    All tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
     not list any more is dropped.
     """
     token = new_token(run_id)
