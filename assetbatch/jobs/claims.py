@@ -110,9 +110,9 @@ class Claims:
         self.dead += [Failure(symbol, FailureKind.WORKER_LOST, queue.LOST) for symbol in found.dead]
 
     def take(
-        self, *, limit: int, alone: bool, types: Collection[AssetType], daily: Collection[AssetType] = ()
+        self, *, limit: int, calls: int, alone: bool, types: Collection[AssetType], daily: Collection[AssetType] = ()
     ) -> Batch:
-        """Claim the first items that one call covers, `limit` at most; `alone`: each is to have a call of its own.
+        """Claim the first items that so many calls cover, `limit` at most; `alone`: each is to have a call of its own.
 
         Of these `types` only; an item of `daily` types alone.
         """
@@ -121,7 +121,7 @@ class Claims:
             self._connection,
             limit=limit,
             alone=alone,
-            max_length=planner.MAX_TICKERS_LENGTH,
+            max_length=calls * planner.MAX_TICKERS_LENGTH,
             added_length=planner.ADDED_LENGTH,
             lease_seconds=self._settings.lease_seconds,
             run_id=self._run_id,

@@ -7,6 +7,7 @@ to answer others.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 UPKEEP_SECONDS = 10.0
 # Calls that are allowed at once leave within this time: what another process is told meanwhile does not reach them.
 AT_ONCE_SECONDS = 0.1
+# What one claim takes, and one transaction stores, for several calls: it keeps rows from others for some 50 ms.
+ITEMS_AT_ONCE = 500
 # After a claim that found nothing, though something waits.
 DRY_PAUSE_SECONDS = 0.05
 # After a claim that another run's call is going to serve.
@@ -193,18 +196,16 @@ class QueueWork(Source):
         return self._claims.bring_back(self._of)
 
     def wants(self, free: int) -> tuple[int, int]:
-        """Return for how many calls one claim may serve: for one, or as many as the pace lets leave at once."""
-        if self._batch_size > 1:
-            return 1, 0
+        """Return for how many calls one claim may serve: as many as the pace lets leave at once."""
         pace = self._run.config.settings.provider.max_calls_per_second
-        at_once = free if pace is None else min(free, max(1.0, pace * AT_ONCE_SECONDS))
-        return int(min(at_once, self.items_left)), 0
+        at_once = free if pace is None else min(free, max(1, int(pace * AT_ONCE_SECONDS)))
+        return min(at_once, math.ceil(min(self.items_left, ITEMS_AT_ONCE) / self._batch_size)), 0
 
     def begin(self, calls: int) -> Sequence[Planned]:
         """Claim what so many calls cover, or one item whose call brings a finished day; what rests is done without."""
         alone, daily = self._batch_size == 1 or not self._has_live, self._daily
-        limit = 1 if not self._has_live else int(min(calls if alone else self._batch_size, self.items_left))
-        items = self._claims.take(limit=limit, alone=alone, types=self._open, daily=daily)
+        limit = int(min(calls * self._batch_size, self.items_left)) if self._has_live else 1
+        items = self._claims.take(limit=limit, calls=calls, alone=alone, types=self._open, daily=daily)
         if items and items[0].asset.asset_type in daily:
             self._see(is_waiting=items.more)
             return self._begin_day(items[0])
@@ -220,10 +221,14 @@ class QueueWork(Source):
         if resting:
             self._claims.complete(resting)
             self._run.stored.unchanged += [by_symbol.pop(item.asset.symbol).asset.symbol for item in resting]
-        return [
+        planned = [
             Planned(endpoints.prices(call), tuple(by_symbol[symbol] for symbol in call.symbols))
             for call in planner.snapshots([item.asset for item in by_symbol.values()], self._batch_size)
         ]
+        if left := [(one.request.call, one.work) for one in planned[calls:]]:
+            # Tickers so long that fewer of them fit into each call.
+            self.take_back(left, held_up=True)
+        return planned[:calls]
 
     def _begin_day(self, item: Item) -> Sequence[Planned]:
         """Return the call for the finished day that an item waits for: it may serve all of its market."""
@@ -257,9 +262,7 @@ class QueueWork(Source):
         for day in [one for one in came if one.call.day is not None]:
             came.remove(day)
             self._store([day])
-        symbols = [symbol for one in came for symbol in one.call.symbols]
-        # One that was lost and claimed again may come home twice; a transaction writes it once.
-        for group in [came] if len(symbols) == len(set(symbols)) else [[one] for one in came]:
+        for group in _transactions(came):
             self._store(group)
         self._claims.keep()
         if time.monotonic() - self._upkeep_at > UPKEEP_SECONDS:
@@ -436,3 +439,17 @@ class QueueWork(Source):
                 for item in items
             ]
         )
+
+
+def _transactions(came: Sequence[Landed]) -> list[list[Landed]]:
+    """Return what is stored together; what was lost and claimed again may come home twice, and is written once each."""
+    together: list[list[Landed]] = []
+    symbols: set[str] = set()
+    for one in came:
+        own = set(one.call.symbols)
+        if not together or symbols & own or len(symbols) + len(own) > ITEMS_AT_ONCE:
+            together.append([])
+            symbols = set()
+        together[-1].append(one)
+        symbols |= own
+    return together

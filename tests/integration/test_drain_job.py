@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from assetbatch import market_hours
+from assetbatch import market_hours, planner
 from assetbatch.database.errors import translated_errors
 from assetbatch.database.queue import items as queue
 from assetbatch.errors import DatabaseUnavailableError, Interrupted, SourceMismatchError
@@ -488,6 +488,28 @@ def test_a_slow_pace_is_used_up_by_large_calls_too(world: World) -> None:
 
     # Five calls at two a second take two seconds, and there are seven.
     assert (len(result.updated), result.remaining, len(world.sandbox.arrivals)) == (10, 0, 5)
+
+
+def test_one_claim_serves_several_large_calls_and_gives_back_what_they_do_not_cover(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two tickers of eight characters fit into a line, of the three that a call may ask for.
+    monkeypatch.setattr(planner, "MAX_TICKERS_LENGTH", 35)
+    claimed: list[int] = []
+    claim = queue.claim
+
+    def noted(*args: Any, **given: Any) -> queue.Batch:
+        claimed.append(len(found := claim(*args, **given)))
+        return found
+
+    monkeypatch.setattr(queue, "claim", noted)
+    world.put(*symbols(7))
+
+    result = world.drain(rate_limiting=UNLIMITED, provider="{batch_size: 3, concurrency: 2}", max_items=7)
+
+    assert (set(result.updated), result.requeued, result.remaining) == (set(symbols(7)), (), 0)
+    assert claimed[0] == 5
+    assert sorted(len(asked) for asked in world.asked()) == [1, 2, 2, 2]
 
 
 def test_what_rests_is_done_without_a_call(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The queue's items and their life; states and order are drawn in migration 0004.
 
     bring_back(...)           what a killed run held, and what is due again
-    items = claim(...)        as many as the next call covers; counts the attempt
+    items = claim(...)        as many as the next calls cover; counts the attempt
     complete(...) or end(...) each fenced by the claim's token: who has lost his lease ends nothing
 
 Each change of state is one statement, and none of them costs more because the queue is long. The statements make up
@@ -23,7 +23,7 @@ from assetbatch.failures import FailureKind
 from assetbatch.model import Asset, AssetType, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import date, datetime
     from uuid import UUID
 
@@ -93,36 +93,34 @@ select (
 
 SIZE = "select count(*) as size from assetbatch.queue where state <> 'dead'"
 
-# The first in order that nobody else is just claiming, and those after it that the same call covers: as far as the line
-# of tickers may be long, and no further than any of them may be asked for together with others. The lateral join is
-# looked up row by row: the planner would rather read the whole catalogue. A run that has ended claims nothing: its
+# The first in order that nobody else is just claiming, and those after it that the next calls cover: as far as their
+# lines of tickers may be long, and no further than any of them may be asked for together with others. The lateral join
+# is looked up row by row: the planner would rather read the whole catalogue. A run that has ended claims nothing: its
 # statement may have been on its way when the connection broke, and what it held was given back meanwhile.
 CLAIM = """
 with run as materialized (
   select from assetbatch.runs where id = %(run_id)s::bigint and finished_at is null for share
 ), first as materialized (
-  select ctid, (priority > 1) as later, rank, id, symbol, largest_call
-  from assetbatch.queue
-  where state = 'queued' and (%(run_id)s::bigint is null or exists (select from run))
-    and (%(types)s::text[] is null or coalesce((
-      select asset_type from assetbatch.assets a where a.symbol = queue.symbol and enabled and role = 'secondary'
-    ) = any(%(types)s), true))
-  order by (priority > 1), rank, id
-  limit %(limit)s
-  for update skip locked
-), reach as (
-  select f.ctid, a.*,
-         row_number() over places as place,
-         min(f.largest_call) over places as most,
-         first_value(coalesce(a.asset_type = any(%(daily)s), false)) over places as leads_daily,
-         coalesce(a.asset_type = any(%(daily)s), false) as daily,
-         sum(length(a.polygon_ticker) + %(added_length)s) over places as length
-  from first f
+  select q.ctid, (q.priority > 1) as later, q.rank as turn, q.id, q.largest_call, a.*
+  from assetbatch.queue q
   left join lateral (
     select polygon_ticker, asset_type, rank, update_frequency_seconds from assetbatch.assets
-    where symbol = f.symbol and enabled and role = 'secondary' limit 1
+    where symbol = q.symbol and enabled and role = 'secondary' limit 1
   ) a on true
-  window places as (order by f.later, f.rank, f.id)
+  where q.state = 'queued' and (%(run_id)s::bigint is null or exists (select from run))
+    and (%(types)s::text[] is null or coalesce(a.asset_type = any(%(types)s), true))
+  order by (q.priority > 1), q.rank, q.id
+  limit %(limit)s
+  for update of q skip locked
+), reach as (
+  select *,
+         row_number() over places as place,
+         min(largest_call) over places as most,
+         first_value(coalesce(asset_type = any(%(daily)s), false)) over places as leads_daily,
+         coalesce(asset_type = any(%(daily)s), false) as daily,
+         sum(length(polygon_ticker) + %(added_length)s) over places as length
+  from first
+  window places as (order by later, turn, id)
 ), claimed as (
   update assetbatch.queue q
   set state = 'leased', token = %(token)s, attempts = q.attempts + 1, claimed_at = statement_timestamp(),
@@ -342,12 +340,12 @@ def claim(
     types: Collection[AssetType] | None = None,
     daily: Collection[AssetType] = (),
 ) -> Batch:
-    """Claim the first `limit` items at most: for one call, or (`alone`) for a call each.
+    """Claim the first `limit` items at most: for the calls to come, or (`alone`) for a call each.
 
     Of these `types` only; None: of any. Where the first is of one of the `daily` types, it is the only one, and others
     of those are left out behind it: their calls bring finished days.
 
-    A call's tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
+    All tickers may take `max_length` characters, counting `added_length` more for each. What the catalogue does
     not list any more is dropped.
     """
     token = new_token(run_id)
@@ -410,8 +408,8 @@ def completing(items: Sequence[Item]) -> Query[set[str]]:
     return Query(COMPLETE, _claims(items), _symbols)
 
 
-def _symbols(rows: Iterable[Row]) -> set[str]:
-    return {row["symbol"] for row in rows}
+def _symbols(cursor: psycopg.Cursor[Row]) -> set[str]:
+    return {row["symbol"] for row in cursor.fetchall()}
 
 
 def complete_served(
