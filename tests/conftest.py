@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -145,38 +145,48 @@ def make_unsafe(server: EmbeddedServer) -> None:
 _numbers = count()
 
 
-def new_database(server: EmbeddedServer, template: str) -> str:
+@pytest.fixture(scope="session")
+def maintenance(postgres: EmbeddedServer) -> Iterator[psycopg.Connection[Any]]:
+    """A connection that makes and drops the databases of tests: one for each would cost as much as to copy them."""
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as connection:
+        yield connection
+
+
+def _make_database(connection: psycopg.Connection[Any], template: str) -> str:
     name = f"test_{next(_numbers)}"
-    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
-        statement = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
-        if connection.info.server_version >= 150000:  # before, there is no other
-            statement += sql.SQL(" strategy file_copy")
-        connection.execute(statement)
-    return server.conninfo(name)
+    statement = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+    if connection.info.server_version >= 150000:  # before, there is no other
+        statement += sql.SQL(" strategy file_copy")
+    connection.execute(statement)
+    return name
 
 
-def drop_database(server: EmbeddedServer, database: str) -> None:
-    """Drop a database, whoever is still at it."""
-    name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
+def new_database(server: EmbeddedServer, template: str) -> str:
+    """Copy a database of any server; return its connection string."""
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
-        statement = sql.SQL("drop database if exists {} with (force)")
-        connection.execute(statement.format(sql.Identifier(str(name))))
+        return server.conninfo(_make_database(connection, template))
+
+
+@contextmanager
+def _database(server: EmbeddedServer, connection: psycopg.Connection[Any], template: str) -> Iterator[str]:
+    name = _make_database(connection, template)
+    yield server.conninfo(name)
+    # Whoever is still at it.
+    connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
-def database(postgres: EmbeddedServer) -> Iterator[str]:
+def database(postgres: EmbeddedServer, maintenance: psycopg.Connection[Any]) -> Iterator[str]:
     """A migrated database of one's own, as a libpq connection string."""
-    database = new_database(postgres, TEMPLATE)
-    yield database
-    drop_database(postgres, database)
+    with _database(postgres, maintenance, TEMPLATE) as database:
+        yield database
 
 
 @pytest.fixture
-def empty_database(postgres: EmbeddedServer) -> Iterator[str]:
+def empty_database(postgres: EmbeddedServer, maintenance: psycopg.Connection[Any]) -> Iterator[str]:
     """A database with nothing in it, as a libpq connection string."""
-    database = new_database(postgres, "template0")
-    yield database
-    drop_database(postgres, database)
+    with _database(postgres, maintenance, "template0") as database:
+        yield database
 
 
 @pytest.fixture

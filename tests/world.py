@@ -74,7 +74,9 @@ def load_config(folder: Path, text: str = "", **environment: str) -> Config:
     file = folder / "config.yaml"
     # Runs that begin together share the file: one must not read what another is writing.
     with _one_at_a_time:
-        file.write_text(text)
+        # A disk takes a moment to make a file anew over one that is there.
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
         return configuration.load(file=file, environ=environment, cwd=folder)
 
 

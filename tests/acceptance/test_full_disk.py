@@ -29,7 +29,7 @@ WORDS = 'could not extend file "base/16385/16478": No space left on device'
 def test_a_full_disk_ends_a_run_with_69_and_blames_nobody(
     commands: Commands, connection: Connection, table: str, job: str
 ) -> None:
-    (commands.folder / "config.yaml").write_text("bars: {enabled: true}\n")
+    (commands.folder / "config.yaml").write_text("bars: {enabled: true, backfill_days: 1}\n")
     commands.environment["POLYGON_RATE_LIMIT"] = "100"
     assert commands("run-priority").returncode == 0
     assert commands("enqueue-secondary").returncode == 0

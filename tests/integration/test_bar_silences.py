@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from assetbatch.sandbox.server import Sandbox
 
 TUESDAY = datetime(2026, 11, 17, 12, 3, tzinfo=UTC)
-BARS = "{backfill_days: 25}"
+BARS = "{backfill_days: 12}"
 NOTHING = {"results": [], "resultsCount": 0, "count": 0}
 
 Document = dict[str, Any]
@@ -157,7 +157,7 @@ def test_a_hole_whose_page_is_empty_is_asked_for_once_more_and_comes_back(
     keys = sections(world)
     world.add("T1USD")
     world.asked(**keys)
-    world.delete(world.ago(days=20), world.ago(days=5))
+    world.delete(world.ago(days=8), world.ago(days=5))
     world.change = lambda page: page | NOTHING
     assert world.asked(**keys) == ["5"]
     assert "nothing" not in world.absent("T1USD")
@@ -173,16 +173,16 @@ def test_a_hole_whose_page_is_empty_is_asked_for_once_more_and_comes_back(
 
 
 PAGES: dict[str, Callable[[World], Callable[[Document], Document]]] = {
-    "ends early": lambda world: lambda page: only(page, (world.ago(days=25), world.ago(days=3))),
+    "ends early": lambda world: lambda page: only(page, (world.ago(days=12), world.ago(days=3))),
     "begins late": lambda world: lambda page: only(page, (world.ago(days=3), world.now)),
     "lacks days": lambda world: (
-        lambda page: only(page, (world.ago(days=25), world.ago(days=9)), (world.ago(days=3), world.now))
+        lambda page: only(page, (world.ago(days=12), world.ago(days=6)), (world.ago(days=3), world.now))
     ),
     "lacks an hour": lambda world: (
-        lambda page: only(page, (world.ago(days=25), world.ago(hours=60)), (world.ago(hours=59), world.now))
+        lambda page: only(page, (world.ago(days=12), world.ago(hours=60)), (world.ago(hours=59), world.now))
     ),
     "lacks a bar": lambda world: (
-        lambda page: only(page, (world.ago(days=25), world.ago(hours=60)), (world.ago(hours=60, minutes=-5), world.now))
+        lambda page: only(page, (world.ago(days=12), world.ago(hours=60)), (world.ago(hours=60, minutes=-5), world.now))
     ),
 }
 
@@ -234,7 +234,7 @@ def test_a_second_page_of_the_newest_bars_that_is_empty_is_asked_for_with_the_ne
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.add("T1USD")
-    monkeypatch.setattr("assetbatch.provider.massive.aggregates.MOST_BASE_MINUTES", 20_000)
+    monkeypatch.setattr("assetbatch.provider.massive.aggregates.MOST_BASE_MINUTES", 10_000)
     world.change = lambda page: (page | NOTHING) if len(world.calls()) == 2 else page
     assert world.asked() == ["5", "5"]
 
@@ -254,8 +254,8 @@ def test_what_the_vendor_truly_lacks_is_asked_for_twice_and_never_again(world: W
     world.asked()
 
     slots = []
-    for number in range(1, 49):
-        world.now = TUESDAY + number * 30 * MINUTE + number * SECOND
+    for number in range(1, 25):
+        world.now = TUESDAY + number * HOUR + number * SECOND
         slots.append(world.asked() + world.asked())
 
     # A call in each slot for what is new, as ever, and no other: it asks for what is told a second time in passing.
@@ -271,11 +271,11 @@ def test_a_ticker_that_trades_seldom_costs_no_call_more_than_another(world: Worl
     assert world.asked(bars=bars) == ["5"]
 
     calls = 0
-    for number in range(1, 97):
-        world.now = TUESDAY + number * 30 * MINUTE + number * SECOND
+    for number in range(1, 49):
+        world.now = TUESDAY + number * HOUR + number * SECOND
         calls += len(world.asked(bars=bars))
 
-    assert calls == 96
+    assert calls == 48
 
 
 def test_on_the_free_plan_a_ticker_that_trades_seldom_costs_a_call_a_day(world: World) -> None:
