@@ -43,45 +43,6 @@ class BarCall(Struct, frozen=True):
         return self.claimed.track.asset.symbol
 
 
-class BarLeases:
-    """The leases that one run takes on assets' bars."""
-
-    def __init__(self, run: Run, wanted: Wanted) -> None:
-        self._run = run
-        self._wanted = wanted
-        self.seconds = run.rules.hold_seconds
-        # Since when there are partitions.
-        self._partitions: datetime | None = None
-
-    def claim(self, symbol: str, since: datetime) -> Claimed | None:
-        """Take the lease on bars that are wanted since a time; None where another run has it, or the asset is gone."""
-        kept_since = self._wanted.kept_since()
-        claimed = bars.claim(
-            self._run.connection,
-            symbol,
-            wanted_since=since,
-            kept_since=kept_since,
-            seconds=self.seconds,
-            now=self._run.clock.now(),
-            run_id=self._run.id,
-        )
-        if claimed is not None and not claimed.track.is_unknown:
-            since = claimed.track.wanted_since
-            if self._partitions is None or since < self._partitions:
-                bars.keep_partitions(self._run.connection, since=since, kept_since=kept_since)
-                self._partitions = since
-        return claimed
-
-    def call(self, claimed: Claimed, span: Span | None, *, newest: bool) -> BarCall | None:
-        """Return the call for a span; None, and let another run ask, where there is nothing to ask for."""
-        if span is None:
-            bars.release(self._run.connection, claimed)
-            return None
-        track, now = claimed.track, self._run.clock.now()
-        minutes = 5 if newest and track.is_doubtful(now) else track.minutes
-        return BarCall(Call(CallKind.BARS, (track.asset,), span=span, minutes=minutes), claimed, newest, now)
-
-
 class BarWork(ABC):
     """Where calls for bars come from, one after another; it is told what became of each, and decides what comes next.
 
@@ -146,3 +107,42 @@ class BarWork(ABC):
     @abstractmethod
     def failed(self, one: BarCall, error: CallError) -> None:
         """Go on after a call that brought nothing."""
+
+
+class BarLeases:
+    """The leases that one run takes on assets' bars."""
+
+    def __init__(self, run: Run, wanted: Wanted) -> None:
+        self._run = run
+        self._wanted = wanted
+        self.seconds = run.rules.hold_seconds
+        # Since when there are partitions.
+        self._partitions: datetime | None = None
+
+    def claim(self, symbol: str, since: datetime) -> Claimed | None:
+        """Take the lease on bars that are wanted since a time; None where another run has it, or the asset is gone."""
+        kept_since = self._wanted.kept_since()
+        claimed = bars.claim(
+            self._run.connection,
+            symbol,
+            wanted_since=since,
+            kept_since=kept_since,
+            seconds=self.seconds,
+            now=self._run.clock.now(),
+            run_id=self._run.id,
+        )
+        if claimed is not None and not claimed.track.is_unknown:
+            since = claimed.track.wanted_since
+            if self._partitions is None or since < self._partitions:
+                bars.keep_partitions(self._run.connection, since=since, kept_since=kept_since)
+                self._partitions = since
+        return claimed
+
+    def call(self, claimed: Claimed, span: Span | None, *, newest: bool) -> BarCall | None:
+        """Return the call for a span; None, and let another run ask, where there is nothing to ask for."""
+        if span is None:
+            bars.release(self._run.connection, claimed)
+            return None
+        track, now = claimed.track, self._run.clock.now()
+        minutes = 5 if newest and track.is_doubtful(now) else track.minutes
+        return BarCall(Call(CallKind.BARS, (track.asset,), span=span, minutes=minutes), claimed, newest, now)
