@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from assetbatch.model import Quote
 
@@ -94,24 +95,24 @@ def texts_of(symbol: str, news: News, before: object) -> tuple[str, str]:
     An event tells the quote that there is then: that of `before`, where only the figures of the day are news.
     """
     quote = news.quote
-    daily = _figures({name: getattr(quote, name) for name in DAILY_FIGURES})
+    daily = _figures(DAILY_FIGURES, partial(getattr, quote))
     if news.has_quote:
-        told = _figures({name: getattr(quote, name) for name in QUOTE_FIGURES})
+        told = _figures(QUOTE_FIGURES, partial(getattr, quote))
         told += f', "timestamp": "{rfc3339(quote.timestamp)}"'
         written = f"{told}, {daily}" if news.has_daily else told
     else:
         kept = before if isinstance(before, dict) else {}
-        told = _figures({name: kept.get(name) for name in QUOTE_FIGURES})
+        told = _figures(QUOTE_FIGURES, kept.get)
         told += f', "timestamp": {json.dumps(kept.get("timestamp"))}'
         written = daily
     return f"{{{written}}}", f'{{"symbol": {json.dumps(symbol)}, {told}}}'
 
 
-def _figures(values: Mapping[str, object]) -> str:
-    return ", ".join(f'"{name}": {_number(value)}' for name, value in values.items())
+def _figures(names: Iterable[str], value_of: Callable[[str], object]) -> str:
+    return ", ".join([f'"{name}": {_number(value_of(name))}' for name in names])
 
 
 def _number(value: object) -> str:
     """Write a number; what others wrote may be none."""
-    is_number = isinstance(value, Decimal | int) and not isinstance(value, bool)
+    is_number = isinstance(value, Decimal) or (isinstance(value, int) and not isinstance(value, bool))
     return str(value) if is_number else "null"
