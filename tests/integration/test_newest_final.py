@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from assetbatch import bars_table
 from assetbatch.bars import LENGTH
 from assetbatch.database.bars import holes, points
 from assetbatch.database.read import history
+from assetbatch.model import Span
 from tests.world import TUESDAY, add_assets
 
 if TYPE_CHECKING:
@@ -22,9 +24,19 @@ select id, %s + n * interval '5 minutes', 1, 1, 1, 1, 0, false, now() from tradi
 """
 
 
-@pytest.mark.parametrize(("says_which", "final"), [(True, 8), (False, 4)], ids=["is_final", "bare"])
-def test_a_final_bar_counts_where_no_job_has_asked(connection: Connection, says_which: bool, final: int) -> None:
+NOT_TOLD = """
+alter table market_data.ohlcv_5m alter is_final drop not null;
+update market_data.ohlcv_5m set is_final = null
+"""
+LACKING = "alter table market_data.ohlcv_5m drop column is_final, drop column fetched_at"
+
+
+@pytest.mark.parametrize(("otherwise", "final"), [("", 8), (LACKING, 4), (NOT_TOLD, 4)], ids=["told", "bare", "null"])
+def test_a_final_bar_counts_where_no_job_has_asked(
+    connection: Connection, database: str, otherwise: str, final: int
+) -> None:
     """Jobs asked for 4 bars; `backfill` stored 6 more, the last two of which are open."""
+    says_which = not otherwise
     add_assets(connection, "X:BTCUSD")
     connection.execute(ADD_SYMBOL)
     connection.execute(ADD_STATE, [TUESDAY, TUESDAY + 4 * LENGTH])
@@ -32,12 +44,17 @@ def test_a_final_bar_counts_where_no_job_has_asked(connection: Connection, says_
     if says_which:
         connection.execute("update market_data.ohlcv_5m set is_final = ts < %s", [TUESDAY + final * LENGTH])
     else:
-        connection.execute("alter table market_data.ohlcv_5m drop column is_final, drop column fetched_at")
+        connection.execute(otherwise.encode())
     newest = TUESDAY + (final - 1) * LENGTH
 
     charted = connection.answer(points.charted("BTCUSD"))
     assert charted is not None
     assert charted.newest == newest
+    shown = Span(TUESDAY, newest + LENGTH)
+    assert [one.ts for one in connection.answer(points.points("BTCUSD", shown, length=LENGTH))] == [
+        TUESDAY + number * LENGTH for number in range(final)
+    ]
+    assert bars_table("BTCUSD", database=database)["is_final"].to_pylist() == final * [True]
     assert connection.answer(points.open_bars("BTCUSD", TUESDAY)) == 10 - final
     (counted,) = connection.answer(
         holes.coverage(
