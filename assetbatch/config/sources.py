@@ -236,4 +236,14 @@ def _user_folder(kind: str, environ: Mapping[str, str], *, of_root: Path | None 
         return folder
     if of_root is not None and os.geteuid() == 0:
         return of_root
-    return Path(environ.get("HOME") or Path.home(), BELOW_HOME[kind], APPLICATION)
+    return _home(environ) / BELOW_HOME[kind] / APPLICATION
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    if home := environ.get("HOME"):
+        return Path(home)
+    try:
+        return Path.home()
+    except RuntimeError:
+        # A number without an account, as containers have it; they say so by HOME, mostly.
+        return Path("/")

@@ -217,6 +217,10 @@ def test_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert data_folder({"XDG_DATA_HOME": str(tmp_path / "d")}) == tmp_path / "d" / "assetbatch"
         for environ in ({}, {"XDG_DATA_HOME": "relative"}):
             assert data_folder(environ).is_relative_to(own)
+    monkeypatch.delenv("HOME")
+    accounts: dict[int, pwd.struct_passwd] = {}
+    monkeypatch.setattr(pwd, "getpwuid", accounts.__getitem__)
+    assert data_folder({}) == Path("/.local/share/assetbatch")
 
 
 def test_of_folders_all_are_named_that_are_not_where_the_account_alone_says(
