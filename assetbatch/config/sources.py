@@ -35,6 +35,8 @@ MAX_BYTES = 1 << 20
 SYSTEM_FOLDER = Path("/etc/assetbatch")
 ROOT_FOLDER = Path("/var/lib/assetbatch")
 APPLICATION = "assetbatch"
+BELOW_HOME = {"config": ".config", "data": ".local/share", "state": ".local/state"}
+"""Where the XDG specification has a user's folders that no variable names."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -156,10 +158,15 @@ def unattended(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def folders_named(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that put the data or the state of this user elsewhere than they are without them."""
-    bare = unattended(environ)
+    """Return variables that put the data and the state of this user where they are, where cron would look elsewhere.
+
+    It sets none but HOME, and that as the user's account has it; so does systemd.
+    """
+    import pwd
+
+    bare = unattended(environ) | {"HOME": pwd.getpwuid(os.geteuid()).pw_dir}
     return {
-        name: environ[name]
+        name: str(folder(environ).parent)
         for name, folder in (("XDG_DATA_HOME", data_folder), ("XDG_STATE_HOME", state_folder))
         if folder(environ) != folder(bare)
     }
@@ -229,7 +236,14 @@ def _user_folder(kind: str, environ: Mapping[str, str], *, of_root: Path | None 
         return folder
     if of_root is not None and os.geteuid() == 0:
         return of_root
-    import platformdirs
+    return _home(environ) / BELOW_HOME[kind] / APPLICATION
 
-    user: Path = getattr(platformdirs, f"user_{kind}_path")(APPLICATION)
-    return user
+
+def _home(environ: Mapping[str, str]) -> Path:
+    if home := environ.get("HOME"):
+        return Path(home)
+    try:
+        return Path.home()
+    except RuntimeError:
+        # A number without an account, as containers have it; they say so by HOME, mostly.
+        return Path("/")

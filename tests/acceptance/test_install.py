@@ -55,9 +55,11 @@ def configured(host: Commands) -> Path:
     return folder
 
 
-def program(host: Commands) -> str:
-    """What starts the program in a crontab, with the folder that all commands of a test have for their state."""
-    return f"XDG_STATE_HOME={host.folder / 'state'} {SCRIPT}"
+def program(host: Commands, *, data: str = "") -> str:
+    """What starts the program in a crontab, with the folders that cron would look for elsewhere."""
+    if not data and os.geteuid() != 0:
+        data = f"{host.environment['HOME']}/.local/share"
+    return f"{f'XDG_DATA_HOME={data} ' if data else ''}XDG_STATE_HOME={host.folder / 'state'} {SCRIPT}"
 
 
 def document(host: Commands, *arguments: str) -> dict[str, Any]:
@@ -202,7 +204,8 @@ def test_what_only_the_terminal_knows_is_told_or_refused(host: Commands, configu
         f"cron sees nothing of this terminal's POLYGON_TIER: what it needs of that goes into {configured}"
         in told.stderr
     )
-    assert f"* * * * * XDG_DATA_HOME='{data[:-1]}\\%' {program(host)} " in told.stdout
+    named = f"'{data[:-1]}\\%'"
+    assert f"* * * * * {program(host, data=named)} " in told.stdout
     assert f"cron has no key: write POLYGON_API_KEY=… into {configured / '.env'}" in keyless.stderr
     assert refused.returncode == 78
     assert "cron sees nothing of this terminal's DATABASE_URL: write what it needs into" in refused.stderr

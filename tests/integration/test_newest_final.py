@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from assetbatch import bars_table
 from assetbatch.bars import LENGTH
 from assetbatch.database.bars import export, holes, points
 from assetbatch.database.read import history
@@ -23,25 +24,37 @@ select id, %s + n * interval '5 minutes', 1, 1, 1, 1, 0, false, now() from tradi
 """
 
 
-@pytest.mark.parametrize(("says_by", "final"), [("is_final", 8), ("time", 4), ("null", 4)])
-def test_a_final_bar_counts_where_no_job_has_asked(connection: Connection, says_by: str, final: int) -> None:
+NOT_TOLD = """
+alter table market_data.ohlcv_5m alter is_final drop not null;
+update market_data.ohlcv_5m set is_final = null
+"""
+LACKING = "alter table market_data.ohlcv_5m drop column is_final, drop column fetched_at"
+
+
+@pytest.mark.parametrize(("otherwise", "final"), [("", 8), (LACKING, 4), (NOT_TOLD, 4)], ids=["told", "bare", "null"])
+def test_a_final_bar_counts_where_no_job_has_asked(
+    connection: Connection, database: str, otherwise: str, final: int
+) -> None:
     """Jobs asked for 4 bars; `backfill` stored 6 more, the last two of which are open."""
+    says_which = not otherwise
     add_assets(connection, "X:BTCUSD")
     connection.execute(ADD_SYMBOL)
     connection.execute(ADD_STATE, [TUESDAY, TUESDAY + 4 * LENGTH])
     connection.execute(ADD_BARS, [TUESDAY])
-    if says_by == "is_final":
+    if says_which:
         connection.execute("update market_data.ohlcv_5m set is_final = ts < %s", [TUESDAY + final * LENGTH])
-    elif says_by == "time":
-        connection.execute("alter table market_data.ohlcv_5m drop column is_final, drop column fetched_at")
     else:
-        connection.execute("alter table market_data.ohlcv_5m alter is_final drop not null")
-        connection.execute("update market_data.ohlcv_5m set is_final = null")
+        connection.execute(otherwise.encode())
     newest = TUESDAY + (final - 1) * LENGTH
 
     charted = connection.answer(points.charted("BTCUSD"))
     assert charted is not None
     assert charted.newest == newest
+    span = Span(TUESDAY, TUESDAY + 10 * LENGTH)
+    assert [one.ts for one in connection.answer(points.points("BTCUSD", span, length=LENGTH))] == [
+        TUESDAY + number * LENGTH for number in range(final)
+    ]
+    assert bars_table("BTCUSD", database=database)["is_final"].to_pylist() == final * [True]
     assert connection.answer(points.open_bars("BTCUSD", TUESDAY)) == 10 - final
     (counted,) = connection.answer(
         holes.coverage(
@@ -53,13 +66,11 @@ def test_a_final_bar_counts_where_no_job_has_asked(connection: Connection, says_
             told={"BTCUSD": ""},
         )
     ).values()
-    missing = 10 - final if says_by == "is_final" else 0
+    missing = 10 - final if says_which else 0
     assert (counted.newest, counted.missing) == (newest, missing)
-    span = Span(TUESDAY, TUESDAY + 10 * LENGTH)
     found = holes.holes(connection, "BTCUSD", span, now=span.until, told="")
     assert sum((hole.until - hole.since) // LENGTH for hole in found) == missing
-    drawn = connection.answer(points.points("BTCUSD", span, length=LENGTH))
-    assert len(drawn) == 10 - missing
+
     with connection.moment():
         lines = b"".join(export.Export(connection, export.Selection()).blocks()).splitlines()
     assert len(lines) == final

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from assetbatch.config import data_folder, load, sources
+from assetbatch.config import data_folder, folders_named, load, sources
 from tests.unit.configs import EMBEDDED, faults_in, load_in
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "etc")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
 def test_each_source_goes_before_the_next(tmp_path: Path) -> None:
@@ -216,6 +217,29 @@ def test_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert data_folder({"XDG_DATA_HOME": str(tmp_path / "d")}) == tmp_path / "d" / "assetbatch"
         for environ in ({}, {"XDG_DATA_HOME": "relative"}):
             assert data_folder(environ).is_relative_to(own)
+    monkeypatch.delenv("HOME")
+    accounts: dict[int, pwd.struct_passwd] = {}
+    monkeypatch.setattr(pwd, "getpwuid", accounts.__getitem__)
+    assert data_folder({}) == Path("/.local/share/assetbatch")
+
+
+def test_of_folders_all_are_named_that_are_not_where_the_account_alone_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = pwd.getpwuid(os.geteuid()).pw_dir
+    named = {"XDG_DATA_HOME": str(tmp_path / "d"), "XDG_STATE_HOME": str(tmp_path / "s")}
+    for name, folder in named.items():
+        monkeypatch.setenv(name, folder)
+    account = pwd.getpwuid(os.geteuid())
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: account)
+    for uid in (0, 1000):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert folders_named({"HOME": home}) == {}
+        assert folders_named({"HOME": home, "XDG_DATA_HOME": "relative"}) == {}
+        assert folders_named({"HOME": home, **named}) == named
+        assert folders_named({"HOME": "/elsewhere"}) == (
+            {"XDG_DATA_HOME": "/elsewhere/.local/share", "XDG_STATE_HOME": "/elsewhere/.local/state"} if uid else {}
+        )
 
 
 def test_the_shipped_file_is_right_and_short() -> None:
@@ -233,7 +257,7 @@ def test_starting_imports_nothing_that_costs(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib, assetbatch.config as c; "
         "c.load(file=None, environ={}, cwd=pathlib.Path()); "
-        "costly = {'requests', 'rich', 'redis', 'psycopg', 'dotenv', 'platformdirs', 'difflib', 'typer'}; "
+        "costly = {'requests', 'rich', 'redis', 'psycopg', 'dotenv', 'difflib', 'typer'}; "
         "print(*(costly & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ import psycopg
 from msgspec import Struct, field
 
 from assetbatch.bars import LENGTH
-from assetbatch.database.bars import changes, holes
+from assetbatch.database.bars import changes
 from assetbatch.database.query import Query
 from assetbatch.errors import UnknownSymbolsError
 
@@ -51,20 +51,19 @@ where s.symbol = any(coalesce(%(symbols)s, array[s.symbol]))
 order by s.symbol collate "C"
 """
 
-# A platform's own table may lack the last two columns: there the names mean those of `bare`, and what is settled is
-# final, and all that it filled itself; so it is with a bar of which it does not tell, a null. By bounds that are known
-# beforehand the planner looks up no more than they hold.
+# A platform's own table may lack the last two columns: there the names mean those of `bare`. Where nothing says
+# whether a bar is final, what is settled is, and all that the platform filled itself.
+# By bounds that are known beforehand the planner looks up no more than they hold.
 COPY_BARS = """
 copy (
   select s.symbol, b.ts, b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trades, b.is_final::text, b.fetched_at
   from unnest(%(symbols)s::text[], %(since)s::timestamptz[], %(until)s::timestamptz[]) as v (symbol, since, until)
   join trading.symbols s using (symbol)
   left join assetbatch.bar_state k using (symbol)
-  cross join (values (true, null::timestamptz)) as bare (is_final, fetched_at)
+  cross join (values (null::boolean, null::timestamptz)) as bare (is_final, fetched_at)
   cross join lateral (
     select o.ts, o.open, o.high, o.low, o.close, o.volume, o.vwap, o.trades, fetched_at,
-           coalesce(is_final, true)
-             and (%(has_finality)s and is_final is not null or o.ts < coalesce(k.asked_until, 'infinity')) as is_final
+           coalesce(is_final, o.ts < coalesce(k.asked_until, 'infinity')) as is_final
     from market_data.ohlcv_5m o
     where o.symbol_id = s.id and o.ts >= v.since and o.ts < v.until and o.ts >= %(first)s and o.ts < %(last)s
   ) b
@@ -130,7 +129,6 @@ class Export:
         now = changes.moment(connection)
         if cursor is not None:
             changes.check(connection, cursor, now)
-        self._has_finality = holes.has_finality(connection)
         self._spans = connection.answer(self._wanted(cursor, symbols))
         self.done = Exported(
             None if now is None else now.text, sum(_most(since, until) for _, since, until in self._spans)
@@ -173,7 +171,7 @@ class Export:
             names, since, until = zip(*part, strict=True)
             asked: dict[str, object] = {"symbols": list(names), "since": list(since), "until": list(until)}
             asked |= {"first": min(since), "last": max(until)}
-            asked |= {"has_finality": self._has_finality, "with_open": self._selection.with_open}
+            asked |= {"with_open": self._selection.with_open}
             with psycopg.Cursor(plain).copy(COPY_BARS, asked) as copy:
                 while lines := plain.wait(_next_lines(copy)):
                     yield lines

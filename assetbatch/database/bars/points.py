@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from assetbatch.model import Asset, Span
 
 # As elsewhere, a platform's own table may not tell which bars are final: then the column's name means that of `bare`,
-# and those are, as are nulls, that were asked for once they were settled. Of others that is not asked: `backfill` goes
-# further.
-# It may have bars without a price, too, or NaN for one: those are no points.
+# and those are, as are nulls, that were asked for once they were settled. It may have bars without a price, too, or NaN
+# for one: those are no points.
 READ_CHARTED = """
 select a.*, t.metadata -> 'last_update' ->> 'last_price' as price, t.metadata -> 'last_update' ->> 'timestamp' as at,
        newest.ts as newest, statement_timestamp() as now
@@ -42,10 +41,12 @@ select date_bin(%(length)s::interval, b.ts, timestamptz '1970-01-01 00:00Z') as 
        (array_agg(b.open order by b.ts))[1]::numeric as open, max(b.high)::numeric as high, min(b.low)::numeric as low,
        (array_agg(b.close order by b.ts desc))[1]::numeric as close, count(*)::int as bars
 from trading.symbols t
-cross join (values (true)) as bare (is_final)
+left join assetbatch.bar_state k using (symbol)
+cross join (values (null::boolean)) as bare (is_final)
 cross join lateral (
   select o.ts, o.open, o.high, o.low, o.close from market_data.ohlcv_5m o
-  where o.symbol_id = t.id and o.ts >= %(since)s and o.ts < %(until)s and coalesce(is_final, true)
+  where o.symbol_id = t.id and o.ts >= %(since)s and o.ts < %(until)s
+    and coalesce(is_final, o.ts < coalesce(k.asked_until, 'infinity'))
     and abs(o.open) < 'infinity' and abs(o.high) < 'infinity' and abs(o.low) < 'infinity' and abs(o.close) < 'infinity'
 ) b
 where t.symbol = %(symbol)s
