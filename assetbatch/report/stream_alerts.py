@@ -11,9 +11,9 @@ from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType
 from assetbatch.plans import KEYS, plan_words
 from assetbatch.report.health import Alert, Level
-from assetbatch.report.streams import ENDED, LIVE, first_of, stream_status
+from assetbatch.report.streams import ENDED, LIVE, stream_status
 from assetbatch.schedule import RUN_PRIORITY
-from assetbatch.words import counted, duration, joined
+from assetbatch.words import counted, duration, joined, named
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -103,13 +103,11 @@ def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterat
         case "connecting" | "waiting":
             yield from _of_connection(overview, one, delay=plan.delay)
     if report.unconfirmed and one.state == LIVE:
-        message = (
-            f"{counted(len(report.unconfirmed), 'name')} of {cluster} not streamed: {first_of(report.unconfirmed)}"
-        )
+        message = f"{counted(len(report.unconfirmed), 'name')} of {cluster} not streamed: {named(report.unconfirmed)}"
         hint = "is the ticker right, and the channel in the plan? The jobs ask for these quotes"
         yield Alert(Level.WARNING, "stream.unconfirmed", message, hint, len(report.unconfirmed), 0)
     if report.silent and one.state == LIVE:
-        message = f"confirmed by the stream, but silent, while calls bring newer quotes: {first_of(report.silent)}"
+        message = f"confirmed by the stream, but silent, while calls bring newer quotes: {named(report.silent)}"
         hint = "misspelt, or delisted? See polygon_ticker; the jobs ask for these quotes"
         yield Alert(Level.WARNING, "stream.silent", message, hint, len(report.silent), 0)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from assetbatch.words import duration
+from assetbatch.words import duration, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 LIVE, ENDED, AWAY = "live", "ended", "away"
 STATES = ("connecting", LIVE, "waiting", "resting", "refused", ENDED, AWAY)
-MOST_NAMED = 5
 
 
 class StreamStatus(Struct, frozen=True):
@@ -72,16 +71,10 @@ def sentence(streams: Sequence[StreamStatus]) -> str:
             state = {ENDED: f"ended {ago} ago", AWAY: f"away for {ago}"}.get(one.state, one.state)
             words.append(f"{one.report.cluster} {state}{why}")
         elif one.report.unconfirmed:
-            words.append(f"{one.report.cluster} not confirmed: {first_of(one.report.unconfirmed)}")
+            words.append(f"{one.report.cluster} not confirmed: {named(one.report.unconfirmed)}")
         if one.state == LIVE and one.report.silent:
-            words.append(f"{one.report.cluster} silent: {first_of(one.report.silent)}")
+            words.append(f"{one.report.cluster} silent: {named(one.report.silent)}")
     return "; ".join(words)
-
-
-def first_of(names: Sequence[str]) -> str:
-    """Name the first of them."""
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def standing(reports: Sequence[Report], total: int) -> str:

@@ -13,11 +13,13 @@ from msgspec import Struct
 from assetbatch import bars, market_hours
 from assetbatch.boottime import boot_time
 from assetbatch.database import streams
+from assetbatch.markets import TRAITS
 from assetbatch.model import Span, Streamed
 from assetbatch.plans import ASK_AGAIN
 from assetbatch.stream.book import Book
 from assetbatch.stream.connection import Feed
 from assetbatch.stream.pacing import STEADY_SECONDS, Pacing
+from assetbatch.words import named
 
 if TYPE_CHECKING:
     import threading
@@ -250,8 +252,9 @@ class ClusterStream:
         """
         self._looked_at = time.monotonic()
         told, due = now - self.cluster.delay, []
+        closes = {market: market_hours.last_close(market, told) for market in TRAITS[self.cluster.asset_type].markets}
         for symbol, found in self.listed.items():
-            closed = market_hours.last_close(market_hours.market_of(found.asset), told)
+            closed = closes[market_hours.market_of(found.asset)]
             if closed is not None:
                 if not self._is_left(symbol, closed, told, newest.get(symbol, streams.Newest())):
                     continue
@@ -285,10 +288,12 @@ class ClusterStream:
             if (known := stored.get(symbol)) is not None
             and (at := known.priced_at) is not None
             and (at <= due or symbol in self._silent)
-            and self._open_time(symbol, max(newest.get(symbol, since - delay), since - delay), at) > SILENT
+            and at - (known_at := max(newest.get(symbol, since - delay), since - delay)) > SILENT
+            and self._open_time(symbol, known_at, at) > SILENT
         )
-        for symbol in sorted(silent - self._silent):
-            log.warning("%s is confirmed, but silent, while calls bring newer quotes: misspelt, or delisted?", symbol)
+        if news := sorted(silent - self._silent):
+            words = "confirmed, but silent, while calls bring newer quotes (misspelt, or delisted?)"
+            log.warning("%s: %s: %s", self.name, words, named(news))
         self._silent = silent
 
     def _open_time(self, symbol: str, since: datetime, until: datetime) -> timedelta:

@@ -33,7 +33,8 @@ from assetbatch.stream.book import Taken
 from assetbatch.stream.calls import BackgroundCalls
 from assetbatch.stream.cluster import JOIN_SECONDS, LONGEST_GAP, ClusterStream
 from assetbatch.stream.pacing import Cause
-from assetbatch.stream.storing import Storage, named
+from assetbatch.stream.storing import Storage
+from assetbatch.words import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
