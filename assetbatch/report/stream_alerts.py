@@ -103,8 +103,7 @@ def _of_cluster(config: Config, overview: Overview, one: StreamStatus) -> Iterat
         case "connecting" | "waiting":
             yield from _of_connection(overview, one, delay=plan.delay)
     if report.unconfirmed and one.state == LIVE:
-        names = counted(len(report.unconfirmed), "name")
-        message = f"{names} of {cluster} not streamed: {named(report.unconfirmed)}"
+        message = f"{counted(len(report.unconfirmed), 'name')} of {cluster} not streamed: {named(report.unconfirmed)}"
         hint = "is the ticker right, and the channel in the plan? The jobs ask for these quotes"
         yield Alert(Level.WARNING, "stream.unconfirmed", message, hint, len(report.unconfirmed), 0)
     if report.silent and one.state == LIVE:

@@ -13,11 +13,13 @@ from msgspec import Struct
 from assetbatch import bars, market_hours
 from assetbatch.boottime import boot_time
 from assetbatch.database import streams
+from assetbatch.markets import TRAITS
 from assetbatch.model import Span, Streamed
 from assetbatch.plans import ASK_AGAIN
 from assetbatch.stream.book import Book
 from assetbatch.stream.connection import Feed
 from assetbatch.stream.pacing import STEADY_SECONDS, Pacing
+from assetbatch.words import named
 
 if TYPE_CHECKING:
     import threading
@@ -103,7 +105,7 @@ class ClusterStream:
         self._silent: frozenset[str] = frozenset()
         self._pairless: frozenset[str] = frozenset()
         self._told: tuple[object, ...] = ()
-        self._told_at = self._refreshed_at = -math.inf
+        self._told_at = self._looked_at = -math.inf
         # By symbol, when figures of the day were last asked for though its market rests.
         self._asked: dict[str, Asked] = {}
         # What the database has been told: the assets that are fresh, and what came.
@@ -164,7 +166,7 @@ class ClusterStream:
             lost_at=lost_at,
             before=None if self.feed is None else self.feed.state,
         )
-        self._kept, self._refreshed_at = None, -math.inf
+        self._kept, self._looked_at = None, -math.inf
         log.info("%s: streaming %d assets from %s", self.name, len(self.names), self._url)
         feed.start()
         self.feed = feed
@@ -239,21 +241,20 @@ class ClusterStream:
         at = streams.tell(report, run_id=run_id, alive_seconds=ALIVE_SECONDS)
         return Telling((*queries, at), at, report, about, fresh if keeps else self._kept, counted)
 
-    def looks_at_figures(self) -> bool:
-        """Return, every few minutes, whether it is time to look whose figures of the day are to be asked for."""
-        if not self.is_live or time.monotonic() - self._refreshed_at < REFRESH_SECONDS:
-            return False
-        self._refreshed_at = time.monotonic()
-        return True
+    def is_due_to_look(self, share: float = 1.0) -> bool:
+        """Return whether it is time to look whose figures of the day are to be asked for; `share`: of its period."""
+        return self.is_live and time.monotonic() - self._looked_at >= share * REFRESH_SECONDS
 
     def due_for_refresh(self, now: datetime, newest: Mapping[str, streams.Newest]) -> list[Asset]:
         """Return the assets whose daily figures are to be asked for now, by the `newest` that is stored of each.
 
         That is what trades; and what a market that has closed leaves to be told: nobody else asks for it.
         """
+        self._looked_at = time.monotonic()
         told, due = now - self.cluster.delay, []
+        closes = {market: market_hours.last_close(market, told) for market in TRAITS[self.cluster.asset_type].markets}
         for symbol, found in self.listed.items():
-            closed = market_hours.last_close(market_hours.market_of(found.asset), told)
+            closed = closes[market_hours.market_of(found.asset)]
             if closed is not None:
                 if not self._is_left(symbol, closed, told, newest.get(symbol, streams.Newest())):
                     continue
@@ -287,10 +288,12 @@ class ClusterStream:
             if (known := stored.get(symbol)) is not None
             and (at := known.priced_at) is not None
             and (at <= due or symbol in self._silent)
-            and self._open_time(symbol, max(newest.get(symbol, since - delay), since - delay), at) > SILENT
+            and at - (known_at := max(newest.get(symbol, since - delay), since - delay)) > SILENT
+            and self._open_time(symbol, known_at, at) > SILENT
         )
-        for symbol in sorted(silent - self._silent):
-            log.warning("%s is confirmed, but silent, while calls bring newer quotes: misspelt, or delisted?", symbol)
+        if news := sorted(silent - self._silent):
+            words = "confirmed, but silent, while calls bring newer quotes (misspelt, or delisted?)"
+            log.warning("%s: %s: %s", self.name, words, named(news))
         self._silent = silent
 
     def _open_time(self, symbol: str, since: datetime, until: datetime) -> timedelta:

@@ -20,6 +20,7 @@ from assetbatch.database.retries import in_transaction
 from assetbatch.database.savepoints import refuses, sift
 from assetbatch.jobs.storing import write_prices
 from assetbatch.stream.book import Taken
+from assetbatch.words import named
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -38,7 +39,6 @@ LOCK_TIMEOUT = "500ms"
 LOCKED_SECONDS = 5.0
 REFUSED_SECONDS = 60.0
 NO_BARS_SECONDS = 3600.0
-MOST_NAMED = 10
 
 
 class Resting(Struct):
@@ -145,9 +145,3 @@ class Storage:
         if news := self._quotes.add(stored.deleted, "deleted", REFUSED_SECONDS):
             log.warning("not stored, since the platform has deleted the rows: %s", named(news))
         return [*(one.symbol for one in stored.failed), *stored.locked]
-
-
-def named(symbols: Sequence[str]) -> str:
-    """Name the first of them, and how many more there are."""
-    more = len(symbols) - MOST_NAMED
-    return ", ".join(symbols[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")

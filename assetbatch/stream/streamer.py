@@ -33,16 +33,18 @@ from assetbatch.stream.book import Taken
 from assetbatch.stream.calls import BackgroundCalls
 from assetbatch.stream.cluster import JOIN_SECONDS, LONGEST_GAP, ClusterStream
 from assetbatch.stream.pacing import Cause
-from assetbatch.stream.storing import Storage, named
+from assetbatch.stream.storing import Storage
+from assetbatch.words import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     from assetbatch.database.connection import Connection
     from assetbatch.database.query import Query
     from assetbatch.jobs.run import Run, Start
-    from assetbatch.model import AssetType, RunResult
+    from assetbatch.model import Asset, AssetType, RunResult
     from assetbatch.provider.massive.websocket import Cluster
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ PATIENCE_SECONDS = 0.1
 ANNOUNCE_SECONDS = 5.0
 # A carrier of events that was too slow is tried again after so long.
 ANNOUNCER_SECONDS = 60.0
+# What is due for the figures of its day after so large a share of the time is asked for with what is due.
+TOGETHER = 0.5
 DAY_SECONDS = 86_400.0
 LAST_CALLS_SECONDS = 0.3
 # For how long one without an end counts as under way, should it be killed.
@@ -418,15 +422,24 @@ class Streamer:
     def _go_on(self) -> None:
         """See to it what is asked for by calls: daily figures, and what was missed."""
         now = self._run.clock.now()
+        if any(one.is_due_to_look() for one in self._ours):
+            self._look_at_figures(now)
         for one in self._ours:
-            if one.looks_at_figures():
-                newest = self._connection.answer(streams.newest(list(one.listed)))
-                if assets := one.due_for_refresh(now, newest):
-                    one.look_for_silent(newest)
-                    self._calls.refresh(assets)
             if missed := one.missed(now):
                 log.info("%s: asking for the bars of %d assets that were missed", one.name, len(missed))
                 self._calls.close_gap(missed)
+
+    def _look_at_figures(self, now: datetime) -> None:
+        """Ask for the figures of the day that are due: of all clusters together, since one call takes any of them."""
+        together = [one for one in self._ours if one.is_due_to_look(TOGETHER)]
+        newest = self._connection.answer(streams.newest([symbol for one in together for symbol in one.listed]))
+        due: list[Asset] = []
+        for one in together:
+            if assets := one.due_for_refresh(now, newest):
+                one.look_for_silent(newest)
+                due += assets
+        if due:
+            self._calls.refresh(due)
 
     def _close(self) -> None:
         """Close all connections, store what is left, and give the leases up."""

@@ -64,7 +64,9 @@ def test_a_row_that_the_platform_has_deleted_does_not_come_back(
             world.connection.execute(f"delete from {table}")
         world.connection.execute("delete from trading.symbols where symbol = 'BTCUSD'")
         asked = len(world.sandbox.arrivals)
-        wait_until(lambda: sum("X%3ABTCUSD" in one.path for one in world.sandbox.arrivals[asked:]) >= 2, seconds=20)
+        wait_until(lambda: sum("X%3ABTCUSD" in one.path for one in world.sandbox.arrivals[asked:]) >= 3, seconds=20)
+        # One call asks for the figures of both clusters.
+        assert all("C%3AEURUSD" in one.path for one in world.sandbox.arrivals[-2:])
     assert world.connection.execute("select symbol from trading.symbols").fetchall() == [{"symbol": "EURUSD"}]
 
 

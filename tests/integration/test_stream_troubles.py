@@ -132,7 +132,10 @@ def test_a_pair_that_is_confirmed_and_silent_is_told_and_left_to_calls_until_it_
     world.sandbox.fail = ["ws-silent:C.EUR/USD"]
     with world.streaming(world.settings()) as running:
         world.wait_for(state="live", silent=["EURUSD"])
-        assert "EURUSD is confirmed, but silent" in caplog.text
+        assert (
+            "forex: confirmed, but silent, while calls bring newer quotes (misspelt, or delisted?): EURUSD"
+            in caplog.text
+        )
         wait_until(lambda: streamed(world) == {"BTCUSD"})
         world.sandbox.fail = []
         world.wait_for(silent=[])

@@ -297,7 +297,9 @@ def test_a_price_of_after_the_close_makes_no_silence_of_the_stream() -> None:
         assert found._silent == silent
 
 
-def test_only_what_a_late_stream_should_have_told_by_now_makes_an_asset_a_silent_one() -> None:
+def test_only_what_a_late_stream_should_have_told_by_now_makes_an_asset_a_silent_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     found = streaming(STARTER, live(STARTER, TEN - 60 * MINUTE), "AMPB", "AMpB")
     stored = {"AMPB": Newest(priced_at=TEN - LATE - 2 * MINUTE), "AMpB": Newest(priced_at=TEN - LATE - 30 * SECOND)}
     found.look_for_silent(stored)
@@ -307,6 +309,12 @@ def test_only_what_a_late_stream_should_have_told_by_now_makes_an_asset_a_silent
     found.book.take(frame(STARTER, am("AMPB", MS - 17 * 60_000)), TEN - LATE)
     found.look_for_silent(stored)
     assert found.fresh() == ["AMPB", "AMpB"]
+
+    # Of many one line tells.
+    caplog.clear()
+    names = [f"A{number}" for number in range(8)]
+    streaming(STARTER, live(STARTER, TEN - 60 * MINUTE), *names).look_for_silent(dict.fromkeys(names, stored["AMPB"]))
+    assert [record.getMessage().endswith(": A0, A1, A2, A3, A4 and 3 more") for record in caplog.records] == [True]
 
 
 def test_a_stream_that_connected_a_moment_ago_is_not_silent_for_what_was_told_before() -> None:
