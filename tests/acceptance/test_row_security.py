@@ -114,7 +114,9 @@ def test_a_trigger_that_swallows_the_status_is_told(commands: Commands, connecti
 def test_no_policy_makes_a_run_go_well_in_silence_that_stores_nothing(
     commands: Commands, connection: Connection, role: str, table: str, policy: str
 ) -> None:
-    (commands.folder / "config.yaml").write_text("bars: {enabled: true, backfill_days: 1}\nrate_limiting: {calls_per_minute: null}\n")
+    (commands.folder / "config.yaml").write_text(
+        "bars: {enabled: true, backfill_days: 1}\nrate_limiting: {calls_per_minute: null}\n"
+    )
     commands.environment.pop("POLYGON_RATE_LIMIT")
     assert commands("run-priority").returncode == 0
     connection.execute("update assetbatch.sync_state set served_at = served_at - interval '1 hour'")
