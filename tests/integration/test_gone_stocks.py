@@ -41,7 +41,7 @@ DELISTED = [f"ZZT{number}" for number in range(1, 41)]
 RENAMED = {"AAPL": "APPL", "MSFT": "MCSF", "NVDA": "NVID"}
 GONE = {*DELISTED, *RENAMED}
 # Delisted, too, and two weeks later the name of what was TSLA.
-REUSED = "ZZT100"
+REUSED = "ZZT2000"
 # Monday, while New York trades; the finished day of Friday can be had.
 MONDAY = datetime(2026, 11, 9, 16, tzinfo=UTC)
 # All on which stocks trade, a week longer than it may take to find out who has left.
