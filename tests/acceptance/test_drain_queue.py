@@ -312,7 +312,7 @@ def test_the_priority_job_has_its_calls_beside_a_drain(
 def test_many_drains_that_are_killed_now_and_then_lose_nothing(
     commands: Commands, connection: Connection, database: str, tmp_path: Path
 ) -> None:
-    drains, items, lease_seconds, kills = 10, 2000, 3, 10
+    drains, items, lease_seconds, kills = 6, 1200, 3, 8
     everything = tuple(f"T{number}USD" for number in range(1, items + 1))
     with Sandbox(key=API_KEY, limit=20, window_seconds=1) as sandbox:
         world = World(connection, database, sandbox, tmp_path)

@@ -108,6 +108,7 @@ def machine(tmp_path: Path) -> Machine:
     return machine
 
 
+@pytest.mark.slow
 def test_the_environment_has_what_is_locked_and_follows_it(machine: Machine) -> None:
     tiny, newer = machine.release("tiny", "1.0"), machine.release("tiny", "1.1", needs="below>=4")
     server, checker, below = (machine.release(*of) for of in (("server", "3.1"), ("checker", "1.0"), ("below", "4.0")))
@@ -153,6 +154,7 @@ def test_the_oldest_and_the_newest_versions_have_environments_of_their_own(machi
     assert machine.installed() == run | {"checker": "1.0"}
 
 
+@pytest.mark.slow
 def test_what_is_not_as_the_lock_says_is_refused(machine: Machine) -> None:
     tiny, server = machine.release("tiny", "1.0"), machine.release("server", "3.1", needs="below>=4")
     machine.release("below", "4.0")
@@ -188,6 +190,7 @@ def test_what_is_not_as_the_lock_says_is_refused(machine: Machine) -> None:
     assert machine.installed() == {"assetbatch": "1.0", "tiny": "1.0"}
 
 
+@pytest.mark.slow
 def test_an_installation_that_failed_half_way_is_not_taken_for_the_one_before(machine: Machine) -> None:
     tiny, newer = machine.release("tiny", "1.0"), machine.release("tiny", "1.1")
     backend = machine.project / "backend.py"
@@ -205,6 +208,7 @@ def test_an_installation_that_failed_half_way_is_not_taken_for_the_one_before(ma
     assert machine.installed()["tiny"] == "1.0"
 
 
+@pytest.mark.slow
 def test_a_python_that_the_lock_does_not_know_gets_the_newest_and_is_told(machine: Machine) -> None:
     machine.release("tiny", "1.0")
     machine.release("tiny", "1.1")

@@ -52,8 +52,7 @@ def pages() -> Iterator[object]:
     for page in PAGES:
         found = [block for block in blocks(page) if block.is_run]
         if found:
-            marks = [pytest.mark.slow] if any(OWN_SANDBOX in block.text for block in found) else []
-            yield pytest.param(found, id=str(page.relative_to(PROJECT)), marks=marks)
+            yield pytest.param(found, id=str(page.relative_to(PROJECT)))
 
 
 def free_port() -> int:
@@ -137,6 +136,7 @@ class Clone:
         return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("found", list(pages()))
 def test_the_blocks_of_a_page_run_in_their_order(found: Sequence[Block], clone: Clone) -> None:
     with ExitStack() as stack:

@@ -56,6 +56,8 @@ ANSWERS = [
     "events tail --no-follow",
     "database stop",
 ]
+# One of each kind: by the program, by the parser, a table, JSON, text for other programs, rows as they come, a note.
+KINDS = ["--version", "status -h", "status", "status --json", "metrics", "events tail --no-follow", "database stop"]
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_an_answer_for_a_full_disk_is_done_in_part(filled: Commands) -> None:
 
 
 def test_a_reader_who_has_seen_enough_is_no_trouble(filled: Commands) -> None:
-    for words in ANSWERS:
+    for words in KINDS:
         done = shell(filled, '"$@" | true', *words.split())
 
         assert (done.returncode, done.stderr) == (0, ""), words

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
+import pytest
 
 from assetbatch.arrow import bars_table
 from tests.integration.test_bar_changes import ADD_SYMBOL, bar, write
@@ -20,6 +21,7 @@ PAGE = Path(__file__).parents[2].joinpath("docs/guide/training.md").read_text("u
 EXAMPLES = re.findall(r"```(sh|python)\n(.*?)```", PAGE, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_every_example_of_the_page_runs(commands: Commands, connection: Connection, database: str) -> None:
     for name in ("EURUSD", "XAUUSD"):
         connection.execute(ADD_SYMBOL, [name])

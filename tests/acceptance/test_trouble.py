@@ -27,7 +27,7 @@ WRONG_KEY = "wrong-key-1234567"
 HOUR = 3600.0
 
 
-# Imports once what a command imports, then is a new process for each command line: its arguments and its environment.
+# Imports once what a command imports, then is a new process for each command line: folder, arguments, environment.
 SERVER = """
 import json, os, sys
 from assetbatch.cli import main
@@ -36,8 +36,9 @@ import assetbatch.cli.main, assetbatch.jobs.priority, psycopg
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 for line in sys.stdin:
-    arguments, environment, patch = json.loads(line)
+    folder, arguments, environment, patch = json.loads(line)
     if not (child := os.fork()):
+        os.chdir(folder)
         for number, name, flags in ((0, os.devnull, os.O_RDONLY), (1, "stdout", NEW), (2, "stderr", NEW)):
             os.dup2(os.open(name, flags, 0o600), number)
         os.environ.clear()
@@ -68,38 +69,36 @@ class Run(NamedTuple):
 class Cron:
     """Runs command lines as cron does, without a terminal, and without importing everything for each."""
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, server: subprocess.Popen[str]) -> None:
         self.commands = commands
         self.environment = commands.environment
         self.folder = commands.folder
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._server = server
 
     def __call__(self, *arguments: str, patch: str = "", **environment: str) -> Run:
         assert self._server.stdin
         assert self._server.stdout
-        self._server.stdin.write(json.dumps([arguments, self.environment | environment, patch]) + "\n")
+        order = [str(self.folder), arguments, self.environment | environment, patch]
+        self._server.stdin.write(json.dumps(order) + "\n")
         self._server.stdin.flush()
         exit_code = int(self._server.stdout.readline())
         return Run(exit_code, *((self.folder / name).read_text() for name in ("stdout", "stderr")))
 
-    def end(self) -> None:
-        self._server.communicate(timeout=10)
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen[str]]:
+    """A process that has imported what a command imports, and becomes many."""
+    pipe = subprocess.PIPE
+    server = subprocess.Popen([sys.executable, "-c", SERVER], env={}, stdin=pipe, stdout=pipe, text=True)
+    yield server
+    server.communicate(timeout=10)
 
 
 @pytest.fixture
-def cron(commands: Commands) -> Iterator[Cron]:
+def cron(commands: Commands, server: subprocess.Popen[str]) -> Cron:
     """Without a limit: what a run may call is no matter here."""
     commands.environment |= {"POLYGON_RATE_LIMIT": "", "XDG_STATE_HOME": str(commands.folder / "state")}
-    cron = Cron(commands)
-    yield cron
-    cron.end()
+    return Cron(commands, server)
 
 
 @pytest.fixture

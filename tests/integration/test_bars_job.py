@@ -210,6 +210,7 @@ def test_one_call_an_asset_closes_the_hole_of_a_week(world: World) -> None:
         assert list(settled.values()).count(False) == 1
 
 
+@pytest.mark.slow
 def test_bars_of_two_years_come_in_the_fewest_calls_and_exact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.add("BTCUSD")
     pages: list[bytes] = []

@@ -899,6 +899,8 @@ def filled(unit: bytes, *, most: int = 60 * MEBIBYTE, values: int | None = None)
     return b'{"status":"OK","results":[' + (unit + b",") * times + b"0]}"
 
 
+# The heavy ones have the most values, and take seconds.
+HEAVY = {"brackets, as many as are let in", "rows of many values that nobody knows"}
 WEIGHTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "bomb": (lambda: http(packed_bomb(), Content_Encoding="gzip"), "too_large"),
     "bomb in a bomb": (lambda: http(gzip.compress(packed_bomb()), Content_Encoding="gzip, gzip"), "too_large"),
@@ -944,7 +946,9 @@ print(kind, int(peak) // 1024)
 """
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in WEIGHTS]
+)
 def test_no_answer_takes_200_mebibytes(name: str) -> None:
     make, kind = WEIGHTS[name]
     with serve(make()) as server:
@@ -975,13 +979,12 @@ print(len(found.bars), int(peak) // 1024)
     "more",
     [
         "",
-        ', "dv": "303067.65623321"',
         "".join(f', "unknown_field_{number}": 303067.65623321' for number in range(25)),
         ', "name": "Bitcöin €😀 \\u20ac \\ud83d\\ude00"',
         ', "x": {"y": [[{"z": {"o": 1, "t": 2}}]], "t": 1}',
         f', "x": "{"x" * 900}"',
     ],
-    ids=["known", "one more", "many more", "characters", "nested", "long"],
+    ids=["known", "many more", "characters", "nested", "long"],
 )
 def test_what_nobody_knows_of_50_000_bars_costs_no_more_than_its_bytes(more: str) -> None:
     rows = (

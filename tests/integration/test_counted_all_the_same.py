@@ -60,8 +60,7 @@ def refused(arrivals: list[Arrival]) -> list[Arrival]:
     return [one for one in arrivals if one.status == 429]
 
 
-@pytest.mark.parametrize("pace", [100, 20, None])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("pace", "processes"), [(100, 2), (20, 1), (None, 2)])
 def test_after_the_first_refusal_no_call_leaves_until_its_time_has_come_and_then_one_by_one(
     world: World, pace: int | None, processes: int
 ) -> None:

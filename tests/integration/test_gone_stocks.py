@@ -109,22 +109,24 @@ class World(AnyWorld):
         return {ticker for query in queries for tickers in query["ticker.any_of"] for ticker in tickers.split(",")}
 
 
-LISTING = Listing(
-    delistings=[f"{ticker}:{LEAVING}" for ticker in (*DELISTED, REUSED, "I:DJI")],
-    renamings=[*(f"{old}:{new}:{LEAVING}" for old, new in RENAMED.items()), f"TSLA:{REUSED}:2026-11-24"],
-    stocks=2_000,
-)
+def listing(stocks: int) -> Listing:
+    return Listing(
+        delistings=[f"{ticker}:{LEAVING}" for ticker in (*DELISTED, REUSED, "I:DJI")],
+        renamings=[*(f"{old}:{new}:{LEAVING}" for old, new in RENAMED.items()), f"TSLA:{REUSED}:2026-11-24"],
+        stocks=stocks,
+    )
 
 
 @pytest.fixture
 def world(connection: Connection, database: str, tmp_path: Path) -> Iterator[World]:
-    with Sandbox(key=API_KEY, plan="free", listing=LISTING) as sandbox:
+    with Sandbox(key=API_KEY, plan="free", listing=listing(100)) as sandbox:
         yield World(connection, database, sandbox, tmp_path)
 
 
 @pytest.fixture(params=[60, pytest.param(2_000, marks=pytest.mark.slow)])
-def stocks(request: pytest.FixtureRequest) -> int:
+def stocks(request: pytest.FixtureRequest, world: World) -> int:
     number: int = request.param
+    world.sandbox.listing = listing(max(number, 100))
     return number
 
 

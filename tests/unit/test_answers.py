@@ -251,13 +251,12 @@ def test_what_would_take_too_much_memory_is_not_parsed(body: bytes) -> None:
     "more",
     [
         b"",
-        b',"dv":"303067.65623321"',
         b"".join(b',"unknown%d":303067.65623321' % number for number in range(20)),
         ',"name":"Bitcöin €😀 \\u20ac \\ud83d\\ude00 \\" ]}"'.encode(),
         b',"x":{"y":[[{"z":{"o":1,"results":[]}}],"}",{}]},"w":[1,2,3]',
         b',"x":"' + b"x" * 500 + b'"',
     ],
-    ids=["known", "one more", "twenty more", "characters", "nested", "long"],
+    ids=["known", "twenty more", "characters", "nested", "long"],
 )
 def test_fifty_thousand_bars_of_a_minute_are_not_too_large(more: bytes) -> None:
     bar = b'{"v":303067.65623321,"vw":987.45529,"o":955.79,"c":1009.475,"h":1042.926,"l":949,"t":1590984000000,"n":1251'

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -24,7 +25,8 @@ INTERVAL, HOUR, DAY = timedelta(minutes=5), timedelta(hours=1), timedelta(days=1
 # Cron starts a moment late.
 JITTER = timedelta(seconds=2)
 BEGIN, END = datetime(2026, 1, 1, 5, tzinfo=UTC), datetime(2027, 1, 1, 5, tzinfo=UTC)
-RUNS = (END - BEGIN) // INTERVAL
+# Its last three months have holidays, days that close at 13:00, and the end of summer time.
+AUTUMN = datetime(2026, 10, 1, 4, tzinfo=UTC)
 CLOSED = "01-01 01-19 02-16 04-03 05-25 06-19 07-03 09-07 11-26 12-25"
 UNTIL_13 = "11-27 12-24"
 APPLE = Asset("AAPL", "AAPL", AssetType.STOCKS, Role.PRIORITY, 1, 300)
@@ -49,24 +51,29 @@ def trades(asset: Asset, now: datetime, *, regular: bool = False) -> bool:
     return has_session(local.date()) and opens <= local.time() < closes
 
 
-SESSIONS = [day for number in range(365) if has_session(day := date(2026, 1, 1) + number * DAY)]
+def sessions(begin: datetime = BEGIN) -> list[date]:
+    days = [begin.date() + number * DAY for number in range((END - begin) // DAY + 1)]
+    return [day for day in days if day.year == BEGIN.year and has_session(day)]
 
 
-def runs() -> list[datetime]:
-    return [BEGIN + number * INTERVAL + JITTER for number in range(RUNS)]
+def runs(begin: datetime = BEGIN) -> list[datetime]:
+    return [begin + number * INTERVAL + JITTER for number in range((END - begin) // INTERVAL)]
 
 
-@pytest.mark.parametrize(
-    "late",
-    [pytest.param(timedelta(0), id="prompt"), pytest.param(timedelta(minutes=15), id="late", marks=pytest.mark.slow)],
+since = pytest.mark.parametrize(
+    "begin", [pytest.param(AUTUMN, id="autumn"), pytest.param(BEGIN, id="year", marks=pytest.mark.slow)]
 )
-def test_a_closed_market_costs_one_look_and_an_open_one_is_asked_in_each_run(late: timedelta) -> None:
+
+
+@since
+@pytest.mark.parametrize("late", [timedelta(0), timedelta(minutes=15)], ids=["prompt", "late"])
+def test_a_closed_market_costs_one_look_and_an_open_one_is_asked_in_each_run(late: timedelta, begin: datetime) -> None:
     """Prices that are late show a market as it was: the last ones come so long after it closed."""
     delays = dict.fromkeys(AssetType, late)
-    served: dict[Asset, datetime] = {APPLE: BEGIN, SP500: BEGIN}
+    served: dict[Asset, datetime] = {APPLE: begin, SP500: begin}
     closed_looks: Counter[tuple[str, date]] = Counter()
     open_runs: Counter[str] = Counter()
-    for now in runs():
+    for now in runs(begin):
         known = [Candidate(asset, served_at) for asset, served_at in served.items()]
         made = planner.plan(known, modes=LIVE, delays=delays, batch_size=250, now=now, days={})
         asked = {asset for call in made.calls for asset in call.assets}
@@ -78,17 +85,19 @@ def test_a_closed_market_costs_one_look_and_an_open_one_is_asked_in_each_run(lat
                 closed_looks[asset.symbol, now.astimezone(NEW_YORK).date()] += 1
         served |= dict.fromkeys(asked, now)
 
-    assert closed_looks == Counter({(asset.symbol, day): 1 for asset in served for day in SESSIONS})
+    assert closed_looks == Counter({(asset.symbol, day): 1 for asset in served for day in sessions(begin)})
     halves = len(UNTIL_13.split())
-    assert open_runs == {"AAPL": 192 * len(SESSIONS) - 36 * halves, "SPX": 78 * len(SESSIONS) - 36 * halves}
+    days = len(sessions(begin))
+    assert open_runs == {"AAPL": 192 * days - 36 * halves, "SPX": 78 * days - 36 * halves}
 
 
+@since
 @pytest.mark.parametrize("asset", [APPLE, SP500], ids=["stock", "index"])
-def test_finished_days_cost_a_call_for_each_session_and_no_other(asset: Asset) -> None:
+def test_finished_days_cost_a_call_for_each_session_and_no_other(asset: Asset, begin: datetime) -> None:
     days: dict[tuple[AssetType, date], AskedDay] = {}
-    stored: date | None = date(2025, 12, 31)
+    stored: date | None = begin.date() - DAY
     called: list[tuple[date, datetime]] = []
-    for now in runs():
+    for now in runs(begin):
         made = planner.plan(
             [Candidate(asset, day=stored)], modes=DAILY, delays=PROMPT, batch_size=250, now=now, days=days
         )
@@ -101,21 +110,24 @@ def test_finished_days_cost_a_call_for_each_session_and_no_other(asset: Asset) -
         assert stored is not None
         assert stored >= Outlook(now, INTERVAL, DAILY, PROMPT, days=days).overdue_day(asset.asset_type)
 
-    assert [day for day, _ in called] == SESSIONS[:-1]
+    assert [day for day, _ in called] == sessions(begin)[:-1]
     for day, now in called:
         assert now - JITTER == datetime.combine(day + DAY, time(0), NEW_YORK)
 
 
+@since
 @pytest.mark.parametrize(
     ("asset", "late"),
     [(APPLE, timedelta(0)), (SP500, timedelta(0)), (SP500, timedelta(minutes=15))],
     ids=["stock", "index", "late-index"],
 )
-def test_no_alarm_is_raised_though_nothing_comes_but_in_sessions(asset: Asset, late: timedelta) -> None:
+def test_no_alarm_is_raised_though_nothing_comes_but_in_sessions(
+    asset: Asset, late: timedelta, begin: datetime
+) -> None:
     """An illiquid stock has no price before 9:30, nor after 16:00; an index none at all."""
     market, delays = market_hours.market_of(asset), dict.fromkeys(AssetType, late)
     came_at = None
-    for now in runs():
+    for now in runs(begin):
         if trades(asset, now - late, regular=True):
             came_at = now
         # At the runs around an opening or a closing, and a few times a day.
@@ -129,8 +141,7 @@ def test_no_alarm_is_raised_though_nothing_comes_but_in_sessions(asset: Asset, l
 
 
 def test_what_fails_to_come_in_a_session_is_stale_a_quarter_of_an_hour_after_it_opened() -> None:
-    for day in SESSIONS[1:]:
-        before = SESSIONS[SESSIONS.index(day) - 1]
+    for before, day in pairwise(sessions()):
         came_at = datetime.combine(before, closing(before), NEW_YORK) - INTERVAL
         opens = datetime.combine(day, time(9, 30), NEW_YORK)
         for now, is_stale in [(opens + 2 * INTERVAL, False), (opens + 2 * INTERVAL + JITTER, True)]:
@@ -144,7 +155,7 @@ def test_what_fails_to_come_in_a_session_is_stale_a_quarter_of_an_hour_after_it_
 def test_bars_are_expected_where_there_can_be_trade_and_nowhere_else(asset: Asset) -> None:
     market = market_hours.market_of(asset)
     rests = market_hours.closed_spans(market, BEGIN, END)
-    moments = [BEGIN + number * INTERVAL for number in range(RUNS)]
+    moments = [now - JITTER for now in runs()]
 
     closed = {
         ts for rest in rests for ts in moments[(rest.since - BEGIN) // INTERVAL : (rest.until - BEGIN) // INTERVAL]
@@ -170,4 +181,4 @@ def test_bars_reach_to_the_last_trade_or_with_finished_days_to_their_midnight(as
         assert finished is not None
         asked.add(finished)
 
-    assert sorted(asked)[1:] == [datetime.combine(day + DAY, time(0), NEW_YORK) for day in SESSIONS[:-1]]
+    assert sorted(asked)[1:] == [datetime.combine(day + DAY, time(0), NEW_YORK) for day in sessions()[:-1]]
