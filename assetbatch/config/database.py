@@ -26,7 +26,7 @@ _MEND = (
 )
 _URL_FORM = "expected postgresql://user:password@host:5432/name"
 # Hosts may be several, in brackets or with % codes; libpq looks for the @ of a user behind a ?, too, but for a /.
-_URI = re.compile(rf"postgres(?:ql)?://{USERINFO}[^\s@/?#]*(?:/[^\s@?#]*(?:\?\S*)?|\?[^\s@]*)?")
+_URI = rf"postgres(?:ql)?://{USERINFO}[^\s@/?#]*(?:/[^\s@?#]*(?:\?\S*)?|\?[^\s@]*)?"
 
 
 class Database(Struct, frozen=True):
@@ -131,7 +131,7 @@ def _from_url(url: Given, faults: list[Fault]) -> Database | None:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
-    if re.match("postgres(ql)?://", url.value) and not _URI.fullmatch(url.value):
+    if re.match("postgres(ql)?://", url.value) and not re.fullmatch(_URI, url.value):
         faults.append(Fault(url.place, "database", f"can be read in more than one way: {ENCODE}; {_URL_FORM}"))
         return None
     try:
