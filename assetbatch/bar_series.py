@@ -5,11 +5,11 @@ So numbers are exact from the JSON text to `numeric`, and a bar takes an eighth 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import compress
 from typing import TYPE_CHECKING, overload
+
+from msgspec import Struct
 
 from assetbatch.model import Bar
 
@@ -22,8 +22,7 @@ NUMBERS = ("open", "high", "low", "close", "volume", "vwap", "trades")
 ABSENT = "null"
 
 
-@dataclass(frozen=True, slots=True)
-class BarSeries(Sequence[Bar]):
+class BarSeries(Struct, frozen=True):
     """Bars in the order of time: when each begins, and for each of NUMBERS their digits, with a comma between them.
 
     What is absent is written ABSENT, as JSON and PostgreSQL do.

@@ -22,7 +22,7 @@ What a failed call means is decided elsewhere: see `failures`.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -41,7 +41,7 @@ EXIT_KEY_REFUSED = 77
 EXIT_CONFIGURATION = 78
 
 
-class ExitCode(NamedTuple):
+class ExitCode(Struct, frozen=True):
     """What an exit code means; `more` is for who looks it up."""
 
     code: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -111,7 +111,7 @@ class Entitlement(Struct, frozen=True):
     reason: str = ""
 
 
-class Sight(NamedTuple):
+class Sight(Struct, frozen=True):
     """A kind of calls for one product; of one `ticker` alone, where that is named."""
 
     product: Product
@@ -178,11 +178,12 @@ def contradictions(
     """
     found: dict[Product, dict[Access, Entitlement]] = {}
     live = {TRAITS[asset_type].product for asset_type, mode in modes.items() if mode is Mode.LIVE}
-    for (product, access, ticker), said in told.items():
-        expected = {Access.SNAPSHOTS} if not plans[product].is_live or configured == Mode.END_OF_DAY else set()
-        expected |= {Access.DAILY} if product in live else set()
-        if not (said.allowed or ticker or access in expected):
-            found.setdefault(product, {})[access] = said
+    for sight, said in told.items():
+        is_live = plans[sight.product].is_live and configured != Mode.END_OF_DAY
+        expected = set() if is_live else {Access.SNAPSHOTS}
+        expected |= {Access.DAILY} if sight.product in live else set()
+        if not (said.allowed or sight.ticker or sight.access in expected):
+            found.setdefault(sight.product, {})[sight.access] = said
     return found
 
 

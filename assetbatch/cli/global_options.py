@@ -1,18 +1,14 @@
 """The options that every command has, wherever they stand: before it, within its name, or after it."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from assetbatch.cli import telling
 from assetbatch.cli.invocation import LogFormat, configure_log, current
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PANEL = "Global options, before or after any command"
 

@@ -16,7 +16,6 @@ from assetbatch.cli.trouble import named
 from assetbatch.errors import AnswerLostError, Interrupted
 from assetbatch.jobs.run import Start
 from assetbatch.model import RunStatus
-from assetbatch.report.documents import run_document
 from assetbatch.report.progress import ProgressBar
 from assetbatch.words import counted, utc
 
@@ -85,6 +84,8 @@ def run(
 
 def _tell(result: RunResult) -> None:
     if current.json:
+        from assetbatch.report.documents import run_document
+
         print_json(run_document(result))
     else:
         sys.stdout.writelines(_changed(one) + "\n" for one in result.changed)

@@ -1,7 +1,5 @@
 """The `assetbatch` command: global options, the list of commands, and how a command's errors leave."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from contextlib import suppress

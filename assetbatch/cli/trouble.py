@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 MOST_NAMED = 10
 named = partial(first_named, most=MOST_NAMED)
 # What makes one and the same trouble read otherwise in the next run: counts, times, ports, processes, requests.
-VARYING = re.compile(r"[\w.:+-]*\d[\w.:+-]*( times)?|\bonce\b")
+VARYING = r"[\w.:+-]*\d[\w.:+-]*( times)?|\bonce\b"
 
 
 def tell_error(error: AssetbatchError | Interrupted) -> None:
@@ -116,7 +116,7 @@ def _cause_of(result: RunResult, kinds: Sequence[FailureKind]) -> Cause:
 
 
 def _constant(text: str) -> str:
-    return VARYING.sub("#", text)
+    return re.sub(VARYING, "#", text)
 
 
 def _summary(result: RunResult) -> str:

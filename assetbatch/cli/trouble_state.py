@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from assetbatch import processes
 
@@ -32,7 +34,7 @@ MAX_ABOUT = 200
 LOCK_PATIENCE_SECONDS = 1.0
 
 
-class Cause(NamedTuple):
+class Cause(Struct, frozen=True):
     """One thing to tell of: `key` is the same in every run that meets it, `about` is one line for people.
 
     `fails`: it decided the run's exit code; else it is a warning. `lasts`: it goes on until a run goes well; what is
@@ -53,7 +55,7 @@ class Telling(Enum):
     NOT = "not"
 
 
-class Verdict(NamedTuple):
+class Verdict(Struct, frozen=True):
     """How to tell of a cause, and for how long and in how many runs it was met."""
 
     telling: Telling
@@ -61,7 +63,7 @@ class Verdict(NamedTuple):
     runs: int = 1
 
 
-class End(NamedTuple):
+class End(Struct, frozen=True):
     """Trouble that has ended: a warning, or all that made runs fail."""
 
     about: str
@@ -70,7 +72,7 @@ class End(NamedTuple):
     runs: int
 
 
-class Entry(msgspec.Struct, kw_only=True):
+class Entry(Struct, kw_only=True):
     """What is known of one cause in the runs of one command line; times are seconds since the epoch."""
 
     who: str
@@ -119,7 +121,7 @@ def _meet(entries: list[Entry], who: str, cause: Cause, now: float) -> Verdict:
     entry = next((one for one in entries if (one.who, one.key) == (who, cause.key)), None)
     about = cause.about[:MAX_ABOUT]
     if entry is None:
-        what = cause._replace(about=about)._asdict()
+        what = asdict(cause) | {"about": about}
         entries.append(Entry(**what, who=who, since=now, seen=now, told=now))
         return Verdict(Telling.FULL)
     entry.about, entry.seen = about, now
@@ -150,7 +152,7 @@ def _end(gone: Sequence[Entry], now: float) -> list[End]:
     if not failures:
         return warnings
     longest = max(failures, key=lambda end: end.seconds)
-    return [longest._replace(runs=sum(end.runs for end in failures)), *warnings]
+    return [replace(longest, runs=sum(end.runs for end in failures)), *warnings]
 
 
 def _has_lasted(entry: Entry) -> bool:

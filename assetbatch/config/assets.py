@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from itertools import zip_longest
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from assetbatch.config.given import Given, Values, printable
 from assetbatch.config.keys import fields
@@ -30,14 +30,14 @@ COLUMNS = (*REQUIRED_COLUMNS, "priority", "update_frequency_seconds", "name")
 DELIMITERS = ",;\t"
 
 
-class Row(NamedTuple):
+class Row(Struct, frozen=True):
     """An asset of the catalogue to be, and where that stands: `assets.csv:3`; empty: on the command line."""
 
     place: str
     asset: Asset
 
 
-class Table(NamedTuple):
+class Table(Struct, frozen=True):
     """What a CSV says: the rows that are well-formed, and the faults of the others.
 
     `repeated`: the places of lines that say once more what a line before them says; each counts once.
@@ -109,7 +109,7 @@ def check(rows: Iterable[tuple[str, Values]], faults: list[Fault], *, defaults: 
             seen |= {cell: _Seen(called, given.place + (f" ({path})" if path else "")) for cell, given in named}
 
 
-class _Seen(NamedTuple):
+class _Seen(Struct, frozen=True):
     """Where an asset was named before; an empty place: by the defaults."""
 
     symbol: str
@@ -192,7 +192,7 @@ def read_csv(data: bytes, *, name: str, priority: str, frequency_seconds: int) -
             faults += row
     first = {row.asset: row.place for row in reversed(read)}
     rows = [row for row in read if row.place == first[row.asset]]
-    check((("", {key: Given(getattr(asset, key), at) for key in REQUIRED_COLUMNS}) for at, asset in rows), faults)
+    check((("", {key: Given(getattr(row.asset, key), row.place) for key in REQUIRED_COLUMNS}) for row in rows), faults)
     return Table(rows, faults, [row.place for row in read if row.place != first[row.asset]])
 
 

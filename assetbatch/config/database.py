@@ -26,7 +26,7 @@ _MEND = (
 )
 _URL_FORM = "expected postgresql://user:password@host:5432/name"
 # Hosts may be several, in brackets or with % codes; libpq looks for the @ of a user behind a ?, too, but for a /.
-_URI = re.compile(rf"postgres(?:ql)?://{USERINFO}[^\s@/?#]*(?:/[^\s@?#]*(?:\?\S*)?|\?[^\s@]*)?")
+_URI = rf"postgres(?:ql)?://{USERINFO}[^\s@/?#]*(?:/[^\s@?#]*(?:\?\S*)?|\?[^\s@]*)?"
 
 
 class Database(Struct, frozen=True):
@@ -139,7 +139,7 @@ def _parsed(conninfo: str, place: str, faults: list[Fault]) -> dict[str, str] | 
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
-    if re.match("postgres(ql)?://", conninfo) and not _URI.fullmatch(conninfo):
+    if re.match("postgres(ql)?://", conninfo) and not re.fullmatch(_URI, conninfo):
         faults.append(Fault(place, "database", f"can be read in more than one way: {ENCODE}; {_URL_FORM}"))
         return None
     try:

@@ -7,6 +7,7 @@ too. No value is looked at.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -70,15 +71,24 @@ def that_count(doubts: list[Doubt], where: Database | None, named_at: str) -> It
 
 def _meant(name: str) -> str:
     """Return which of our names another one was meant to be; empty: none, or it is one of ours."""
-    plain = _plain(name)
-    if name in OURS or plain[:3] not in _BEGINNINGS:
+    if name in OURS or _beginning(name) not in _BEGINNINGS:
         return ""
-    if plain in _BY_PLAIN:
-        return _BY_PLAIN[plain]
+    plain, by_plain = _plain(name), _by_plain()
+    if plain in by_plain:
+        return by_plain[plain]
     import difflib
 
-    close = difflib.get_close_matches(plain, _BY_PLAIN, n=1, cutoff=_LIKENESS) if len(plain) >= _SHORTEST else []
-    return _BY_PLAIN[close[0]] if close else ""
+    close = difflib.get_close_matches(plain, by_plain, n=1, cutoff=_LIKENESS) if len(plain) >= _SHORTEST else []
+    return by_plain[close[0]] if close else ""
+
+
+def _beginning(name: str) -> str:
+    return name.upper().replace("_", "")[:3]
+
+
+@cache
+def _by_plain() -> dict[str, str]:
+    return {_plain(name): name for name in sorted(OURS)}
 
 
 def _plain(name: str) -> str:
@@ -88,5 +98,5 @@ def _plain(name: str) -> str:
     return plain
 
 
-_BY_PLAIN = {_plain(name): name for name in sorted(OURS)}
-_BEGINNINGS = frozenset(plain[:3] for plain in _BY_PLAIN)
+# Of all other names, most of an environment, no more is looked at.
+_BEGINNINGS = frozenset(map(_beginning, (*OURS, "MASSIVE")))

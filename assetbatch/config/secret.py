@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from assetbatch.config.given import CONTROL, Given
+from assetbatch.config.given import Given, has_control
 from assetbatch.errors import Fault
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def read(layers: Iterable[tuple[Mapping[str, Given], Path]], faults: list[Fault]
         if given is None:
             continue
         form, message = _FORMS.get(name, (".*", ""))
-        if CONTROL.search(given.value):
+        if has_control(given.value):
             faults.append(Fault(given.place, _key(name, given), "has a control character, or is not UTF-8 text"))
             continue
         if not re.fullmatch(form, given.value):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from assetbatch.config.given import CONTROL, Given, Odd, printable
+from assetbatch.config.given import Given, Odd, has_control, printable
 from assetbatch.config.keys import meta
 from assetbatch.plans import ALIASES
 
@@ -35,7 +35,7 @@ def typed(annotation: Any, given: Given, *, hidden: bool, variable: bool = False
             value = msgspec.convert(reading, annotation, strict=not variable)
         except msgspec.ValidationError:
             continue
-        if isinstance(value, str) and CONTROL.search(value):
+        if isinstance(value, str) and has_control(value):
             raise Refusal("has a line break or another control character")
         return value
     raise Refusal(_refusal(annotation, given, hidden=hidden, nothing='"unlimited"' if variable else "null"))

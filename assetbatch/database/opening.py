@@ -18,7 +18,6 @@ from psycopg.types.json import set_json_loads
 
 from assetbatch.database import sqlstates
 from assetbatch.database.connection import Connection, Plain, Row
-from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.sqlstates import Meaning
 from assetbatch.errors import DatabaseUnavailableError, SchemaError
 
@@ -38,7 +37,7 @@ TCP_USER_TIMEOUT_MS = 30_000
 # A server that was there is waited for longer: it restarts, and what a run has in hand is worth it.
 LONGER_SECONDS = 20.0
 # libpq tells no error code of a connection that failed, only the server's words.
-REFUSED = re.compile("authentication failed|does not exist|pg_hba.conf")
+REFUSED = "authentication failed|does not exist|pg_hba.conf"
 # A price's digits survive only as Decimal.
 _DECODER = json.JSONDecoder(parse_float=Decimal)
 
@@ -59,8 +58,11 @@ def connect(
     Raises DatabaseUnavailableError with PostgreSQL's own words, and SchemaError where an embedded server or its
     database was never made.
     """
-    server = EmbeddedServer(data_folder)
+    server = None
     if database.embedded:
+        from assetbatch.database.embedded import EmbeddedServer
+
+        server = EmbeddedServer(data_folder)
         conninfo = server.conninfo(database.name)
     else:
         assert database.conninfo is not None  # noqa: S101 - a database is embedded or has one
@@ -68,7 +70,7 @@ def connect(
     opener = partial(_open, conninfo, f"assetbatch {job}")
     reopen = partial(_patiently, opener)
     patience = max(patience_seconds, LONGER_SECONDS) if patience_seconds else 0
-    if database.embedded:
+    if server is not None:
         if not create:
             try:
                 return Connection(opener(), reopen, patience_seconds=patience)
@@ -167,7 +169,7 @@ def _patiently(opener: Callable[[], Plain], seconds: float) -> Plain:
 
 
 def _is_away(error: BaseException) -> bool:
-    return isinstance(error, psycopg.OperationalError) and not REFUSED.search(str(error))
+    return isinstance(error, psycopg.OperationalError) and not re.search(REFUSED, str(error))
 
 
 class _TimeLoader(Loader):

@@ -7,7 +7,7 @@ import math
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from assetbatch import market_hours, planner, plans
 from assetbatch.database import catalogue, holidays
@@ -15,12 +15,9 @@ from assetbatch.database import entitlements as remembering
 from assetbatch.database.bars import absences as bar_absences
 from assetbatch.database.bars import state as database_bars
 from assetbatch.database.entitlements import Remembered
-from assetbatch.database.queue import admin as queue_desk
-from assetbatch.database.queue import items as queue
 from assetbatch.database.rate_limit import key_of, rules_of
 from assetbatch.database.retries import in_transaction
 from assetbatch.failures import WITHOUT_PRICE, FailureKind
-from assetbatch.jobs.claims import step_seconds
 from assetbatch.markets import TRAITS
 from assetbatch.model import Access, CallKind, Trouble
 from assetbatch.planner import DayOutcome
@@ -307,6 +304,8 @@ class Entitlements:
         self._note_day(market, day, DayOutcome.STORED)
         if planner.looks_back(call, self.days):
             return []
+        from assetbatch.database.queue import items as queue
+
         hour = plans.ASK_AGAIN.total_seconds()
         return queue.complete_served(self.connection, {market: day}, {market: hour})
 
@@ -368,7 +367,8 @@ class Entitlements:
             is_alone = len(call.assets) == 1
             sight = plans.sight_of(call.assets[0], access) if is_alone else Sight(TRAITS[one].product, access)
             again = "a week" if sight.ticker else "an hour"
-            log.info("%s: refused as not entitled; it is asked again in %s", " ".join(filter(None, sight)), again)
+            words = " ".join(filter(None, astuple(sight)))
+            log.info("%s: refused as not entitled; it is asked again in %s", words, again)
             self.remember(sight, allowed=False, reason=reason)
         others = self.daily_types
         return access is Access.SNAPSHOTS and any(one in others and self.barred(one) is None for one in types)
@@ -407,6 +407,9 @@ class Entitlements:
 
         in_transaction(self.connection, work)
         if prices:
+            from assetbatch.database.queue import admin as queue_desk
+            from assetbatch.jobs.claims import step_seconds
+
             assets = catalogue.assets_of_market(self.connection, market).assets
             queue_desk.retry(
                 self.connection,
