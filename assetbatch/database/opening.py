@@ -39,8 +39,6 @@ TCP_USER_TIMEOUT_MS = 30_000
 LONGER_SECONDS = 20.0
 # libpq tells no error code of a connection that failed, only the server's words.
 REFUSED = re.compile("authentication failed|does not exist|pg_hba.conf")
-# A year that ISO 8601 has only by agreement.
-FIVE_DIGITS = re.compile(r"[0-9]{5,}-")
 # A price's digits survive only as Decimal.
 _DECODER = json.JSONDecoder(parse_float=Decimal)
 
@@ -202,6 +200,6 @@ def _nearest_day(text: str) -> date:
     """
     if text == "-infinity" or text.endswith(" BC"):
         return date(1, 1, 2)
-    if text == "infinity" or FIVE_DIGITS.match(text):
+    if text == "infinity" or re.match("[0-9]{5,}-", text):
         return date(9999, 12, 30)
     raise ValueError(f"not a time: {text}")
