@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -176,11 +176,32 @@ class _TimeLoader(Loader):
     """Reads a time as SETTINGS makes the server write it; psycopg's own goes by what a pool last told of DateStyle."""
 
     def load(self, data: Buffer) -> datetime:
-        return datetime.fromisoformat(bytes(data).decode())
+        text = bytes(data).decode()
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            return datetime.combine(_nearest_day(text), time(), UTC)
 
 
 class _DateLoader(Loader):
     """Reads a date, likewise."""
 
     def load(self, data: Buffer) -> date:
-        return date.fromisoformat(bytes(data).decode())
+        text = bytes(data).decode()
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            return _nearest_day(text)
+
+
+def _nearest_day(text: str) -> date:
+    """Return the nearest day that can be told, and reckoned with, to one that Python has no value for.
+
+    A platform's table may have such: milliseconds that were taken for seconds, so that it is the year 50000. Raises
+    ValueError where the text is no time.
+    """
+    if text == "-infinity" or text.endswith(" BC"):
+        return date(1, 1, 2)
+    if text == "infinity" or re.match("[0-9]{5,}-", text):
+        return date(9999, 12, 30)
+    raise ValueError(f"not a time: {text}")

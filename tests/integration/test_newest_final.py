@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,3 +78,22 @@ def test_a_final_bar_counts_where_no_job_has_asked(
     told = history.read(connection, "BTCUSD").bars
     assert told is not None
     assert told["watermark"] == newest
+
+
+@pytest.mark.parametrize("ts", ["20000-01-01 00:00:00+00", "infinity"])
+def test_a_time_that_nobody_can_have_meant_ends_no_reading(connection: Connection, database: str, ts: str) -> None:
+    """Milliseconds that a platform took for seconds."""
+    add_assets(connection, "X:BTCUSD")
+    connection.execute(ADD_SYMBOL)
+    connection.execute(ADD_BARS, [TUESDAY])
+    connection.execute(
+        "update market_data.ohlcv_5m set is_final = true, ts = case ts when %s then %s else ts end",
+        [TUESDAY + 9 * LENGTH, ts],
+    )
+
+    charted = connection.answer(points.charted("BTCUSD"))
+    assert charted is not None
+    assert charted.newest == datetime(9999, 12, 30, tzinfo=UTC)
+    assert bars_table("BTCUSD", database=database).num_rows == 9
+    read = connection.execute("select timestamptz '-infinity' a, date '0044-03-15 BC' b, date 'infinity' c").fetchall()
+    assert [*read[0].values()] == [datetime(1, 1, 2, tzinfo=UTC), date(1, 1, 2), date(9999, 12, 30)]

@@ -37,7 +37,8 @@ READ_SPANS = """
 select s.symbol, first.ts as since, last.ts as until
 from trading.symbols s
 cross join (
-  select coalesce(%(since)s::timestamptz, '-infinity') as since, coalesce(%(until)s::timestamptz, 'infinity') as until
+  select coalesce(%(since)s::timestamptz, '-infinity') as since,
+         least(%(until)s::timestamptz, '9999-12-30 00:00Z') as until
 ) k
 cross join lateral (
   select b.ts from market_data.ohlcv_5m b
