@@ -369,9 +369,13 @@ class Connection:
         """Return whether an error means that the connection is of no use any more; then it is closed."""
         lost = not isinstance(error, AwayError) and (self.closed or sqlstates.meaning_of(error) is Meaning.LOST)
         if lost:
-            self._lost_by = error
-            self._plain.close()
+            self.leave(error)
         return lost
+
+    def leave(self, error: psycopg.Error) -> None:
+        """Close the connection for an error: another one may lead to a server that is of use."""
+        self._lost_by = error
+        self._plain.close()
 
     def require_open(self) -> None:
         """Make the connection anew where it broke. Raises AwayError when the server stays away."""

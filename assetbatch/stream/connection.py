@@ -231,6 +231,7 @@ class Feed:
         session = Session(self._key, self._names, began=began)
         heard_at = self._clock.now()
         since: datetime | None = None
+        names: tuple[int, int] | None = None
         while not self._is_over:
             left = session.seconds_left(time.monotonic())
             try:
@@ -238,16 +239,16 @@ class Feed:
             except TimeoutError:
                 received = None
             now = self._clock.now()
-            has_changed = False
             if received is not None:
                 heard_at = now
                 frame = self._taken(received, now)
                 for answer in session.take(frame.statuses, time.monotonic()):
                     socket.send(answer)
-                has_changed = bool(frame.statuses)
             for question in session.look(time.monotonic()):
                 socket.send(question)
-            if session.is_ready and (has_changed or since is None):
+            counted = len(session.confirmed), len(session.unconfirmed)
+            if session.is_ready and counted != names:
+                names = counted
                 if since is None:
                     since = now
                     self._book.begin(now - self._cluster.delay)
@@ -257,7 +258,6 @@ class Feed:
                     confirmed=frozenset(session.confirmed),
                     unconfirmed=tuple(sorted(session.unconfirmed.items())),
                 )
-                names = len(session.confirmed), len(session.unconfirmed)
                 log.info("%s: connected, %d names confirmed, %d not", self._cluster.asset_type, *names)
             if since is not None:
                 self.heard_at = heard_at

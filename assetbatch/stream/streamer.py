@@ -220,8 +220,12 @@ class Streamer:
         try:
             yield
         except psycopg.Error as error:
-            if meaning_of(error) is Meaning.OURS and not self._connection.is_lost(error):
+            meaning = meaning_of(error)
+            if meaning is Meaning.OURS and not self._connection.is_lost(error):
                 raise
+            if meaning is Meaning.READ_ONLY:
+                # It became a standby: who connects anew may be led to the server that took its place.
+                self._connection.leave(error)
             if not self._is_database_away:
                 log.warning("the database is away, the newest prices wait until it is back: %s", words_of(error))
             self._is_database_away = True

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from assetbatch.database.embedded import EmbeddedServer
 from assetbatch.database.setup import schema
@@ -154,6 +156,27 @@ def test_a_server_that_is_killed_under_it_is_followed_by_another(
             goes_on(own)
             # Calls beside it store prices on a connection of their own.
             wait_until(lambda: stream.log.count("the database is back") >= number)  # noqa: B023 - waited for here
+        assert stream.end() < END_SECONDS
+    assert "Traceback" not in stream.log
+
+
+def test_a_session_that_becomes_read_only_is_followed_by_another(
+    commands: Commands, own: str, server: EmbeddedServer
+) -> None:
+    # As behind a proxy that keeps a session with what became a standby, while new ones lead to another server.
+    with command(commands) as stream, psycopg.connect(own, autocommit=True) as owner:
+        goes_on(own)
+        name = sql.Identifier(owner.info.dbname)
+        owner.execute(sql.SQL("alter database {} set default_transaction_read_only = off").format(name))
+        try:
+            owner.execute("alter system set default_transaction_read_only = on")
+            owner.execute("select pg_reload_conf()")
+            wait_until(lambda: "read-only transaction" in stream.log)
+            goes_on(own)
+            wait_until(lambda: "the database is back" in stream.log)
+        finally:
+            owner.execute("alter system reset default_transaction_read_only")
+            owner.execute("select pg_reload_conf()")
         assert stream.end() < END_SECONDS
     assert "Traceback" not in stream.log
 

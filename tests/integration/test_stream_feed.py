@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -67,18 +68,22 @@ def test_no_redirect_has_the_key(sandbox: Sandbox) -> None:
     assert all(not session.asked for session in sandbox.stream.sessions)
 
 
-def test_the_sandbox_is_reached_past_a_proxy_of_the_environment(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+def test_the_sandbox_is_reached_past_a_proxy_of_the_environment_and_that_is_told_once(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "assetbatch")
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     one = feed(f"{sandbox.stream.url}/crypto")
     one.start()
     wait_until(lambda: one.state.word == "live", seconds=20)
+    sandbox.stream.send('[{"ev": "status", "status": "success", "message": "maintenance at 3 a.m."}]')
+    wait_until(lambda: "the vendor says success: maintenance at 3 a.m." in caplog.text)
     one.halt()
     one.join(5)
     (session,) = sandbox.stream.sessions
     assert session.asked
+    assert caplog.text.count("connected") == 1
 
 
 def test_a_feed_that_takes_over_keeps_to_the_pause_of_the_one_before(sandbox: Sandbox) -> None:
