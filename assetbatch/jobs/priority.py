@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from assetbatch import market_hours, planner
+from assetbatch import market_hours, planner, plans
 from assetbatch.database import catalogue, lives
 from assetbatch.database.rate_limit import Lane
 from assetbatch.failures import POLICIES, WITHOUT_PRICE, CallError, FailureKind
@@ -25,12 +26,15 @@ from assetbatch.jobs.wanted import Wanted
 from assetbatch.jobs.worker import Source, Worker
 from assetbatch.markets import TRAITS
 from assetbatch.model import AssetType, Call, Failure
+from assetbatch.plans import Mode
 from assetbatch.provider import endpoints
+from assetbatch.provider.client import get_ready
 from assetbatch.schedule import RUN_PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from assetbatch.config import Config
     from assetbatch.database.lives import Life
     from assetbatch.database.query import Query
     from assetbatch.database.rate_limit import RateLimiter
@@ -50,6 +54,8 @@ def run_priority(start: Start) -> RunResult:
     another source.
     """
     start.config.require_api_key()
+    if _expects_calls(start.config, start.started_at or datetime.now(UTC)):
+        get_ready()
     known = catalogue.candidates(start.config.priority_assets)
     is_as_configured = catalogue.is_as_configured(start.config.assets)
     splits, due_lives = Splits.state(start.started_at), lives.due(start.started_at)
@@ -62,6 +68,19 @@ def run_priority(start: Start) -> RunResult:
         max_seconds=start.config.settings.batch.max_cycle_seconds,
         lease_seconds=renewal_seconds(start.config),
         needs=[known, is_as_configured, splits, due_lives],
+    )
+
+
+def _expects_calls(config: Config, now: datetime) -> bool:
+    """Return whether a run most likely makes a call: with live prices each does, while any of their markets trades.
+
+    Then what a call needs is imported beside the first questions to the database; for nothing that would be a sixth of
+    the run's work.
+    """
+    modes = plans.modes(config.plans, config.settings.provider.mode, {}, now)
+    return any(
+        modes[one.asset_type] is Mode.LIVE and market_hours.is_open(market_hours.market_of(one), now)
+        for one in config.priority_assets
     )
 
 

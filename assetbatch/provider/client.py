@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -40,6 +41,15 @@ A_co = TypeVar("A_co", covariant=True)
 READ_BYTES = 64 * 2**10
 # Of a refusal only its words are read.
 MAX_REFUSAL_BYTES = 64 * 2**10
+
+
+def get_ready() -> None:
+    """Begin to import what requests need, while whoever called this waits for something else.
+
+    Where no thread is to be had, it is imported when a client warms up.
+    """
+    with suppress(NoThreadError):
+        threads.begin(lambda: import_module("assetbatch.provider.transport"), name="imports")
 
 
 class Asked(Struct, Generic[A_co], frozen=True):

@@ -12,6 +12,7 @@ import pytest
 from freezegun import freeze_time
 
 from assetbatch.failures import FailureKind
+from assetbatch.jobs import priority
 from assetbatch.jobs.run import exit_code
 from tests.conftest import Commands, wait_until
 from tests.world import ALL, MINUTE, TUESDAY, World
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from assetbatch.database.connection import Connection
     from assetbatch.sandbox.server import Sandbox
+
+
+GOLD_ALONE = "{priority_assets: [{symbol: XAUUSD, polygon_ticker: 'C:XAUUSD', asset_type: forex}]}"
 
 
 @pytest.fixture
@@ -75,6 +79,23 @@ def test_an_asset_that_failed_is_tried_again_in_the_same_slot(world: World) -> N
     assert (again.exit_code, again.updated) == (0, ("EURUSD",))
     assert "BTCUSD" not in world.sandbox.arrivals[-1].path
     assert "EURUSD" in world.sandbox.arrivals[-1].path
+
+
+@pytest.mark.parametrize(
+    ("mode", "assets", "days_later", "gets_ready"),
+    [("auto", "{}", 0, True), ("auto", "{}", 4, True), ("auto", GOLD_ALONE, 4, False), ("end_of_day", "{}", 0, False)],
+    ids=["live", "at the weekend", "no market trades", "finished days"],
+)
+def test_what_a_call_needs_is_imported_early_where_one_is_expected(
+    world: World, monkeypatch: pytest.MonkeyPatch, mode: str, assets: str, days_later: int, gets_ready: bool
+) -> None:
+    begun: list[bool] = []
+    monkeypatch.setattr(priority, "get_ready", lambda: begun.append(True))
+    world.now = TUESDAY + timedelta(days=days_later)
+
+    world.prioritise(provider=f"{{mode: {mode}}}", batch=assets)
+
+    assert bool(begun) is gets_ready
 
 
 def test_priority_assets_can_be_switched_off(commands: Commands, sandbox: Sandbox) -> None:
