@@ -115,7 +115,7 @@ def test_what_was_dumped_comes_back_with_every_digit(embedded: Commands) -> None
     assert (restored["schema_version"], restored["applied"]) == (schema.migrations()[-1].version, [])
     # The limiter's window and what a worker held, as after `init --restored`.
     assert restored["restored"]["keys_blocked"] == 1
-    assert embedded("run-priority").returncode == 0
+    assert embedded("enqueue-secondary").returncode == 0
 
 
 def test_a_restore_blocks_the_key_for_a_window_and_releases_what_was_held(embedded: Commands) -> None:
