@@ -44,14 +44,19 @@ _EACH_SECOND: Mapping[str, Callable[[Session], None]] = {
 }
 
 
+# What another fault has already spoilt is left as it is.
+
+
 def _past(event: Event, shape: RowShape) -> None:
     for key in shape.times[""]:
-        event[key] -= shape.hour
+        if isinstance(event[key], int):
+            event[key] -= shape.hour
 
 
 def _off_schema(event: Event, shape: RowShape) -> None:
     for key in shape.prices[""]:
-        event[key] = {"value": event[key]}
+        if key in event:
+            event[key] = {"value": event[key]}
 
 
 def _float(event: Event, _: RowShape) -> None:
@@ -121,12 +126,12 @@ def _spoiled(session: Session, faults: Faults, channel: Channel, event: Event, n
 
 def _provisional(event: Event) -> Event:
     # A minute that some late quotes and trades are not in yet.
-    return event | {"c": event["o"]} | {name: _half(event[name]) for name in ("v", "dv") if name in event}
+    return event | {"c": event.get("o")} | {name: _half(event[name]) for name in ("v", "dv") if name in event}
 
 
 def _half(volume: float | str) -> float | str:
     if isinstance(volume, str):
-        return str(Decimal(volume) / 2)
+        return str(Decimal(volume) / 2) if volume.replace(".", "").isdigit() else volume
     return volume // 2 if isinstance(volume, int) else volume / 2
 
 

@@ -7,15 +7,17 @@ import math
 import re
 import time
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from assetbatch.sandbox.faults import KINDS, OTHER_TICKER, STREAM_KINDS
+from assetbatch.sandbox.faults import KINDS, OTHER_TICKER, ROW_CHANGES, STREAM_KINDS, Faults
 from assetbatch.sandbox.server import Sandbox
 from assetbatch.sandbox.session import NO_REQUEST, NO_WEBSOCKET, TOO_MANY, WRONG_KEY
+from assetbatch.sandbox.stream_faults import spoiled
 from tests.conftest import wait_until
 from tests.streaming import SECONDS, Client, Clock, connected, streaming
 
@@ -287,6 +289,18 @@ def test_values_off_their_schema(sandbox: Sandbox) -> None:
     assert isinstance(first(sandbox, "ws-float", "XAS")["z"], float)
     exact = first(sandbox, "ws-exponent", "XQ")
     assert exact["bp"] > 90_000
+
+
+def test_any_two_at_once_keep_no_event_from_being_sent(sandbox: Sandbox, clock: Clock) -> None:
+    with streaming(sandbox, "CA.EUR/USD", "C.EUR/USD") as client:
+        quote = client.event("C")
+        (session,) = sandbox.stream.open()
+        begins = int(clock().timestamp() // 60 * 60) * 1000
+        figures = dict.fromkeys(("o", "h", "l", "c"), 1.08) | {"v": 12, "s": begins, "e": begins + 60_000}
+        events = [quote, {"ev": "CA", "pair": "EUR/USD", **figures}]
+        changes = sorted(f"ws-{kind}" for kind in [*ROW_CHANGES, "past", "off-schema", "float", "revised"])
+        for pair in combinations(changes, 2):
+            assert len(spoiled(session, Faults(pair, 0), events, begins)) >= 2, pair
 
 
 def test_times_that_are_wrong(sandbox: Sandbox, clock: Clock) -> None:
