@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pkgutil import resolve_name
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -55,7 +55,8 @@ class Commands(Mapping[str, Any]):
 
 
 def _make(name: str) -> Any:
-    found = resolve_name(f"{__name__}.{COMMANDS[name]}")
+    module, _, function = COMMANDS[name].partition(":")
+    found = getattr(import_module(f"{__name__}.{module}"), function)
     app = typer.Typer()
     if isinstance(found, typer.Typer):
         app.add_typer(found, name=name)
