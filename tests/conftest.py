@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pty
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -90,6 +91,14 @@ def _no_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "SYSTEM_FOLDER", tmp_path_factory.getbasetemp() / "etc")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _deaf_alone() -> None:
+    """Keep what tests start from being deaf where they themselves are, under nohup or behind `&`: that is inherited."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

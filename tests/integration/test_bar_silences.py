@@ -97,7 +97,7 @@ def on_the_free_plan(world: World) -> dict[str, str]:
     return {"rate_limiting": QUICK}
 
 
-TICKERS = pytest.mark.parametrize("ticker", ["X:T1USD", "C:EURUSD", "C:XAUUSD"])
+TICKERS = pytest.mark.parametrize("ticker", ["X:T1USD", "C:XAUUSD"])
 PLANS = pytest.mark.parametrize("sections", [lambda _: {}, on_the_free_plan], ids=["live", "free"])
 
 
