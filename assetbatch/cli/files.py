@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -64,7 +65,10 @@ def _target(file: Path) -> Path | None:
     A pipe of the shell's has no other path than one below /dev/fd.
     """
     with suppress(FileNotFoundError):
-        if not stat.S_ISREG(file.stat().st_mode):
+        mode = file.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
             return None
     return Path(os.path.realpath(file))
 

@@ -12,6 +12,7 @@ from assetbatch.cli import commands, global_options, lifecycle, telling, trouble
 from assetbatch.cli.invocation import current, format_for_stderr, print_json
 from assetbatch.errors import EXIT_BUG, EXIT_CODES, EXIT_PARTIAL, AnswerLostError, AssetbatchError, Interrupted
 
+# Typer brings a click of its own, and names those alone that are derived from this one.
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
 app = typer.Typer(

@@ -42,13 +42,18 @@ on conflict (symbol) do nothing
 # `is_damaged`: prices were appended to what is no object, as `||` does; older versions did that.
 LOCK_SYMBOLS = """
 select s.symbol, s.metadata -> 'last_update' as last_update, coalesce(jsonb_typeof(s.metadata), 'null') as kind,
-       coalesce(jsonb_typeof(s.metadata) = 'array' and s.metadata -> -1 ? 'last_update', false) as is_damaged,
-       k.daily_at
+       coalesce(jsonb_typeof(s.metadata) = 'array' and s.metadata -> -1 ? 'last_update', false) as is_damaged
 from trading.symbols s
-left join lateral (select daily_at from assetbatch.sync_state where symbol = s.symbol limit 1) k on true
 where s.symbol = any(%(symbols)b)
 order by s.symbol
 for no key update of s
+"""
+
+# Once they are locked: a statement that waits for a lock reads all other tables as they were before it waited.
+READ_DAILY_AT = """
+select v.symbol, k.daily_at
+from unnest(%(symbols)b::text[]) as v (symbol)
+cross join lateral (select daily_at from assetbatch.sync_state where symbol = v.symbol limit 1) k
 """
 
 # Locks those that are free; what it returns are the others.
@@ -291,9 +296,13 @@ def _write_together(
 ) -> Stored:
     symbols = [one.symbol for one in brought]
     unknown = [one.symbol for one in brought if not one.known]
+    daily = [one.symbol for one in brought if one.quote is not None and one.quote.has_daily]
     locking = Query(LOCK_SYMBOLS, {"symbols": symbols}, _by_symbol)
-    connection.ask(*([command(ADD_SYMBOLS, {"symbols": unknown})] if unknown else []), locking)
-    locked = locking.answer
+    reading = Query(READ_DAILY_AT, {"symbols": daily}, _daily_at)
+    connection.ask(
+        *([command(ADD_SYMBOLS, {"symbols": unknown})] if unknown else []), locking, *([reading] if daily else [])
+    )
+    locked, daily_at = locking.answer, reading.answer if daily else {}
     if missing := [symbol for symbol in unknown if symbol not in locked]:
         raise psycopg.errors.RaiseException(why_not_there(connection, missing))
     deleted = [one.symbol for one in brought if one.symbol not in locked]
@@ -303,7 +312,7 @@ def _write_together(
         one.symbol: news
         for one in brought
         if one.quote is not None
-        and (news := news_of(one.quote, before[one.symbol], locked[one.symbol]["daily_at"], times.answered_at))
+        and (news := news_of(one.quote, before[one.symbol], daily_at.get(one.symbol), times.answered_at))
     }
     stored = Stored(
         updated=list(changed),
@@ -335,6 +344,10 @@ def _write_together(
 def _by_symbol(cursor: psycopg.Cursor[Row]) -> dict[str, Row]:
     # At once: one by one the rows take several times as long.
     return {row["symbol"]: row for row in cursor.fetchall()}
+
+
+def _daily_at(cursor: psycopg.Cursor[Row]) -> dict[str, datetime]:
+    return {row["symbol"]: row["daily_at"] for row in cursor.fetchall()}
 
 
 def why_not_there(connection: Connection, symbols: Sequence[str]) -> str:

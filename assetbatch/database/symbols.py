@@ -107,7 +107,7 @@ select array(select symbol from gone order by symbol) as removed
 FORGET = """
 with gone as (
   select symbol from unnest(%(symbols)s::text[]) as v (symbol)
-  where symbol not in (select symbol from assetbatch.assets)
+  where not exists (select from assetbatch.assets a where a.symbol = v.symbol)
 ), status as (
   delete from data_sources.data_sync_status d
   using trading.symbols s, data_sources.api_providers p

@@ -134,20 +134,23 @@ def foresee(
             spans[asset.symbol] = span
             calls[asset.symbol] = core.calls_for(missing, market_hours.market_of(asset))
     kinds = {symbol: assets[symbol].asset_type for symbol in spans}
+    types = set(kinds.values())
+    unlimited = _unlimited(config, types)
+    exempt = sum(number for symbol, number in calls.items() if kinds[symbol] in unlimited)
     return Foreseen(
         spans,
         assets,
         calls,
-        seconds_for(sum(calls.values()), config, set(kinds.values()), exempt=_exempt(config, kinds, calls)),
+        seconds_for(sum(calls.values()), config, types, exempt=exempt),
         all_wanted,
         [] if refetch else bar_absences.silences(connection, all_wanted, now=clock.now()),
         unknown,
     )
 
 
-def _exempt(config: Config, kinds: Mapping[str, AssetType], calls: Mapping[str, int]) -> int:
-    """Return how many of these calls, for each symbol, are without limit."""
-    return sum(number for symbol, number in calls.items() if config.calls_per_window([kinds[symbol]]) is None)
+def _unlimited(config: Config, types: Collection[AssetType]) -> set[AssetType]:
+    """Return those of these types whose calls are without limit."""
+    return {one for one in types if config.calls_per_window([one]) is None}
 
 
 def backfill(
@@ -174,12 +177,15 @@ def backfill(
         known = bar_absences.release(run.connection, list(foreseen.spans), now=run.clock.now())
         work = SpanBars(run, calls, foreseen.spans, kinds, refetch=refetch, known_refused=known)
         began = time.monotonic()
+        # Once: of thousands of assets it would take longer, before each call, than the call does.
+        types = set(kinds.values())
+        unlimited = _unlimited(run.config, types)
 
         def tell() -> None:
             made = run.cost.calls_used
             left, todo = max(1, foreseen.calls - made), work.todo
-            exempt = _exempt(run.config, kinds, {symbol: foreseen.calls_for[symbol] for symbol in todo})
-            seconds = seconds_for(left, run.config, set(kinds.values()), exempt=min(left, exempt))
+            exempt = sum(foreseen.calls_for[symbol] for symbol in todo if kinds[symbol] in unlimited)
+            seconds = seconds_for(left, run.config, types, exempt=min(left, exempt))
             seconds = max(foreseen.seconds - (time.monotonic() - began), seconds)
             progress(Progress(todo[0], bars.stored, made, left, seconds))
 

@@ -196,7 +196,9 @@ class QueueWork(Source):
         return self._claims.bring_back(self._of)
 
     def wants(self, free: int) -> tuple[int, int]:
-        """Return for how many calls one claim may serve: as many as the pace lets leave at once."""
+        """Return for how many calls one claim may serve: as many as the pace lets leave at once; of days, for one."""
+        if not self._has_live:
+            return 1, 0
         pace = self._run.config.settings.provider.max_calls_per_second
         at_once = free if pace is None else min(free, max(1, int(pace * AT_ONCE_SECONDS)))
         return min(at_once, math.ceil(min(self.items_left, ITEMS_AT_ONCE) / self._batch_size)), 0

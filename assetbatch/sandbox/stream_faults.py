@@ -44,11 +44,9 @@ _EACH_SECOND: Mapping[str, Callable[[Session], None]] = {
 }
 
 
-# What another fault has already spoilt is left as it is.
-
-
 def _past(event: Event, shape: RowShape) -> None:
     for key in shape.times[""]:
+        # What another fault has already spoilt is left as it is, here and below.
         if isinstance(event[key], int):
             event[key] -= shape.hour
 

@@ -6,9 +6,10 @@ import logging
 import math
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assetbatch import bars, market_hours
 from assetbatch.boottime import boot_time
@@ -51,7 +52,7 @@ NO_PAIR = "the vendor's reference list has no pair of it"
 NO_PAIR_YET = "what the vendor calls its pair is not known yet"
 
 
-class Counted(NamedTuple):
+class Counted(Struct, frozen=True):
     """What came until the monotonic time `at`, in all."""
 
     at: float
@@ -60,7 +61,7 @@ class Counted(NamedTuple):
     connects: int = 0
 
 
-class Asked(NamedTuple):
+class Asked(Struct, frozen=True):
     """Since when the market rested when an asset was asked for, and the monotonic time of that."""
 
     closed: datetime
@@ -147,7 +148,7 @@ class ClusterStream:
         self.feed.halt()
         self.feed.join(JOIN_SECONDS)
         self.book.relist(self.names)
-        self._counted = self._counted._replace(connects=0)
+        self._counted = replace(self._counted, connects=0)
         self._connect(key, self.feed.missing_since)
 
     def _connect(self, key: str, lost_at: datetime | None) -> None:

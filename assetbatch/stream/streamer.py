@@ -21,6 +21,7 @@ from assetbatch.database.bars import state as bar_state
 from assetbatch.database.errors import words_of
 from assetbatch.database.leases import Lease
 from assetbatch.database.rate_limit import key_fingerprint
+from assetbatch.database.retries import in_transaction
 from assetbatch.database.savepoints import refuses
 from assetbatch.database.sqlstates import Meaning, meaning_of
 from assetbatch.errors import AssetbatchError, Interrupted, LeaseLostError
@@ -33,7 +34,7 @@ from assetbatch.stream.book import Taken
 from assetbatch.stream.calls import BackgroundCalls
 from assetbatch.stream.cluster import JOIN_SECONDS, LONGEST_GAP, ClusterStream
 from assetbatch.stream.pacing import Cause
-from assetbatch.stream.storing import Storage
+from assetbatch.stream.storing import LOCK_TIMEOUT, Storage
 from assetbatch.words import named
 
 if TYPE_CHECKING:
@@ -324,9 +325,11 @@ class Streamer:
     def _forget(self, gone: Sequence[str]) -> None:
         """Take out what was stored of assets after they had been removed, and before that was heard of."""
         try:
-            self._connection.answer(symbols.forgetting(gone))
+            in_transaction(
+                self._connection, lambda: self._connection.ask(symbols.forgetting(gone)), lock_timeout=LOCK_TIMEOUT
+            )
         except psycopg.Error as error:
-            if not refuses(error):
+            if not (refuses(error) or isinstance(error, psycopg.errors.LockNotAvailable)):
                 raise
             log.warning("what is known of the prices of %s stays: %s", named(gone), words_of(error))
 

@@ -141,6 +141,7 @@ def test_parquet_files_join_and_a_cursor_file_goes_on(stored: Connection, keyles
         (["--all", "--output", "circle.csv"], "Too many levels of symbolic links"),
         (["--all", "--output", "x.csv", "--cursor-file", "circle.csv"], "Too many levels of symbolic links"),
         (["--all", "--output", "x.csv", "--cursor-file", "no/such/cursor"], "--cursor-file: no/such/cursor cannot be"),
+        (["--all", "--output", "x.csv", "--cursor-file", "."], "Is a directory"),
     ],
 )
 def test_wrong_usage(stored: Connection, keyless: Commands, arguments: list[str], words: str) -> None:

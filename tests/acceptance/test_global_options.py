@@ -97,6 +97,7 @@ def test_help_is_no_run_that_went_well(commands: Commands) -> None:
     [
         ("nonsense --json", "", "No such command 'nonsense'"),
         ("bars --json", "bars", "Missing command"),
+        ("--json bars", "bars", "Missing command"),
         ("bars export --nonsense --json", "bars export", "No such option: --nonsense"),
         ("bars export --json", "bars export", "which bars: give --symbol, or --all"),
     ],

@@ -14,7 +14,7 @@ from assetbatch.database.last_update import news_of, rfc3339
 from assetbatch.database.prices import Brought
 from assetbatch.failures import FailureKind
 from assetbatch.model import Failure, Quote
-from tests.conftest import open_database
+from tests.conftest import open_database, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from assetbatch.database.connection import Connection
 
 NOON = datetime(2026, 11, 17, 12, tzinfo=UTC)
+WAITS_FOR_A_LOCK = "select from pg_locks where not granted"
 
 
 def quote(price: str = "1.10", *, at: datetime = NOON, **more: Any) -> Quote:
@@ -161,6 +162,29 @@ def test_calls_and_stream_in_any_order_leave_the_newest_quote_and_the_newest_fig
     known = connection.execute("select priced_at from assetbatch.sync_state").fetchone()
     assert known is not None
     assert rfc3339(known["priced_at"]) == stored["timestamp"]
+
+
+def test_figures_of_a_day_that_have_waited_for_newer_ones_give_way(connection: Connection, database: str) -> None:
+    def write(connection: Connection, second: int) -> None:
+        at = NOON - timedelta(minutes=1) + timedelta(seconds=second)
+        brought = [Brought("EURUSD", quote(f"1.{second}", at=at, daily_close=Decimal(second)))]
+        prices.write(connection, brought, prices.Times(NOON, NOON), carefully=False)
+
+    def wait_and_write() -> None:
+        with connection.transaction():
+            write(connection, 2)
+
+    with open_database(database) as other, ThreadPoolExecutor(1) as writers:
+        with other.transaction():
+            write(other, 1)
+        with other.transaction():
+            write(other, 3)
+            waiting = writers.submit(wait_and_write)
+            wait_until(lambda: other.execute(WAITS_FOR_A_LOCK).fetchone() is not None)
+        waiting.result()
+
+    found = last_update(connection)
+    assert (found["last_price"], found["daily_close"]) == (Decimal("1.3"), 3)
 
 
 def test_a_quote_of_a_call_that_is_older_than_the_streams_is_fenced_and_its_daily_figures_are_taken(

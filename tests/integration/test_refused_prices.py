@@ -404,7 +404,7 @@ def test_a_table_that_is_locked_is_not_waited_for_row_by_row(database: str, conn
 # --- what the careful path costs where nothing is refused
 
 
-def test_a_call_that_goes_well_takes_four_statements(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_goes_well_takes_five_statements(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     store(connection)
     texts: list[str] = []
 
@@ -422,6 +422,7 @@ def test_a_call_that_goes_well_takes_four_statements(connection: Connection, mon
     assert len(stored.updated) == 3
     assert texts == [
         prices.LOCK_SYMBOLS,
+        prices.READ_DAILY_AT,
         prices.WRITE_PRICES,
         prices.WRITE_SYNC_STATUS,
         prices.WRITE_SYNC_STATE_AND_EVENTS,

@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from assetbatch.database.rate_limit import RateLimiter, Slot
 from assetbatch.jobs import forecast, probe
 from assetbatch.model import AssetType
 from assetbatch.plans import Mode
@@ -159,6 +160,28 @@ def test_indices_cost_a_call_each_and_those_that_the_plan_lacks_are_asked_for_we
     world.enqueue(provider=provider)
     world.drain(provider=provider)
     assert {asked.partition(" ")[0] for asked in world.asked()} == set(tickers)
+
+
+def test_without_a_limit_each_call_for_an_indexs_day_takes_the_pace_of_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = world.plan("free")
+    tickers = of_type(AssetType.INDICES)
+    add_assets(world.connection, *tickers)
+    acquire, taken = RateLimiter.acquire, list[int]()
+
+    def noted(limiter: RateLimiter, **given: Any) -> Slot:
+        slot = acquire(limiter, **given)
+        taken.append(slot.calls)
+        return slot
+
+    monkeypatch.setattr(RateLimiter, "acquire", noted)
+
+    world.enqueue(provider=provider, rate_limiting=worlds.UNLIMITED)
+    world.drain(provider=provider, rate_limiting=worlds.UNLIMITED)
+
+    assert len(world.asked()) == len(tickers)
+    assert set(taken) == {1}
 
 
 def test_an_index_beside_others_in_a_priority_list(world: World) -> None:

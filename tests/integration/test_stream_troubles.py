@@ -22,7 +22,7 @@ from assetbatch.jobs import clock
 from assetbatch.provider.massive import websocket
 from assetbatch.stream import cluster, pacing, session, storing, streamer
 from assetbatch.stream import connection as connections
-from tests.conftest import API_KEY, wait_until
+from tests.conftest import API_KEY, open_database, wait_until
 from tests.relay import Relay
 from tests.stream_runs import FOREX, last_price
 from tests.streaming import connected
@@ -558,6 +558,19 @@ def test_it_ends_at_once_while_a_name_is_looked_up_for_ever(
         running.end()
         assert time.monotonic() - began < 2
         ends.set()
+    assert running.error is None
+
+
+def test_rows_of_a_removed_asset_that_another_transaction_keeps_hold_no_stream_up(
+    world: StreamWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    with world.streaming(world.settings()) as running, open_database(world.database) as other:
+        world.goes_on()
+        with other.transaction():
+            other.execute("select from assetbatch.sync_state where symbol = 'BTCUSD' for update")
+            world.connection.execute("delete from assetbatch.assets where symbol = 'BTCUSD'")
+            wait_until(lambda: "what is known of the prices of BTCUSD stays" in caplog.text)
+            world.goes_on("EURUSD")
     assert running.error is None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from assetbatch.cli import global_options
+from assetbatch.cli.invocation import current
 
 # In the order of `--help`; each by its module and its function, or its Typer of several commands.
 COMMANDS = {
@@ -63,5 +64,8 @@ def _make(name: str) -> Any:
     else:
         app.command(name)(found)
     command = typer.main.get_group(app).commands[name]
+    if current.json:
+        # Its help is no JSON: that a command of it is missing is told as any other wrong usage.
+        command.no_args_is_help = False
     global_options.add_to(command, name)
     return command
