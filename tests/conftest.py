@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -154,47 +154,72 @@ def make_unsafe(server: EmbeddedServer) -> None:
 _numbers = count()
 
 
+class Maintenance:
+    """Makes and drops the databases of tests by one connection: one for each would cost as much as to copy them.
+
+    A test may stop the server and start it again: then by a new one.
+    """
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._connection = self._connect()
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self._server.conninfo("postgres"), autocommit=True)
+
+    def _execute(self, statement: sql.Composed) -> None:
+        try:
+            self._connection.execute(statement)
+        except psycopg.OperationalError:
+            if not self._connection.closed:
+                raise
+            self._connection = self._connect()
+            self._connection.execute(statement)
+
+    @contextmanager
+    def database(self, template: str) -> Iterator[str]:
+        """Copy a database; gives the connection string."""
+        name = f"test_{next(_numbers)}"
+        self._execute(_create(name, template, self._connection.info.server_version))
+        yield self._server.conninfo(name)
+        # Whoever is still at it.
+        self._execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 @pytest.fixture(scope="session")
-def maintenance(postgres: EmbeddedServer) -> Iterator[psycopg.Connection[Any]]:
-    """A connection that makes and drops the databases of tests: one for each would cost as much as to copy them."""
-    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as connection:
-        yield connection
+def maintenance(postgres: EmbeddedServer) -> Iterator[Maintenance]:
+    with closing(Maintenance(postgres)) as maintenance:
+        yield maintenance
 
 
-def _make_database(connection: psycopg.Connection[Any], template: str) -> str:
-    name = f"test_{next(_numbers)}"
+def _create(name: str, template: str, version: int) -> sql.Composed:
     statement = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
-    if connection.info.server_version >= 150000:  # before, there is no other
-        statement += sql.SQL(" strategy file_copy")
-    connection.execute(statement)
-    return name
+    # Before, there is no other.
+    return statement + sql.SQL(" strategy file_copy") if version >= 150000 else statement
 
 
 def new_database(server: EmbeddedServer, template: str) -> str:
     """Copy a database of any server; return its connection string."""
+    name = f"test_{next(_numbers)}"
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
-        return server.conninfo(_make_database(connection, template))
-
-
-@contextmanager
-def _database(server: EmbeddedServer, connection: psycopg.Connection[Any], template: str) -> Iterator[str]:
-    name = _make_database(connection, template)
-    yield server.conninfo(name)
-    # Whoever is still at it.
-    connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+        connection.execute(_create(name, template, connection.info.server_version))
+    return server.conninfo(name)
 
 
 @pytest.fixture
-def database(postgres: EmbeddedServer, maintenance: psycopg.Connection[Any]) -> Iterator[str]:
+def database(maintenance: Maintenance) -> Iterator[str]:
     """A migrated database of one's own, as a libpq connection string."""
-    with _database(postgres, maintenance, TEMPLATE) as database:
+    with maintenance.database(TEMPLATE) as database:
         yield database
 
 
 @pytest.fixture
-def empty_database(postgres: EmbeddedServer, maintenance: psycopg.Connection[Any]) -> Iterator[str]:
+def empty_database(maintenance: Maintenance) -> Iterator[str]:
     """A database with nothing in it, as a libpq connection string."""
-    with _database(postgres, maintenance, "template0") as database:
+    with maintenance.database("template0") as database:
         yield database
 
 
