@@ -1,8 +1,9 @@
 """A clock of the database's that was hours ahead, and was then set right: what it wrote lies in the future.
 
 Until that comes nothing would be due, nobody could take a lease, and all would look fresh. So whatever lies in the
-future that cannot is set back: to yesterday where the next step waits for it, else to now. What was ahead by less than
-a minute passes by itself. A run learns of it as it begins, see `runs.BEGIN_RUN`.
+future that cannot is set back: to yesterday where the next step waits for it, else to now. Of prices it is a week ago: of a
+market that rests whatever was asked for since its close is taken for the last. What was ahead by less than a minute
+passes by itself. A run learns of it as it begins, see `runs.BEGIN_RUN`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ TOLD = "the database's clock was ahead, and was set right: times in the future w
 SET_BACK: tuple[LiteralString, ...] = (
     """
     update assetbatch.sync_state
-    set served_at = case when served_at > now() then now() - interval '1 day' else served_at end,
+    set served_at = case when served_at > now() then now() - interval '7 days' else served_at end,
         succeeded_at = case when succeeded_at > now() then now() - interval '1 day' else succeeded_at end
     where greatest(served_at, succeeded_at) > now()
     """,

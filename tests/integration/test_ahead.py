@@ -59,6 +59,11 @@ select (select count(*) from assetbatch.sync_state where greatest(served_at, suc
           or (is_applied and execution_date > now()))
          + (select count(*) from assetbatch.unadjusted_bars where adjusted_from > now()) as splits
 """
+# Longer than a market rests, over a weekend with holidays: what was asked for since its close is not due.
+LONG_AGO = """
+select bool_and(served_at < now() - interval '5 days') as long_ago
+from assetbatch.sync_state join assetbatch.assets using (symbol) where role = 'secondary'
+"""
 NOTHING = ("served", "leases", "bars", "items", "runs", "calls", "events", "streams", "lives", "silences", "splits")
 
 
@@ -95,6 +100,7 @@ def test_jobs_go_on_at_once_and_say_so_once(commands: Commands, connection: Conn
     if plan == "starter":
         assert done["api_calls_used"] > 0
         assert json.loads(queued.stdout)["enqueued"] == 4
+        assert connection.execute(LONG_AGO).fetchone() == {"long_ago": True}
     assert json.loads(seen.stdout)["status"] == "healthy"
     assert connection.execute(STILL_AHEAD).fetchone() == dict.fromkeys(NOTHING, 0)
 
