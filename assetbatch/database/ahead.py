@@ -1,9 +1,9 @@
 """A clock of the database's that was hours ahead, and was then set right: what it wrote lies in the future.
 
 Until that comes nothing would be due, nobody could take a lease, and all would look fresh. So whatever lies in the
-future that cannot is set back: to yesterday where the next step waits for it, else to now. Of prices it is a week ago: of a
-market that rests whatever was asked for since its close is taken for the last. What was ahead by less than a minute
-passes by itself. A run learns of it as it begins, see `runs.BEGIN_RUN`.
+future that cannot is set back: to yesterday where the next step waits for it, else to now. When prices were served is
+set back by a week: what was asked for since a market has closed is taken for its last. What was ahead by less than a
+minute passes by itself. A run learns of it as it begins, see `runs.BEGIN_RUN`.
 """
 
 from __future__ import annotations

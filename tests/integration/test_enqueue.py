@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import asdict
 
 from assetbatch import planner
+from assetbatch.database import streams
 from assetbatch.database.connection import Row
 from assetbatch.database.queue import items as queue
 from assetbatch.database.queue.items import Ending, State
@@ -412,6 +413,20 @@ def test_each_asset_counts_once_and_as_what_it_is(
         )
 
         assert asdict(found) == expected
+
+
+def test_what_is_streamed_is_not_due_at_the_end_of_its_slot_either(connection: Connection) -> None:
+    """A start just before a slot counts for that: what a stream serves until now has not been served in it yet."""
+    add(connection, "A", "B")
+    serve(connection, TUESDAY, "A", "B")
+    connection.ask(
+        streams.tell(streams.Report("crypto", "live", is_alive=True), run_id=1, alive_seconds=20),
+        streams.keep_fresh("crypto", ["A"]),
+    )
+
+    counts = enqueue_now(connection, due_or_not=False, served_before=lambda *_: datetime.now(UTC) + MINUTE)
+
+    assert (states(connection), counts.fresh) == ({"B": "queued"}, 1)
 
 
 def test_an_asset_whose_frequency_is_changed_meanwhile_is_counted_too(database: str, connection: Connection) -> None:

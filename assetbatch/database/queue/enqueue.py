@@ -26,10 +26,10 @@ LOCK_ENTRANCE = "select pg_advisory_xact_lock(hashtextextended('assetbatch.queue
 # Other enqueuers take seconds with 100,000 assets.
 ENTRANCE_TIMEOUT = "25s"
 
-# An asset is due when it was last served before the limit of its frequency and market; with daily figures, when it
-# lacks the day that its market can be asked for, unless days of its ticker are refused. When not all fit, those that
-# have been due for longest go in; what is dropped is due for longer still the next time. What died for want of
-# entitlement comes back under another plan or key.
+# An asset is due when it was last served before the limit of its frequency and market, and is not streamed; with daily
+# figures, when it lacks the day that its market can be asked for, unless days of its ticker are refused. When not all
+# fit, those that have been due for longest go in; what is dropped is due for longer still the next time. What died for
+# want of entitlement comes back under another plan or key.
 ENQUEUE = """
 with limits as (
   select * from unnest(
@@ -47,8 +47,9 @@ with limits as (
          a.symbol in (select symbol from assetbatch.gone_tickers) as gone,
          %(all)s or case when l.daily then coalesce(coalesce(s.day, '-infinity') < l.day, false)
                                            and not a.polygon_ticker = any(%(refused)s::text[])
-                         else v.served_at is null or coalesce(v.served_at < l.served_before, false)
-                              or v.served_at > clock_timestamp() + interval '1 minute' end as due,
+                         else t.symbol is null
+                              and (s.served_at is null or coalesce(s.served_at < l.served_before, false)
+                                   or s.served_at > clock_timestamp() + interval '1 minute') end as due,
          s.served_at, s.served_at + make_interval(secs => a.update_frequency_seconds) as due_at
   from assetbatch.assets a
   left join limits l
@@ -57,7 +58,6 @@ with limits as (
   left join assetbatch.sync_state s on s.symbol = a.symbol
   left join assetbatch.streamed t on t.symbol = a.symbol
   left join assetbatch.queue q on q.symbol = a.symbol
-  cross join lateral (select greatest(s.served_at, t.served_at) as served_at) v
   where a.enabled and a.role = 'secondary' and a.origin = any(coalesce(%(origins)s, array[a.origin]))
     and a.symbol = any(coalesce(%(symbols)s, array[a.symbol]))
 ), wanted as materialized (
