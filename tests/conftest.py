@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from assetbatch import calendars
@@ -36,6 +37,10 @@ from tests.other_postgresql import other_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+# However busy the machine is, random examples take as long as they take.
+settings.register_profile("tests", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 TEMPLATE = "template_assetbatch"
 # Nothing here has to outlive a crash of the machine, and no table is old enough to be vacuumed: of so many databases,

@@ -113,7 +113,7 @@ TICKERS = [
 
 
 # Shrinking takes longer than it helps: the tickers that fail are listed anyway.
-@settings(max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(more=st.sets(st.from_regex(r"[CX]:(XAU|XAG|XPT|XPD|X|A|U){0,12}[A-Z0-9]{1,6}", fullmatch=True), max_size=30))
 def test_sql_and_market_hours_agree_on_each_assets_market(connection: Connection, more: set[str]) -> None:
     types = {"C": AssetType.FOREX, "X": AssetType.CRYPTO}
@@ -370,7 +370,7 @@ DRAWN = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     drawn=st.lists(DRAWN, max_size=12),
     origins=st.sampled_from([None, ["config"]]),

@@ -200,7 +200,7 @@ def agree(status: Status, config: Config) -> None:
 
 
 @pytest.mark.parametrize("tier", ["starter", "free"])
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(found=assets, began=runs)
 def test_all_say_the_same_and_what_the_rule_says(
     connection: Connection, database: str, tmp_path: Path, tier: str, found: list[One], began: tuple[Runs, ...]

@@ -143,7 +143,7 @@ def merged(came: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
     return found
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals)
 def test_calls_and_stream_in_any_order_leave_the_newest_quote_and_the_newest_figures_of_a_day(
     connection: Connection, came: list[tuple[str, int, int]]

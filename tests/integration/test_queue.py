@@ -755,7 +755,6 @@ def test_whatever_happens_the_queue_is_as_the_rules_say(connection: Connection, 
         settings=settings(
             max_examples=lives,
             stateful_step_count=30,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

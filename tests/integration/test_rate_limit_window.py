@@ -321,7 +321,6 @@ def test_no_window_ever_holds_more_than_the_limit(connection: Connection, days: 
         settings=settings(
             max_examples=days,
             stateful_step_count=40,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -253,7 +253,7 @@ LIKELY = st.tuples(
 )
 
 
-@examples(max_examples=50, deadline=None)
+@examples(max_examples=50)
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=5) | LIKELY, max_size=6))
 def test_every_line_is_a_row_or_a_fault(rows: list[Sequence[str]]) -> None:
     text = io.StringIO(newline="")

@@ -178,7 +178,7 @@ def test_delayed_data_are_good_data() -> None:
 
 
 @given(st.permutations(range(12)), st.lists(st.integers(0, 11), max_size=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_order_and_repetition_do_not_matter(order: list[int], again: list[int]) -> None:
     page = read([row(5 * number) for number in [*order, *again]])
 
@@ -264,7 +264,7 @@ def test_minutes_have_a_grid_of_their_own() -> None:
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]),
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whatever_a_row_holds_its_neighbours_are_read(changes: dict[str, Any]) -> None:
     page = read([row(), row(5, **changes), row(10)])
 
@@ -381,7 +381,7 @@ def test_a_document_that_is_odd_is_read_by_its_parts(changes: dict[str, Any]) ->
 
 
 @given(st.decimals(0, 10**18, allow_nan=False), st.sampled_from("ohlcvn"))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_taken_by_columns_is_what_reading_row_by_row_takes(value: Decimal, key: str) -> None:
     body = written([row()]).replace(f'"{key}": {row()[key]}'.encode(), f'"{key}": {value}'.encode())
 

@@ -13,7 +13,7 @@ from assetbatch.bars import LENGTH
 from assetbatch.model import Bar
 
 NOON = datetime(2026, 11, 17, 12, tzinfo=UTC)
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 numbers = st.decimals(0, 1000, places=8)
 
 

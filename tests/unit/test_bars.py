@@ -22,7 +22,7 @@ NOON = datetime(2026, 11, 17, 12, tzinfo=UTC)
 SETTLE = timedelta(seconds=90)
 RECHECK = timedelta(hours=48)
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 windows = st.sets(st.integers(0, 40), max_size=40).map(sorted)
 prices = st.decimals("0.00000001", "100000", places=8)
 volumes = st.decimals(0, 1000, places=3)

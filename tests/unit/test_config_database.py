@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
@@ -154,7 +154,6 @@ def test_what_is_refused(tmp_path: Path, text: str, environ: dict[str, str], dot
     assert fault in told
 
 
-@settings(deadline=None)  # a busy machine is no fault
 @given(
     password=st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).filter(str.strip),
     user=st.from_regex(r"[!-~]{1,20}", fullmatch=True),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from assetbatch.config import document, keys, load
@@ -359,7 +359,6 @@ def load_only(folder: Path) -> tuple[Fault, ...]:
     return ()
 
 
-@settings(deadline=None)  # a busy machine is no fault
 @given(tree=st.dictionaries(st.sampled_from(NAMES), JUNK))
 def test_junk_in_the_file_is_only_ever_a_configuration_error(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]
@@ -370,7 +369,6 @@ def test_junk_in_the_file_is_only_ever_a_configuration_error(
         assert str(fault).isprintable() or "\n" not in str(fault)
 
 
-@settings(deadline=None)  # a busy machine is no fault
 @given(data=st.binary(max_size=60) | st.text(alphabet="{}[]:-&*!|>'\"#%@` \n\tab1", max_size=60).map(str.encode))
 def test_any_bytes_are_only_ever_a_configuration_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     folder = tmp_path_factory.getbasetemp()

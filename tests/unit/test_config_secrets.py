@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from assetbatch.config import Config, Secret, load, secret, show
@@ -153,7 +153,6 @@ WORDS = st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=0x2FF), m
 )
 
 
-@settings(deadline=None)  # a busy machine is no fault
 @given(word=WORDS, wrong=st.sampled_from(["POLYGON_TIER", "QUEUE_MAX_SIZE", "DB_PORT", "POLYGON_BASE_URL"]))
 def test_no_fault_ever_holds_a_secret(tmp_path_factory: pytest.TempPathFactory, word: str, wrong: str) -> None:
     folder = tmp_path_factory.getbasetemp()
