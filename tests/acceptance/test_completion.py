@@ -121,7 +121,7 @@ def test_symbols_of_the_database_are_offered_if_it_answers(
     line = "assetbatch status --asset Z"
 
     # On a busy machine it may take longer than anybody waits; then somebody presses TAB again.
-    wait_until(lambda: asked(environment, script, line, tmp_path, DATABASE_URL=database) == ["ZRXUSD"])
+    assert wait_until(lambda: asked(environment, script, line, tmp_path, DATABASE_URL=database)) == ["ZRXUSD"]
 
 
 def test_a_database_that_does_not_answer_holds_nobody_up_and_an_embedded_one_is_not_started(

@@ -26,7 +26,7 @@ from assetbatch.sandbox.server import Sandbox
 from tests.asking import ask
 from tests.conftest import API_KEY, free_port, open_database, wait_until
 from tests.integration.test_bar_changes import ADD_SYMBOL, bar, export, told, write
-from tests.integration.test_settings import HOSTILE, all_go_well
+from tests.integration.test_settings import HOSTILE, health
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,7 +179,7 @@ def test_what_another_client_of_the_pool_left_behind_does_no_harm(commands: Comm
                 other.execute("select set_config(%s, %s, false)", [name, value])
             other.commit()
 
-    all_go_well(commands, DATABASE_URL=pooled)
+    assert health(commands, DATABASE_URL=pooled) == "healthy"
 
     with psycopg.connect(pooled, prepare_threshold=None) as other:
         # Nothing of ours is left behind for others.
